@@ -1,0 +1,1 @@
+//! Benchmarks of obol, as ratios against a limit measured in the same run.

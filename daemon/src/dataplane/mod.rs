@@ -1,0 +1,125 @@
+//! Handing SAs to whatever carries ESP: our own threads over a TUN (`user`), or a fake in tests.
+
+use obol_ike::config::{Mode, Path};
+use obol_ike::event::{ChildSaId, InboundSa, OutboundSa, PacketFlow};
+use obol_ike::ts::TrafficSelector;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// What must be protected: from the moment it is set, a packet that matches leaves or enters
+/// only through an SA.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Policy {
+    /// Name of the connection.
+    pub(crate) connection: String,
+    /// Name of the child.
+    pub(crate) child: String,
+    /// Transport or tunnel.
+    pub(crate) mode: Mode,
+    /// Our side.
+    pub(crate) local_ts: Vec<TrafficSelector>,
+    /// The peer's side.
+    pub(crate) remote_ts: Vec<TrafficSelector>,
+    /// Whether a packet without SA raises [`DataPlaneEvent::Acquire`].
+    pub(crate) trap: bool,
+}
+
+/// How much an SA was used.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Usage {
+    /// Bytes of inner packets opened.
+    pub(crate) bytes_in: u64,
+    /// Packets opened.
+    pub(crate) packets_in: u64,
+    /// Bytes of inner packets sealed.
+    pub(crate) bytes_out: u64,
+    /// Packets sealed.
+    pub(crate) packets_out: u64,
+    /// Time since the last packet was opened.
+    pub(crate) last_in: Option<Duration>,
+    /// Time since the last packet was sealed.
+    pub(crate) last_out: Option<Duration>,
+}
+
+/// Why the data plane did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DataPlaneError {
+    /// The SPI is in use.
+    #[error("the SPI is in use")]
+    SpiTaken,
+    /// No such SA.
+    #[error("no such SA")]
+    Unknown,
+    /// The system refused.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Anything else.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// What the data plane tells the driver.
+#[derive(Debug)]
+pub(crate) enum DataPlaneEvent {
+    /// A packet matched a trap; it is kept, or dropped, until an SA stands.
+    Acquire {
+        /// Name of the connection.
+        connection: String,
+        /// Name of the child.
+        child: String,
+        /// The packet.
+        flow: PacketFlow,
+    },
+    /// The first packet of this inbound SA was opened.
+    InboundUsed(ChildSaId),
+    /// A soft limit was met.
+    SoftExpired(ChildSaId),
+    /// A hard limit was met.
+    HardExpired(ChildSaId),
+    /// An IKE datagram came in on port 4500 (the non-ESP marker is taken off).
+    Ike {
+        /// From where to where, from our side.
+        path: Path,
+        /// The message.
+        datagram: Vec<u8>,
+    },
+}
+
+/// Whatever carries ESP.
+///
+/// A call resolves when every worker acts on it. Keys move by value. The data plane owes:
+/// replay protection, the selector check after decryption, usage limits and their events, and
+/// that nothing which matches a policy passes in clear.
+pub(crate) trait DataPlane {
+    /// Replaces the set of policies by this one: what is in both is not touched.
+    async fn set_policies(&mut self, policies: Vec<Policy>) -> Result<(), DataPlaneError>;
+    /// `Ok`: packets of this SA are accepted.
+    async fn add_inbound(&mut self, sa: InboundSa) -> Result<(), DataPlaneError>;
+    /// `Ok`: new packets use this SA, and no longer the one it replaces.
+    async fn use_outbound(&mut self, sa: OutboundSa) -> Result<(), DataPlaneError>;
+    /// Forgets both directions.
+    async fn remove(&mut self, id: ChildSaId) -> Result<Usage, DataPlaneError>;
+    /// How much it was used so far.
+    fn usage(&self, id: ChildSaId) -> Option<Usage>;
+    /// Packets dropped, by reason.
+    fn drops(&self) -> Vec<(&'static str, u64)>;
+    /// The next event; cancel safe.
+    async fn next_event(&mut self) -> DataPlaneEvent;
+    /// `userspace` or `kernel`.
+    fn name(&self) -> &'static str;
+}
+
+/// The addresses between which a host has SAs; what the guard lets ESP and IKE pass for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
+pub(crate) struct HostPair {
+    /// Our address.
+    pub(crate) local: IpAddr,
+    /// The peer's.
+    pub(crate) remote: IpAddr,
+}

@@ -1,0 +1,2 @@
+//! obol.
+fn main() {}

@@ -1,0 +1,176 @@
+//! What the operator wants, already checked: the daemon builds these values from its files.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::crypto::signature::PublicKey;
+use crate::identity::Identity;
+use crate::proposal::{EspProposal, IkeProposal};
+use crate::ts::TrafficSelector;
+
+/// Everything an [`Endpoint`](crate::endpoint::Endpoint) is configured with.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// Connections in the order in which they are tried for an incoming request.
+    pub connections: Vec<Arc<Connection>>,
+    /// Limits and timers that are not per connection.
+    pub settings: Settings,
+}
+
+/// Settings of the whole endpoint.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Half-open IKE SAs (as responder) from which cookies are asked, RFC 7296 section 2.6.
+    pub cookie_threshold: usize,
+    /// Half-open IKE SAs (as responder) from which new IKE_SA_INIT requests are dropped.
+    pub half_open_limit: usize,
+    /// How long a responder keeps a half-open IKE SA.
+    pub half_open_timeout: Duration,
+    /// First retransmission of a request; later ones grow by `retransmit_base`.
+    pub retransmit_timeout: Duration,
+    /// Factor between retransmissions.
+    pub retransmit_base: f64,
+    /// Retransmissions before the peer counts as dead.
+    pub retransmit_tries: u32,
+}
+
+/// One connection: a peer, how each side authenticates, and the Child SAs with it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Connection {
+    /// The name in the configuration.
+    pub name: String,
+    /// Our addresses; empty means any.
+    pub local_addrs: Vec<IpAddr>,
+    /// The peer's addresses; empty means any. The first is the one to start towards.
+    pub remote_addrs: Vec<IpAddr>,
+    /// IKE proposals in order of preference.
+    pub ike_proposals: Vec<IkeProposal>,
+    /// How we prove who we are.
+    pub local: LocalAuth,
+    /// How the peer proves who it is.
+    pub remote: RemoteAuth,
+    /// The Child SAs.
+    pub children: Vec<Arc<Child>>,
+    /// Rekey the IKE SA after this time, less up to 10 % of jitter.
+    pub rekey_time: Duration,
+    /// Close the IKE SA when it is this old and was not rekeyed.
+    pub over_time: Duration,
+    /// Ask an idle peer whether it lives, after this time without a protected packet from it.
+    /// `None`: never.
+    pub dpd_delay: Option<Duration>,
+    /// Encapsulate ESP in UDP even where no NAT is seen.
+    pub force_encap: bool,
+    /// Send INITIAL_CONTACT, RFC 7296 section 2.4.
+    pub initial_contact: bool,
+    /// Accept and produce AUTH method 1 with SHA-1 for peers without RFC 7427.
+    pub allow_sha1_rsa: bool,
+}
+
+/// How we authenticate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LocalAuth {
+    /// What we claim to be; by default our address.
+    pub id: Option<Identity>,
+    /// The proof.
+    pub method: LocalAuthMethod,
+}
+
+/// Our proof of identity.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LocalAuthMethod {
+    /// A shared secret, looked up by the two identities ([`Ask::Psk`](crate::event::Ask::Psk)).
+    Psk,
+    /// A private key of ours, named by its public half
+    /// ([`Ask::Sign`](crate::event::Ask::Sign)).
+    Key(PublicKey),
+}
+
+/// How the peer authenticates.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RemoteAuth {
+    /// What the peer must claim to be; `None` accepts any identity that the credentials prove.
+    pub id: Option<Identity>,
+    /// The proof asked for.
+    pub method: RemoteAuthMethod,
+}
+
+/// The peer's proof of identity.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RemoteAuthMethod {
+    /// A shared secret.
+    Psk,
+    /// A signature that one of these keys verifies.
+    Keys(Vec<PublicKey>),
+}
+
+/// Transport or tunnel, RFC 4301 section 4.1.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
+pub enum Mode {
+    /// Whole IP packets inside ESP.
+    Tunnel,
+    /// The payload of packets between the two hosts themselves.
+    Transport,
+}
+
+/// What to do with a Child SA when the configuration is loaded.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
+pub enum StartAction {
+    /// Wait for the peer or an operator.
+    None,
+    /// Negotiate when a packet asks for it.
+    Trap,
+    /// Negotiate at once, and again whenever it is lost.
+    Start,
+}
+
+/// One Child SA as configured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Child {
+    /// The name in the configuration, unique within the connection.
+    pub name: String,
+    /// Transport or tunnel.
+    pub mode: Mode,
+    /// What we protect on our side.
+    pub local_ts: Vec<TrafficSelector>,
+    /// What we protect on the peer's side.
+    pub remote_ts: Vec<TrafficSelector>,
+    /// ESP proposals in order of preference. A key exchange method in them asks for PFS.
+    pub esp_proposals: Vec<EspProposal>,
+    /// What to do at load.
+    pub start_action: StartAction,
+    /// Rekey after this time, less up to 10 % of jitter.
+    pub rekey_time: Duration,
+    /// Hard limit of the SA's age.
+    pub life_time: Duration,
+    /// Rekey after this many bytes in one direction. `None`: no limit.
+    pub rekey_bytes: Option<u64>,
+    /// Hard limit in bytes.
+    pub life_bytes: Option<u64>,
+    /// Rekey after this many packets in one direction.
+    pub rekey_packets: Option<u64>,
+    /// Hard limit in packets.
+    pub life_packets: Option<u64>,
+}
+
+/// The two ends of an IKE SA's UDP flow, from our side.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
+pub struct Path {
+    /// Our address and port.
+    pub local: SocketAddr,
+    /// The peer's address and port.
+    pub remote: SocketAddr,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            cookie_threshold: 32,
+            half_open_limit: 1000,
+            half_open_timeout: Duration::from_secs(30),
+            retransmit_timeout: Duration::from_millis(1000),
+            retransmit_base: 1.6,
+            retransmit_tries: 8,
+        }
+    }
+}

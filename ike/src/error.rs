@@ -1,0 +1,94 @@
+//! Errors, by whose fault they are and what follows.
+
+use std::time::Duration;
+
+use crate::identity::Identity;
+use crate::wire::NotifyType;
+
+/// Why a datagram was dropped. State is untouched; the driver counts by reason.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Hash, Ord, PartialOrd)]
+pub enum Dropped {
+    /// Does not parse as an IKE message.
+    Malformed,
+    /// IKE version other than 2.
+    Version,
+    /// No IKE SA has these SPIs.
+    UnknownSpi,
+    /// Checksum or tag does not verify.
+    Integrity,
+    /// Message ID outside the window.
+    MessageId,
+    /// A request that was answered already (the answer was sent again) or that is in work.
+    Repeated,
+    /// A reply to nothing that was asked.
+    Unexpected,
+    /// Too many half-open IKE SAs.
+    HalfOpenLimit,
+    /// The cookie was missing or wrong; a cookie was asked for.
+    Cookie,
+    /// No connection fits the addresses.
+    NoConnection,
+}
+
+/// Why an IKE SA ended or did not come up.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum IkeFailure {
+    /// The peer did not answer.
+    NoAnswer {
+        /// Requests sent, the first included.
+        tries: u32,
+        /// Time since the first.
+        after: Duration,
+    },
+    /// The peer refused with this notify.
+    Refused(NotifyType),
+    /// The peer proved nothing we accept.
+    PeerNotProven {
+        /// What we are.
+        local: Identity,
+        /// What the peer claims to be.
+        remote: Identity,
+        /// What is wrong, and which side must change what.
+        reason: String,
+    },
+    /// The peer did not accept our proof.
+    WeAreNotProven {
+        /// What we claimed to be.
+        local: Identity,
+        /// What we expect the peer to be.
+        remote: Option<Identity>,
+    },
+    /// No common algorithms.
+    NoProposalChosen,
+    /// The peer broke the protocol.
+    Protocol(&'static str),
+    /// Our credentials do not suffice (no secret, no key).
+    Credentials(String),
+    /// Closed by an operator or a new configuration.
+    Closed,
+    /// The peer deleted the SA.
+    PeerDeleted,
+    /// Replaced by a newer IKE SA with the same peer.
+    Replaced,
+    /// Too old and not rekeyed.
+    Expired,
+}
+
+/// Why a Child SA did not come up.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum ChildFailure {
+    /// The peer refused with this notify.
+    Refused(NotifyType),
+    /// No common algorithms.
+    NoProposalChosen,
+    /// No common traffic selectors.
+    TsUnacceptable,
+    /// One side wants transport mode, the other does not.
+    ModeMismatch,
+    /// The data plane did not take the SA.
+    DataPlane(String),
+    /// The peer broke the protocol.
+    Protocol(&'static str),
+    /// The IKE SA ended first.
+    IkeDown,
+}

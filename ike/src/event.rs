@@ -1,0 +1,332 @@
+//! What an [`Endpoint`](crate::endpoint::Endpoint) is told, and what it says.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::config::{Mode, Path};
+use crate::crypto::secret::Secret;
+use crate::crypto::signature::{PublicKey, SignatureScheme};
+use crate::error::{ChildFailure, IkeFailure};
+use crate::identity::Identity;
+use crate::ts::TrafficSelector;
+use crate::wire::{EncrId, IntegId, KeMethod};
+
+/// An ESP SPI, RFC 4303 section 2.1; host byte order, never below 256.
+#[derive(Clone, Copy, Eq, PartialEq, Hash, Ord, PartialOrd)]
+pub struct EspSpi(pub u32);
+
+/// An IKE SPI, RFC 7296 section 3.1; host byte order, never zero once chosen.
+#[derive(Clone, Copy, Eq, PartialEq, Hash, Ord, PartialOrd)]
+pub struct IkeSpi(pub u64);
+
+impl std::fmt::Debug for EspSpi {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
+
+impl std::fmt::Debug for IkeSpi {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// Names one Child SA for the life of the endpoint; never reused.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Hash, Ord, PartialOrd)]
+pub struct ChildSaId(pub u64);
+
+/// Names one IKE SA for the life of the endpoint; never reused. A rekeyed SA gets a new one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Hash, Ord, PartialOrd)]
+pub struct IkeSaId(pub u64);
+
+/// Names one open question.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Hash, Ord, PartialOrd)]
+pub struct AskId(pub u64);
+
+/// One thing to do or to know, in order.
+#[derive(Debug)]
+pub enum Output {
+    /// Send once. If the socket is full, drop it: retransmission is ours.
+    Transmit(Transmit),
+    /// Answer with [`Endpoint::handle_answer`](crate::endpoint::Endpoint::handle_answer).
+    Ask(AskId, Ask),
+    /// For operators, counters and tests.
+    Event(Event),
+}
+
+/// A datagram to send. On a path with a port other than 500 at our end, the driver puts the
+/// four zero bytes of the non-ESP marker (RFC 3948 section 2.2) before it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Transmit {
+    /// From where to where.
+    pub path: Path,
+    /// The IKE message, without non-ESP marker.
+    pub datagram: Vec<u8>,
+}
+
+/// A question to the daemon. Until it is answered, the exchange it belongs to waits.
+#[derive(Debug)]
+pub enum Ask {
+    /// The shared secret for these two identities.
+    Psk {
+        /// Name of the connection.
+        connection: String,
+        /// Our identity.
+        local: Identity,
+        /// The peer's identity.
+        remote: Identity,
+    },
+    /// Sign `octets` with the private half of `key`.
+    Sign {
+        /// The public half of the key to use.
+        key: PublicKey,
+        /// The scheme, chosen from what the peer can verify.
+        scheme: SignatureScheme,
+        /// What to sign: the InitiatorSignedOctets or ResponderSignedOctets.
+        octets: Vec<u8>,
+    },
+    /// Begin to accept packets of this SA. Asked before the peer learns our SPI as a
+    /// responder, and before the first outbound packet as an initiator.
+    AddInbound(Box<InboundSa>),
+    /// Send new packets with this SA, replacing the outbound SA of `replaces`, if any.
+    UseOutbound(Box<OutboundSa>),
+    /// Forget both directions of the SA.
+    Remove(ChildSaId),
+    /// How long ago did the data plane last open a packet of any of these SAs?
+    LastInbound(Vec<ChildSaId>),
+}
+
+/// The answer to an [`Ask`].
+#[derive(Debug)]
+pub enum Answer {
+    /// To [`Ask::Psk`]: the secret, or none is known.
+    Psk(Option<Secret>),
+    /// To [`Ask::Sign`]: the raw signature (no AlgorithmIdentifier before it), or why not.
+    Signature(Result<Vec<u8>, String>),
+    /// To [`Ask::AddInbound`], [`Ask::UseOutbound`] and [`Ask::Remove`].
+    Done(Result<(), DataPlaneRefusal>),
+    /// To [`Ask::LastInbound`]: `None` if there was no packet at all.
+    LastInbound(Option<Duration>),
+}
+
+/// Why the data plane did not do what it was asked to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum DataPlaneRefusal {
+    /// The SPI is in use; draw another.
+    SpiTaken,
+    /// Anything else, in words for the log.
+    Failed(String),
+}
+
+/// What identifies a Child SA to the data plane, in both directions.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ChildSaInfo {
+    /// This SA.
+    pub id: ChildSaId,
+    /// The IKE SA that owns it.
+    pub ike: IkeSaId,
+    /// Name of the connection.
+    pub connection: String,
+    /// Name of the child.
+    pub child: String,
+    /// Transport or tunnel.
+    pub mode: Mode,
+    /// SPI of packets to us.
+    pub spi_in: EspSpi,
+    /// SPI of packets to the peer.
+    pub spi_out: EspSpi,
+    /// Selectors of our side, as negotiated.
+    pub local_ts: Vec<TrafficSelector>,
+    /// Selectors of the peer's side, as negotiated.
+    pub remote_ts: Vec<TrafficSelector>,
+    /// Encryption.
+    pub encr: EncrId,
+    /// Key length in bits, without salt.
+    pub encr_key_bits: u16,
+    /// Integrity; `NONE` with an AEAD.
+    pub integ: IntegId,
+    /// Key exchange of this SA, if it had its own (PFS).
+    pub ke: Option<KeMethod>,
+    /// Extended sequence numbers.
+    pub esn: bool,
+    /// Addresses of the ESP packets, and ports if `encap`.
+    pub path: Path,
+    /// ESP in UDP.
+    pub encap: bool,
+    /// A NAT was seen: transport-mode checksums of inbound packets need repair.
+    pub nat: bool,
+    /// The SA this one replaces in a rekey.
+    pub replaces: Option<ChildSaId>,
+    /// Limits, as configured (time: already jittered, and kept by `ike` itself).
+    pub limits: Limits,
+}
+
+/// Usage limits that the data plane keeps and reports
+/// ([`Command::SoftExpired`], [`Command::HardExpired`]).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Limits {
+    /// Bytes before the soft limit.
+    pub soft_bytes: Option<u64>,
+    /// Bytes before the SA must not be used any more.
+    pub hard_bytes: Option<u64>,
+    /// Packets before the soft limit.
+    pub soft_packets: Option<u64>,
+    /// Packets before the SA must not be used any more.
+    pub hard_packets: Option<u64>,
+}
+
+/// Keys of one direction of a Child SA, RFC 7296 section 2.17.
+#[derive(Debug)]
+pub struct EspKeys {
+    /// Encryption key; for AES-GCM and ChaCha20-Poly1305 the salt follows the key.
+    pub encr: Secret,
+    /// Integrity key; empty with an AEAD.
+    pub integ: Secret,
+}
+
+/// An SA for packets to us.
+#[derive(Debug)]
+pub struct InboundSa {
+    /// What it is.
+    pub info: ChildSaInfo,
+    /// The keys of packets to us.
+    pub keys: EspKeys,
+}
+
+/// An SA for packets to the peer.
+#[derive(Debug)]
+pub struct OutboundSa {
+    /// What it is.
+    pub info: ChildSaInfo,
+    /// The keys of packets to the peer.
+    pub keys: EspKeys,
+}
+
+/// The first packet of a flow that has no SA.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PacketFlow {
+    /// IP protocol.
+    pub protocol: u8,
+    /// Source address: ours, or of a network behind us.
+    pub source: IpAddr,
+    /// Destination address.
+    pub destination: IpAddr,
+    /// Source port (ICMP: type), 0 where there is none.
+    pub source_port: u16,
+    /// Destination port (ICMP: code), 0 where there is none.
+    pub destination_port: u16,
+}
+
+/// What the daemon asks of the endpoint, for an operator or for the data plane.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Bring up one child, or all children of a connection (and its IKE SA if need be).
+    Initiate {
+        /// Name of the connection.
+        connection: String,
+        /// Name of the child; `None`: all.
+        child: Option<String>,
+        /// The local address to start from, if the connection leaves it open.
+        local: Option<IpAddr>,
+    },
+    /// A packet matched a trap.
+    Acquire {
+        /// Name of the connection.
+        connection: String,
+        /// Name of the child.
+        child: String,
+        /// The packet.
+        flow: Option<PacketFlow>,
+        /// The peer to start towards, where the connection leaves it open.
+        remote: Option<IpAddr>,
+        /// The local address to start from, where the connection leaves it open.
+        local: Option<IpAddr>,
+    },
+    /// Close a child, or the whole connection, and stay down until asked.
+    Terminate {
+        /// Name of the connection.
+        connection: String,
+        /// Name of the child; `None`: the IKE SA with all children.
+        child: Option<String>,
+    },
+    /// Rekey the IKE SA of a connection.
+    RekeyIke {
+        /// Name of the connection.
+        connection: String,
+    },
+    /// Rekey a child.
+    RekeyChild {
+        /// Name of the connection.
+        connection: String,
+        /// Name of the child.
+        child: String,
+    },
+    /// The data plane opened the first packet of an inbound SA.
+    InboundUsed(ChildSaId),
+    /// A soft limit was met: rekey.
+    SoftExpired(ChildSaId),
+    /// A hard limit was met: the SA is gone.
+    HardExpired(ChildSaId),
+    /// Close everything with deletes to the peers; then [`Event::Idle`].
+    Shutdown,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// An IKE SA is up.
+    IkeUp {
+        /// Which.
+        id: IkeSaId,
+        /// Name of the connection.
+        connection: String,
+        /// Whether we began it.
+        initiator: bool,
+        /// The peer's proven identity.
+        remote_id: Identity,
+        /// Time from the first packet of the negotiation to this event.
+        took: Duration,
+        /// Whether it replaces an IKE SA (rekey).
+        rekey: bool,
+    },
+    /// An IKE SA is gone.
+    IkeDown {
+        /// Which.
+        id: IkeSaId,
+        /// Name of the connection, if one had been found.
+        connection: Option<String>,
+        /// Why, in words.
+        reason: IkeFailure,
+    },
+    /// A Child SA is up in both directions.
+    ChildUp(Box<ChildSaInfo>),
+    /// A Child SA is gone.
+    ChildDown {
+        /// Which.
+        id: ChildSaId,
+        /// Name of the connection.
+        connection: String,
+        /// Name of the child.
+        child: String,
+    },
+    /// A Child SA could not be made, by either side.
+    ChildFailed {
+        /// Name of the connection.
+        connection: String,
+        /// Name of the child, if it was found.
+        child: Option<String>,
+        /// Why.
+        reason: ChildFailure,
+    },
+    /// An IKE SA could not be made: no answer, refused, or not proven.
+    IkeFailed {
+        /// Name of the connection, if one was found.
+        connection: Option<String>,
+        /// The peer.
+        path: Path,
+        /// Why, with what the operator needs: both identities where there are two.
+        reason: IkeFailure,
+    },
+    /// After [`Command::Shutdown`]: nothing is left to wait for.
+    Idle,
+}

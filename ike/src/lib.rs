@@ -1,0 +1,16 @@
+//! IKEv2 (RFC 7296) as a state machine without I/O.
+//!
+//! ```text
+//!  datagram, now, command, answer -> [ Endpoint ] -> datagrams, questions, events, deadline
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod crypto;
+pub mod error;
+pub mod event;
+pub mod identity;
+pub mod proposal;
+pub mod status;
+pub mod ts;
+pub mod wire;

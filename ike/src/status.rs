@@ -1,0 +1,68 @@
+//! What an operator can read of the endpoint's state; no secrets in it.
+
+use std::time::Duration;
+
+use crate::config::Path;
+use crate::event::{ChildSaInfo, IkeSaId, IkeSpi};
+use crate::identity::Identity;
+use crate::proposal::Encr;
+use crate::wire::{IntegId, KeMethod, PrfId};
+
+/// One IKE SA.
+#[derive(Clone, Debug)]
+pub struct IkeSaStatus {
+    /// Which.
+    pub id: IkeSaId,
+    /// Name of the connection, once known.
+    pub connection: Option<String>,
+    /// `connecting`, `established`, `rekeying`, `deleting`.
+    pub state: &'static str,
+    /// Whether we are the initiator.
+    pub initiator: bool,
+    /// Addresses and ports.
+    pub path: Path,
+    /// The initiator's SPI.
+    pub spi_i: IkeSpi,
+    /// The responder's SPI.
+    pub spi_r: IkeSpi,
+    /// Our identity, once known.
+    pub local_id: Option<Identity>,
+    /// The peer's identity, once proven.
+    pub remote_id: Option<Identity>,
+    /// Chosen algorithms, once known.
+    pub algorithms: Option<IkeAlgorithms>,
+    /// A NAT was seen before us, before the peer.
+    pub nat: (bool, bool),
+    /// Time since it was established (or begun).
+    pub age: Duration,
+    /// Time until rekey, if established.
+    pub rekey_in: Option<Duration>,
+    /// Its Child SAs.
+    pub children: Vec<ChildSaStatus>,
+}
+
+/// The algorithms of one IKE SA.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct IkeAlgorithms {
+    /// Encryption.
+    pub encr: Encr,
+    /// Integrity; `NONE` with an AEAD.
+    pub integ: IntegId,
+    /// Pseudorandom function.
+    pub prf: PrfId,
+    /// Key exchange.
+    pub ke: KeMethod,
+}
+
+/// One Child SA.
+#[derive(Clone, Debug)]
+pub struct ChildSaStatus {
+    /// What it is.
+    pub info: ChildSaInfo,
+    /// `installing`, `installed`, `rekeying`, `rekeyed`, `deleting`.
+    pub state: &'static str,
+    /// Time since it was made.
+    pub age: Duration,
+    /// Time until rekey.
+    pub rekey_in: Option<Duration>,
+}
