@@ -1,4 +1,9 @@
 //! The algorithms behind IKEv2: PRF, encryption, integrity, key exchange, signatures.
 
+mod cbc;
+pub mod encr;
+pub mod ke;
+mod modp;
+pub mod prf;
 pub mod secret;
 pub mod signature;

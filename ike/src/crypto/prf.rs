@@ -1,0 +1,103 @@
+//! Pseudorandom functions, RFC 7296 section 2.13: HMAC with SHA-2, and prf+ on top of it.
+
+use hkdf::Hkdf;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Sha256, Sha384, Sha512};
+use zeroize::Zeroizing;
+
+use super::secret::Secret;
+use crate::wire::PrfId;
+
+/// A negotiated pseudorandom function.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Prf(Hash);
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Hash {
+    Sha256,
+    Sha384,
+    Sha512,
+}
+
+impl Prf {
+    /// The function with this number; `None` if obol does not implement it.
+    pub fn new(id: PrfId) -> Option<Self> {
+        match id {
+            PrfId::HMAC_SHA2_256 => Some(Self(Hash::Sha256)),
+            PrfId::HMAC_SHA2_384 => Some(Self(Hash::Sha384)),
+            PrfId::HMAC_SHA2_512 => Some(Self(Hash::Sha512)),
+            _ => None,
+        }
+    }
+
+    /// Its number.
+    pub fn id(self) -> PrfId {
+        match self.0 {
+            Hash::Sha256 => PrfId::HMAC_SHA2_256,
+            Hash::Sha384 => PrfId::HMAC_SHA2_384,
+            Hash::Sha512 => PrfId::HMAC_SHA2_512,
+        }
+    }
+
+    /// Length of the output in octets, which is also the preferred key length
+    /// (RFC 4868 section 2.1.2).
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "a length of output, not of a collection"
+    )]
+    pub fn len(self) -> usize {
+        match self.0 {
+            Hash::Sha256 => 32,
+            Hash::Sha384 => 48,
+            Hash::Sha512 => 64,
+        }
+    }
+
+    /// `prf(key, parts[0] | parts[1] | ...)`, with a key of any length.
+    pub fn compute(self, key: &[u8], parts: &[&[u8]]) -> Secret {
+        match self.0 {
+            Hash::Sha256 => mac::<Hmac<Sha256>>(key, parts),
+            Hash::Sha384 => mac::<Hmac<Sha384>>(key, parts),
+            Hash::Sha512 => mac::<Hmac<Sha512>>(key, parts),
+        }
+    }
+
+    /// `len` octets of `prf+ (key, parts[0] | parts[1] | ...)`, RFC 7296 section 2.13.
+    ///
+    /// With HMAC, prf+ is HKDF-Expand (RFC 5869 section 2.3).
+    ///
+    /// # Panics
+    /// If `len` is more than 255 times the output length; the key material of one SA never is.
+    pub fn plus(self, key: &[u8], parts: &[&[u8]], len: usize) -> Secret {
+        // HMAC fills short keys with zeros itself; HKDF wants to see them at full length.
+        let mut key = Zeroizing::new(key.to_vec());
+        if key.len() < self.len() {
+            key.resize(self.len(), 0);
+        }
+        let mut output = Zeroizing::new(vec![0; len]);
+        let done = match self.0 {
+            Hash::Sha256 => Hkdf::<Sha256>::from_prk(&key)
+                .expect("key is at least as long as the hash")
+                .expand_multi_info(parts, &mut output),
+            Hash::Sha384 => Hkdf::<Sha384>::from_prk(&key)
+                .expect("key is at least as long as the hash")
+                .expand_multi_info(parts, &mut output),
+            Hash::Sha512 => Hkdf::<Sha512>::from_prk(&key)
+                .expect("key is at least as long as the hash")
+                .expand_multi_info(parts, &mut output),
+        };
+        done.expect("the key material of one SA is far below 255 blocks");
+        Secret::new(std::mem::take(&mut *output))
+    }
+}
+
+fn mac<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]]) -> Secret {
+    let mut mac = <M as KeyInit>::new_from_slice(key).expect("HMAC takes keys of any length");
+    for part in parts {
+        mac.update(part);
+    }
+    let mut output = mac.finalize().into_bytes();
+    let secret = Secret::from(output.as_slice());
+    zeroize::Zeroize::zeroize(output.as_mut_slice());
+    secret
+}
