@@ -1,0 +1,342 @@
+//! The command line: what may be written, and the texts of `--help`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Where the configuration is unless `--config` says otherwise.
+pub(crate) const DEFAULT_CONFIG: &str = "/etc/obol/obol.toml";
+
+/// Where the control socket is unless `--runtime-dir` or the environment says otherwise.
+pub(crate) const DEFAULT_RUNTIME_DIR: &str = "/run/obol";
+
+/// Environment variable for the runtime directory.
+pub(crate) const RUNTIME_DIR_VARIABLE: &str = "OBOL_RUNTIME_DIR";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done, or true
+  1  failed
+  2  the command line is wrong
+  3  the daemon does not run, or what was asked about is not up
+  4  the peer refused
+  5  the peer did not answer
+  6  the configuration of this host is wrong
+  7  a right is missing (root, or CAP_NET_ADMIN)
+  8  a firewall or the path blocks
+
+Examples:
+  obol check hosts.toml           # what does this file mean, is it right?
+  obol run --config hosts.toml    # the daemon, in the foreground
+  obol status                     # what is up, with whom, since when";
+
+/// IPsec for Linux: IKEv2, and ESP by the daemon itself.
+#[derive(Debug, Parser)]
+#[command(name = "obol", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    /// Configuration file; conf.d/*.toml beside it is read too
+    #[arg(long, global = true, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    pub(crate) config: PathBuf,
+    /// Directory of the control socket, one per daemon [env: OBOL_RUNTIME_DIR] [default:
+    /// /run/obol]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) runtime_dir: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the daemon in the foreground
+    ///
+    /// Reads the configuration, protects what it names, and negotiates with the peers. What is
+    /// configured stays protected when the daemon is killed: packets are dropped until it runs
+    /// again. SIGHUP reloads; SIGTERM closes all SAs and leaves the protection in place. Needs
+    /// root or CAP_NET_ADMIN, CAP_NET_RAW and CAP_NET_BIND_SERVICE.
+    #[command(after_help = "\
+Examples:
+  obol run
+  obol run --config ./hosts.toml
+  obol run --config ./b.toml --runtime-dir /run/obol-b   # a second one, with its own tun")]
+    Run,
+    /// Bring up a connection or one child of it, and wait until it is up
+    #[command(after_help = "\
+Examples:
+  obol up hosts                  # the IKE SA and every child of it
+  obol up hosts/pods             # one child
+  obol up hosts --timeout 5s")]
+    Up(UpArgs),
+    /// Close a connection or one child of it, or everything
+    ///
+    /// What is closed stays closed until `obol up`, or until a packet asks for a child with
+    /// start_action trap or start. Its packets are dropped meanwhile. Only --all lifts the
+    /// protection: it ends the daemon and removes its rules, routes and nftables table, and does
+    /// the latter for a dead daemon too.
+    #[command(after_help = "\
+Examples:
+  obol down hosts/pods
+  obol down hosts
+  obol down --all                # and let everything pass in clear again")]
+    Down(DownArgs),
+    /// Show what is up: IKE SAs, Child SAs, counters
+    ///
+    /// With a NAME, exits with 0 if that connection or child is up, else with 3.
+    #[command(after_help = "\
+Examples:
+  obol status
+  obol status hosts/pods && echo protected
+  obol status --json | jq '.ike_sas[].children[] | {name, bytes_in, bytes_out}'")]
+    Status(StatusArgs),
+    /// List what the running daemon has configured, and the state of it
+    #[command(after_help = "\
+Examples:
+  obol list
+  obol list --json")]
+    List(OutputArgs),
+    /// Let the running daemon read its configuration again
+    ///
+    /// Everything or nothing: with an error in the file, all stays as it was. Connections that
+    /// did not change keep their SAs.
+    #[command(after_help = "\
+Examples:
+  obol check && obol reload
+  obol reload --json")]
+    Reload(OutputArgs),
+    /// Check a configuration and print what it means; needs no root and no daemon
+    ///
+    /// Prints every error with file, line and column. Key files are read, so run it as the user
+    /// who may.
+    #[command(after_help = "\
+Examples:
+  obol check
+  obol check ./hosts.toml
+  obol check ./hosts.toml --json")]
+    Check(CheckArgs),
+    /// Make a private key or a pre-shared key, and print what to write into the configurations
+    #[command(after_help = "\
+Examples:
+  obol keygen --out /etc/obol/host.key            # Ed25519
+  obol keygen --type rsa --bits 3072 --out /etc/obol/host.key --public-out host.pub
+  obol keygen --show /etc/obol/host.key --format openssh
+  obol keygen --psk --out /etc/obol/hosts.psk")]
+    Keygen(KeygenArgs),
+    /// Show two protected hosts at work in two network namespaces of this machine
+    ///
+    /// Makes the namespaces, runs two daemons, sends traffic, captures the wire, says what was
+    /// seen, and removes everything. Needs root.
+    #[command(after_help = "\
+Examples:
+  obol demo
+  obol demo --json
+  obol demo --hold               # leave it up to look around; Ctrl-C ends it")]
+    Demo(DemoArgs),
+    /// Remove what a dead daemon left: nftables table, rules, routes
+    ///
+    /// What was protected then passes in clear. Refuses while the daemon runs: `obol down --all`
+    /// is for that.
+    #[command(after_help = "\
+Examples:
+  obol purge
+  obol purge --config ./b.toml --runtime-dir /run/obol-b")]
+    Purge,
+    /// Print the version
+    #[command(after_help = "\
+Examples:
+  obol version
+  obol version --json")]
+    Version(OutputArgs),
+}
+
+/// How to print.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct OutputArgs {
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `obol up`.
+#[derive(Args, Debug)]
+pub(crate) struct UpArgs {
+    /// CONNECTION or CONNECTION/CHILD
+    #[arg(value_name = "NAME")]
+    pub(crate) target: Target,
+    /// How long to wait: 5s, 1m, 500ms, or seconds
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = wait)]
+    pub(crate) timeout: Duration,
+    /// How to print.
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// Arguments of `obol down`.
+#[derive(Args, Debug)]
+pub(crate) struct DownArgs {
+    /// CONNECTION or CONNECTION/CHILD
+    #[arg(value_name = "NAME", required_unless_present = "all")]
+    pub(crate) target: Option<Target>,
+    /// Close everything, end the daemon, and lift all protection
+    #[arg(long, conflicts_with = "target")]
+    pub(crate) all: bool,
+    /// How long to wait for the peers: 5s, 1m, 500ms, or seconds
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = wait)]
+    pub(crate) timeout: Duration,
+    /// How to print.
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// Arguments of `obol status`.
+#[derive(Args, Debug)]
+pub(crate) struct StatusArgs {
+    /// Only this: CONNECTION or CONNECTION/CHILD
+    #[arg(value_name = "NAME")]
+    pub(crate) target: Option<Target>,
+    /// How to print.
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// Arguments of `obol check`.
+#[derive(Args, Debug)]
+pub(crate) struct CheckArgs {
+    /// The file, instead of --config
+    #[arg(value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// How to print.
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// Arguments of `obol keygen`.
+#[derive(Args, Debug)]
+pub(crate) struct KeygenArgs {
+    /// Kind of key
+    #[arg(long = "type", value_name = "TYPE", value_enum, default_value_t = KeyType::Ed25519)]
+    pub(crate) key_type: KeyType,
+    /// Size of an RSA key in bits, 2048 to 8192
+    #[arg(long, value_name = "N", default_value_t = 3072, value_parser = clap::value_parser!(u32).range(2048..=8192))]
+    pub(crate) bits: u32,
+    /// Make a pre-shared key
+    #[arg(long, conflicts_with_all = ["key_type", "bits", "show", "public_out", "format"])]
+    pub(crate) psk: bool,
+    /// Print the public half of an existing private key
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["key_type", "bits", "out", "force"])]
+    pub(crate) show: Option<PathBuf>,
+    /// Where the secret goes, with mode 0600 [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Where the public key goes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) public_out: Option<PathBuf>,
+    /// How the public key is written
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = KeyFormat::Pem)]
+    pub(crate) format: KeyFormat,
+    /// Overwrite files that exist
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// Kinds of keys.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum KeyType {
+    /// Small and fast (RFC 8420)
+    Ed25519,
+    /// For peers that have nothing better
+    Rsa,
+}
+
+/// How a public key is written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum KeyFormat {
+    /// As strongSwan's pubkeys and openssl read it
+    Pem,
+    /// One line, as in authorized_keys
+    Openssh,
+    /// One line, 0s and base64, as ipsec.conf's rsasigkey (RFC 3110; RSA only)
+    #[value(name = "0s")]
+    Dns,
+}
+
+/// Arguments of `obol demo`.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct DemoArgs {
+    /// Leave everything up until Ctrl-C
+    #[arg(long)]
+    pub(crate) hold: bool,
+    /// How to print.
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// `CONNECTION` or `CONNECTION/CHILD`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Target {
+    /// Name of the connection.
+    pub(crate) connection: String,
+    /// Name of the child, if one was named.
+    pub(crate) child: Option<String>,
+}
+
+impl std::str::FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (connection, child) = match text.split_once('/') {
+            Some((connection, child)) => (connection, Some(child)),
+            None => (text, None),
+        };
+        if connection.is_empty() || child.is_some_and(|c| c.is_empty() || c.contains('/')) {
+            return Err("write CONNECTION or CONNECTION/CHILD".into());
+        }
+        Ok(Self {
+            connection: connection.into(),
+            child: child.map(Into::into),
+        })
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.child {
+            Some(child) => write!(f, "{}/{child}", self.connection),
+            None => f.write_str(&self.connection),
+        }
+    }
+}
+
+/// A waiting time: `500ms`, `5s`, `1m`, or seconds; at most a day.
+fn wait(text: &str) -> Result<Duration, String> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit {
+        "ms" => 1,
+        "" | "s" => 1000,
+        "m" => 60_000,
+        _ => return Err("write a time like 500ms, 5s or 1m".into()),
+    };
+    let number: u64 = number
+        .parse()
+        .map_err(|_| "write a time like 500ms, 5s or 1m")?;
+    match number.checked_mul(factor) {
+        Some(ms) if ms <= 86_400_000 => Ok(Duration::from_millis(ms)),
+        _ => Err("a day is the longest wait".into()),
+    }
+}
+
+impl Cli {
+    /// The runtime directory by argument, environment or default.
+    pub(crate) fn runtime_dir(&self) -> PathBuf {
+        self.runtime_dir
+            .clone()
+            .or_else(|| {
+                std::env::var_os(RUNTIME_DIR_VARIABLE)
+                    .filter(|dir| !dir.is_empty())
+                    .map(PathBuf::from)
+            })
+            .unwrap_or_else(|| PathBuf::from(DEFAULT_RUNTIME_DIR))
+    }
+}

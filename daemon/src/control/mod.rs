@@ -1,0 +1,3 @@
+//! The control socket: how commands reach a running daemon.
+
+pub(crate) mod protocol;

@@ -1,0 +1,555 @@
+//! What goes over the control socket: one JSON object per line, a request, then its replies.
+//!
+//! ```text
+//! -> {"version":1,"command":"up","connection":"hosts","child":"pods","timeout_ms":30000}
+//! <- {"version":1,"progress":"IKE_SA_INIT sent to 192.168.0.2"}
+//! <- {"version":1,"ok":true,"data":{...}}
+//! <- {"version":1,"ok":false,"code":4,"error":"..."}
+//! ```
+//!
+//! Any number of progress lines, then one line with `ok`, which ends the exchange.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{ExitClass, Failure};
+
+/// Version of requests and replies. Raised by changes that an older end would misread.
+pub(crate) const VERSION: u32 = 1;
+
+/// Version of [`StatusReport`] and [`ListReport`]. Raised when a field changes or goes; new
+/// fields do not raise it.
+pub(crate) const SCHEMA_VERSION: u32 = 1;
+
+/// Name of the socket within the runtime directory.
+pub(crate) const SOCKET_NAME: &str = "obol.sock";
+
+/// Longest line that either end reads, in octets.
+///
+/// Requests hold two names; the longest reply is a status, about 1 KiB per Child SA, so this
+/// is room for some ten thousand of them.
+pub(crate) const LINE_LIMIT: usize = 16 * 1024 * 1024;
+
+/// What the daemon is asked.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(tag = "command", rename_all = "snake_case")]
+pub(crate) enum Request {
+    /// State of every IKE SA and policy; answered by a [`StatusReport`].
+    Status,
+    /// What is configured; answered by a [`ListReport`].
+    List,
+    /// Bring up a connection, or one child of it, and wait for it; answered by [`UpReport`].
+    Up {
+        /// Name of the connection.
+        connection: String,
+        /// Name of the child; `None`: all children.
+        child: Option<String>,
+        /// How long to wait before the answer is "no answer".
+        timeout_ms: u64,
+    },
+    /// Close a connection, one child of it, or everything; answered by [`DownReport`].
+    Down {
+        /// What to close.
+        target: DownTarget,
+        /// How long to wait for the peers' replies.
+        timeout_ms: u64,
+    },
+    /// Read the configuration again; answered by [`ReloadReport`].
+    Reload,
+}
+
+/// What `down` closes.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum DownTarget {
+    /// Every SA; the daemon then lifts the protection of all policies and ends.
+    All,
+    /// One connection with all its children.
+    Connection(String),
+    /// One child.
+    Child {
+        /// Name of the connection.
+        connection: String,
+        /// Name of the child.
+        child: String,
+    },
+}
+
+/// What the daemon answers, line by line.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Reply {
+    /// More lines follow.
+    Progress(String),
+    /// The end, with what was asked for.
+    Done(serde_json::Value),
+    /// The end, and why it could not be done.
+    Failed(Failure),
+}
+
+#[derive(Deserialize, Serialize)]
+struct RequestLine {
+    version: u32,
+    #[serde(flatten)]
+    request: Request,
+}
+
+#[derive(Deserialize)]
+struct VersionOnly {
+    version: u32,
+}
+
+#[derive(Default, Deserialize, Serialize)]
+#[serde(default)]
+struct ReplyLine {
+    version: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ok: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<ExitClass>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<serde_json::Value>,
+}
+
+impl Request {
+    /// The request as a line, with its newline.
+    pub(crate) fn to_line(&self) -> String {
+        let line = RequestLine {
+            version: VERSION,
+            request: self.clone(),
+        };
+        to_line(&line)
+    }
+
+    /// Reads a line.
+    ///
+    /// # Errors
+    /// A [`Failure`] to send back: another version, or no request at all.
+    pub(crate) fn from_line(line: &[u8]) -> Result<Self, Failure> {
+        check_version(line)?;
+        serde_json::from_slice::<RequestLine>(line)
+            .map(|line| line.request)
+            .map_err(|e| Failure::new(ExitClass::Usage, format!("not a request: {e}")))
+    }
+}
+
+impl Reply {
+    /// The end of an exchange with this data.
+    pub(crate) fn done(data: &impl Serialize) -> Self {
+        match serde_json::to_value(data) {
+            Ok(value) => Self::Done(value),
+            Err(e) => Self::Failed(Failure::new(ExitClass::Failed, e.to_string())),
+        }
+    }
+
+    /// The reply as a line, with its newline.
+    pub(crate) fn to_line(&self) -> String {
+        let mut line = ReplyLine {
+            version: VERSION,
+            ..ReplyLine::default()
+        };
+        match self {
+            Self::Progress(text) => line.progress = Some(text.clone()),
+            Self::Done(data) => {
+                line.ok = Some(true);
+                line.data = Some(data.clone());
+            }
+            Self::Failed(failure) => {
+                line.ok = Some(false);
+                line.code = Some(failure.code);
+                line.error = Some(failure.message.clone());
+            }
+        }
+        to_line(&line)
+    }
+
+    /// Reads a line.
+    ///
+    /// # Errors
+    /// A [`Failure`] that says in which way it is no reply.
+    pub(crate) fn from_line(line: &[u8]) -> Result<Self, Failure> {
+        check_version(line)?;
+        let line: ReplyLine = serde_json::from_slice(line)
+            .map_err(|e| Failure::new(ExitClass::Failed, format!("not a reply: {e}")))?;
+        match (line.progress, line.ok) {
+            (Some(text), None) => Ok(Self::Progress(text)),
+            (None, Some(true)) => Ok(Self::Done(line.data.unwrap_or_default())),
+            (None, Some(false)) => Ok(Self::Failed(Failure::new(
+                line.code.unwrap_or(ExitClass::Failed),
+                line.error.unwrap_or_default(),
+            ))),
+            _ => Err(Failure::new(
+                ExitClass::Failed,
+                "not a reply: neither progress nor an end",
+            )),
+        }
+    }
+}
+
+impl From<Failure> for Reply {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+fn check_version(line: &[u8]) -> Result<(), Failure> {
+    let VersionOnly { version } = serde_json::from_slice(line)
+        .map_err(|e| Failure::new(ExitClass::Usage, format!("not a line of obol's: {e}")))?;
+    if version == VERSION {
+        return Ok(());
+    }
+    Err(Failure::new(
+        ExitClass::Failed,
+        format!(
+            "the other end speaks version {version}, this one version {VERSION}: use the obol that the daemon was started from"
+        ),
+    ))
+}
+
+fn to_line(value: &impl Serialize) -> String {
+    let mut line = serde_json::to_string(value)
+        .expect("the types of this file have string keys and no failing serializer");
+    line.push('\n');
+    line
+}
+
+/// State of the daemon and of everything it has with peers.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct StatusReport {
+    /// [`SCHEMA_VERSION`].
+    pub(crate) schema_version: u32,
+    /// The daemon itself.
+    pub(crate) daemon: DaemonReport,
+    /// Every IKE SA.
+    pub(crate) ike_sas: Vec<IkeSaReport>,
+    /// Every configured child as the data plane sees it.
+    pub(crate) policies: Vec<PolicyReport>,
+    /// Packets and datagrams dropped, by reason.
+    pub(crate) drops: std::collections::BTreeMap<String, u64>,
+}
+
+/// The daemon.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct DaemonReport {
+    /// Process ID.
+    pub(crate) pid: u32,
+    /// Version of obol.
+    pub(crate) version: String,
+    /// Seconds since it was started.
+    pub(crate) uptime_s: u64,
+    /// `userspace` or `kernel`.
+    pub(crate) data_plane: String,
+    /// The configuration file.
+    pub(crate) config: String,
+}
+
+/// One IKE SA.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct IkeSaReport {
+    /// Name of the connection; empty while none is chosen.
+    pub(crate) name: String,
+    /// `connecting`, `established`, `rekeying` or `deleting`.
+    pub(crate) state: String,
+    /// `initiator` or `responder`: who began the IKE SA.
+    pub(crate) role: String,
+    /// Our end.
+    pub(crate) local: EndReport,
+    /// The peer's end.
+    pub(crate) remote: EndReport,
+    /// The initiator's SPI, 16 hex digits.
+    pub(crate) spi_i: String,
+    /// The responder's SPI, 16 hex digits.
+    pub(crate) spi_r: String,
+    /// What was negotiated, once it was.
+    pub(crate) algorithms: Option<IkeAlgorithmsReport>,
+    /// Where a NAT was seen.
+    pub(crate) nat: NatReport,
+    /// Seconds since it was established, or begun.
+    pub(crate) age_s: u64,
+    /// Seconds until its rekey.
+    pub(crate) rekey_in_s: Option<u64>,
+    /// Its Child SAs.
+    pub(crate) children: Vec<ChildSaReport>,
+}
+
+/// One end of an IKE SA.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct EndReport {
+    /// Address.
+    pub(crate) addr: String,
+    /// UDP port.
+    pub(crate) port: u16,
+    /// Identity; `None` before it is known, and for the peer before it is proven.
+    pub(crate) id: Option<String>,
+}
+
+/// Algorithms of an IKE SA, by the names of proposals.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct IkeAlgorithmsReport {
+    /// Encryption with key length.
+    pub(crate) encr: String,
+    /// Integrity; `None` with an AEAD.
+    pub(crate) integ: Option<String>,
+    /// Pseudorandom function.
+    pub(crate) prf: String,
+    /// Key exchange.
+    pub(crate) ke: String,
+}
+
+/// Where a NAT was seen.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct NatReport {
+    /// Before us.
+    pub(crate) local: bool,
+    /// Before the peer.
+    pub(crate) remote: bool,
+}
+
+/// One Child SA.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct ChildSaReport {
+    /// Name of the child.
+    pub(crate) name: String,
+    /// `installing`, `installed`, `rekeying`, `rekeyed` or `deleting`.
+    pub(crate) state: String,
+    /// `tunnel` or `transport`.
+    pub(crate) mode: String,
+    /// SPI of packets to us, 8 hex digits.
+    pub(crate) spi_in: String,
+    /// SPI of packets to the peer, 8 hex digits.
+    pub(crate) spi_out: String,
+    /// Negotiated selectors of our side.
+    pub(crate) local_ts: Vec<String>,
+    /// Negotiated selectors of the peer's side.
+    pub(crate) remote_ts: Vec<String>,
+    /// Encryption with key length.
+    pub(crate) encr: String,
+    /// Integrity; `None` with an AEAD.
+    pub(crate) integ: Option<String>,
+    /// Key exchange of its own (PFS).
+    pub(crate) ke: Option<String>,
+    /// Extended sequence numbers.
+    pub(crate) esn: bool,
+    /// `none` (IP protocol 50) or `udp`.
+    pub(crate) encapsulation: String,
+    /// Bytes of inner packets received.
+    pub(crate) bytes_in: u64,
+    /// Bytes of inner packets sent.
+    pub(crate) bytes_out: u64,
+    /// Packets received.
+    pub(crate) packets_in: u64,
+    /// Packets sent.
+    pub(crate) packets_out: u64,
+    /// Seconds since the last packet received.
+    pub(crate) last_in_s: Option<u64>,
+    /// Seconds since the last packet sent.
+    pub(crate) last_out_s: Option<u64>,
+    /// `userspace` or `kernel`.
+    pub(crate) data_plane: String,
+    /// Seconds since it was made.
+    pub(crate) age_s: u64,
+    /// Seconds until its rekey.
+    pub(crate) rekey_in_s: Option<u64>,
+}
+
+/// One configured child as the data plane sees it.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct PolicyReport {
+    /// Name of the connection.
+    pub(crate) connection: String,
+    /// Name of the child.
+    pub(crate) child: String,
+    /// `tunnel` or `transport`.
+    pub(crate) mode: String,
+    /// Configured selectors of our side.
+    pub(crate) local_ts: Vec<String>,
+    /// Configured selectors of the peer's side.
+    pub(crate) remote_ts: Vec<String>,
+    /// What happens to a packet.
+    pub(crate) state: PolicyState,
+}
+
+/// What happens to a packet that matches a policy.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum PolicyState {
+    /// It goes through an SA.
+    Up,
+    /// There is no SA: it asks for one and waits or is dropped.
+    Trapped,
+    /// There is no SA, and it is dropped.
+    Blocked,
+}
+
+/// What is configured.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct ListReport {
+    /// [`SCHEMA_VERSION`].
+    pub(crate) schema_version: u32,
+    /// Every connection.
+    pub(crate) connections: Vec<ConnectionReport>,
+}
+
+/// One configured connection.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct ConnectionReport {
+    /// Its name.
+    pub(crate) name: String,
+    /// `up`, `connecting` or `down`; `None` where no daemon was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) state: Option<String>,
+    /// Our addresses; empty: any.
+    pub(crate) local_addrs: Vec<String>,
+    /// The peer's addresses; empty: any.
+    pub(crate) remote_addrs: Vec<String>,
+    /// How we authenticate, and as whom.
+    pub(crate) local: AuthReport,
+    /// How the peer must authenticate, and as whom.
+    pub(crate) remote: AuthReport,
+    /// IKE proposals in order of preference.
+    pub(crate) proposals: Vec<String>,
+    /// Its children.
+    pub(crate) children: Vec<ChildReport>,
+}
+
+/// How one side of a connection authenticates.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct AuthReport {
+    /// `psk` or `pubkey`.
+    pub(crate) auth: String,
+    /// The identity; `None`: the address on our side, anybody on the peer's side.
+    pub(crate) id: Option<String>,
+}
+
+/// One configured child.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct ChildReport {
+    /// Its name.
+    pub(crate) name: String,
+    /// What happens to its packets; `None` where no daemon was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) state: Option<PolicyState>,
+    /// `tunnel` or `transport`.
+    pub(crate) mode: String,
+    /// `none`, `trap` or `start`.
+    pub(crate) start_action: String,
+    /// Configured selectors of our side.
+    pub(crate) local_ts: Vec<String>,
+    /// Configured selectors of the peer's side.
+    pub(crate) remote_ts: Vec<String>,
+    /// ESP proposals in order of preference.
+    pub(crate) proposals: Vec<String>,
+}
+
+/// What `up` brought up.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct UpReport {
+    /// Name of the connection.
+    pub(crate) connection: String,
+    /// Children that are up.
+    pub(crate) children: Vec<String>,
+    /// How long it took; 0 if all were up before.
+    pub(crate) took_ms: u64,
+}
+
+/// What `down` closed.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct DownReport {
+    /// `CONNECTION` or `CONNECTION/CHILD` of everything that was closed.
+    pub(crate) closed: Vec<String>,
+}
+
+/// What `reload` changed, by names of connections.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct ReloadReport {
+    /// New ones.
+    pub(crate) added: Vec<String>,
+    /// Removed ones.
+    pub(crate) removed: Vec<String>,
+    /// Changed ones: closed, and opened again as configured.
+    pub(crate) changed: Vec<String>,
+    /// Untouched ones.
+    pub(crate) unchanged: Vec<String>,
+    /// Warnings about the configuration.
+    pub(crate) warnings: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_round_trip_in_the_documented_form() {
+        let up = Request::Up {
+            connection: "hosts".into(),
+            child: Some("pods".into()),
+            timeout_ms: 30_000,
+        };
+        assert_eq!(
+            up.to_line(),
+            concat!(
+                r#"{"version":1,"command":"up","connection":"hosts","child":"pods","timeout_ms":30000}"#,
+                "\n"
+            )
+        );
+        let down = |target| Request::Down {
+            target,
+            timeout_ms: 1,
+        };
+        let requests = [
+            up,
+            Request::Status,
+            Request::List,
+            Request::Reload,
+            down(DownTarget::All),
+            down(DownTarget::Connection("a".into())),
+            down(DownTarget::Child {
+                connection: "a".into(),
+                child: "b".into(),
+            }),
+        ];
+        for request in requests {
+            assert_eq!(
+                Request::from_line(request.to_line().as_bytes()),
+                Ok(request)
+            );
+        }
+    }
+
+    #[test]
+    fn replies_round_trip() {
+        let replies = [
+            Reply::Progress("sent".into()),
+            Reply::Done(serde_json::json!({"a": 1})),
+            Reply::Failed(Failure::new(ExitClass::Refused, "no")),
+        ];
+        for reply in replies {
+            assert_eq!(Reply::from_line(reply.to_line().as_bytes()), Ok(reply));
+        }
+    }
+
+    #[test]
+    fn another_version_is_named() {
+        let failure = Request::from_line(br#"{"version":7,"command":"fly"}"#).unwrap_err();
+        assert!(failure.message.contains("version 7"), "{failure}");
+        let failure = Reply::from_line(br#"{"version":7}"#).unwrap_err();
+        assert!(failure.message.contains("version 7"), "{failure}");
+    }
+
+    #[test]
+    fn garbage_is_refused() {
+        for line in [
+            "",
+            "x",
+            "[]",
+            "{}",
+            r#"{"version":1}"#,
+            r#"{"version":1,"command":"fly"}"#,
+        ] {
+            assert!(Request::from_line(line.as_bytes()).is_err(), "{line}");
+            assert!(Reply::from_line(line.as_bytes()).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The `obol` daemon and command line as a library, so that tests, benches and fuzz targets
+//! reach its parts. Everything that touches the system is in this crate.
+#![doc(hidden)]
+
+mod cli;
+mod control;
+mod dataplane;
+mod error;
+
+use std::process::ExitCode;
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    cli::main()
+}
