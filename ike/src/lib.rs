@@ -10,6 +10,7 @@ pub mod crypto;
 pub mod error;
 pub mod event;
 pub mod identity;
+pub mod keys;
 pub mod proposal;
 pub mod status;
 pub mod ts;
