@@ -92,3 +92,31 @@ pub enum ChildFailure {
     /// The IKE SA ended first.
     IkeDown,
 }
+
+/// Why a command was not carried out; never caused by the network.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum CommandError {
+    /// The configuration has no such connection.
+    #[error("there is no connection {0:?}")]
+    UnknownConnection(String),
+    /// The connection has no such child.
+    #[error("connection {connection:?} has no child {child:?}")]
+    UnknownChild {
+        /// Name of the connection.
+        connection: String,
+        /// Name asked for.
+        child: String,
+    },
+    /// The connection has no children, so there is nothing to negotiate.
+    #[error("connection {0:?} has no children")]
+    NoChildren(String),
+    /// The connection leaves the peer's address open, and the command names none.
+    #[error("connection {0:?} has no remote address to start towards")]
+    NoRemote(String),
+    /// There is no IKE SA of that connection, or no such Child SA.
+    #[error("connection {0:?} has no such SA")]
+    NotUp(String),
+    /// The endpoint is shutting down.
+    #[error("shutting down")]
+    ShuttingDown,
+}

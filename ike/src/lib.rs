@@ -7,11 +7,13 @@
 
 pub mod config;
 pub mod crypto;
+pub mod endpoint;
 pub mod error;
 pub mod event;
 pub mod identity;
 pub mod keys;
 pub mod proposal;
 pub mod status;
+pub mod timer;
 pub mod ts;
 pub mod wire;

@@ -1,0 +1,53 @@
+//! Deadlines have names, so that logs and tests can say what an endpoint waits for.
+
+use std::time::{Duration, Instant};
+
+/// What happens at a deadline.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Hash, Ord, PartialOrd)]
+pub enum TimerKind {
+    /// A request goes out again, or its peer counts as dead.
+    Retransmit,
+    /// A half-open IKE SA is forgotten.
+    HalfOpen,
+    /// The IKE SA is rekeyed.
+    RekeyIke,
+    /// The IKE SA is closed because it was not rekeyed.
+    IkeOver,
+    /// A Child SA is rekeyed.
+    RekeyChild,
+    /// A Child SA is at the end of its life.
+    ChildLife,
+    /// New packets begin to use a rekeyed Child SA.
+    SwitchOutbound,
+    /// An exchange that the peer refused for the moment is tried again.
+    TryAgain,
+    /// An idle peer is asked whether it lives.
+    Liveness,
+    /// A NAT mapping is kept alive.
+    Keepalive,
+    /// A connection is started, or started again.
+    Start,
+    /// A shutdown stops waiting for peers.
+    Shutdown,
+}
+
+/// A deadline and its name.
+pub(crate) type Deadline = (Instant, TimerKind);
+
+/// The earlier of two deadlines, either of which may be absent.
+pub(crate) fn earlier(a: Option<Deadline>, b: Option<Deadline>) -> Option<Deadline> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+/// `time` less up to `percent` per cent, so that peers and SAs do not act in step.
+pub(crate) fn jittered(
+    time: Duration,
+    percent: u32,
+    rng: &mut dyn rand_core::CryptoRng,
+) -> Duration {
+    let share = f64::from(rng.next_u32()) / f64::from(u32::MAX);
+    time.mul_f64(1.0 - share * f64::from(percent) / 100.0)
+}
