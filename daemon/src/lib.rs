@@ -6,6 +6,8 @@ mod cli;
 mod control;
 mod dataplane;
 mod error;
+pub mod host;
+mod sys;
 
 use std::process::ExitCode;
 

@@ -1,0 +1,3 @@
+//! The only unsafe code: system calls for which no safe wrapper exists.
+
+pub(crate) mod netns;
