@@ -2,6 +2,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use crate::wire::IdType;
+
 /// An identity as it goes into an ID payload.
 #[derive(Clone, Debug, Eq, PartialEq, Hash)]
 pub enum Identity {
@@ -16,5 +18,20 @@ pub enum Identity {
     /// ID_KEY_ID: opaque octets.
     KeyId(Vec<u8>),
     /// Any other type, kept as it came.
-    Other(crate::wire::IdType, Vec<u8>),
+    Other(IdType, Vec<u8>),
+}
+
+impl Identity {
+    /// The body of an ID payload, RFC 7296 section 3.5: type, three zero octets, data.
+    pub fn to_body(&self) -> Vec<u8> {
+        let (ty, data): (IdType, &[u8]) = match self {
+            Self::Ipv4(address) => (IdType::IPV4_ADDR, &address.octets()),
+            Self::Ipv6(address) => (IdType::IPV6_ADDR, &address.octets()),
+            Self::Fqdn(name) => (IdType::FQDN, name.as_bytes()),
+            Self::Rfc822(name) => (IdType::RFC822_ADDR, name.as_bytes()),
+            Self::KeyId(octets) => (IdType::KEY_ID, octets),
+            Self::Other(ty, octets) => (*ty, octets),
+        };
+        [&[ty.0, 0, 0, 0], data].concat()
+    }
 }

@@ -20,3 +20,17 @@ pub struct TrafficSelector {
     /// Last address.
     pub end: IpAddr,
 }
+
+impl TrafficSelector {
+    /// Whether addresses and ports are of the form that the type lays down.
+    pub fn is_valid(&self) -> bool {
+        self.start.is_ipv4() == self.end.is_ipv4()
+            && self.start <= self.end
+            && (self.start_port <= self.end_port || self.is_opaque())
+    }
+
+    /// Whether only packets are meant whose ports cannot be known: RFC 4301 section 4.4.1.1.
+    pub fn is_opaque(&self) -> bool {
+        (self.start_port, self.end_port) == (u16::MAX, 0)
+    }
+}

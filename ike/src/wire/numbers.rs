@@ -170,6 +170,15 @@ numbers! {
 }
 
 numbers! {
+    /// Certificate encoding, RFC 7296 section 3.6 and RFC 7670.
+    CertEncoding(u8) {
+        X509_SIGNATURE = 4, "X509_SIGNATURE";
+        X509_HASH_AND_URL = 12, "X509_HASH_AND_URL";
+        RAW_PUBLIC_KEY = 15, "RAW_PUBLIC_KEY";
+    }
+}
+
+numbers! {
     /// Authentication method of an AUTH payload, RFC 7296 section 3.8 and RFC 7427.
     AuthMethod(u8) {
         RSA = 1, "RSA";
