@@ -7,6 +7,7 @@ mod control;
 mod dataplane;
 mod error;
 pub mod host;
+mod ports;
 mod sys;
 
 use std::process::ExitCode;

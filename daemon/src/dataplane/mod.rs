@@ -64,6 +64,16 @@ pub(crate) enum DataPlaneError {
     Refused(String),
 }
 
+impl DataPlaneError {
+    /// The system refused `what`, which reads like "cannot open the TUN device".
+    pub(crate) fn system(what: impl Into<String>, source: impl Into<std::io::Error>) -> Self {
+        Self::System {
+            what: what.into(),
+            source: source.into(),
+        }
+    }
+}
+
 /// What the data plane tells the driver.
 #[derive(Debug)]
 pub(crate) enum DataPlaneEvent {

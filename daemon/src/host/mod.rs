@@ -1,4 +1,37 @@
 //! The host that obol runs on: its addresses, routes, rules, packet filter and namespaces.
+//!
+//! ```text
+//!  local flow, no mark -> rule "from LOCAL to REMOTE" -> table T -> TUN -> ESP, marked
+//!  marked (our own)    -> rule "fwmark M goto"        -> main table -> wire
+//!  TUN gone            -> table T -> blackhole;   rules gone -> nftables guard drops
+//! ```
 
+mod address;
 pub mod links;
+pub(crate) mod netlink;
+
 pub mod netns;
+mod owner;
+
+pub(crate) use address::{addresses, source_for};
+pub(crate) use owner::port_owner;
+
+/// What obol may use of the host, from the `[daemon]` table of its configuration.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct HostSettings {
+    /// Name of the TUN device.
+    pub(crate) tun: String,
+    /// Longest packet in octets that passes between the hosts, ESP included. `None`: the MTU of
+    /// the device that the default route leads to.
+    pub(crate) mtu: Option<u32>,
+    /// Routing table that is ours alone.
+    pub(crate) table: u32,
+    /// Priority of the first routing rule; the 1000 priorities from here on are ours alone.
+    pub(crate) rule_priority: u32,
+    /// Mark of our own packets.
+    pub(crate) fwmark: u32,
+    /// Port of IKE.
+    pub(crate) port: u16,
+    /// Port that IKE shares with ESP in UDP.
+    pub(crate) natt_port: u16,
+}

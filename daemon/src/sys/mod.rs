@@ -1,3 +1,6 @@
 //! The only unsafe code: system calls for which no safe wrapper exists.
 
+pub(crate) mod msg;
 pub(crate) mod netns;
+pub(crate) mod sockopt;
+pub(crate) mod tun;

@@ -1,0 +1,64 @@
+//! Our own addresses, and which of them the system would use towards a peer.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use futures_util::TryStreamExt as _;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use socket2::{Domain, Socket, Type};
+
+use super::netlink::Netlink;
+use crate::dataplane::DataPlaneError;
+
+/// Every address of this host, loopback included.
+///
+/// # Errors
+/// The system refuses to list them.
+pub(crate) async fn addresses() -> Result<Vec<IpAddr>, DataPlaneError> {
+    let netlink = Netlink::connect()?;
+    let messages: Vec<AddressMessage> = netlink
+        .address()
+        .get()
+        .execute()
+        .try_collect()
+        .await
+        .map_err(|error| {
+            super::netlink::refused("cannot list the addresses of this host", error)
+        })?;
+    Ok(messages.iter().filter_map(own_address).collect())
+}
+
+/// The address from which a packet of ours to `remote` leaves. `fwmark` is that of our sockets:
+/// the answer is that of the main table, not of our own rules.
+///
+/// # Errors
+/// There is no way to `remote`.
+pub(crate) fn source_for(remote: IpAddr, fwmark: u32) -> io::Result<IpAddr> {
+    let any: IpAddr = match remote {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    // Connecting a datagram socket looks the route up and sends nothing; any port will do.
+    let to = SocketAddr::new(remote, 500);
+    let socket = Socket::new(Domain::for_address(to), Type::DGRAM, None)?;
+    socket.set_mark(fwmark)?;
+    socket.bind(&SocketAddr::new(any, 0).into())?;
+    socket.connect(&to.into())?;
+    let local = socket.local_addr()?.as_socket();
+    Ok(local.ok_or(io::ErrorKind::AddrNotAvailable)?.ip())
+}
+
+/// On a point-to-point device, `Address` is the peer's and `Local` ours; elsewhere either is.
+fn own_address(message: &AddressMessage) -> Option<IpAddr> {
+    let find = |local: bool| {
+        message
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                AddressAttribute::Local(address) if local => Some(*address),
+                AddressAttribute::Address(address) if !local => Some(*address),
+                _ => None,
+            })
+    };
+    find(true).or_else(|| find(false))
+}

@@ -1,0 +1,273 @@
+//! The UDP ports of IKE: 500, and 4500, which IKE shares with ESP (RFC 3948).
+//!
+//! Port 500 is read here; port 4500 is read by the data plane, which hands IKE messages up.
+//! Both are sent from here. Every datagram leaves from the address that its path names, and
+//! arrives with the address that it was sent to, so a host with several addresses tells the
+//! truth about its own.
+
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use obol_ike::config::Path;
+use obol_ike::event::Transmit;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::dataplane::DataPlaneError;
+use crate::host::HostSettings;
+use crate::sys::{msg, sockopt};
+
+/// Longest UDP payload in octets, and so the longest IKE message.
+const DATAGRAM_MAX: usize = 65_535;
+
+/// Receive buffer asked for, in octets: 4 ms of 10 Gbit/s. The system may grant less.
+const RECEIVE_BUFFER: usize = 4 << 20;
+
+/// The non-ESP marker, RFC 3948 section 2.2.
+const MARKER: [u8; 4] = [0; 4];
+
+/// IP protocol number of ESP.
+const ESP: i32 = 50;
+
+/// The sockets of IKE. The IPv6 ones are missing on a host without IPv6.
+pub(crate) struct Ports {
+    ike_v4: AsyncFd<Socket>,
+    ike_v6: Option<AsyncFd<Socket>>,
+    natt: Encapsulation,
+    ike_port: u16,
+    natt_port: u16,
+}
+
+/// The sockets of port 4500, shared with the workers of the data plane.
+#[derive(Clone, Debug)]
+pub(crate) struct Encapsulation {
+    /// IPv4.
+    pub(crate) v4: Arc<Socket>,
+    /// IPv6.
+    pub(crate) v6: Option<Arc<Socket>>,
+    /// The port at our end.
+    pub(crate) port: u16,
+}
+
+/// The raw sockets of ESP without UDP.
+#[derive(Clone, Debug)]
+pub(crate) struct RawEsp {
+    /// IPv4: received datagrams start with the IP header.
+    pub(crate) v4: Arc<Socket>,
+    /// IPv6: received datagrams start with the SPI.
+    pub(crate) v6: Option<Arc<Socket>>,
+}
+
+impl Ports {
+    /// Opens the ports. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// A port is taken, or the right to it is missing.
+    pub(crate) fn open(settings: &HostSettings) -> Result<Self, DataPlaneError> {
+        let watch = |socket| {
+            AsyncFd::register_with_interest(socket, Interest::READABLE)
+                .map_err(|source| DataPlaneError::system("cannot wait for the IKE port", source))
+        };
+        let (v4, v6) = pair(|domain| udp(domain, settings.port, settings.fwmark))?;
+        let natt = pair(|domain| udp(domain, settings.natt_port, settings.fwmark))?;
+        Ok(Self {
+            ike_v4: watch(v4)?,
+            ike_v6: v6.map(watch).transpose()?,
+            natt: Encapsulation {
+                v4: Arc::new(natt.0),
+                v6: natt.1.map(Arc::new),
+                port: settings.natt_port,
+            },
+            ike_port: settings.port,
+            natt_port: settings.natt_port,
+        })
+    }
+
+    /// The sockets of port 4500.
+    pub(crate) fn encapsulation(&self) -> Encapsulation {
+        self.natt.clone()
+    }
+
+    /// The next datagram on port 500; cancel safe.
+    pub(crate) async fn recv(&self) -> (Path, Vec<u8>) {
+        let mut buffer = vec![0; DATAGRAM_MAX];
+        loop {
+            let socket = match &self.ike_v6 {
+                Some(v6) => tokio::select! {
+                    ready = readable(&self.ike_v4) => ready.map(|()| &self.ike_v4),
+                    ready = readable(v6) => ready.map(|()| v6),
+                },
+                None => readable(&self.ike_v4).await.map(|()| &self.ike_v4),
+            };
+            // An error here is one datagram's: an ICMP answer, or a wakeup for a datagram whose
+            // checksum turned out wrong. After `WouldBlock` the next wait is a real one.
+            let receive = |socket: &Socket| msg::receive(socket, &mut buffer);
+            let Ok(received) = socket.and_then(|s| s.try_io(Interest::READABLE, receive)) else {
+                continue;
+            };
+            let any = unspecified(received.source);
+            let path = Path {
+                local: SocketAddr::new(received.local.unwrap_or(any), self.ike_port),
+                remote: received.source,
+            };
+            buffer.truncate(received.len);
+            return (path, buffer);
+        }
+    }
+
+    /// Sends a datagram: from port 500 as it is, from port 4500 with the non-ESP marker
+    /// (unless it is a NAT keepalive, RFC 3948 section 2.3).
+    ///
+    /// # Errors
+    /// What the system says; the datagram is lost.
+    pub(crate) fn send(&self, transmit: &Transmit) -> io::Result<()> {
+        let path = transmit.path;
+        let v4 = path.remote.is_ipv4();
+        let missing = || io::Error::from(io::ErrorKind::AddrNotAvailable);
+        let datagram = IoSlice::new(&transmit.datagram);
+        let header = msg::Header {
+            to: path.remote,
+            from: Some(path.local.ip()).filter(|ip| !ip.is_unspecified()),
+            tos: 0,
+            ttl: None,
+        };
+        if path.local.port() != self.natt_port {
+            let v6 = self.ike_v6.as_ref();
+            let socket = if v4 { Some(&self.ike_v4) } else { v6 };
+            return msg::send(socket.ok_or_else(missing)?.get_ref(), &[datagram], &header);
+        }
+        let socket = self.natt.by_family(v4).ok_or_else(missing)?;
+        if transmit.datagram == [0xff] {
+            return msg::send(socket, &[datagram], &header);
+        }
+        msg::send(socket, &[IoSlice::new(&MARKER), datagram], &header)
+    }
+}
+
+impl Encapsulation {
+    /// The socket of a family.
+    pub(crate) fn by_family(&self, v4: bool) -> Option<&Arc<Socket>> {
+        if v4 { Some(&self.v4) } else { self.v6.as_ref() }
+    }
+}
+
+impl RawEsp {
+    /// Opens the sockets.
+    ///
+    /// # Errors
+    /// `EPERM`: CAP_NET_RAW is missing.
+    pub(crate) fn open(settings: &HostSettings) -> Result<Self, DataPlaneError> {
+        let (v4, v6) = pair(|domain| {
+            raw(domain, settings.fwmark)
+                .map_err(|source| DataPlaneError::system("cannot open a raw ESP socket", source))
+        })?;
+        Ok(Self {
+            v4: Arc::new(v4),
+            v6: v6.map(Arc::new),
+        })
+    }
+
+    /// The socket of a family.
+    pub(crate) fn by_family(&self, v4: bool) -> Option<&Arc<Socket>> {
+        if v4 { Some(&self.v4) } else { self.v6.as_ref() }
+    }
+}
+
+async fn readable(socket: &AsyncFd<Socket>) -> io::Result<()> {
+    socket.readable().await?.retain_ready();
+    Ok(())
+}
+
+fn unspecified(like: SocketAddr) -> IpAddr {
+    if like.is_ipv4() {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
+    }
+}
+
+/// The IPv4 socket and, unless this host has no IPv6, the IPv6 one.
+fn pair(
+    open: impl Fn(Domain) -> Result<Socket, DataPlaneError>,
+) -> Result<(Socket, Option<Socket>), DataPlaneError> {
+    let v4 = open(Domain::IPV4)?;
+    match open(Domain::IPV6) {
+        Ok(v6) => Ok((v4, Some(v6))),
+        Err(error) if lacks_family(&error) => Ok((v4, None)),
+        Err(error) => Err(error),
+    }
+}
+
+fn lacks_family(error: &DataPlaneError) -> bool {
+    let DataPlaneError::System { source, .. } = error else {
+        return false;
+    };
+    matches!(
+        source.raw_os_error(),
+        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
+    )
+}
+
+fn udp(domain: Domain, port: u16, fwmark: u32) -> Result<Socket, DataPlaneError> {
+    let open = || {
+        let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+        prepare(&socket, domain, fwmark)?;
+        let any = if domain == Domain::IPV4 {
+            SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))
+        } else {
+            SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
+        };
+        socket.bind(&any.into())?;
+        Ok(socket)
+    };
+    open().map_err(|source: io::Error| {
+        let what = match source.kind() {
+            io::ErrorKind::AddrInUse => {
+                format!(
+                    "UDP port {port} is taken by {}",
+                    crate::host::port_owner(port)
+                )
+            }
+            _ => format!("cannot open UDP port {port}"),
+        };
+        DataPlaneError::system(what, source)
+    })
+}
+
+fn raw(domain: Domain, fwmark: u32) -> io::Result<Socket> {
+    let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(ESP)))?;
+    prepare(&socket, domain, fwmark)?;
+    Ok(socket)
+}
+
+fn prepare(socket: &Socket, domain: Domain, fwmark: u32) -> io::Result<()> {
+    let v6 = domain == Domain::IPV6;
+    socket.set_nonblocking(true)?;
+    // Marked packets pass our own rules and guard: see `host`.
+    socket.set_mark(fwmark)?;
+    if v6 {
+        if socket.r#type()? == Type::DGRAM {
+            socket.set_only_v6(true)?;
+        }
+        let off = libc::IPV6_PMTUDISC_DONT;
+        sockopt::set(
+            socket.as_fd(),
+            libc::IPPROTO_IPV6,
+            libc::IPV6_MTU_DISCOVER,
+            off,
+        )?;
+    } else {
+        // A sealed packet that is too long for the path is fragmented on it: the packet inside
+        // was as long as we said it may be.
+        let off = libc::IP_PMTUDISC_DONT;
+        sockopt::set(socket.as_fd(), libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, off)?;
+    }
+    msg::announce(socket.as_fd(), v6)?;
+    if let Err(error) = socket.set_recv_buffer_size(RECEIVE_BUFFER) {
+        tracing::warn!(%error, "the receive buffer stays small");
+    }
+    Ok(())
+}
