@@ -14,7 +14,7 @@ use obol_ike::config::Path;
 use obol_ike::event::Transmit;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::net::UdpSocket;
 
 use crate::dataplane::DataPlaneError;
 use crate::host::HostSettings;
@@ -34,8 +34,8 @@ const ESP: i32 = 50;
 
 /// The sockets of IKE. The IPv6 ones are missing on a host without IPv6.
 pub(crate) struct Ports {
-    ike_v4: AsyncFd<Socket>,
-    ike_v6: Option<AsyncFd<Socket>>,
+    ike_v4: UdpSocket,
+    ike_v6: Option<UdpSocket>,
     natt: Encapsulation,
     ike_port: u16,
     natt_port: u16,
@@ -67,8 +67,8 @@ impl Ports {
     /// # Errors
     /// A port is taken, or the right to it is missing.
     pub(crate) fn open(settings: &HostSettings) -> Result<Self, DataPlaneError> {
-        let watch = |socket| {
-            AsyncFd::register_with_interest(socket, Interest::READABLE)
+        let watch = |socket: Socket| {
+            UdpSocket::from_std(socket.into())
                 .map_err(|source| DataPlaneError::system("cannot wait for the IKE port", source))
         };
         let (v4, v6) = pair(|domain| udp(domain, settings.port, settings.fwmark))?;
@@ -97,15 +97,17 @@ impl Ports {
         loop {
             let socket = match &self.ike_v6 {
                 Some(v6) => tokio::select! {
-                    ready = readable(&self.ike_v4) => ready.map(|()| &self.ike_v4),
-                    ready = readable(v6) => ready.map(|()| v6),
+                    ready = self.ike_v4.readable() => ready.map(|()| &self.ike_v4),
+                    ready = v6.readable() => ready.map(|()| v6),
                 },
-                None => readable(&self.ike_v4).await.map(|()| &self.ike_v4),
+                None => self.ike_v4.readable().await.map(|()| &self.ike_v4),
             };
             // An error here is one datagram's: an ICMP answer, or a wakeup for a datagram whose
             // checksum turned out wrong. After `WouldBlock` the next wait is a real one.
-            let receive = |socket: &Socket| msg::receive(socket, &mut buffer);
-            let Ok(received) = socket.and_then(|s| s.try_io(Interest::READABLE, receive)) else {
+            let received = socket.and_then(|socket| {
+                socket.try_io(Interest::READABLE, || msg::receive(socket, &mut buffer))
+            });
+            let Ok(received) = received else {
                 continue;
             };
             let any = unspecified(received.source);
@@ -137,7 +139,7 @@ impl Ports {
         if path.local.port() != self.natt_port {
             let v6 = self.ike_v6.as_ref();
             let socket = if v4 { Some(&self.ike_v4) } else { v6 };
-            return msg::send(socket.ok_or_else(missing)?.get_ref(), &[datagram], &header);
+            return msg::send(socket.ok_or_else(missing)?, &[datagram], &header);
         }
         let socket = self.natt.by_family(v4).ok_or_else(missing)?;
         if transmit.datagram == [0xff] {
@@ -174,11 +176,6 @@ impl RawEsp {
     pub(crate) fn by_family(&self, v4: bool) -> Option<&Arc<Socket>> {
         if v4 { Some(&self.v4) } else { self.v6.as_ref() }
     }
-}
-
-async fn readable(socket: &AsyncFd<Socket>) -> io::Result<()> {
-    socket.readable().await?.retain_ready();
-    Ok(())
 }
 
 fn unspecified(like: SocketAddr) -> IpAddr {
