@@ -3,12 +3,27 @@
 use std::net::IpAddr;
 use std::ops::Range;
 
+use crate::cipher::{self, Cipher};
 use crate::error::{KeyError, OpenError};
-use crate::params::SaParams;
+use crate::ip::protocol;
+use crate::lifetime::{Lifetime, Usage};
+use crate::params::{Mode, SaParams};
+use crate::replay::Window;
+use crate::selector::Selectors;
+use crate::wire::{self, ESP_TRAILER};
+use crate::{transport, tunnel};
 
 /// Opens packets. One thread owns it: the replay window is in it.
 pub struct Inbound {
-    params: SaParams,
+    spi: u32,
+    mode: Mode,
+    esn: bool,
+    cipher: Box<dyn Cipher>,
+    window: Window,
+    selectors: Selectors,
+    lifetime: Lifetime,
+    repair_checksums: bool,
+    transport_addresses: Option<(IpAddr, IpAddr)>,
 }
 
 /// What the header around an ESP datagram said.
@@ -29,7 +44,7 @@ pub struct Outer {
 pub struct Opened {
     /// Where the complete IP packet lies in the buffer.
     pub range: Range<usize>,
-    /// The soft limit was crossed by this packet.
+    /// The soft limit was met by this packet; said once.
     pub soft_limit: bool,
     /// It is the first packet of this SA.
     pub first: bool,
@@ -41,12 +56,34 @@ impl Inbound {
     /// # Errors
     /// Parameters that do not fit together.
     pub fn new(params: SaParams) -> Result<Self, KeyError> {
-        Ok(Self { params })
+        params.check()?;
+        let cipher = cipher::new(
+            params.suite,
+            &params.encr_key,
+            &params.integ_key,
+            params.esn,
+        )?;
+        Ok(Self {
+            spi: params.spi,
+            mode: params.mode,
+            esn: params.esn,
+            cipher,
+            window: Window::new(params.replay_window),
+            selectors: params.selectors,
+            lifetime: Lifetime::new(params.limits, params.suite),
+            repair_checksums: params.repair_checksums,
+            transport_addresses: params.transport_addresses,
+        })
     }
 
     /// The SPI, host byte order.
     pub fn spi(&self) -> u32 {
-        self.params.spi
+        self.spi
+    }
+
+    /// What was opened so far.
+    pub fn usage(&self) -> Usage {
+        self.lifetime.usage()
     }
 
     /// Opens the ESP datagram at `datagram` (from the SPI to the ICV) in place.
@@ -60,7 +97,115 @@ impl Inbound {
         datagram: Range<usize>,
         outer: Outer,
     ) -> Result<Opened, OpenError> {
-        let _ = (buffer, datagram, outer);
-        Err(OpenError::Integrity)
+        let restored = self.restored(&datagram, outer)?;
+        let esp = buffer.get_mut(datagram.clone()).ok_or(OpenError::NoRoom)?;
+        let sequence = self.before_open(esp)?;
+        self.cipher
+            .open(sequence, esp)
+            .map_err(|_| OpenError::Integrity)?;
+        if !self.window.commit(sequence) {
+            return Err(OpenError::Replay);
+        }
+        let (payload, next_header) = self.body(esp, datagram.start)?;
+        let range = match restored {
+            None => {
+                let inner = &mut buffer[payload.clone()];
+                let len = tunnel::after_open(inner, next_header, &self.selectors, outer.tos)?;
+                payload.start..payload.start + len
+            }
+            Some((addresses, header)) => {
+                let range = payload.start - header..payload.end;
+                transport::after_open(
+                    &mut buffer[range.clone()],
+                    next_header,
+                    addresses,
+                    outer,
+                    &self.selectors,
+                    self.repair_checksums,
+                )?;
+                range
+            }
+        };
+        self.account(range)
+    }
+
+    /// The addresses of the header to restore and its length, with room for it before the
+    /// payload; `None` in tunnel mode.
+    fn restored(
+        &self,
+        datagram: &Range<usize>,
+        outer: Outer,
+    ) -> Result<Option<((IpAddr, IpAddr), usize)>, OpenError> {
+        if self.mode == Mode::Tunnel {
+            return Ok(None);
+        }
+        let addresses = self
+            .transport_addresses
+            .unwrap_or((outer.source, outer.destination));
+        let header = transport::header_len(addresses)?;
+        if datagram.start + self.cipher.layout().header() < header {
+            return Err(OpenError::NoRoom);
+        }
+        Ok(Some((addresses, header)))
+    }
+
+    /// What can be said before any key is used; returns the whole sequence number.
+    fn before_open(&self, esp: &[u8]) -> Result<u64, OpenError> {
+        let layout = self.cipher.layout();
+        let body = esp
+            .len()
+            .checked_sub(layout.header() + layout.icv)
+            .ok_or(OpenError::Short)?;
+        if body < ESP_TRAILER || body % layout.align != 0 {
+            return Err(OpenError::Short);
+        }
+        let (spi, low) = wire::header_fields(
+            esp.first_chunk()
+                .expect("a layout has at least an ESP header"),
+        );
+        if spi != self.spi {
+            return Err(OpenError::Spi);
+        }
+        let sequence = if self.esn {
+            self.window.extend(low)
+        } else {
+            Some(u64::from(low))
+        };
+        let sequence = sequence
+            .filter(|number| self.window.is_fresh(*number))
+            .ok_or(OpenError::Replay)?;
+        self.lifetime.admit(0).map_err(|_| OpenError::HardLimit)?;
+        Ok(sequence)
+    }
+
+    /// Where the payload of the opened `esp` lies in the buffer, and its Next Header.
+    fn body(&self, esp: &[u8], start: usize) -> Result<(Range<usize>, u8), OpenError> {
+        let layout = self.cipher.layout();
+        let body = &esp[layout.header()..esp.len() - layout.icv];
+        let (len, next_header) = wire::read_trailer(body).ok_or(OpenError::Padding)?;
+        if next_header == protocol::NO_NEXT_HEADER {
+            return Err(OpenError::Dummy);
+        }
+        let start = start + layout.header();
+        Ok((start..start + len, next_header))
+    }
+
+    fn account(&mut self, range: Range<usize>) -> Result<Opened, OpenError> {
+        self.lifetime
+            .admit(range.len())
+            .map_err(|_| OpenError::HardLimit)?;
+        let first = self.lifetime.usage().packets == 0;
+        let soft_limit = self.lifetime.record(range.len());
+        Ok(Opened {
+            range,
+            soft_limit,
+            first,
+        })
+    }
+}
+
+impl std::fmt::Debug for Inbound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Inbound({:08x})", self.spi)
     }
 }

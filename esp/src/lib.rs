@@ -10,19 +10,28 @@
 //! [`Sad`] on the way in) and keeps [`HEADROOM`] and [`TAILROOM`] octets free around a packet.
 #![forbid(unsafe_code)]
 
+mod cipher;
+mod ecn;
 mod error;
 mod flow;
 mod inbound;
+mod ip;
+mod lifetime;
 mod outbound;
 mod params;
+mod replay;
 mod sad;
 mod selector;
+mod seq;
 mod spd;
+mod transport;
+mod tunnel;
 mod wire;
 
 pub use error::{KeyError, OpenError, PacketError, SealError, SelectorError};
 pub use flow::{FlowKey, IpInfo};
 pub use inbound::{Inbound, Opened, Outer};
+pub use lifetime::Usage;
 pub use outbound::{Outbound, Sealed};
 pub use params::{Hash, Limits, Mode, SaParams, Suite};
 pub use sad::Sad;

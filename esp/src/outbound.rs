@@ -2,12 +2,28 @@
 
 use std::ops::Range;
 
+use crate::cipher::{self, Cipher};
 use crate::error::{KeyError, SealError};
-use crate::params::SaParams;
+use crate::flow::IpInfo;
+use crate::ip::{UDP_HEADER, V4_HEADER, V6_HEADER};
+use crate::lifetime::{Lifetime, Usage};
+use crate::params::{Mode, SaParams};
+use crate::selector::Selectors;
+use crate::seq::SendCounter;
+use crate::wire::{self, ESP_TRAILER};
+use crate::{transport, tunnel};
+
+/// An IPv4 packet has at most so many octets; ESP over UDP leaves this for ESP.
+const MAX_ESP: usize = u16::MAX as usize - V4_HEADER - UDP_HEADER;
 
 /// Seals packets. One thread owns it: the sequence number is in it.
 pub struct Outbound {
-    params: SaParams,
+    spi: u32,
+    mode: Mode,
+    cipher: Box<dyn Cipher>,
+    counter: SendCounter,
+    selectors: Selectors,
+    lifetime: Lifetime,
 }
 
 /// A sealed packet.
@@ -23,7 +39,7 @@ pub struct Sealed {
     pub df: bool,
     /// Octets of the packet before it was sealed.
     pub inner_len: usize,
-    /// The soft limit was crossed by this packet.
+    /// The soft limit was met by this packet; said once.
     pub soft_limit: bool,
 }
 
@@ -33,12 +49,31 @@ impl Outbound {
     /// # Errors
     /// Parameters that do not fit together.
     pub fn new(params: SaParams) -> Result<Self, KeyError> {
-        Ok(Self { params })
+        params.check()?;
+        let cipher = cipher::new(
+            params.suite,
+            &params.encr_key,
+            &params.integ_key,
+            params.esn,
+        )?;
+        Ok(Self {
+            spi: params.spi,
+            mode: params.mode,
+            cipher,
+            counter: SendCounter::new(params.esn),
+            selectors: params.selectors,
+            lifetime: Lifetime::new(params.limits, params.suite),
+        })
     }
 
     /// The SPI, host byte order.
     pub fn spi(&self) -> u32 {
-        self.params.spi
+        self.spi
+    }
+
+    /// What was sealed so far.
+    pub fn usage(&self) -> Usage {
+        self.lifetime.usage()
     }
 
     /// Seals the IP packet at `packet` in place. [`HEADROOM`](crate::HEADROOM) octets before it
@@ -47,20 +82,103 @@ impl Outbound {
     /// # Errors
     /// The packet must be dropped; its octets are as they were.
     pub fn seal(&mut self, buffer: &mut [u8], packet: Range<usize>) -> Result<Sealed, SealError> {
-        let _ = (buffer, packet);
-        Err(SealError::Cipher)
+        let octets = buffer.get(packet.clone()).ok_or(SealError::NoRoom)?;
+        let info = tunnel::before_seal(octets, &self.selectors)?;
+        let (header, next_header) = match self.mode {
+            Mode::Tunnel => (0, tunnel::next_header(info.version)),
+            Mode::Transport => transport::split(octets, &info)?,
+        };
+        let payload = packet.start + header..packet.start + info.total_len;
+        let range = self.place(buffer.len(), &payload)?;
+        self.lifetime
+            .admit(info.total_len)
+            .map_err(|_| SealError::HardLimit)?;
+        let (sequence, half_used) = self.counter.take()?;
+        self.transform(
+            &mut buffer[range.clone()],
+            payload.len(),
+            sequence,
+            next_header,
+        )?;
+        let soft_limit = self.lifetime.record(info.total_len) || half_used;
+        Ok(self.sealed(range, &info, soft_limit))
+    }
+
+    /// Where the ESP packet for this payload will lie.
+    fn place(&self, buffer: usize, payload: &Range<usize>) -> Result<Range<usize>, SealError> {
+        let layout = self.cipher.layout();
+        let trailer = wire::padding(payload.len(), layout.align) + ESP_TRAILER;
+        let end = payload.end + trailer + layout.icv;
+        let start = payload
+            .start
+            .checked_sub(layout.header())
+            .ok_or(SealError::NoRoom)?;
+        if end > buffer {
+            return Err(SealError::NoRoom);
+        }
+        if end - start > MAX_ESP {
+            return Err(SealError::TooLong);
+        }
+        Ok(start..end)
+    }
+
+    /// Writes everything around the payload and encrypts it.
+    fn transform(
+        &self,
+        esp: &mut [u8],
+        payload: usize,
+        sequence: u64,
+        next_header: u8,
+    ) -> Result<(), SealError> {
+        let layout = self.cipher.layout();
+        let icv = esp.len() - layout.icv;
+        wire::write_header(esp, self.spi, sequence);
+        self.cipher
+            .write_iv(sequence, &mut esp[wire::ESP_HEADER..layout.header()]);
+        wire::write_trailer(&mut esp[layout.header() + payload..icv], next_header);
+        self.cipher
+            .seal(sequence, esp)
+            .map_err(|_| SealError::Cipher)
+    }
+
+    fn sealed(&self, range: Range<usize>, info: &IpInfo, soft_limit: bool) -> Sealed {
+        Sealed {
+            range,
+            // Normal mode of RFC 6040 section 4.1: ECN is copied, and so is DSCP.
+            tos: info.tos,
+            ttl: (self.mode == Mode::Transport).then_some(info.ttl),
+            df: info.df,
+            inner_len: info.total_len,
+            soft_limit,
+        }
     }
 
     /// The most octets that sealing adds to a packet in tunnel mode, without outer IP and UDP
     /// headers.
     pub fn overhead(&self) -> usize {
-        0
+        let layout = self.cipher.layout();
+        layout.header() + layout.align - 1 + ESP_TRAILER + layout.icv
     }
 
     /// The longest packet in octets that fits a path of `path_mtu` octets once it is sealed,
     /// with the outer IP header and with the UDP header of RFC 3948 if `encap`.
     pub fn max_packet(&self, path_mtu: usize, outer_v6: bool, encap: bool) -> usize {
-        let _ = (path_mtu, outer_v6, encap);
-        0
+        let layout = self.cipher.layout();
+        let ip = if outer_v6 { V6_HEADER } else { V4_HEADER };
+        let udp = if encap { UDP_HEADER } else { 0 };
+        let body = path_mtu.saturating_sub(ip + udp + layout.header() + layout.icv);
+        let payload = (body / layout.align * layout.align).saturating_sub(ESP_TRAILER);
+        match self.mode {
+            Mode::Tunnel => payload,
+            // The outer header stands for the packet's own.
+            Mode::Transport if payload == 0 => 0,
+            Mode::Transport => payload + ip,
+        }
+    }
+}
+
+impl std::fmt::Debug for Outbound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Outbound({:08x})", self.spi)
     }
 }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use zeroize::Zeroizing;
 
+use crate::error::KeyError;
 use crate::selector::Selectors;
 
 /// Parameters of one SA in one direction. The keys are wiped when it is dropped.
@@ -37,6 +38,24 @@ pub struct SaParams {
 impl SaParams {
     /// A replay window that outlasts the reordering of several queues at 10 Gbit/s.
     pub const REPLAY_WINDOW: u32 = 4096;
+
+    /// Checks what does not depend on the suite.
+    pub(crate) fn check(&self) -> Result<(), KeyError> {
+        if self.spi < 256 {
+            return Err(KeyError::ReservedSpi(self.spi));
+        }
+        if !(1024..=65536).contains(&self.replay_window) {
+            return Err(KeyError::ReplayWindow(self.replay_window));
+        }
+        match self.transport_addresses {
+            Some((source, destination))
+                if self.mode == Mode::Tunnel || source.is_ipv4() != destination.is_ipv4() =>
+            {
+                Err(KeyError::TransportAddresses)
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl std::fmt::Debug for SaParams {

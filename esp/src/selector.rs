@@ -72,13 +72,12 @@ impl Selector {
             && self.ports_match(flow)
     }
 
-    /// Orders selectors so that one that lies within another comes before it: bits of both
-    /// address ranges, then the protocol, then the number of port pairs.
-    pub(crate) fn width(&self) -> (u32, bool, u32) {
-        let bits = address_bits(self.source) + address_bits(self.destination);
-        let ports =
-            port_count(self.source_ports).saturating_mul(port_count(self.destination_ports));
-        (bits, self.protocol == 0, ports)
+    /// Orders selectors so that one that lies within another comes before it: by the sum of the
+    /// address spans (which can carry out of 128 bits), then protocol, then port pairs.
+    pub(crate) fn width(&self) -> (bool, u128, bool, u64) {
+        let (span, carry) = span(self.source).overflowing_add(span(self.destination));
+        let ports = port_count(self.source_ports) * port_count(self.destination_ports);
+        (carry, span, self.protocol == 0, ports)
     }
 
     fn ports_match(&self, flow: &FlowKey) -> bool {
@@ -95,21 +94,21 @@ impl Selector {
     }
 }
 
-/// Bits that the offset of an address in the range can have: 0 for a single address.
-fn address_bits(range: (IpAddr, IpAddr)) -> u32 {
+/// Addresses in a range, less one.
+fn span(range: (IpAddr, IpAddr)) -> u128 {
     let number = |address| match address {
-        IpAddr::V4(v4) => u128::from(u32::from(v4)),
-        IpAddr::V6(v6) => u128::from(v6),
+        IpAddr::V4(address) => u128::from(u32::from(address)),
+        IpAddr::V6(address) => u128::from(address),
     };
-    128 - (number(range.1) - number(range.0)).leading_zeros()
+    number(range.1) - number(range.0)
 }
 
-/// Ports in a range, at least one so that OPAQUE counts as the narrowest.
-fn port_count(range: (u16, u16)) -> u32 {
+/// Ports in a range; OPAQUE lies only within "any" and counts as one.
+fn port_count(range: (u16, u16)) -> u64 {
     if range == Selector::OPAQUE {
         1
     } else {
-        u32::from(range.1 - range.0) + 1
+        u64::from(range.1 - range.0) + 1
     }
 }
 

@@ -1,0 +1,93 @@
+//! The few things about IP that both modes need: lengths, protocol numbers, checksums.
+
+use std::net::IpAddr;
+
+/// Octets of an IPv4 header without options.
+pub(crate) const V4_HEADER: usize = 20;
+/// Octets of an IPv6 header without extension headers.
+pub(crate) const V6_HEADER: usize = 40;
+/// Octets of a UDP header.
+pub(crate) const UDP_HEADER: usize = 8;
+
+/// Protocol numbers, as IANA assigned them.
+pub(crate) mod protocol {
+    pub(crate) const HOP_BY_HOP: u8 = 0;
+    pub(crate) const ICMP: u8 = 1;
+    pub(crate) const IPV4: u8 = 4;
+    pub(crate) const TCP: u8 = 6;
+    pub(crate) const UDP: u8 = 17;
+    pub(crate) const DCCP: u8 = 33;
+    pub(crate) const IPV6: u8 = 41;
+    pub(crate) const ROUTING: u8 = 43;
+    pub(crate) const FRAGMENT: u8 = 44;
+    pub(crate) const ICMPV6: u8 = 58;
+    pub(crate) const NO_NEXT_HEADER: u8 = 59;
+    pub(crate) const DESTINATION_OPTIONS: u8 = 60;
+    pub(crate) const SCTP: u8 = 132;
+    pub(crate) const MOBILITY: u8 = 135;
+    pub(crate) const UDP_LITE: u8 = 136;
+}
+
+/// Sum of 16-bit words in ones' complement, RFC 1071; not yet folded or inverted.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Sum(u64);
+
+impl Sum {
+    /// Adds octets; an odd last one counts as the high half of a word, so only the last call
+    /// may have one.
+    pub(crate) fn add(mut self, octets: &[u8]) -> Self {
+        let (words, rest) = octets.as_chunks::<4>();
+        // A packet has fewer than 2^14 of these words of 32 bits: no overflow in 64.
+        self.0 += words
+            .iter()
+            .map(|word| u64::from(u32::from_be_bytes(*word)))
+            .sum::<u64>();
+        let mut last = [0; 4];
+        last[..rest.len()].copy_from_slice(rest);
+        self.0 += u64::from(u32::from_be_bytes(last));
+        self
+    }
+
+    /// Adds the pseudo-header of TCP and UDP, RFC 9293 section 3.1 and RFC 8200 section 8.1.
+    pub(crate) fn add_pseudo_header(
+        self,
+        source: IpAddr,
+        destination: IpAddr,
+        protocol: u8,
+        len: usize,
+    ) -> Self {
+        let sum = self
+            .add(&(len as u32).to_be_bytes())
+            .add(&[0, 0, 0, protocol]);
+        match (source, destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                sum.add(&source.octets()).add(&destination.octets())
+            }
+            (source, destination) => sum.add(&v6(source)).add(&v6(destination)),
+        }
+    }
+
+    /// The checksum.
+    pub(crate) fn finish(self) -> u16 {
+        let mut sum = self.0;
+        while sum > 0xffff {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        !(sum as u16)
+    }
+}
+
+fn v6(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    }
+}
+
+/// The checksum `old` after one word that it covers changed, RFC 1624 section 3.
+pub(crate) fn checksum_after(old: u16, before: u16, after: u16) -> u16 {
+    let sum = u32::from(!old) + u32::from(!before) + u32::from(after);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    !(sum as u16)
+}

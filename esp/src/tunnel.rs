@@ -1,0 +1,49 @@
+//! Tunnel mode: whole IP packets, RFC 4301 section 5.1.2.
+
+use crate::ecn;
+use crate::error::{OpenError, SealError};
+use crate::flow::{FlowKey, IpInfo};
+use crate::ip::protocol;
+use crate::selector::Selectors;
+
+/// The Next Header for a packet of this version, RFC 4303 section 2.6.
+pub(crate) fn next_header(version: u8) -> u8 {
+    if version == 4 {
+        protocol::IPV4
+    } else {
+        protocol::IPV6
+    }
+}
+
+/// Looks at a packet that is to be sealed.
+pub(crate) fn before_seal(packet: &[u8], selectors: &Selectors) -> Result<IpInfo, SealError> {
+    let (flow, info) = FlowKey::parse(packet).map_err(|_| SealError::Malformed)?;
+    if !selectors.matches(&flow) {
+        return Err(SealError::Selector);
+    }
+    Ok(info)
+}
+
+/// Looks at what came out of the tunnel, with TFC padding perhaps behind it, and takes the outer
+/// ECN field over. Returns the octets of the packet.
+pub(crate) fn after_open(
+    payload: &mut [u8],
+    header: u8,
+    selectors: &Selectors,
+    outer_tos: u8,
+) -> Result<usize, OpenError> {
+    if header != protocol::IPV4 && header != protocol::IPV6 {
+        return Err(OpenError::NextHeader);
+    }
+    let (flow, info) = FlowKey::parse(payload).map_err(|_| OpenError::Malformed)?;
+    if next_header(info.version) != header {
+        return Err(OpenError::Malformed);
+    }
+    if !selectors.matches(&flow) {
+        return Err(OpenError::Selector);
+    }
+    if !ecn::decapsulate(payload, info.version, outer_tos) {
+        return Err(OpenError::Ecn);
+    }
+    Ok(info.total_len)
+}
