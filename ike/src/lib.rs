@@ -15,6 +15,8 @@ pub mod identity;
 pub mod keys;
 pub mod proposal;
 pub mod status;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod timer;
 pub mod ts;
 pub mod wire;

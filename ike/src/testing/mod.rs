@@ -1,0 +1,7 @@
+//! What tests, fuzz targets and benches share. Behind the feature `testing`; never in a
+//! shipped binary.
+
+pub mod arbitrary;
+mod fuzz;
+
+pub use fuzz::{fuzz_datagram, fuzz_identity, fuzz_payloads, fuzz_selector};
