@@ -84,31 +84,22 @@ impl PublicKey {
         }
         let n = BoxedUint::from_be_slice_vartime(without_zeros(modulus));
         let e = BoxedUint::from_be_slice_vartime(without_zeros(exponent));
-        let key = rsa::RsaPublicKey::new(n, e).map_err(|error| match error {
-            rsa::Error::PublicExponentTooSmall
-            | rsa::Error::PublicExponentTooLarge
-            | rsa::Error::InvalidExponent => BadKey::RsaExponent,
-            _ => BadKey::RsaModulus,
-        })?;
-        Self::from_rsa(key)
+        if !bool::from(n.is_odd()) {
+            return Err(BadKey::RsaModulus);
+        }
+        if !bool::from(e.is_odd()) || e < BoxedUint::from(65537u32) {
+            return Err(BadKey::RsaExponent);
+        }
+        let key = rsa::RsaPublicKey::new(n, e).map_err(|_| BadKey::RsaModulus)?;
+        Ok(Self::Rsa(Arc::new(key)))
     }
 
-    /// Checks a key that the `rsa` crate has parsed.
+    /// Checks a key that the `rsa` crate holds.
     ///
     /// # Errors
     /// As [`rsa`](Self::rsa).
-    pub(super) fn from_rsa(key: rsa::RsaPublicKey) -> Result<Self, BadKey> {
-        let bits = key.n().bits_vartime();
-        if !(2048..=8192).contains(&bits) {
-            return Err(BadKey::RsaSize(bits));
-        }
-        if !bool::from(key.n().is_odd()) {
-            return Err(BadKey::RsaModulus);
-        }
-        if !bool::from(key.e().is_odd()) || *key.e() < BoxedUint::from(65537u32) {
-            return Err(BadKey::RsaExponent);
-        }
-        Ok(Self::Rsa(Arc::new(key)))
+    pub(super) fn from_rsa(key: &rsa::RsaPublicKey) -> Result<Self, BadKey> {
+        Self::rsa(&key.n().to_be_bytes(), &key.e().to_be_bytes())
     }
 
     /// An Ed25519 key from its 32 octets.
@@ -118,10 +109,6 @@ impl PublicKey {
     pub fn ed25519(octets: &[u8]) -> Result<Self, BadKey> {
         let octets = octets.try_into().map_err(|_| BadKey::Ed25519)?;
         let key = ed25519_dalek::VerifyingKey::from_bytes(octets).map_err(|_| BadKey::Ed25519)?;
-        Self::from_ed25519(key)
-    }
-
-    pub(super) fn from_ed25519(key: ed25519_dalek::VerifyingKey) -> Result<Self, BadKey> {
         if key.is_weak() {
             return Err(BadKey::Ed25519);
         }

@@ -1,0 +1,40 @@
+//! Public keys as in DNS: RFC 3110 (RSA), and DNSKEY records around it (RFC 4034, RFC 8080).
+
+use super::KeyFileError;
+use crate::crypto::signature::PublicKey;
+
+/// `None` if it is neither.
+pub(super) fn public(octets: &[u8]) -> Option<Result<PublicKey, KeyFileError>> {
+    match octets {
+        // DNSKEY RDATA: flags 256 or 257, protocol 3, algorithm. As RFC 3110 this would be an
+        // exponent of 0 or 1.
+        [1, 0 | 1, 3, algorithm, key @ ..] => match algorithm {
+            1 | 5 | 7 | 8 | 10 => rsa(key),
+            15 => Some(PublicKey::ed25519(key).map_err(Into::into)),
+            other => Some(Err(KeyFileError::KeyType(format!(
+                "DNSSEC algorithm {other}"
+            )))),
+        },
+        key => rsa(key),
+    }
+}
+
+/// RFC 3110 section 2: length of the exponent (one octet, or zero and two), exponent, modulus.
+fn rsa(octets: &[u8]) -> Option<Result<PublicKey, KeyFileError>> {
+    let (len, rest) = match octets {
+        [0, high, low, rest @ ..] => (usize::from(u16::from_be_bytes([*high, *low])), rest),
+        [len, rest @ ..] => (usize::from(*len), rest),
+        [] => return None,
+    };
+    let (exponent, modulus) = rest.split_at_checked(len)?;
+    if exponent.is_empty() || modulus.is_empty() {
+        return None;
+    }
+    Some(PublicKey::rsa(modulus, exponent).map_err(Into::into))
+}
+
+/// The encoding of RFC 3110, for exponents without leading zeros.
+pub(super) fn rfc3110(modulus: &[u8], exponent: &[u8]) -> Vec<u8> {
+    let len = u8::try_from(exponent.len()).expect("exponents have at most 33 bits");
+    [&[len], exponent, modulus].concat()
+}
