@@ -1,5 +1,9 @@
 //! What several tests need: SAs with fixed keys, and IP packets.
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test file uses its own part"
+)]
 
 use obol_esp::{
     HEADROOM, Hash, Inbound, Limits, Mode, Outbound, Outer, SaParams, Selector, Selectors, Suite,
@@ -206,7 +210,11 @@ pub(crate) fn seal(sa: &mut Outbound, packet: &[u8]) -> Vec<u8> {
 }
 
 /// Opens a datagram, as octets.
-pub(crate) fn open(sa: &mut Inbound, esp: &[u8], outer: Outer) -> Result<Vec<u8>, obol_esp::OpenError> {
+pub(crate) fn open(
+    sa: &mut Inbound,
+    esp: &[u8],
+    outer: Outer,
+) -> Result<Vec<u8>, obol_esp::OpenError> {
     let mut room = Room::new(esp);
     let opened = sa.open(&mut room.buffer, room.range, outer)?;
     Ok(room.buffer[opened.range].to_vec())
