@@ -3,7 +3,9 @@
 #![doc(hidden)]
 
 mod cli;
+mod config;
 mod control;
+mod credentials;
 mod dataplane;
 mod error;
 pub mod host;
@@ -11,6 +13,8 @@ mod ports;
 mod sys;
 
 use std::process::ExitCode;
+
+pub use config::fuzz_config;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {

@@ -1,0 +1,144 @@
+//! What only shows when everything is read: missing secrets, ambiguous connections and
+//! selectors.
+
+use obol_ike::config::{LocalAuthMethod, RemoteAuthMethod};
+use obol_ike::identity::Identity;
+
+use super::child::ReadChild;
+use super::connection::ReadConnection;
+use super::finding::Report;
+use super::secrets::Secrets;
+
+/// All checks across connections and secrets.
+pub(crate) fn check(report: &Report<'_>, connections: &[ReadConnection], secrets: &Secrets) {
+    for (i, connection) in connections.iter().enumerate() {
+        check_secret(report, connection, secrets);
+        check_children(report, connection);
+        for earlier in &connections[..i] {
+            if check_twins(report, earlier, connection) {
+                check_overlap(report, earlier, connection);
+            }
+        }
+    }
+}
+
+/// A connection with PSK needs one.
+fn check_secret(report: &Report<'_>, connection: &ReadConnection, secrets: &Secrets) {
+    let config = &connection.config;
+    let uses_psk = config.local.method == LocalAuthMethod::Psk
+        || config.remote.method == RemoteAuthMethod::Psk;
+    if !uses_psk || secrets.incomplete {
+        return;
+    }
+    let own_address = || match config.local_addrs.as_slice() {
+        [addr] => Some(Identity::from(*addr)),
+        _ => None,
+    };
+    let local = config.local.id.clone().or_else(own_address);
+    if secrets
+        .credentials
+        .may_have_psk(local.as_ref(), config.remote.id.as_ref())
+    {
+        return;
+    }
+    let or_any = |id: Option<&Identity>, any: &str| {
+        id.map_or_else(|| any.to_owned(), |id| format!("\"{id}\""))
+    };
+    let local = or_any(local.as_ref(), "this host's address");
+    let remote = or_any(config.remote.id.as_ref(), "any peer");
+    report.error(
+        &connection.local_place,
+        format!(
+            "no secret for connection {} between {local} and {remote}",
+            config.name
+        ),
+        format!(
+            "add a [secrets.NAME] with type = \"psk\", ids = [{local}, {remote}] and secret or file"
+        ),
+    );
+}
+
+/// Within a connection, no two children may be the same.
+fn check_children(report: &Report<'_>, connection: &ReadConnection) {
+    for (i, child) in connection.children.iter().enumerate() {
+        let same = |other: &&ReadChild| {
+            other.config.local_ts == child.config.local_ts
+                && other.config.remote_ts == child.config.remote_ts
+        };
+        if let Some(first) = connection.children[..i].iter().find(same) {
+            report.clash(
+                &child.place,
+                &first.place,
+                format!(
+                    "children {} and {} protect the same packets",
+                    first.config.name, child.config.name
+                ),
+                "remove one of them, or change its selectors",
+            );
+        }
+    }
+}
+
+/// Two connections that a peer's request cannot tell apart; `false` if they are such.
+fn check_twins(report: &Report<'_>, first: &ReadConnection, second: &ReadConnection) -> bool {
+    let (a, b) = (&first.config, &second.config);
+    let twins = a.local_addrs == b.local_addrs
+        && a.remote_addrs == b.remote_addrs
+        && a.local == b.local
+        && a.remote == b.remote;
+    if twins {
+        report.clash(
+            &second.place,
+            &first.place,
+            format!(
+                "connections {} and {} have the same addresses and identities",
+                a.name, b.name
+            ),
+            "put the children of both into one connection",
+        );
+    }
+    !twins
+}
+
+/// Children of two connections must not claim the same packets: to which peer would they go?
+fn check_overlap(report: &Report<'_>, first: &ReadConnection, second: &ReadConnection) {
+    for child in &second.children {
+        for other in &first.children {
+            let local = child.local_ts.iter().find_map(|ts| {
+                let other = other
+                    .local_ts
+                    .iter()
+                    .find(|o| overlaps(&o.value, &ts.value))?;
+                Some((ts, other))
+            });
+            let remote = child.remote_ts.iter().find_map(|ts| {
+                let other = other
+                    .remote_ts
+                    .iter()
+                    .find(|o| overlaps(&o.value, &ts.value))?;
+                Some((ts, other))
+            });
+            let (Some(_), Some((ts, other_ts))) = (local, remote) else {
+                continue;
+            };
+            report.clash(
+                &ts.place,
+                &other_ts.place,
+                format!(
+                    "{}/{} and {}/{} claim the same packets: {} meets {}",
+                    first.config.name,
+                    other.config.name,
+                    second.config.name,
+                    child.config.name,
+                    other_ts.value,
+                    ts.value
+                ),
+                "change the selectors so that each packet has one peer",
+            );
+        }
+    }
+}
+
+fn overlaps(a: &obol_ike::ts::TrafficSelector, b: &obol_ike::ts::TrafficSelector) -> bool {
+    a.intersect(b).is_some()
+}

@@ -1,0 +1,377 @@
+//! The tables `[connections.NAME.children.NAME]`: what is protected, and how long its keys live.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use obol_ike::config::{Child, Mode, StartAction};
+use obol_ike::proposal::EspProposal;
+use obol_ike::ts::TrafficSelector;
+
+use super::finding::{Located, Place, Report};
+use super::reader::{Section, shorten};
+use super::values;
+
+const REKEY_TIME: Duration = Duration::from_secs(3600);
+
+/// Most selectors per side of a child. The TS payload counts them in one octet (RFC 7296
+/// section 3.13), and the one of a triggering packet comes before them.
+const MOST_SELECTORS: usize = 254;
+
+/// A child, and where its parts were written.
+pub(crate) struct ReadChild {
+    /// What it means.
+    pub(crate) config: Child,
+    /// Where its name is.
+    pub(crate) place: Place,
+    /// Where each selector of our side is.
+    pub(crate) local_ts: Vec<Located<TrafficSelector>>,
+    /// Where each selector of the peer's side is.
+    pub(crate) remote_ts: Vec<Located<TrafficSelector>>,
+}
+
+/// Reads all children of a connection that make sense; what does not is reported.
+pub(crate) fn read_all(
+    report: &Report<'_>,
+    connection: &Located<&str>,
+    section: &Section<'_>,
+    local_addrs: &[Located<IpAddr>],
+    remote_addrs: &[Located<IpAddr>],
+) -> Vec<ReadChild> {
+    let children = section.named("children");
+    if children.is_empty() && !section.has("children") {
+        report.error(
+            &connection.place,
+            format!(
+                "connection {} has no children, so it protects nothing",
+                connection.value
+            ),
+            format!(
+                "add [connections.{}.children.NAME] with local_ts and remote_ts",
+                connection.value
+            ),
+        );
+    }
+    children
+        .into_iter()
+        .filter_map(|(name, section)| read(report, &name, section, local_addrs, remote_addrs))
+        .collect()
+}
+
+fn read(
+    report: &Report<'_>,
+    name: &Located<&str>,
+    section: Section<'_>,
+    local_addrs: &[Located<IpAddr>],
+    remote_addrs: &[Located<IpAddr>],
+) -> Option<ReadChild> {
+    let mode = read_mode(report, &section);
+    let local_ts = read_selectors(report, name, &section, "local", local_addrs);
+    let remote_ts = read_selectors(report, name, &section, "remote", remote_addrs);
+    let esp_proposals = read_proposals(report, &section);
+    let start_action = read_start_action(report, &section);
+    let time = read_limits(
+        report,
+        &section,
+        "rekey_time",
+        "life_time",
+        rekey_time,
+        |rekey| rekey + rekey / 10,
+    );
+    let bytes = read_limits(
+        report,
+        &section,
+        "rekey_bytes",
+        "life_bytes",
+        at_least(values::size, 100_000),
+        |rekey| rekey.saturating_add(rekey / 10),
+    );
+    let packets = read_limits(
+        report,
+        &section,
+        "rekey_packets",
+        "life_packets",
+        at_least(values::count, 100),
+        |rekey| rekey.saturating_add(rekey / 10),
+    );
+    section.finish();
+
+    let (mode, local_ts, remote_ts) = (mode?, local_ts?, remote_ts?);
+    check_families(report, &local_ts, &remote_ts);
+    if mode == Mode::Transport {
+        check_transport(report, "local_addrs", &local_ts, local_addrs);
+        check_transport(report, "remote_addrs", &remote_ts, remote_addrs);
+    }
+    let (time, bytes, packets) = (time?, bytes?, packets?);
+    let rekey_time = time.0.unwrap_or(REKEY_TIME);
+    let life_time = time.1.unwrap_or(rekey_time + rekey_time / 10);
+    if time.0.is_none() && life_time <= rekey_time {
+        report.error(
+            &name.place,
+            "life_time is not longer than rekey_time, which is 1h",
+            "add a shorter rekey_time",
+        );
+        return None;
+    }
+    let config = Child {
+        name: name.value.into(),
+        mode,
+        local_ts: local_ts.iter().map(|ts| ts.value).collect(),
+        remote_ts: remote_ts.iter().map(|ts| ts.value).collect(),
+        esp_proposals: esp_proposals?,
+        start_action: start_action?,
+        rekey_time,
+        life_time,
+        rekey_bytes: bytes.0,
+        life_bytes: bytes.1,
+        rekey_packets: packets.0,
+        life_packets: packets.1,
+    };
+    Some(ReadChild {
+        config,
+        place: name.place.clone(),
+        local_ts,
+        remote_ts,
+    })
+}
+
+fn read_mode(report: &Report<'_>, section: &Section<'_>) -> Option<Mode> {
+    let Some(mode) = section.string("mode") else {
+        return (!section.has("mode")).then_some(Mode::Tunnel);
+    };
+    match mode.value {
+        "tunnel" => Some(Mode::Tunnel),
+        "transport" => Some(Mode::Transport),
+        other => {
+            report.error(
+                &mode.place,
+                format!("mode = \"{}\" is none that obol knows", shorten(other)),
+                "write \"tunnel\" or \"transport\"",
+            );
+            None
+        }
+    }
+}
+
+fn read_start_action(report: &Report<'_>, section: &Section<'_>) -> Option<StartAction> {
+    let Some(action) = section.string("start_action") else {
+        return (!section.has("start_action")).then_some(StartAction::None);
+    };
+    match action.value {
+        "none" => Some(StartAction::None),
+        "trap" => Some(StartAction::Trap),
+        "start" | "trap|start" => Some(StartAction::Start),
+        other => {
+            report.error(
+                &action.place,
+                format!(
+                    "start_action = \"{}\" is none that obol knows",
+                    shorten(other)
+                ),
+                "write \"none\" (wait), \"trap\" (on the first packet) or \"start\" (at once)",
+            );
+            None
+        }
+    }
+}
+
+fn read_proposals(report: &Report<'_>, section: &Section<'_>) -> Option<Vec<EspProposal>> {
+    let Some(texts) = section.strings("esp_proposals") else {
+        return (!section.has("esp_proposals")).then(EspProposal::defaults);
+    };
+    let mut proposals = Vec::new();
+    let mut complete = true;
+    for text in &texts {
+        match EspProposal::parse(text.value) {
+            Ok(parsed) => proposals.extend(parsed),
+            Err(e) => {
+                let fix = "as in \"aes256gcm16-x25519\", or remove the line for strong defaults";
+                report.error(&text.place, e.to_string(), fix);
+                complete = false;
+            }
+        }
+    }
+    complete.then_some(proposals)
+}
+
+/// The selectors of one side, `local` or `remote`; by default the connection's own addresses.
+fn read_selectors(
+    report: &Report<'_>,
+    name: &Located<&str>,
+    section: &Section<'_>,
+    side: &str,
+    addrs: &[Located<IpAddr>],
+) -> Option<Vec<Located<TrafficSelector>>> {
+    let key = if side == "local" {
+        "local_ts"
+    } else {
+        "remote_ts"
+    };
+    let texts = match section.strings(key) {
+        Some(texts) => texts,
+        None if section.has(key) => return None,
+        None => vec![name.with("dynamic")],
+    };
+    let mut selectors: Vec<Located<TrafficSelector>> = Vec::new();
+    let mut complete = true;
+    for text in &texts {
+        match selectors_of(text.value, addrs) {
+            Ok(new) => selectors.extend(new.into_iter().map(|ts| text.with(ts))),
+            Err((message, fix)) => {
+                report.error(&text.place, format!("{key}: {message}"), fix);
+                complete = false;
+            }
+        }
+    }
+    if !complete {
+        return None;
+    }
+    for (i, ts) in selectors.iter().enumerate() {
+        if let Some(first) = selectors[..i].iter().find(|first| first.value == ts.value) {
+            let message = format!("{} is listed twice in {key}", ts.value);
+            report.clash(&ts.place, &first.place, message, "remove one of them");
+        }
+    }
+    if selectors.len() > MOST_SELECTORS {
+        report.error(
+            &selectors[MOST_SELECTORS].place,
+            format!("{key} has more than {MOST_SELECTORS} selectors, which IKEv2 cannot carry"),
+            "split the child into several",
+        );
+    }
+    Some(selectors)
+}
+
+/// One text as selectors: one, or with `dynamic` one for each of the connection's addresses.
+fn selectors_of(
+    text: &str,
+    addrs: &[Located<IpAddr>],
+) -> Result<Vec<TrafficSelector>, (String, String)> {
+    const FIX: &str =
+        "write 10.0.0.0/16, 192.168.0.1[tcp/27017], 10.0.0.1-10.0.0.9[udp] or \"dynamic\"";
+    let parse = |text: &str| {
+        text.parse::<TrafficSelector>()
+            .map_err(|e| (e.to_string(), FIX.to_owned()))
+    };
+    let Some(suffix) = text.strip_prefix("dynamic") else {
+        return Ok(vec![parse(text)?]);
+    };
+    if addrs.is_empty() {
+        return Err((
+            "dynamic is the address of this end, which the connection does not name".into(),
+            "write the selector out, or add local_addrs and remote_addrs to the connection".into(),
+        ));
+    }
+    addrs
+        .iter()
+        .map(|addr| parse(&format!("{}{suffix}", addr.value)))
+        .collect()
+}
+
+/// Packets have one address family, so the two sides must share one.
+fn check_families(
+    report: &Report<'_>,
+    local: &[Located<TrafficSelector>],
+    remote: &[Located<TrafficSelector>],
+) {
+    let lonely = |ts: &&Located<TrafficSelector>, others: &[Located<TrafficSelector>]| {
+        others
+            .iter()
+            .all(|other| other.value.start.is_ipv4() != ts.value.start.is_ipv4())
+    };
+    let local_lonely: Vec<_> = local.iter().filter(|ts| lonely(ts, remote)).collect();
+    let remote_lonely: Vec<_> = remote.iter().filter(|ts| lonely(ts, local)).collect();
+    if local_lonely.len() == local.len() {
+        report.error(
+            &remote[0].place,
+            "local_ts and remote_ts are of different address families",
+            "give both sides IPv4 selectors, or both IPv6 selectors",
+        );
+        return;
+    }
+    for ts in local_lonely.into_iter().chain(remote_lonely) {
+        report.warn(
+            &ts.place,
+            format!("{} has no counterpart of its address family", ts.value),
+            "remove it, or add one to the other side",
+        );
+    }
+}
+
+/// Transport mode is between the two hosts, so their addresses must be in the selectors.
+fn check_transport(
+    report: &Report<'_>,
+    key: &str,
+    selectors: &[Located<TrafficSelector>],
+    addrs: &[Located<IpAddr>],
+) {
+    if addrs.is_empty() {
+        return;
+    }
+    for ts in selectors {
+        if !addrs
+            .iter()
+            .any(|addr| ts.value.contains_address(addr.value))
+        {
+            report.error(
+                &ts.place,
+                format!(
+                    "{} holds none of {key}, but transport mode is between the two hosts alone",
+                    ts.value
+                ),
+                "write an address of the host, or a network that it is in; for networks behind it remove mode = \"transport\"",
+            );
+        }
+    }
+}
+
+/// A rekey time. Less than a second would have the two ends do little else.
+///
+/// # Errors
+/// What to write.
+pub(crate) fn rekey_time(text: &str) -> Result<Duration, String> {
+    match values::duration(text)? {
+        time if time < Duration::from_secs(1) => Err("1s is the shortest; 4h is usual".into()),
+        time => Ok(time),
+    }
+}
+
+/// `parse` with a lower limit, below which an SA would be rekeyed all the time.
+fn at_least(
+    parse: impl Fn(&str) -> Result<u64, String>,
+    least: u64,
+) -> impl Fn(&str) -> Result<u64, String> {
+    move |text| match parse(text)? {
+        number if number < least => Err(format!("{least} is the least")),
+        number => Ok(number),
+    }
+}
+
+/// A soft and a hard limit. The hard one defaults to a tenth more than the soft one, and must be
+/// beyond it: the time between them is what the rekey has. `None` if something is wrong.
+fn read_limits<T: Copy + PartialOrd>(
+    report: &Report<'_>,
+    section: &Section<'_>,
+    soft_key: &'static str,
+    hard_key: &'static str,
+    parse: impl Fn(&str) -> Result<T, String>,
+    tenth_more: impl Fn(T) -> T,
+) -> Option<(Option<T>, Option<T>)> {
+    let soft = section.quantity(soft_key, &parse);
+    let hard = section.quantity(hard_key, &parse);
+    if (soft.is_none() && section.has(soft_key)) || (hard.is_none() && section.has(hard_key)) {
+        return None;
+    }
+    if let (Some(soft), Some(hard)) = (&soft, &hard)
+        && hard.value <= soft.value
+    {
+        report.clash(
+            &hard.place,
+            &soft.place,
+            format!("{hard_key} is not beyond {soft_key}"),
+            format!("raise it, or remove it for a tenth more than {soft_key}"),
+        );
+        return None;
+    }
+    let soft = soft.map(|soft| soft.value);
+    Some((soft, hard.map(|hard| hard.value).or(soft.map(tenth_more))))
+}

@@ -1,0 +1,431 @@
+//! The tables `[connections.NAME]`: the peer, and how each side proves who it is.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use obol_ike::config::{Connection, LocalAuth, LocalAuthMethod, RemoteAuth, RemoteAuthMethod};
+use obol_ike::crypto::keyfile;
+use obol_ike::crypto::signature::PublicKey;
+use obol_ike::identity::Identity;
+use obol_ike::proposal::IkeProposal;
+
+use super::child::{self, ReadChild};
+use super::files::FileSource;
+use super::finding::{Located, Place, Report};
+use super::reader::{Section, nearest, shorten};
+use super::secrets::{Secrets, read_id, resolve};
+use super::values;
+
+const REKEY_TIME: Duration = Duration::from_secs(4 * 3600);
+const DPD_DELAY: Duration = Duration::from_secs(30);
+
+/// A connection, and where its parts were written.
+pub(crate) struct ReadConnection {
+    /// What it means, without its children.
+    pub(crate) config: Connection,
+    /// Where its name is.
+    pub(crate) place: Place,
+    /// Where `local` is.
+    pub(crate) local_place: Place,
+    /// Our addresses.
+    pub(crate) local_addrs: Vec<Located<IpAddr>>,
+    /// Its children.
+    pub(crate) children: Vec<ReadChild>,
+}
+
+/// Reads one connection; `None` if that makes no sense, which is reported.
+pub(crate) fn read(
+    report: &Report<'_>,
+    files: &dyn FileSource,
+    secrets: &Secrets,
+    name: &Located<&str>,
+    section: Section<'_>,
+) -> Option<ReadConnection> {
+    let local_addrs = read_addresses(report, &section, "local_addrs");
+    let remote_addrs = read_addresses(report, &section, "remote_addrs");
+    let proposals = read_proposals(report, &section);
+    let local = read_local(report, secrets, name, &section);
+    let remote = read_remote(report, files, name, &section);
+    let times = read_times(report, &section);
+    let dpd_delay = match section.quantity("dpd_delay", values::duration) {
+        Some(delay) => Some(delay.value).filter(|delay| !delay.is_zero()),
+        None => Some(DPD_DELAY),
+    };
+    let force_encap = section.boolean("encap").unwrap_or(false);
+    let initial_contact = section.boolean("initial_contact").unwrap_or(true);
+    let allow_sha1_rsa = section.boolean("allow_sha1_rsa").unwrap_or(false);
+    let (local_addrs, remote_addrs) = (local_addrs?, remote_addrs?);
+    check_ends(report, &local_addrs, &remote_addrs);
+    let children = child::read_all(report, name, &section, &local_addrs, &remote_addrs);
+    section.finish();
+
+    let (local_place, local) = local?;
+    let remote = remote?;
+    if remote_addrs.is_empty() && remote.value.id.is_none() {
+        report.error(
+            &remote.place,
+            "neither remote_addrs nor the remote id says who the peer is",
+            "add id = \"…\" to remote, or remote_addrs to the connection",
+        );
+        return None;
+    }
+    let (rekey_time, over_time) = times?;
+    Some(ReadConnection {
+        config: Connection {
+            name: name.value.into(),
+            local_addrs: local_addrs.iter().map(|addr| addr.value).collect(),
+            remote_addrs: remote_addrs.iter().map(|addr| addr.value).collect(),
+            ike_proposals: proposals?,
+            local,
+            remote: remote.value,
+            children: Vec::new(),
+            rekey_time,
+            over_time,
+            dpd_delay,
+            force_encap,
+            initial_contact,
+            allow_sha1_rsa,
+        },
+        place: name.place.clone(),
+        local_place,
+        local_addrs,
+        children,
+    })
+}
+
+/// A list of addresses; empty means any.
+fn read_addresses(
+    report: &Report<'_>,
+    section: &Section<'_>,
+    key: &'static str,
+) -> Option<Vec<Located<IpAddr>>> {
+    let Some(texts) = section.strings(key) else {
+        return (!section.has(key)).then(Vec::new);
+    };
+    let mut addrs: Vec<Located<IpAddr>> = Vec::new();
+    let (mut any, mut complete) = (false, true);
+    for text in &texts {
+        match values::address(text.value) {
+            Ok(Some(addr)) => {
+                if let Some(first) = addrs.iter().find(|other| other.value == addr) {
+                    report.clash(
+                        &text.place,
+                        &first.place,
+                        format!("{addr} is listed twice in {key}"),
+                        "remove one of them",
+                    );
+                }
+                addrs.push(text.with(addr));
+            }
+            Ok(None) => any = true,
+            Err(fix) => {
+                let message = format!("\"{}\" is no address for {key}", shorten(text.value));
+                report.error(&text.place, message, fix);
+                complete = false;
+            }
+        }
+    }
+    if any && !addrs.is_empty() {
+        report.error(
+            &texts[0].place,
+            format!("{key} lists %any beside addresses, which says nothing"),
+            "remove %any, or the addresses",
+        );
+    }
+    complete.then_some(addrs)
+}
+
+/// Both ends must differ and have an address family in common.
+fn check_ends(report: &Report<'_>, local: &[Located<IpAddr>], remote: &[Located<IpAddr>]) {
+    for addr in local {
+        if let Some(other) = remote.iter().find(|other| other.value == addr.value) {
+            report.clash(
+                &other.place,
+                &addr.place,
+                format!("{} is in local_addrs and in remote_addrs", addr.value),
+                "local_addrs are this host's, remote_addrs the peer's",
+            );
+        }
+    }
+    let (Some(_), Some(first)) = (local.first(), remote.first()) else {
+        return;
+    };
+    let common = local.iter().any(|l| {
+        remote
+            .iter()
+            .any(|r| l.value.is_ipv4() == r.value.is_ipv4())
+    });
+    if !common {
+        report.error(
+            &first.place,
+            "local_addrs and remote_addrs are of different address families",
+            "give both ends an IPv4 address, or both an IPv6 address",
+        );
+    }
+}
+
+fn read_proposals(report: &Report<'_>, section: &Section<'_>) -> Option<Vec<IkeProposal>> {
+    let Some(texts) = section.strings("proposals") else {
+        return (!section.has("proposals")).then(IkeProposal::defaults);
+    };
+    let mut proposals = Vec::new();
+    let mut complete = true;
+    for text in &texts {
+        match text.value {
+            "default" => proposals.extend(IkeProposal::defaults()),
+            value => match IkeProposal::parse(value) {
+                Ok(parsed) => proposals.extend(parsed),
+                Err(e) => {
+                    let fix = "as in \"aes256gcm16-prfsha384-x25519\", or remove the line for strong defaults";
+                    report.error(&text.place, e.to_string(), fix);
+                    complete = false;
+                }
+            },
+        }
+    }
+    complete.then_some(proposals)
+}
+
+/// Rekey time, and the age at which an IKE SA that was not rekeyed is closed. As in swanctl,
+/// `over_time` is what comes on top of `rekey_time`.
+fn read_times(report: &Report<'_>, section: &Section<'_>) -> Option<(Duration, Duration)> {
+    let rekey = section.quantity("rekey_time", child::rekey_time);
+    let over = section.quantity("over_time", values::duration);
+    if (rekey.is_none() && section.has("rekey_time"))
+        || (over.is_none() && section.has("over_time"))
+    {
+        return None;
+    }
+    let rekey = rekey.map_or(REKEY_TIME, |rekey| rekey.value);
+    let over = match over {
+        Some(over) if over.value.is_zero() => {
+            report.error(
+                &over.place,
+                "over_time leaves no time to rekey in",
+                "remove the line for a tenth of rekey_time",
+            );
+            return None;
+        }
+        Some(over) => over.value,
+        None => rekey / 10,
+    };
+    Some((rekey, rekey + over))
+}
+
+/// The table `local` or `remote`, with the place to complain at.
+fn auth_section<'a>(
+    report: &Report<'_>,
+    name: &Located<&str>,
+    section: &Section<'a>,
+    key: &'static str,
+) -> Option<Section<'a>> {
+    let found = section.section(key);
+    if found.is_none() && !section.has(key) {
+        report.error(
+            &name.place,
+            format!("connection {} has no {key}", name.value),
+            format!("add {key} = {{ auth = \"psk\", id = \"@…\" }}"),
+        );
+    }
+    found
+}
+
+/// `psk` (true) or `pubkey` (false).
+fn read_method(report: &Report<'_>, section: &Section<'_>) -> Option<bool> {
+    let Some(auth) = section.string("auth") else {
+        if !section.has("auth") {
+            report.error(
+                &section.place,
+                format!("[{}] has no auth", section.name),
+                "add auth = \"psk\" or auth = \"pubkey\"",
+            );
+        }
+        return None;
+    };
+    match auth.value {
+        "psk" => Some(true),
+        "pubkey" => Some(false),
+        other => {
+            let fix = if other.starts_with("eap") {
+                "obol does not do EAP: write \"psk\" or \"pubkey\""
+            } else {
+                "write \"psk\" or \"pubkey\" (which is RSA or Ed25519, by the key)"
+            };
+            let message = format!("auth = \"{}\" is none that obol knows", shorten(other));
+            report.error(&auth.place, message, fix);
+            None
+        }
+    }
+}
+
+/// The `id` of a side: `Err` if it is wrong, `Ok(None)` if there is none.
+fn read_side_id(report: &Report<'_>, section: &Section<'_>) -> Result<Option<Identity>, ()> {
+    match section.string("id") {
+        Some(text) if text.value == "%any" => Ok(None),
+        Some(text) => match read_id(report, &text) {
+            Some(id) => Ok(Some(id.value)),
+            None => Err(()),
+        },
+        None if section.has("id") => Err(()),
+        None => Ok(None),
+    }
+}
+
+fn read_local(
+    report: &Report<'_>,
+    secrets: &Secrets,
+    name: &Located<&str>,
+    section: &Section<'_>,
+) -> Option<(Place, LocalAuth)> {
+    let local = auth_section(report, name, section, "local")?;
+    let psk = read_method(report, &local);
+    let id = read_side_id(report, &local);
+    let place = local.place.clone();
+    let method = match psk {
+        Some(true) => Some(LocalAuthMethod::Psk),
+        Some(false) => own_key(report, secrets, &local).map(LocalAuthMethod::Key),
+        None => None,
+    };
+    if local.has("pubkeys") {
+        report.error(
+            &place,
+            "local has pubkeys, which are the peer's",
+            "move them to remote; the own key is key = \"NAME\" of a [secrets.NAME]",
+        );
+        local.strings("pubkeys");
+    }
+    if psk.is_some() && method.is_some() {
+        local.finish();
+    }
+    let (id, method) = (id.ok()?, method?);
+    Some((place, LocalAuth { id, method }))
+}
+
+/// Our key: the one named, or the only one.
+fn own_key(report: &Report<'_>, secrets: &Secrets, local: &Section<'_>) -> Option<PublicKey> {
+    let keys = secrets.credentials.keys();
+    if let Some(key) = local.string("key") {
+        let found = keys.iter().find(|(name, _)| *name == key.value);
+        if found.is_none() && !secrets.incomplete {
+            let fix = match nearest(key.value, keys.iter().map(|(name, _)| *name)) {
+                Some(near) => format!("did you mean \"{near}\"?"),
+                None => format!(
+                    "add [secrets.{}] with type = \"private-key\" and file = \"…\"",
+                    shorten(key.value)
+                ),
+            };
+            let message = format!("no private key is called \"{}\"", shorten(key.value));
+            report.error(&key.place, message, fix);
+        }
+        return found.map(|(_, key)| (*key).clone());
+    }
+    match keys.as_slice() {
+        _ if local.has("key") => None,
+        [(_, key)] => Some((*key).clone()),
+        [] => {
+            if !secrets.incomplete {
+                report.error(
+                    &local.place,
+                    "auth is pubkey, but there is no private key",
+                    "add [secrets.NAME] with type = \"private-key\" and file = \"…\"",
+                );
+            }
+            None
+        }
+        several => {
+            let names: Vec<&str> = several.iter().map(|(name, _)| *name).collect();
+            report.error(
+                &local.place,
+                "there are several private keys",
+                format!("add key = \"…\", one of {}", names.join(", ")),
+            );
+            None
+        }
+    }
+}
+
+fn read_remote(
+    report: &Report<'_>,
+    files: &dyn FileSource,
+    name: &Located<&str>,
+    section: &Section<'_>,
+) -> Option<Located<RemoteAuth>> {
+    let remote = auth_section(report, name, section, "remote")?;
+    let psk = read_method(report, &remote);
+    let id = read_side_id(report, &remote);
+    let method = match psk {
+        Some(true) => {
+            if remote.has("pubkeys") {
+                report.error(
+                    &remote.place,
+                    "auth is psk, but there are pubkeys",
+                    "write auth = \"pubkey\", or remove pubkeys",
+                );
+                remote.strings("pubkeys");
+            }
+            Some(RemoteAuthMethod::Psk)
+        }
+        Some(false) => read_pubkeys(report, files, &remote).map(RemoteAuthMethod::Keys),
+        None => None,
+    };
+    let place = remote.place.clone();
+    if psk.is_some() {
+        remote.finish();
+    }
+    let value = RemoteAuth {
+        id: id.ok()?,
+        method: method?,
+    };
+    Some(Located { value, place })
+}
+
+fn read_pubkeys(
+    report: &Report<'_>,
+    files: &dyn FileSource,
+    remote: &Section<'_>,
+) -> Option<Vec<PublicKey>> {
+    let Some(texts) = remote.strings("pubkeys") else {
+        if !remote.has("pubkeys") {
+            report.error(
+                &remote.place,
+                "auth is pubkey, but there are no pubkeys of the peer",
+                "add pubkeys = [\"peer.pub\"]: a file, or the key itself (ssh-ed25519 …, 0s…, PEM)",
+            );
+        }
+        return None;
+    };
+    let mut keys = Vec::new();
+    let mut complete = true;
+    for text in &texts {
+        match read_pubkey(report, files, text) {
+            Ok(key) => keys.push(key),
+            Err((message, fix)) => {
+                report.error(&text.place, message, fix);
+                complete = false;
+            }
+        }
+    }
+    complete.then_some(keys)
+}
+
+/// A public key: inline if it looks like one, else a file.
+fn read_pubkey(
+    report: &Report<'_>,
+    files: &dyn FileSource,
+    text: &Located<&str>,
+) -> Result<PublicKey, (String, String)> {
+    const FIX: &str =
+        "write a file name, or a key as ssh-ed25519 …, ssh-rsa …, 0s… (RFC 3110) or PEM";
+    let inline = ["0s", "0x", "ssh-", "-----BEGIN"]
+        .iter()
+        .any(|start| text.value.trim_start().starts_with(start));
+    if inline {
+        return keyfile::parse_public(text.value.as_bytes())
+            .map_err(|e| (e.to_string(), FIX.to_owned()));
+    }
+    let octets = files
+        .public(&resolve(report, text))
+        .map_err(|problem| (problem.message, problem.fix))?;
+    keyfile::parse_public(&octets)
+        .map_err(|e| (format!("{}: {e}", shorten(text.value)), FIX.to_owned()))
+}

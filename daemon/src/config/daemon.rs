@@ -1,0 +1,194 @@
+//! The table `[daemon]`: what belongs to the daemon as a whole.
+
+use obol_ike::config::Settings;
+use tracing_subscriber::EnvFilter;
+
+use super::finding::Report;
+use super::reader::Section;
+use super::values;
+
+/// Settings of the daemon as a whole.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct DaemonSettings {
+    /// Name of the TUN device, and of what goes with it.
+    pub(crate) tun: String,
+    /// Longest packet in octets that passes between the hosts, ESP included; `None`: the MTU of
+    /// the device that the default route leads to.
+    pub(crate) mtu: Option<u32>,
+    /// Number of the routing table that is obol's own.
+    pub(crate) table: u32,
+    /// Priority of the first of obol's routing rules; they take up to 1000 from it.
+    pub(crate) rule_priority: u32,
+    /// Mark of the daemon's own packets.
+    pub(crate) fwmark: u32,
+    /// UDP port of IKE.
+    pub(crate) port: u16,
+    /// UDP port of IKE and ESP behind a NAT, RFC 3948.
+    pub(crate) natt_port: u16,
+    /// What is logged, in the syntax of `tracing_subscriber::EnvFilter`.
+    pub(crate) log: String,
+    /// What carries ESP.
+    pub(crate) data_plane: DataPlaneChoice,
+}
+
+/// What carries ESP.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum DataPlaneChoice {
+    /// The best there is.
+    Auto,
+    /// The daemon itself, over a TUN.
+    Userspace,
+}
+
+impl Default for DaemonSettings {
+    fn default() -> Self {
+        Self {
+            tun: "obol0".into(),
+            mtu: None,
+            table: 26250,
+            rule_priority: 5200,
+            fwmark: 0x0b01,
+            port: 500,
+            natt_port: 4500,
+            log: "info".into(),
+            data_plane: DataPlaneChoice::Auto,
+        }
+    }
+}
+
+/// Reads the table.
+pub(crate) fn read(report: &Report<'_>, section: Section<'_>) -> (DaemonSettings, Settings) {
+    let mut daemon = DaemonSettings::default();
+    if let Some(tun) = section.string("tun") {
+        if is_device_name(tun.value) {
+            daemon.tun = tun.value.into();
+        } else {
+            report.error(
+                &tun.place,
+                "tun is no name for a network device",
+                "use 1 to 15 letters, digits, '-', '_' and '.'",
+            );
+        }
+    }
+    // Routing tables 253 to 255 are default, main and local.
+    if let Some(table) = section.integer("table", 1..=u64::from(u32::MAX)) {
+        if (253..=255).contains(&table.value) {
+            report.error(
+                &table.place,
+                format!("routing table {} is the system's own", table.value),
+                "use a number that nothing else uses, like 26250",
+            );
+        }
+        daemon.table = number(table.value);
+    }
+    // Rules must come before the main table's, which is 32766.
+    let set = |key, range, field: &mut u32| {
+        if let Some(value) = section.integer(key, range) {
+            *field = number(value.value);
+        }
+    };
+    set("rule_priority", 1..=31_766, &mut daemon.rule_priority);
+    set("fwmark", 1..=u64::from(u32::MAX), &mut daemon.fwmark);
+    if let Some(mtu) = section.integer("mtu", 1280..=65_535) {
+        daemon.mtu = Some(number(mtu.value));
+    }
+    read_ports(report, &section, &mut daemon);
+    if let Some(log) = section.string("log") {
+        match EnvFilter::try_new(log.value) {
+            Ok(_) => daemon.log = log.value.into(),
+            Err(e) => report.error(
+                &log.place,
+                format!("log is no filter: {e}"),
+                "write error, warn, info, debug or trace, or a list like \"info,obol_ike=debug\"",
+            ),
+        }
+    }
+    read_data_plane(report, &section, &mut daemon);
+    let settings = read_settings(&section);
+    section.finish();
+    (daemon, settings)
+}
+
+/// `value` was checked against a range within 32 bits.
+fn number(value: u64) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+fn read_ports(report: &Report<'_>, section: &Section<'_>, daemon: &mut DaemonSettings) {
+    let range = 1..=u64::from(u16::MAX);
+    let port = |value: u64| u16::try_from(value).unwrap_or(u16::MAX);
+    if let Some(value) = section.integer("port", range.clone()) {
+        daemon.port = port(value.value);
+    }
+    let natt_port = section.integer("natt_port", range);
+    if let Some(value) = &natt_port {
+        daemon.natt_port = port(value.value);
+    }
+    if daemon.port == daemon.natt_port {
+        let place = natt_port.map_or(section.place.clone(), |value| value.place);
+        report.error(
+            &place,
+            format!("port and natt_port are both {}", daemon.port),
+            "use two ports: 500 and 4500 unless the peers use others",
+        );
+    }
+}
+
+fn read_data_plane(report: &Report<'_>, section: &Section<'_>, daemon: &mut DaemonSettings) {
+    let Some(choice) = section.string("dataplane") else {
+        return;
+    };
+    match choice.value {
+        "auto" => daemon.data_plane = DataPlaneChoice::Auto,
+        "userspace" => daemon.data_plane = DataPlaneChoice::Userspace,
+        "kernel" => report.error(
+            &choice.place,
+            "this version cannot let the kernel carry ESP",
+            "write \"userspace\", or remove the line",
+        ),
+        _ => report.error(
+            &choice.place,
+            "dataplane is none that obol knows",
+            "write \"auto\" or \"userspace\"",
+        ),
+    }
+}
+
+fn read_settings(section: &Section<'_>) -> Settings {
+    let mut settings = Settings::default();
+    let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+    if let Some(value) = section.integer("cookie_threshold", 0..=1_000_000) {
+        settings.cookie_threshold = size(value.value);
+    }
+    if let Some(value) = section.integer("half_open_limit", 1..=1_000_000) {
+        settings.half_open_limit = size(value.value);
+    }
+    if let Some(time) = section.quantity("half_open_timeout", at_least_100ms) {
+        settings.half_open_timeout = time.value;
+    }
+    if let Some(time) = section.quantity("retransmit_timeout", at_least_100ms) {
+        settings.retransmit_timeout = time.value;
+    }
+    if let Some(base) = section.float("retransmit_base", 1.0..=5.0) {
+        settings.retransmit_base = base;
+    }
+    if let Some(tries) = section.integer("retransmit_tries", 1..=20) {
+        settings.retransmit_tries = number(tries.value);
+    }
+    settings
+}
+
+/// Less would flood the peer with repeats before any answer can be here.
+fn at_least_100ms(text: &str) -> Result<std::time::Duration, String> {
+    let time = values::duration(text)?;
+    if time.as_millis() < 100 {
+        return Err("100ms is the shortest".into());
+    }
+    Ok(time)
+}
+
+/// Names that the kernel takes (`dev_valid_name`) and that need no quoting anywhere.
+fn is_device_name(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    (1..=15).contains(&name.len()) && name.chars().all(fits) && name != "." && name != ".."
+}

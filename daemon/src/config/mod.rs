@@ -1,0 +1,296 @@
+//! From text to checked values, once: everything behind this module may rely on them.
+//!
+//! ```text
+//!  files -> finding::Source -> reader (TOML with places) -> daemon, secrets, connection, child
+//!                                                              -> checks -> Loaded
+//! ```
+//!
+//! Whatever is wrong becomes a [`finding::Finding`] with file, line and column; one pass reports
+//! all of them.
+
+mod checks;
+mod child;
+mod connection;
+mod daemon;
+pub(crate) mod files;
+pub(crate) mod finding;
+mod reader;
+mod secrets;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use obol_ike::config::{Child, Config, Connection, StartAction};
+use toml::Spanned;
+use toml::de::DeTable;
+
+use crate::credentials::Credentials;
+use crate::dataplane::Policy;
+use connection::ReadConnection;
+pub(crate) use daemon::{DaemonSettings, DataPlaneChoice};
+use files::{Disk, FileSource, NoFiles};
+pub(crate) use finding::{ConfigErrors, Finding};
+use finding::{Place, Report, Source};
+use reader::Section;
+use secrets::Secrets;
+
+/// A configuration that was read and found right.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    /// Connections and IKE settings.
+    pub(crate) ike: Config,
+    /// Secrets and private keys.
+    pub(crate) credentials: Credentials,
+    /// What is to be protected: one policy for each child, in the order of the files.
+    pub(crate) policies: Vec<Policy>,
+    /// Settings of the daemon as a whole.
+    pub(crate) daemon: DaemonSettings,
+    /// What is allowed but not good.
+    pub(crate) warnings: Vec<Finding>,
+    /// The files that were read, the main one first.
+    pub(crate) files: Vec<PathBuf>,
+    /// Each configured address of this host, with what to say if it is not one.
+    own_addresses: Vec<(IpAddr, Finding)>,
+}
+
+/// Reads a configuration file, and the `conf.d/*.toml` beside it if its name is `obol.toml`.
+///
+/// # Errors
+/// Everything that is wrong with it, or that it cannot be read.
+pub(crate) fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
+    let paths = all_files(path)?;
+    let mut sources = Vec::new();
+    let mut errors = Vec::new();
+    for path in &paths {
+        let name = path.display().to_string();
+        match files::read_text(path) {
+            Ok((text, exposed)) => sources.push(Source {
+                name,
+                directory: path.parent().map(Path::to_owned).unwrap_or_default(),
+                text,
+                exposed,
+            }),
+            Err(problem) => errors.push(Finding::of_file(&name, problem.message, "")),
+        }
+    }
+    if !errors.is_empty() {
+        return Err(ConfigErrors(errors));
+    }
+    let mut loaded = read(&sources, &Disk)?;
+    loaded.files = paths;
+    Ok(loaded)
+}
+
+/// Reads a configuration from a text, with key files from `files`.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub(crate) fn parse_str(
+    name: &str,
+    text: &str,
+    files: &dyn FileSource,
+) -> Result<Loaded, ConfigErrors> {
+    let source = Source {
+        name: name.to_owned(),
+        directory: PathBuf::new(),
+        text: text.to_owned(),
+        exposed: false,
+    };
+    read(&[source], files)
+}
+
+/// Reads any octets as a configuration, without files. For fuzzing: must not panic.
+pub fn fuzz_config(octets: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(octets)
+        && let Err(errors) = parse_str("fuzz.toml", text, &NoFiles)
+    {
+        assert!(!errors.to_string().is_empty(), "errors have words");
+    }
+}
+
+/// Which of the configured own addresses this host does not have.
+pub(crate) fn check_addresses(loaded: &Loaded, host: &[IpAddr]) -> ConfigErrors {
+    let missing = loaded
+        .own_addresses
+        .iter()
+        .filter(|(addr, _)| !host.contains(addr));
+    ConfigErrors(missing.map(|(_, finding)| finding.clone()).collect())
+}
+
+/// The main file, and the others in the order of their names.
+fn all_files(path: &Path) -> Result<Vec<PathBuf>, ConfigErrors> {
+    let mut paths = vec![path.to_owned()];
+    if path.file_name() != Some("obol.toml".as_ref()) {
+        return Ok(paths);
+    }
+    let directory = path.parent().unwrap_or(Path::new("")).join("conf.d");
+    let unreadable = |e: std::io::Error| {
+        let name = directory.display().to_string();
+        ConfigErrors(vec![Finding::of_file(
+            &name,
+            format!("cannot read the directory: {e}"),
+            "",
+        )])
+    };
+    let entries = match std::fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(paths),
+        Err(e) => return Err(unreadable(e)),
+    };
+    let mut more = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(unreadable)?.path();
+        if path.extension() == Some("toml".as_ref()) {
+            more.push(path);
+        }
+    }
+    more.sort();
+    paths.extend(more);
+    Ok(paths)
+}
+
+fn read(sources: &[Source], files: &dyn FileSource) -> Result<Loaded, ConfigErrors> {
+    let report = Report::new(sources);
+    let tables: Vec<Spanned<DeTable<'_>>> = sources
+        .iter()
+        .enumerate()
+        .map(|(source, text)| parse_toml(&report, source, text))
+        .collect();
+    if report.has_errors() {
+        // What a broken text lacks was perhaps in its broken part.
+        return Err(report.finish().err().unwrap_or_default());
+    }
+    let roots: Vec<Section<'_>> = tables
+        .iter()
+        .enumerate()
+        .map(|(source, table)| Section::root(&report, source, table))
+        .collect();
+    let (daemon, settings) = read_daemon(&report, &roots);
+    let mut secrets = Secrets::default();
+    for root in &roots {
+        secrets.read(&report, files, root);
+    }
+    let connections = read_connections(&report, files, &secrets, &roots);
+    for root in roots {
+        root.finish();
+    }
+    checks::check(&report, &connections, &secrets);
+    let own_addresses = own_addresses(&report, &connections);
+    let warnings = report.finish()?;
+    let connections: Vec<Arc<Connection>> = connections.into_iter().map(assemble).collect();
+    Ok(Loaded {
+        policies: policies(&connections),
+        ike: Config {
+            connections,
+            settings,
+        },
+        credentials: secrets.credentials,
+        daemon,
+        warnings,
+        files: Vec::new(),
+        own_addresses,
+    })
+}
+
+fn parse_toml<'s>(report: &Report<'_>, index: usize, source: &'s Source) -> Spanned<DeTable<'s>> {
+    let (table, errors) = DeTable::parse_recoverable(&source.text);
+    for error in errors {
+        let place = Place {
+            source: index,
+            span: error.span().unwrap_or_default(),
+        };
+        report.error(&place, error.message(), "");
+    }
+    table
+}
+
+/// The one `[daemon]` table.
+fn read_daemon(
+    report: &Report<'_>,
+    roots: &[Section<'_>],
+) -> (DaemonSettings, obol_ike::config::Settings) {
+    let mut first: Option<(Place, _)> = None;
+    for root in roots {
+        let Some(section) = root.section("daemon") else {
+            continue;
+        };
+        let place = section.place.clone();
+        match &first {
+            Some((other, _)) => report.clash(
+                &place,
+                other,
+                "there are two [daemon] tables",
+                "put all of it into one file",
+            ),
+            None => first = Some((place, daemon::read(report, section))),
+        }
+    }
+    first.map(|(_, read)| read).unwrap_or_default()
+}
+
+fn read_connections(
+    report: &Report<'_>,
+    files: &dyn FileSource,
+    secrets: &Secrets,
+    roots: &[Section<'_>],
+) -> Vec<ReadConnection> {
+    let mut names: Vec<finding::Located<&str>> = Vec::new();
+    let mut connections = Vec::new();
+    for root in roots {
+        for (name, section) in root.named("connections") {
+            if let Some(first) = names.iter().find(|other| other.value == name.value) {
+                report.clash(
+                    &name.place,
+                    &first.place,
+                    format!("two connections are called {}", name.value),
+                    "rename one of them; a connection and its children go into one file",
+                );
+                continue;
+            }
+            connections.extend(connection::read(report, files, secrets, &name, section));
+            names.push(name);
+        }
+    }
+    connections
+}
+
+fn own_addresses(report: &Report<'_>, connections: &[ReadConnection]) -> Vec<(IpAddr, Finding)> {
+    let all = connections.iter().flat_map(|c| &c.local_addrs);
+    all.map(|addr| {
+        let message = format!("{} is not an address of this host", addr.value);
+        let fix = "write one that `ip address` shows, or \"%any\"".to_owned();
+        (addr.value, report.finding(&addr.place, message, fix))
+    })
+    .collect()
+}
+
+fn assemble(connection: ReadConnection) -> Arc<Connection> {
+    let children = connection.children.into_iter();
+    Arc::new(Connection {
+        children: children.map(|child| Arc::new(child.config)).collect(),
+        ..connection.config
+    })
+}
+
+/// Every child is protected; those that wait for nobody also raise an acquire.
+fn policies(connections: &[Arc<Connection>]) -> Vec<Policy> {
+    let policy = |connection: &Connection, child: &Child| Policy {
+        connection: connection.name.clone(),
+        child: child.name.clone(),
+        mode: child.mode,
+        local_ts: child.local_ts.clone(),
+        remote_ts: child.remote_ts.clone(),
+        trap: child.start_action != StartAction::None,
+    };
+    connections
+        .iter()
+        .flat_map(|connection| {
+            let children = connection.children.iter();
+            children.map(|child| policy(connection, child))
+        })
+        .collect()
+}

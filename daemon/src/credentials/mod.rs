@@ -1,0 +1,134 @@
+//! Secrets and private keys of this host: what answers `ike`'s questions for them.
+
+use obol_ike::crypto::private_key::PrivateKey;
+use obol_ike::crypto::secret::Secret;
+use obol_ike::crypto::signature::{PublicKey, SignatureScheme};
+use obol_ike::identity::Identity;
+
+/// A pre-shared key, and whose it is.
+#[derive(Debug)]
+pub(crate) struct Psk {
+    /// The name in the configuration.
+    pub(crate) name: String,
+    /// Who shares it; empty: everybody.
+    pub(crate) ids: Vec<Identity>,
+    /// The secret.
+    pub(crate) secret: Secret,
+}
+
+/// Everything secret that the configuration names.
+#[derive(Default)]
+pub(crate) struct Credentials {
+    /// Pre-shared keys.
+    pub(crate) psks: Vec<Psk>,
+    keys: Vec<OwnKey>,
+}
+
+struct OwnKey {
+    name: String,
+    public: PublicKey,
+    private: PrivateKey,
+}
+
+/// How well a pre-shared key fits; greater is better.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Fit {
+    /// It is everybody's.
+    Anybody,
+    /// It lists us and nobody else.
+    Local,
+    /// It lists the peer.
+    Remote,
+    /// It lists both.
+    Both,
+}
+
+impl Credentials {
+    /// The pre-shared key of these two: one that lists both before one that lists the peer,
+    /// before one that lists us alone, before one that lists nobody.
+    ///
+    /// A key that lists us and others does not fit a peer that is not among them.
+    pub(crate) fn psk(&self, local: &Identity, remote: &Identity) -> Option<Secret> {
+        let mut best: Option<(Fit, &Psk)> = None;
+        for psk in &self.psks {
+            if let Some(fit) = psk.fit(local, remote)
+                && best.is_none_or(|(other, _)| fit > other)
+            {
+                best = Some((fit, psk));
+            }
+        }
+        best.map(|(_, psk)| Secret::from(psk.secret.expose()))
+    }
+
+    /// Whether [`Self::psk`] may find one; `None` stands for an identity not known yet.
+    pub(crate) fn may_have_psk(&self, local: Option<&Identity>, remote: Option<&Identity>) -> bool {
+        self.psks.iter().any(|psk| match (local, remote) {
+            (Some(local), Some(remote)) => psk.fit(local, remote).is_some(),
+            (None, Some(remote)) => psk.ids.len() < 2 || psk.lists(remote),
+            (_, None) => true,
+        })
+    }
+
+    /// Adds a private key.
+    pub(crate) fn add_key(&mut self, name: &str, private: PrivateKey) {
+        self.keys.push(OwnKey {
+            name: name.to_owned(),
+            public: private.public(),
+            private,
+        });
+    }
+
+    /// Names and public halves of the private keys.
+    pub(crate) fn keys(&self) -> Vec<(&str, &PublicKey)> {
+        let keys = self.keys.iter();
+        keys.map(|key| (key.name.as_str(), &key.public)).collect()
+    }
+
+    /// Signs with the private half of `key`.
+    ///
+    /// # Errors
+    /// In words, for the log: there is no such key, or it cannot sign this way.
+    pub(crate) fn sign(
+        &self,
+        key: &PublicKey,
+        scheme: SignatureScheme,
+        octets: &[u8],
+    ) -> Result<Vec<u8>, String> {
+        let own = self
+            .keys
+            .iter()
+            .find(|own| own.public == *key)
+            .ok_or("the private key is not in the configuration any more")?;
+        let mut rng = rand_core::UnwrapErr(getrandom::SysRng);
+        own.private
+            .sign(scheme, octets, &mut rng)
+            .map_err(|e| format!("private key {}: {e}", own.name))
+    }
+}
+
+impl Psk {
+    fn lists(&self, id: &Identity) -> bool {
+        self.ids.iter().any(|listed| listed.matches(id))
+    }
+
+    fn fit(&self, local: &Identity, remote: &Identity) -> Option<Fit> {
+        match (self.lists(local), self.lists(remote)) {
+            _ if self.ids.is_empty() => Some(Fit::Anybody),
+            (true, true) => Some(Fit::Both),
+            (false, true) => Some(Fit::Remote),
+            (true, false) if self.ids.len() == 1 => Some(Fit::Local),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "Credentials({} pre-shared, {} private keys)",
+            self.psks.len(),
+            self.keys.len()
+        )
+    }
+}
