@@ -20,6 +20,9 @@ use crate::error::KeyError;
 use crate::params::{Hash, Suite};
 use crate::wire::ESP_HEADER;
 
+/// An AES block.
+type Block = Array<u8, U16>;
+
 /// Octets of salt that follow an AEAD key in the keying material.
 const SALT: usize = 4;
 
@@ -355,7 +358,7 @@ where
 }
 
 /// IV and body; `None` if the body is not a whole number of blocks.
-fn cbc_parts(covered: &mut [u8]) -> Option<(Array<u8, U16>, &mut [Array<u8, U16>])> {
+fn cbc_parts(covered: &mut [u8]) -> Option<(Block, &mut [Block])> {
     let (_header, rest) = covered.split_first_chunk_mut::<ESP_HEADER>()?;
     let (iv, body) = rest.split_first_chunk_mut::<16>()?;
     match Array::slice_as_chunks_mut(body) {
@@ -363,3 +366,6 @@ fn cbc_parts(covered: &mut [u8]) -> Option<(Array<u8, U16>, &mut [Array<u8, U16>
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

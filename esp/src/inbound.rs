@@ -10,8 +10,9 @@ use crate::lifetime::{Lifetime, Usage};
 use crate::params::{Mode, SaParams};
 use crate::replay::Window;
 use crate::selector::Selectors;
+use crate::transport::RestoredHeader;
+use crate::tunnel;
 use crate::wire::{self, ESP_TRAILER};
-use crate::{transport, tunnel};
 
 /// Opens packets. One thread owns it: the replay window is in it.
 pub struct Inbound {
@@ -113,40 +114,33 @@ impl Inbound {
                 let len = tunnel::after_open(inner, next_header, &self.selectors, outer.tos)?;
                 payload.start..payload.start + len
             }
-            Some((addresses, header)) => {
-                let range = payload.start - header..payload.end;
-                transport::after_open(
-                    &mut buffer[range.clone()],
-                    next_header,
-                    addresses,
-                    outer,
-                    &self.selectors,
-                    self.repair_checksums,
-                )?;
+            Some(header) => {
+                let range = payload.start - header.len()..payload.end;
+                let packet = &mut buffer[range.clone()];
+                header.complete(packet, next_header, &self.selectors)?;
                 range
             }
         };
         self.account(range)
     }
 
-    /// The addresses of the header to restore and its length, with room for it before the
-    /// payload; `None` in tunnel mode.
+    /// The header to restore, with room for it before the payload; `None` in tunnel mode.
     fn restored(
         &self,
         datagram: &Range<usize>,
         outer: Outer,
-    ) -> Result<Option<((IpAddr, IpAddr), usize)>, OpenError> {
+    ) -> Result<Option<RestoredHeader>, OpenError> {
         if self.mode == Mode::Tunnel {
             return Ok(None);
         }
-        let addresses = self
+        let (source, destination) = self
             .transport_addresses
             .unwrap_or((outer.source, outer.destination));
-        let header = transport::header_len(addresses)?;
-        if datagram.start + self.cipher.layout().header() < header {
+        let header = RestoredHeader::new(source, destination, outer, self.repair_checksums)?;
+        if datagram.start + self.cipher.layout().header() < header.len() {
             return Err(OpenError::NoRoom);
         }
-        Ok(Some((addresses, header)))
+        Ok(Some(header))
     }
 
     /// What can be said before any key is used; returns the whole sequence number.

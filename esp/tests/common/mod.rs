@@ -1,5 +1,9 @@
 //! What several tests need: SAs with fixed keys, and IP packets.
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test file uses its own part"
+)]
 
 use obol_esp::{
     HEADROOM, Hash, Inbound, Limits, Mode, Outbound, Outer, SaParams, Selector, Selectors, Suite,
