@@ -1,5 +1,7 @@
 //! Handing SAs to whatever carries ESP: our own threads over a TUN (`user`), or a fake in tests.
 
+pub(crate) mod user;
+
 use obol_ike::config::{Mode, Path};
 use obol_ike::event::{ChildSaId, InboundSa, OutboundSa, PacketFlow};
 use obol_ike::ts::TrafficSelector;

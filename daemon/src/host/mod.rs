@@ -12,9 +12,24 @@ pub(crate) mod netlink;
 
 pub mod netns;
 mod owner;
+mod plan;
+mod prefix;
+mod purge;
+mod route;
+mod rule;
+mod steering;
 
 pub(crate) use address::{addresses, source_for};
 pub(crate) use owner::port_owner;
+pub(crate) use plan::pairs;
+pub(crate) use purge::{Removed, purge};
+pub(crate) use steering::{apply, bring_up};
+
+/// Marks our routes and rules as ours (RTPROT), so that they are told from those of others.
+const RTPROT: u8 = 111;
+
+/// Priorities of routing rules that are ours, from [`HostSettings::rule_priority`] on.
+const PRIORITIES: u32 = 1000;
 
 /// What obol may use of the host, from the `[daemon]` table of its configuration.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -34,4 +49,20 @@ pub(crate) struct HostSettings {
     pub(crate) port: u16,
     /// Port that IKE shares with ESP in UDP.
     pub(crate) natt_port: u16,
+}
+
+#[cfg(test)]
+impl HostSettings {
+    /// Settings for tests, which run in namespaces of their own.
+    pub(crate) fn for_tests() -> Self {
+        Self {
+            tun: "obol0".to_owned(),
+            mtu: None,
+            table: 26250,
+            rule_priority: 5200,
+            fwmark: 0x6f62,
+            port: 500,
+            natt_port: 4500,
+        }
+    }
 }

@@ -74,3 +74,8 @@ fn has_number(error: &rtnetlink::Error, number: i32) -> bool {
     };
     message.to_io().raw_os_error() == Some(number)
 }
+
+/// Whether this host lacks the address family that was asked about.
+pub(crate) fn lacks_family(error: &rtnetlink::Error) -> bool {
+    has_number(error, libc::EAFNOSUPPORT) || has_number(error, libc::EOPNOTSUPP)
+}

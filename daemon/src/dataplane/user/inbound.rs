@@ -1,0 +1,248 @@
+//! The worker for packets to us: from the sockets to the TUN, one packet at a time and each to
+//! its end.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use obol_esp::{HEADROOM, OpenError, Outer, Sad, UdpKind, classify_udp, spi_of};
+use obol_ike::config::Path;
+use obol_ike::event::ChildSaId;
+use rustix::event::{PollFd, PollFlags};
+use socket2::Socket;
+use tokio::sync::oneshot;
+
+use super::Shared;
+use super::count::Reason;
+use super::sa::In;
+use super::wake::Orders;
+use crate::dataplane::{DataPlaneError, DataPlaneEvent};
+use crate::ports::{Encapsulation, RawEsp};
+use crate::sys::msg::{self, Received};
+use crate::sys::tun::Tun;
+
+/// Longest datagram in octets.
+const DATAGRAM_MAX: usize = 65_535;
+
+/// Datagrams from one socket before the others have their turn.
+const TURN: usize = 64;
+
+/// What the worker is told.
+pub(super) enum Command {
+    /// Accept packets of this SA.
+    Add(Box<In>, oneshot::Sender<Result<(), DataPlaneError>>),
+    /// Forget an SA; whether it was there.
+    Remove(ChildSaId, oneshot::Sender<bool>),
+}
+
+/// The worker.
+pub(super) struct Worker {
+    orders: Orders<Command>,
+    sources: Vec<Source>,
+    tun: Arc<Tun>,
+    shared: Arc<Shared>,
+    sad: Sad<In>,
+    buffer: Vec<u8>,
+    now: u64,
+}
+
+/// A socket, and what comes from it.
+struct Source {
+    socket: Arc<Socket>,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    /// UDP at this port of ours: ESP, IKE and keepalives.
+    Udp { port: u16 },
+    /// ESP after an IPv4 header.
+    RawV4,
+    /// ESP.
+    RawV6,
+}
+
+impl Worker {
+    /// A worker without SAs.
+    pub(super) fn new(
+        orders: Orders<Command>,
+        natt: Encapsulation,
+        raw: RawEsp,
+        tun: Arc<Tun>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let udp = Kind::Udp { port: natt.port };
+        let v4 = [(natt.v4, udp), (raw.v4, Kind::RawV4)];
+        let v6 = [(natt.v6, udp), (raw.v6, Kind::RawV6)];
+        let v6 = v6
+            .into_iter()
+            .filter_map(|(socket, kind)| Some((socket?, kind)));
+        Self {
+            orders,
+            sources: v4
+                .into_iter()
+                .chain(v6)
+                .map(|(socket, kind)| Source { socket, kind })
+                .collect(),
+            tun,
+            shared,
+            sad: Sad::new(),
+            // Room after the datagram: none is needed to open it.
+            buffer: vec![0; HEADROOM + DATAGRAM_MAX],
+            now: 1,
+        }
+    }
+
+    /// Works until the commander is gone.
+    pub(super) fn run(mut self) {
+        loop {
+            let mut ready = [false; 4];
+            if !self.wait(&mut ready) {
+                return;
+            }
+            self.now = self.shared.clock.millis();
+            for (index, ready) in ready.into_iter().enumerate() {
+                if ready {
+                    self.drain(index);
+                }
+            }
+        }
+    }
+
+    /// Waits for packets and obeys; `false`: the end.
+    fn wait(&mut self, ready: &mut [bool; 4]) -> bool {
+        let mut fds = vec![PollFd::new(&self.orders, PollFlags::IN)];
+        let sockets = self.sources.iter();
+        fds.extend(sockets.map(|source| PollFd::new(&*source.socket, PollFlags::IN)));
+        if let Err(error) = rustix::event::poll(&mut fds, None) {
+            // A signal for this thread; the next turn waits again.
+            tracing::debug!(%error, "poll");
+        }
+        for (ready, fd) in ready.iter_mut().zip(&fds[1..]) {
+            *ready = !fd.revents().is_empty();
+        }
+        if fds[0].revents().is_empty() {
+            return true;
+        }
+        drop(fds);
+        let Some(commands) = self.orders.take() else {
+            return false;
+        };
+        commands.into_iter().for_each(|command| self.obey(command));
+        true
+    }
+
+    fn obey(&mut self, command: Command) {
+        // Whoever asked may have stopped waiting: nothing to do about that.
+        match command {
+            Command::Add(sa, answer) => {
+                let spi = sa.sa.spi();
+                let done = self
+                    .sad
+                    .insert(spi, *sa)
+                    .map_err(|_| DataPlaneError::SpiTaken);
+                let _ = answer.send(done);
+            }
+            Command::Remove(id, answer) => {
+                let spis: Vec<u32> = self
+                    .sad
+                    .iter()
+                    .filter(|(_, sa)| sa.id == id)
+                    .map(|(spi, _)| spi)
+                    .collect();
+                for spi in &spis {
+                    self.sad.remove(*spi);
+                }
+                let _ = answer.send(!spis.is_empty());
+            }
+        }
+    }
+
+    fn drain(&mut self, index: usize) {
+        for _ in 0..TURN {
+            let source = &self.sources[index];
+            let place = &mut self.buffer[HEADROOM..];
+            match msg::receive(&*source.socket, place) {
+                Ok(received) => self.datagram(source.kind, received),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+                // One datagram's: an ICMP answer to what was sent.
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn datagram(&mut self, kind: Kind, received: Received) {
+        let octets = &self.buffer[HEADROOM..HEADROOM + received.len];
+        let before = match kind {
+            Kind::Udp { port } => match classify_udp(octets) {
+                UdpKind::Esp { .. } => 0,
+                UdpKind::Keepalive => return,
+                UdpKind::Short => return self.shared.drops.count(Reason::ShortDatagram),
+                UdpKind::Ike => return self.ike(port, received),
+            },
+            // The low half of the first octet: header length in words of 4 octets.
+            Kind::RawV4 => octets
+                .first()
+                .map_or(0, |first| usize::from(first & 0xf) * 4),
+            Kind::RawV6 => 0,
+        };
+        self.esp(before, received);
+    }
+
+    fn ike(&self, port: u16, received: Received) {
+        let Some(local) = received.local else {
+            return self.shared.drops.count(Reason::ShortDatagram);
+        };
+        let path = Path {
+            local: (local, port).into(),
+            remote: received.source,
+        };
+        // The non-ESP marker, RFC 3948 section 2.2, has four octets.
+        let message = self.buffer[HEADROOM + 4..HEADROOM + received.len].to_vec();
+        let event = DataPlaneEvent::Ike {
+            path,
+            datagram: message,
+        };
+        if self.shared.ike.try_send(event).is_err() {
+            self.shared.drops.count(Reason::IkeQueueFull);
+        }
+    }
+
+    fn esp(&mut self, before: usize, received: Received) {
+        let drops = &self.shared.drops;
+        let datagram = HEADROOM + before..HEADROOM + received.len;
+        let Some(spi) = self.buffer.get(datagram.clone()).and_then(spi_of) else {
+            return drops.open(OpenError::Short);
+        };
+        let Some(sa) = self.sad.get_mut(spi) else {
+            return drops.count(Reason::UnknownSpi);
+        };
+        let any = IpAddr::from([0; 4]);
+        let outer = Outer {
+            source: received.source.ip(),
+            destination: received.local.unwrap_or(any),
+            tos: received.tos,
+            ttl: received.ttl,
+        };
+        let opened = match sa.sa.open(&mut self.buffer, datagram, outer) {
+            Ok(opened) => opened,
+            Err(OpenError::HardLimit) => {
+                drops.open(OpenError::HardLimit);
+                let id = sa.id;
+                self.sad.remove(spi);
+                return self.shared.tell(DataPlaneEvent::HardExpired(id));
+            }
+            Err(error) => return drops.open(error),
+        };
+        let packet = &self.buffer[opened.range];
+        sa.usage.inbound.count(packet.len(), self.now);
+        if self.tun.write(packet).is_err() {
+            drops.count(Reason::TunWrite);
+        }
+        if opened.first {
+            self.shared.tell(DataPlaneEvent::InboundUsed(sa.id));
+        }
+        if opened.soft_limit {
+            self.shared.tell(DataPlaneEvent::SoftExpired(sa.id));
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The userspace data plane: a TUN device, our own ESP, and two threads.
+//!
+//! ```text
+//!  TUN -> outbound worker: policy -> SA -> seal -> UDP 4500 or IP protocol 50
+//!  TUN <- inbound worker:  open <- SA by SPI    <- UDP 4500 or IP protocol 50
+//! ```
+//!
+//! Each worker owns its SAs, so that a packet meets no lock. Commands go by a channel and are
+//! answered when the worker acts on them. The system steers packets into the TUN and guards
+//! what must not leave without: see [`crate::host`].
+
+mod count;
+mod inbound;
+mod outbound;
+mod policy;
+mod sa;
+mod wake;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use obol_ike::event::{ChildSaId, InboundSa, OutboundSa};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{DataPlane, DataPlaneError, DataPlaneEvent, Policy, Usage};
+use crate::host::{self, HostSettings};
+use crate::ports::{Ports, RawEsp};
+use crate::sys::tun::Tun;
+use count::{Clock, Drops, SaUsage};
+use sa::{In, Out};
+use wake::Commander;
+
+/// IKE messages that may wait for the driver; more are dropped, and their senders ask again.
+const IKE_QUEUE: usize = 256;
+
+/// The data plane. When it is dropped, the workers end and the TUN goes; rules, blackholes and
+/// guard stay, and protect.
+pub(crate) struct UserDataPlane {
+    // The workers come first: they end before what they use.
+    outbound: Commander<outbound::Command>,
+    inbound: Commander<inbound::Command>,
+    settings: HostSettings,
+    tun: u32,
+    shared: Arc<Shared>,
+    usages: HashMap<ChildSaId, Arc<SaUsage>>,
+    events: mpsc::UnboundedReceiver<DataPlaneEvent>,
+    ike: mpsc::Receiver<DataPlaneEvent>,
+}
+
+/// What both workers and the commanding side share.
+struct Shared {
+    drops: Drops,
+    clock: Clock,
+    /// What must not be lost. It is little: at most one event per SA and kind, and questions
+    /// that are limited in number and rate.
+    events: mpsc::UnboundedSender<DataPlaneEvent>,
+    /// What anyone on the net can cause.
+    ike: mpsc::Sender<DataPlaneEvent>,
+}
+
+impl Shared {
+    fn tell(&self, event: DataPlaneEvent) {
+        // The receiver goes only with the data plane itself.
+        let _ = self.events.send(event);
+    }
+}
+
+impl UserDataPlane {
+    /// Creates the TUN device and starts the workers. No packet is steered before
+    /// [`DataPlane::set_policies`]. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// No TUN device, or a right is missing; nothing is left behind.
+    pub(crate) async fn new(settings: HostSettings, ports: &Ports) -> Result<Self, DataPlaneError> {
+        let tun = Arc::new(open_tun(&settings.tun)?);
+        let raw = RawEsp::open(&settings)?;
+        let index = host::bring_up(tun.name()).await?;
+        let (events_in, events) = mpsc::unbounded_channel();
+        let (ike_in, ike) = mpsc::channel(IKE_QUEUE);
+        let shared = Arc::new(Shared {
+            drops: Drops::default(),
+            clock: Clock::start(),
+            events: events_in,
+            ike: ike_in,
+        });
+        let natt = ports.encapsulation();
+        let parts = (natt.clone(), raw.clone(), tun.clone(), shared.clone());
+        let outbound = wake::start("obol-outbound", move |orders| {
+            let (natt, raw, tun, shared) = parts;
+            outbound::Worker::new(orders, natt, raw, tun, shared).run();
+        })?;
+        let parts = (natt, raw, tun, shared.clone());
+        let inbound = wake::start("obol-inbound", move |orders| {
+            let (natt, raw, tun, shared) = parts;
+            inbound::Worker::new(orders, natt, raw, tun, shared).run();
+        })?;
+        Ok(Self {
+            outbound,
+            inbound,
+            settings,
+            tun: index,
+            shared,
+            usages: HashMap::new(),
+            events,
+            ike,
+        })
+    }
+
+    /// Ends the workers and removes the TUN device; with `keep_protection`, what protects flows
+    /// without SA stays: rules, blackholes and guard.
+    ///
+    /// # Errors
+    /// The system refuses; what could be removed is removed.
+    pub(crate) async fn teardown(self, keep_protection: bool) -> Result<(), DataPlaneError> {
+        let settings = self.settings.clone();
+        drop(self);
+        if keep_protection {
+            return Ok(());
+        }
+        host::purge(&settings).await.map(|_| ())
+    }
+
+    fn usage_of(&mut self, id: ChildSaId) -> Arc<SaUsage> {
+        self.usages.entry(id).or_default().clone()
+    }
+}
+
+impl DataPlane for UserDataPlane {
+    async fn set_policies(&mut self, policies: Vec<Policy>) -> Result<(), DataPlaneError> {
+        let with_selectors = policies
+            .iter()
+            .map(|policy| Ok((policy.clone(), sa::policy_selectors(policy)?)))
+            .collect::<Result<Vec<_>, DataPlaneError>>()?;
+        let (answer, answered) = oneshot::channel();
+        self.outbound
+            .send(outbound::Command::Policies(with_selectors, answer))?;
+        answered.await.map_err(|_| worker_gone())?;
+        host::apply(&self.settings, self.tun, &policies).await
+    }
+
+    async fn add_inbound(&mut self, sa: InboundSa) -> Result<(), DataPlaneError> {
+        let id = sa.info.id;
+        let known = self.usages.contains_key(&id);
+        let usage = self.usage_of(id);
+        let done = async {
+            let (answer, answered) = oneshot::channel();
+            let sa = Box::new(In::new(sa, usage)?);
+            self.inbound.send(inbound::Command::Add(sa, answer))?;
+            answered.await.map_err(|_| worker_gone())?
+        }
+        .await;
+        if done.is_err() && !known {
+            self.usages.remove(&id);
+        }
+        done
+    }
+
+    async fn use_outbound(&mut self, sa: OutboundSa) -> Result<(), DataPlaneError> {
+        let usage = self.usage_of(sa.info.id);
+        let (answer, answered) = oneshot::channel();
+        let sa = Box::new(Out::new(sa, usage)?);
+        self.outbound.send(outbound::Command::Use(sa, answer))?;
+        answered.await.map_err(|_| worker_gone())
+    }
+
+    async fn remove(&mut self, id: ChildSaId) -> Result<Usage, DataPlaneError> {
+        let (out_answer, out_answered) = oneshot::channel();
+        self.outbound
+            .send(outbound::Command::Remove(id, out_answer))?;
+        let (in_answer, in_answered) = oneshot::channel();
+        self.inbound.send(inbound::Command::Remove(id, in_answer))?;
+        let was_out = out_answered.await.map_err(|_| worker_gone())?;
+        let was_in = in_answered.await.map_err(|_| worker_gone())?;
+        match self.usages.remove(&id) {
+            Some(usage) => Ok(usage.read(self.shared.clock.millis())),
+            None if was_in || was_out => Ok(Usage::default()),
+            None => Err(DataPlaneError::Unknown),
+        }
+    }
+
+    fn usage(&self, id: ChildSaId) -> Option<Usage> {
+        let usage = self.usages.get(&id)?;
+        Some(usage.read(self.shared.clock.millis()))
+    }
+
+    fn drops(&self) -> Vec<(&'static str, u64)> {
+        self.shared.drops.read().into_iter().collect()
+    }
+
+    async fn next_event(&mut self) -> DataPlaneEvent {
+        // The senders are in `shared`, which lives as long as `self`.
+        tokio::select! {
+            biased;
+            Some(event) = self.events.recv() => event,
+            Some(event) = self.ike.recv() => event,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        "userspace"
+    }
+}
+
+fn open_tun(name: &str) -> Result<Tun, DataPlaneError> {
+    Tun::open(name).map_err(|source| {
+        let what = match source.kind() {
+            std::io::ErrorKind::NotFound => {
+                "cannot open /dev/net/tun (does this kernel have TUN?)".to_owned()
+            }
+            std::io::ErrorKind::PermissionDenied => {
+                format!("no right to create the TUN device {name} (CAP_NET_ADMIN)")
+            }
+            std::io::ErrorKind::ResourceBusy => {
+                format!("the TUN device {name} belongs to another process")
+            }
+            _ => format!("cannot create the TUN device {name}"),
+        };
+        DataPlaneError::system(what, source)
+    })
+}
+
+fn worker_gone() -> DataPlaneError {
+    DataPlaneError::Refused("a worker of the data plane has ended".to_owned())
+}

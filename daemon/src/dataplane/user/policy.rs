@@ -1,0 +1,218 @@
+//! The policies of the outbound worker: their SAs, what was asked for them, and what is kept
+//! until it is there.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+
+use obol_esp::{FlowKey, Spd};
+use obol_ike::config::Mode;
+use obol_ike::event::ChildSaId;
+
+use super::sa::Out;
+use crate::dataplane::Policy;
+
+/// Packets kept per policy until there is an SA: enough for the first of each of a few flows.
+const KEPT_PACKETS: usize = 16;
+/// Octets kept per policy: one packet as long as any, and some.
+const KEPT_BYTES: usize = 128 << 10;
+/// Milliseconds after which a kept packet is of no use to anyone.
+const KEPT_FOR: u64 = 10_000;
+/// Milliseconds until the same is asked for again.
+const ASK_AGAIN: u64 = 1_000;
+/// Pairs of hosts asked for at a time per policy.
+const ASKED_MAX: usize = 64;
+
+/// Whom a question was about, in a policy that spans several pairs of hosts.
+type Hosts = Option<(IpAddr, IpAddr)>;
+
+/// All policies of the worker.
+#[derive(Default)]
+pub(super) struct Policies {
+    spd: Spd<usize>,
+    entries: Vec<Entry>,
+    /// SAs of no policy.
+    orphans: Vec<Out>,
+}
+
+/// A policy and the state of its packets.
+pub(super) struct Entry {
+    policy: Policy,
+    /// The one to use first comes first.
+    sas: Vec<Out>,
+    asked: Vec<(Hosts, u64)>,
+    kept: VecDeque<Kept>,
+    kept_bytes: usize,
+}
+
+struct Kept {
+    flow: FlowKey,
+    packet: Vec<u8>,
+    since: u64,
+}
+
+/// What to do with a packet that has a policy and no SA.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Verdict {
+    /// Whether to ask for an SA.
+    pub(super) ask: bool,
+    /// Whether the packet is kept.
+    pub(super) kept: bool,
+}
+
+impl Policies {
+    /// Replaces all policies; SAs stay with the policy of their names.
+    pub(super) fn replace(&mut self, wanted: Vec<(Policy, Vec<obol_esp::Selector>)>) {
+        let mut old = std::mem::take(&mut self.entries);
+        let mut sas: Vec<Out> = std::mem::take(&mut self.orphans);
+        self.spd = Spd::new();
+        for (policy, selectors) in wanted {
+            let index = self.entries.len();
+            for selector in selectors {
+                self.spd.insert(selector, index);
+            }
+            let same = old.iter().position(|entry| entry.policy == policy);
+            self.entries.push(match same {
+                Some(same) => old.swap_remove(same),
+                None => Entry::new(policy),
+            });
+        }
+        sas.extend(old.into_iter().flat_map(|entry| entry.sas));
+        for sa in sas.into_iter().rev() {
+            self.adopt(sa);
+        }
+    }
+
+    /// The policy for a packet.
+    pub(super) fn lookup(&mut self, flow: &FlowKey) -> Option<&mut Entry> {
+        let index = *self.spd.lookup(flow)?;
+        self.entries.get_mut(index)
+    }
+
+    /// Takes an SA in, before all others of its policy, in place of the one that it replaces.
+    /// The packets that waited for it come back.
+    pub(super) fn take_in(&mut self, sa: Out, now: u64) -> Vec<Vec<u8>> {
+        if let Some(old) = sa.replaces {
+            self.remove(old);
+        }
+        let Some(index) = self.adopt(sa) else {
+            return Vec::new();
+        };
+        self.entries[index].release(now)
+    }
+
+    /// Forgets an SA; whether it was there.
+    pub(super) fn remove(&mut self, id: ChildSaId) -> bool {
+        let lists = self.entries.iter_mut().map(|entry| &mut entry.sas);
+        let mut found = false;
+        for list in lists.chain([&mut self.orphans]) {
+            let before = list.len();
+            list.retain(|sa| sa.id != id);
+            found |= list.len() != before;
+        }
+        found
+    }
+
+    fn adopt(&mut self, sa: Out) -> Option<usize> {
+        let index = self.entries.iter().position(|entry| {
+            entry.policy.connection == sa.connection && entry.policy.child == sa.child
+        });
+        match index {
+            Some(index) => self.entries[index].sas.insert(0, sa),
+            None => self.orphans.insert(0, sa),
+        }
+        index
+    }
+}
+
+impl Entry {
+    fn new(policy: Policy) -> Self {
+        Self {
+            policy,
+            sas: Vec::new(),
+            asked: Vec::new(),
+            kept: VecDeque::new(),
+            kept_bytes: 0,
+        }
+    }
+
+    /// The policy.
+    pub(super) fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The SA for a packet of this policy.
+    pub(super) fn sa(&mut self, flow: &FlowKey) -> Option<&mut Out> {
+        self.sas.iter_mut().find(|sa| sa.selectors.matches(flow))
+    }
+
+    /// What to do with a packet that has no SA; keeps it if there is room.
+    pub(super) fn without_sa(&mut self, flow: &FlowKey, packet: &[u8], now: u64) -> Verdict {
+        if !self.policy.trap {
+            return Verdict {
+                ask: false,
+                kept: false,
+            };
+        }
+        let ask = self.ask(flow, now);
+        let kept = self.keep(flow, packet, now);
+        Verdict { ask, kept }
+    }
+
+    fn ask(&mut self, flow: &FlowKey, now: u64) -> bool {
+        let hosts = self.is_wide().then_some((flow.source, flow.destination));
+        self.asked
+            .retain(|(_, at)| now.saturating_sub(*at) < ASK_AGAIN);
+        let known = self.asked.iter().any(|(asked, _)| *asked == hosts);
+        if known || self.asked.len() >= ASKED_MAX {
+            return false;
+        }
+        self.asked.push((hosts, now));
+        true
+    }
+
+    /// Whether each pair of hosts needs an SA of its own: transport mode between networks.
+    fn is_wide(&self) -> bool {
+        let mut selectors = self.policy.local_ts.iter().chain(&self.policy.remote_ts);
+        self.policy.mode == Mode::Transport && selectors.any(|ts| ts.start != ts.end)
+    }
+
+    fn keep(&mut self, flow: &FlowKey, packet: &[u8], now: u64) -> bool {
+        while let Some(first) = self.kept.front() {
+            if now.saturating_sub(first.since) < KEPT_FOR {
+                break;
+            }
+            self.kept_bytes -= first.packet.len();
+            self.kept.pop_front();
+        }
+        if self.kept.len() >= KEPT_PACKETS || self.kept_bytes + packet.len() > KEPT_BYTES {
+            return false;
+        }
+        self.kept_bytes += packet.len();
+        self.kept.push_back(Kept {
+            flow: *flow,
+            packet: packet.to_vec(),
+            since: now,
+        });
+        true
+    }
+
+    /// Gives back what the SAs carry and what is not too old; the rest stays.
+    fn release(&mut self, now: u64) -> Vec<Vec<u8>> {
+        let mut released = Vec::new();
+        let mut stay = VecDeque::new();
+        for kept in std::mem::take(&mut self.kept) {
+            if now.saturating_sub(kept.since) >= KEPT_FOR {
+                continue;
+            }
+            if self.sas.iter().any(|sa| sa.selectors.matches(&kept.flow)) {
+                released.push(kept.packet);
+            } else {
+                stay.push_back(kept);
+            }
+        }
+        self.kept_bytes = stay.iter().map(|kept| kept.packet.len()).sum();
+        self.kept = stay;
+        self.asked.clear();
+        released
+    }
+}

@@ -1,0 +1,179 @@
+//! From what IKE negotiated to the SAs of `obol_esp`, and to where their packets go.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use obol_esp::{Hash, Inbound, Limits, Outbound, SaParams, Selector, Selectors, Suite};
+use obol_ike::config::Mode;
+use obol_ike::event::{ChildSaId, ChildSaInfo, EspKeys, InboundSa, OutboundSa};
+use obol_ike::ts::TrafficSelector;
+use obol_ike::wire::{EncrId, IntegId};
+use zeroize::Zeroizing;
+
+use super::count::SaUsage;
+use crate::dataplane::{DataPlaneError, Policy};
+use crate::host::pairs;
+use crate::sys::msg::Header;
+
+/// An SA for packets to the peer, as its worker has it.
+pub(super) struct Out {
+    /// Which.
+    pub(super) id: ChildSaId,
+    /// Name of the connection.
+    pub(super) connection: String,
+    /// Name of the child.
+    pub(super) child: String,
+    /// The SA that this one takes over from.
+    pub(super) replaces: Option<ChildSaId>,
+    /// What it may carry.
+    pub(super) selectors: Selectors,
+    /// The SA itself.
+    pub(super) sa: Outbound,
+    /// Whether its packets go in UDP.
+    pub(super) encap: bool,
+    /// Where to, and from where.
+    pub(super) header: Header,
+    /// Its counters.
+    pub(super) usage: Arc<SaUsage>,
+}
+
+/// An SA for packets to us, as its worker has it.
+pub(super) struct In {
+    /// Which.
+    pub(super) id: ChildSaId,
+    /// The SA itself.
+    pub(super) sa: Inbound,
+    /// Its counters.
+    pub(super) usage: Arc<SaUsage>,
+}
+
+impl Out {
+    /// Makes the SA.
+    ///
+    /// # Errors
+    /// What was negotiated is nothing that `obol_esp` can do.
+    pub(super) fn new(sa: OutboundSa, usage: Arc<SaUsage>) -> Result<Self, DataPlaneError> {
+        let info = sa.info;
+        let selectors = outbound_selectors(&info.local_ts, &info.remote_ts)?;
+        let params = params(&info, sa.keys, info.spi_out.0, selectors.clone())?;
+        let local = info.path.local.ip();
+        Ok(Self {
+            id: info.id,
+            replaces: info.replaces,
+            selectors: selectors.into(),
+            sa: Outbound::new(params).map_err(refused)?,
+            encap: info.encap,
+            header: Header {
+                to: info.path.remote,
+                from: Some(local).filter(|ip| !ip.is_unspecified()),
+                tos: 0,
+                ttl: None,
+            },
+            connection: info.connection,
+            child: info.child,
+            usage,
+        })
+    }
+}
+
+impl In {
+    /// Makes the SA.
+    ///
+    /// # Errors
+    /// As [`Out::new`].
+    pub(super) fn new(sa: InboundSa, usage: Arc<SaUsage>) -> Result<Self, DataPlaneError> {
+        let info = sa.info;
+        let selectors = outbound_selectors(&info.remote_ts, &info.local_ts)?;
+        let mut params = params(&info, sa.keys, info.spi_in.0, selectors)?;
+        if info.mode == Mode::Transport {
+            let (local, remote) = (info.path.local.ip(), info.path.remote.ip());
+            params.transport_addresses = Some((remote, local));
+            params.repair_checksums = info.nat;
+        }
+        Ok(Self {
+            id: info.id,
+            sa: Inbound::new(params).map_err(refused)?,
+            usage,
+        })
+    }
+}
+
+/// The selectors of a policy's packets to the peer.
+///
+/// # Errors
+/// A range that ends before it starts.
+pub(super) fn policy_selectors(policy: &Policy) -> Result<Vec<Selector>, DataPlaneError> {
+    outbound_selectors(&policy.local_ts, &policy.remote_ts)
+}
+
+fn outbound_selectors(
+    from: &[TrafficSelector],
+    to: &[TrafficSelector],
+) -> Result<Vec<Selector>, DataPlaneError> {
+    pairs(from, to)
+        .into_iter()
+        .map(|(from, to)| {
+            let addresses = |ts: &TrafficSelector| -> (IpAddr, IpAddr) { (ts.start, ts.end) };
+            Selector::new(
+                from.protocol,
+                addresses(&from),
+                (from.start_port, from.end_port),
+                addresses(&to),
+                (to.start_port, to.end_port),
+            )
+            .map_err(refused)
+        })
+        .collect()
+}
+
+fn params(
+    info: &ChildSaInfo,
+    keys: EspKeys,
+    spi: u32,
+    selectors: Vec<Selector>,
+) -> Result<SaParams, DataPlaneError> {
+    Ok(SaParams {
+        spi,
+        suite: suite(info)?,
+        encr_key: Zeroizing::new(keys.encr.expose().to_vec()),
+        integ_key: Zeroizing::new(keys.integ.expose().to_vec()),
+        mode: match info.mode {
+            Mode::Tunnel => obol_esp::Mode::Tunnel,
+            Mode::Transport => obol_esp::Mode::Transport,
+        },
+        esn: info.esn,
+        selectors: selectors.into(),
+        limits: Limits {
+            soft_bytes: info.limits.soft_bytes,
+            hard_bytes: info.limits.hard_bytes,
+            soft_packets: info.limits.soft_packets,
+            hard_packets: info.limits.hard_packets,
+        },
+        replay_window: SaParams::REPLAY_WINDOW,
+        repair_checksums: false,
+        transport_addresses: None,
+    })
+}
+
+fn suite(info: &ChildSaInfo) -> Result<Suite, DataPlaneError> {
+    let key_bits = info.encr_key_bits;
+    let hash = match info.integ {
+        IntegId::HMAC_SHA2_256_128 => Some(Hash::Sha256),
+        IntegId::HMAC_SHA2_384_192 => Some(Hash::Sha384),
+        IntegId::HMAC_SHA2_512_256 => Some(Hash::Sha512),
+        _ => None,
+    };
+    match (info.encr, hash) {
+        (EncrId::AES_GCM_16, None) => Ok(Suite::AesGcm16 { key_bits }),
+        (EncrId::CHACHA20_POLY1305, None) => Ok(Suite::ChaCha20Poly1305),
+        (EncrId::AES_CBC, Some(hash)) => Ok(Suite::AesCbcHmac { key_bits, hash }),
+        (encr, _) => Err(DataPlaneError::Refused(format!(
+            "no ESP with {encr} and {}",
+            info.integ
+        ))),
+    }
+}
+
+fn refused(error: impl std::fmt::Display) -> DataPlaneError {
+    DataPlaneError::Refused(error.to_string())
+}

@@ -1,0 +1,327 @@
+//! From policies to the rules and routes that steer their packets into the TUN: pure functions.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
+
+use obol_ike::config::Mode;
+use obol_ike::ts::TrafficSelector;
+
+use super::prefix::{Prefix, cover};
+use super::route::TunRoute;
+use super::rule::{Action, Rule};
+use super::{HostSettings, PRIORITIES};
+use crate::dataplane::{DataPlaneError, Policy};
+
+/// Octets that ESP adds at most to a packet in tunnel mode: outer header (IPv4 20, IPv6 40),
+/// UDP 8, ESP 8, IV 8 to 16, padding up to 15, trailer 2, ICV 16 to 32. Worst of the defaults:
+/// IPv6 in UDP with AES-GCM, 40 + 8 + 8 + 8 + 3 + 2 + 16 = 85; or IPv4 in UDP with AES-CBC and
+/// SHA-256, 20 + 8 + 8 + 16 + 15 + 2 + 16 = 85. A rarer combination that needs more is
+/// fragmented on the way, not lost.
+const OVERHEAD: u32 = 88;
+
+/// Rules that one set of policies may ask for: each costs a comparison per route lookup, so
+/// more than this is a configuration that needs other selectors.
+const RULES_MAX: usize = 4096;
+
+/// IPv4 and TCP header, which an MSS does not count; 20 more with IPv6.
+const TCP_HEADERS: u32 = 40;
+
+/// What the host is to be like.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Plan {
+    /// In the order in which they are to be added.
+    pub(crate) rules: Vec<Rule>,
+    /// By destination.
+    pub(crate) routes: BTreeMap<Prefix, TunRoute>,
+}
+
+/// Plans for these policies, on a host with the addresses `own` and a path between the hosts
+/// that takes packets of `path_mtu` octets.
+///
+/// # Errors
+/// The selectors need more rules than is sane.
+pub(crate) fn plan(
+    settings: &HostSettings,
+    policies: &[Policy],
+    own: &[IpAddr],
+    path_mtu: u32,
+) -> Result<Plan, DataPlaneError> {
+    let mut plan = Plan::default();
+    let mut lookups = Vec::new();
+    for policy in policies {
+        for (local, remote) in pairs(&policy.local_ts, &policy.remote_ts) {
+            lookups.extend(lookup_rules(settings, &local, &remote, own));
+            for destination in cover(remote.start, remote.end) {
+                let what = tun_route(policy.mode, source_in(&local, own), path_mtu, destination);
+                merge(plan.routes.entry(destination).or_insert(what), what);
+            }
+            if lookups.len() > RULES_MAX {
+                return Err(DataPlaneError::Refused(format!(
+                    "the selectors of {}.{} need more than {RULES_MAX} routing rules",
+                    policy.connection, policy.child
+                )));
+            }
+        }
+    }
+    for v4 in [true, false] {
+        if lookups.iter().any(|rule| rule.v4 == v4) {
+            plan.rules.extend(bypass(settings, v4));
+        }
+    }
+    let mut seen = HashSet::new();
+    lookups.retain(|rule| seen.insert(rule.clone()));
+    plan.rules.extend(lookups);
+    Ok(plan)
+}
+
+/// Every pair of a selector of each side that are of one family and one protocol; the protocol
+/// of both is then the more special one.
+pub(crate) fn pairs(
+    local_ts: &[TrafficSelector],
+    remote_ts: &[TrafficSelector],
+) -> Vec<(TrafficSelector, TrafficSelector)> {
+    let mut found = Vec::new();
+    for local in local_ts {
+        for remote in remote_ts {
+            let same_family = local.start.is_ipv4() == remote.start.is_ipv4();
+            let protocol = match (local.protocol, remote.protocol) {
+                (0, other) | (other, 0) => other,
+                (one, other) if one == other => one,
+                _ => continue,
+            };
+            if same_family {
+                let with = |ts: &TrafficSelector| TrafficSelector { protocol, ..*ts };
+                found.push((with(local), with(remote)));
+            }
+        }
+    }
+    found
+}
+
+/// Our own packets pass all other rules of ours: the landing comes first, since a jump to a
+/// priority without rule is no jump.
+fn bypass(settings: &HostSettings, v4: bool) -> [Rule; 2] {
+    let landing = settings.rule_priority + PRIORITIES - 1;
+    let rule = Rule {
+        v4,
+        priority: landing,
+        action: Action::Nop,
+        fwmark: None,
+        source: None,
+        destination: None,
+        protocol: 0,
+        source_ports: None,
+        destination_ports: None,
+        find_source: false,
+    };
+    let jump = Rule {
+        priority: settings.rule_priority,
+        action: Action::Goto(landing),
+        fwmark: Some(settings.fwmark),
+        ..rule.clone()
+    };
+    [rule, jump]
+}
+
+fn lookup_rules(
+    settings: &HostSettings,
+    local: &TrafficSelector,
+    remote: &TrafficSelector,
+    own: &[IpAddr],
+) -> Vec<Rule> {
+    let v4 = local.start.is_ipv4();
+    let mut sources: Vec<Option<Prefix>> = cover(local.start, local.end)
+        .into_iter()
+        .map(condition)
+        .collect();
+    // A local program that names no source: IPv6 rules find out what it would be, IPv4 rules
+    // are asked with the source 0.0.0.0.
+    if v4 && source_in(local, own).is_some() {
+        sources.push(Some(Prefix::unspecified(true)));
+    }
+    let destinations = cover(remote.start, remote.end);
+    let with_ports = matches!(local.protocol, 6 | 17 | 132 | 136);
+    let rule = |source, destination| Rule {
+        v4,
+        priority: settings.rule_priority + 1,
+        action: Action::Lookup(settings.table),
+        fwmark: None,
+        source,
+        destination,
+        protocol: local.protocol,
+        source_ports: ports(local).filter(|_| with_ports),
+        destination_ports: ports(remote).filter(|_| with_ports),
+        find_source: !v4 && source.is_some(),
+    };
+    let each = |source: Option<Prefix>| {
+        let to = destinations.iter().map(move |prefix| condition(*prefix));
+        to.map(move |destination| rule(source, destination))
+            .collect::<Vec<_>>()
+    };
+    sources.into_iter().flat_map(each).collect()
+}
+
+/// A prefix of length 0 is no condition.
+fn condition(prefix: Prefix) -> Option<Prefix> {
+    (prefix.len > 0).then_some(prefix)
+}
+
+/// The port range as rules know it: they have no ports 0 and 65535, which then only the guard
+/// catches. `None`: any.
+fn ports(ts: &TrafficSelector) -> Option<(u16, u16)> {
+    let (first, last) = (ts.start_port, ts.end_port);
+    if (first, last) == (0, u16::MAX) || first > last {
+        return None;
+    }
+    Some((first.clamp(1, u16::MAX - 1), last.clamp(1, u16::MAX - 1)))
+}
+
+/// The first address of ours within a selector.
+fn source_in(ts: &TrafficSelector, own: &[IpAddr]) -> Option<IpAddr> {
+    own.iter()
+        .copied()
+        .find(|ip| ip.is_ipv4() == ts.start.is_ipv4() && (ts.start..=ts.end).contains(ip))
+}
+
+fn tun_route(mode: Mode, source: Option<IpAddr>, path_mtu: u32, destination: Prefix) -> TunRoute {
+    let inner = path_mtu.saturating_sub(OVERHEAD);
+    let headers = if destination.is_v4() {
+        TCP_HEADERS
+    } else {
+        TCP_HEADERS + 20
+    };
+    let advmss = Some(inner.saturating_sub(headers));
+    // In transport mode ESP cannot carry fragments (RFC 4303 section 3.3.4): the system must
+    // not make any before the TUN. TCP keeps below the limit by its MSS, other long packets
+    // are fragmented after they were sealed.
+    let mtu = (mode == Mode::Tunnel).then_some(inner);
+    TunRoute {
+        source,
+        mtu,
+        advmss,
+    }
+}
+
+/// Two policies with one destination share a route: it has the source of the first and the
+/// caution of both.
+fn merge(present: &mut TunRoute, other: TunRoute) {
+    present.source = present.source.or(other.source);
+    present.mtu = present.mtu.or(other.mtu);
+    present.advmss = present.advmss.or(other.advmss);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ts(start: &str, end: &str, protocol: u8, ports: (u16, u16)) -> TrafficSelector {
+        TrafficSelector {
+            protocol,
+            start_port: ports.0,
+            end_port: ports.1,
+            start: start.parse().unwrap(),
+            end: end.parse().unwrap(),
+        }
+    }
+
+    const ANY: (u16, u16) = (0, 65535);
+
+    fn policy(mode: Mode, local: TrafficSelector, remote: TrafficSelector) -> Policy {
+        Policy {
+            connection: "c".into(),
+            child: "d".into(),
+            mode,
+            local_ts: vec![local],
+            remote_ts: vec![remote],
+            trap: true,
+        }
+    }
+
+    fn show(rule: &Rule) -> String {
+        let prefix =
+            |p: Option<Prefix>| p.map_or("any".into(), |p| format!("{}/{}", p.address, p.len));
+        format!(
+            "{} {} {} proto {} {:?} {:?} {:?}",
+            rule.priority,
+            prefix(rule.source),
+            prefix(rule.destination),
+            rule.protocol,
+            rule.source_ports,
+            rule.destination_ports,
+            rule.action
+        )
+    }
+
+    #[test]
+    fn a_service_port_in_transport_mode() {
+        let local = ts("192.168.0.1", "192.168.0.1", 6, (27017, 27017));
+        let remote = ts("192.168.0.2", "192.168.0.2", 6, ANY);
+        let settings = HostSettings::for_tests();
+        let own = ["127.0.0.1".parse().unwrap(), "192.168.0.1".parse().unwrap()];
+        let policies = [policy(Mode::Transport, local, remote)];
+        let plan = plan(&settings, &policies, &own, 1500).unwrap();
+        let rules: Vec<_> = plan.rules.iter().map(show).collect();
+        assert_eq!(
+            rules,
+            [
+                "6199 any any proto 0 None None Nop",
+                "5200 any any proto 0 None None Goto(6199)",
+                "5201 192.168.0.1/32 192.168.0.2/32 proto 6 Some((27017, 27017)) None Lookup(26250)",
+                "5201 0.0.0.0/32 192.168.0.2/32 proto 6 Some((27017, 27017)) None Lookup(26250)",
+            ]
+        );
+        let route = plan.routes.values().next().unwrap();
+        assert_eq!((route.mtu, route.advmss), (None, Some(1372)));
+        assert_eq!(route.source, Some(own[1]));
+    }
+
+    #[test]
+    fn subnets_in_tunnel_mode_behind_us() {
+        let local = ts("172.16.1.0", "172.16.1.255", 0, ANY);
+        let remote = ts("0.0.0.0", "255.255.255.255", 0, ANY);
+        let settings = HostSettings::for_tests();
+        let policies = [policy(Mode::Tunnel, local, remote)];
+        let plan = plan(&settings, &policies, &[], 1500).unwrap();
+        let rules: Vec<_> = plan.rules[2..].iter().map(show).collect();
+        assert_eq!(
+            rules,
+            ["5201 172.16.1.0/24 any proto 0 None None Lookup(26250)"]
+        );
+        let (destination, route) = plan.routes.iter().next().unwrap();
+        assert_eq!(destination.len, 0);
+        assert_eq!((route.mtu, route.source), (Some(1412), None));
+    }
+
+    #[test]
+    fn ports_without_a_place_in_a_rule_are_cut_off() {
+        let of = |range| ports(&ts("0.0.0.0", "0.0.0.0", 6, range));
+        assert_eq!(of(ANY), None);
+        assert_eq!(of((0, 10)), Some((1, 10)));
+        assert_eq!(of((32768, 65535)), Some((32768, 65534)));
+        assert_eq!(of((65535, 0)), None);
+    }
+
+    #[test]
+    fn too_many_rules_are_refused_by_name() {
+        let wide = ts("0.0.0.1", "255.255.255.254", 0, ANY);
+        let mut both = policy(Mode::Tunnel, wide, wide);
+        both.local_ts.push(ts("0.0.0.3", "255.255.255.254", 0, ANY));
+        let error = plan(&HostSettings::for_tests(), &[both], &[], 1500).unwrap_err();
+        assert!(error.to_string().contains("c.d"), "{error}");
+    }
+
+    #[test]
+    fn families_and_protocols_pair_up() {
+        let mut mixed = policy(
+            Mode::Tunnel,
+            ts("10.0.0.0", "10.0.0.255", 0, ANY),
+            ts("fd00::", "fd00::ff", 0, ANY),
+        );
+        mixed
+            .remote_ts
+            .push(ts("10.1.0.0", "10.1.0.255", 17, (53, 53)));
+        let pairs = pairs(&mixed.local_ts, &mixed.remote_ts);
+        assert_eq!(pairs.len(), 1);
+        assert_eq!((pairs[0].0.protocol, pairs[0].1.protocol), (17, 17));
+    }
+}

@@ -1,0 +1,30 @@
+//! Removing every trace of obol from the host.
+
+use super::netlink::Netlink;
+use super::steering::delete_link;
+use super::{HostSettings, route, rule};
+use crate::dataplane::DataPlaneError;
+
+/// What [`purge`] found and removed.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Removed {
+    /// Routing rules.
+    pub(crate) rules: usize,
+    /// Routes of our table.
+    pub(crate) routes: usize,
+    /// The TUN device.
+    pub(crate) tun: bool,
+}
+
+/// Removes rules, routes and the TUN device that these settings name, and at last the guard:
+/// flows that were protected pass in clear from then on.
+///
+/// # Errors
+/// The system refuses; what was removed until then is gone.
+pub(crate) async fn purge(settings: &HostSettings) -> Result<Removed, DataPlaneError> {
+    let netlink = Netlink::connect()?;
+    let rules = rule::purge(&netlink, settings.rule_priority).await?;
+    let routes = route::purge(&netlink, settings.table).await?;
+    let tun = delete_link(&netlink, &settings.tun).await?;
+    Ok(Removed { rules, routes, tun })
+}

@@ -1,0 +1,159 @@
+//! Steering: keeps rules and routes of the host as the policies want them.
+
+use std::fs;
+use std::net::IpAddr;
+
+use futures_util::TryStreamExt as _;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage};
+use rtnetlink::{LinkUnspec, RouteMessageBuilder};
+
+use super::address::addresses;
+use super::netlink::{Netlink, gone, refused};
+use super::plan::plan;
+use super::{HostSettings, route, rule};
+use crate::dataplane::{DataPlaneError, Policy};
+
+/// Longest packet in octets that fits where no device says otherwise: Ethernet.
+const DEFAULT_MTU: u32 = 1500;
+
+/// MTU of the TUN device in octets. Long, because the system must not fragment what goes out in
+/// transport mode (tunnel-mode routes have an MTU of their own); short enough that the sealed
+/// packet still is an IP packet.
+const TUN_MTU: u32 = 65_400;
+
+/// Brings the TUN device up; its index. It gets no address.
+///
+/// # Errors
+/// The system refuses.
+pub(crate) async fn bring_up(name: &str) -> Result<u32, DataPlaneError> {
+    let netlink = Netlink::connect()?;
+    let index = link_index(&netlink, name)
+        .await?
+        .ok_or_else(|| DataPlaneError::Refused(format!("the TUN device {name} is gone")))?;
+    // What is opened was authenticated; where it may go is for routes and filters to say.
+    configure(name, "ipv4", "rp_filter", "0");
+    // No link-local address, and so no router solicitations into the tunnel.
+    configure(name, "ipv6", "addr_gen_mode", "1");
+    let message = LinkUnspec::new_with_index(index).mtu(TUN_MTU).up().build();
+    let request = netlink.link().set(message);
+    request
+        .execute()
+        .await
+        .map_err(|error| refused(format!("cannot bring {name} up"), error))?;
+    Ok(index)
+}
+
+/// Makes rules and routes be what the policies want. What is new is added before what is stale
+/// goes; blackholes before the rules that lead to them; routes into the TUN last.
+///
+/// # Errors
+/// The system refuses; what was added until then stays, and protects.
+pub(crate) async fn apply(
+    settings: &HostSettings,
+    tun: u32,
+    policies: &[Policy],
+) -> Result<(), DataPlaneError> {
+    let netlink = Netlink::connect()?;
+    let mut own = addresses().await?;
+    own.retain(|address| !address.is_loopback() && !is_link_local(*address));
+    let path_mtu = match settings.mtu {
+        Some(mtu) => mtu,
+        None => default_mtu(&netlink).await?,
+    };
+    let plan = plan(settings, policies, &own, path_mtu)?;
+    let destinations = plan.routes.keys().copied();
+    route::add_blackholes(&netlink, settings.table, destinations).await?;
+    rule::sync(&netlink, settings.rule_priority, &plan.rules).await?;
+    route::sync(&netlink, settings.table, tun, &plan.routes).await
+}
+
+/// Removes the device, if there is one; whether there was.
+///
+/// # Errors
+/// The system refuses.
+pub(crate) async fn delete_link(netlink: &Netlink, name: &str) -> Result<bool, DataPlaneError> {
+    let Some(index) = link_index(netlink, name).await? else {
+        return Ok(false);
+    };
+    match netlink.link().del(index).execute().await {
+        Err(error) if gone(&error) => Ok(false),
+        done => done
+            .map(|()| true)
+            .map_err(|error| refused(format!("cannot delete {name}"), error)),
+    }
+}
+
+async fn link_index(netlink: &Netlink, name: &str) -> Result<Option<u32>, DataPlaneError> {
+    Ok(links(netlink).await?.iter().find_map(|link| {
+        let named = LinkAttribute::IfName(name.to_owned());
+        link.attributes
+            .contains(&named)
+            .then_some(link.header.index)
+    }))
+}
+
+async fn links(netlink: &Netlink) -> Result<Vec<LinkMessage>, DataPlaneError> {
+    let list = netlink.link().get().execute();
+    list.try_collect()
+        .await
+        .map_err(|error| refused("cannot list the devices", error))
+}
+
+/// The smallest MTU of the devices that default routes lead to.
+async fn default_mtu(netlink: &Netlink) -> Result<u32, DataPlaneError> {
+    let mut devices = Vec::new();
+    for message in [
+        RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
+        RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
+    ] {
+        let routes: Result<Vec<RouteMessage>, _> =
+            netlink.route().get(message).execute().try_collect().await;
+        // A family that this host lacks has no default route.
+        for route in routes.unwrap_or_default() {
+            if route.header.destination_prefix_length == 0 && route::in_main(&route) {
+                devices.extend(
+                    route
+                        .attributes
+                        .iter()
+                        .filter_map(|attribute| match attribute {
+                            RouteAttribute::Oif(index) => Some(*index),
+                            _ => None,
+                        }),
+                );
+            }
+        }
+    }
+    let links = links(netlink).await?;
+    let led_to = links
+        .iter()
+        .filter(|link| devices.contains(&link.header.index));
+    let mtus = led_to
+        .flat_map(|link| &link.attributes)
+        .filter_map(|attribute| match attribute {
+            LinkAttribute::Mtu(mtu) => Some(*mtu),
+            _ => None,
+        });
+    Ok(mtus.min().unwrap_or(DEFAULT_MTU))
+}
+
+fn configure(device: &str, family: &str, key: &str, value: &str) {
+    let path = format!("/proc/sys/net/{family}/conf/{device}/{key}");
+    let is_set = fs::read_to_string(&path).is_ok_and(|present| present.trim() == value);
+    if is_set {
+        return;
+    }
+    match fs::write(&path, value) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(path, value, %error, "a setting of the TUN device stays as it is");
+        }
+        _ => {}
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
+}
