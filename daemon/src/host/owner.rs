@@ -4,7 +4,7 @@ use std::fs;
 
 /// The process that holds a UDP port, in words; "another process" where it cannot be seen.
 pub(crate) fn port_owner(port: u16) -> String {
-    let tables = ["/proc/net/udp", "/proc/net/udp6"];
+    let tables = ["/proc/thread-self/net/udp", "/proc/thread-self/net/udp6"];
     tables
         .iter()
         .filter_map(|table| inode_of(&fs::read_to_string(table).ok()?, port))
@@ -27,6 +27,11 @@ fn inode_of(table: &str, port: u16) -> Option<String> {
 fn process_with(inode: &str) -> Option<String> {
     let wanted = format!("socket:[{inode}]");
     for process in fs::read_dir("/proc").ok()?.flatten() {
+        let pid = process.file_name();
+        let is_process = pid.to_str().is_some_and(|pid| pid.parse::<u32>().is_ok());
+        if !is_process {
+            continue;
+        }
         let path = process.path();
         let Ok(descriptors) = fs::read_dir(path.join("fd")) else {
             continue;
@@ -36,7 +41,6 @@ fn process_with(inode: &str) -> Option<String> {
         });
         if holds {
             let name = fs::read_to_string(path.join("comm")).ok()?;
-            let pid = process.file_name();
             return Some(format!("{} (pid {})", name.trim(), pid.display()));
         }
     }
