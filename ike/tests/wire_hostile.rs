@@ -28,7 +28,7 @@ fn raw(ty: PayloadType, body: &[u8]) -> RawPayload<'_> {
 
 /// Octets in hex, spaces ignored.
 fn octets(text: &str) -> Vec<u8> {
-    hex::decode(text.replace(' ', "")).unwrap()
+    hex::decode(text.replace(' ', "")).expect("a row of hexadecimal digits")
 }
 
 #[test]

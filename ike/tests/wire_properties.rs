@@ -12,12 +12,14 @@ use proptest::sample::Index;
 
 fn decode<'a>(message: &Message<'a>) -> Vec<Payload<'a>> {
     let payloads = message.payloads.iter().map(RawPayload::decode);
-    payloads.collect::<Result<_, _>>().unwrap()
+    payloads
+        .collect::<Result<_, _>>()
+        .expect("an emitted message decodes")
 }
 
 /// Makes the header agree with the datagram's length.
 fn fix_length(datagram: &mut [u8]) {
-    let length = u32::try_from(datagram.len()).unwrap();
+    let length = u32::try_from(datagram.len()).expect("generated messages are short");
     datagram[24..28].copy_from_slice(&length.to_be_bytes());
 }
 
