@@ -66,6 +66,18 @@ impl KeyExchange {
         Ok(Self::from_private(method, private))
     }
 
+    /// With a given private value, for known answers; `None` if it is not one of the method.
+    pub(super) fn from_private_octets(method: KeMethod, octets: &[u8]) -> Option<Self> {
+        let private = match method {
+            KeMethod::CURVE25519 => Private::X25519(<[u8; 32]>::try_from(octets).ok()?.into()),
+            KeMethod::ECP_256 => Private::P256(p256::SecretKey::from_slice(octets).ok()?),
+            KeMethod::ECP_384 => Private::P384(p384::SecretKey::from_slice(octets).ok()?),
+            KeMethod::ECP_521 => Private::P521(p521::SecretKey::from_slice(octets).ok()?),
+            _ => Private::Modp(ModpSecret::from_octets(Group::of(method)?, octets)?),
+        };
+        Some(Self::from_private(method, private))
+    }
+
     fn from_private(method: KeMethod, private: Private) -> Self {
         let public = match &private {
             Private::X25519(secret) => x25519_dalek::PublicKey::from(secret).as_bytes().to_vec(),

@@ -9,4 +9,7 @@ mod modp;
 pub mod prf;
 pub mod private_key;
 pub mod secret;
+mod self_test;
 pub mod signature;
+
+pub use self_test::self_test;

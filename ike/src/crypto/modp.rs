@@ -57,18 +57,17 @@ impl ModpSecret {
     pub(super) fn generate(group: Group, rng: &mut dyn CryptoRng) -> Self {
         let mut octets = Zeroizing::new([0; EXPONENT_BITS as usize / 8]);
         rng.fill_bytes(octets.as_mut_slice());
-        Self::from_octets(group, octets.as_slice())
+        Self::from_octets(group, octets.as_slice()).expect("exactly so many octets")
     }
 
-    /// From an exponent of at most [`EXPONENT_BITS`].
-    fn from_octets(group: Group, octets: &[u8]) -> Self {
-        let exponent = BoxedUint::from_be_slice(octets, EXPONENT_BITS)
-            .expect("the caller gives no more than these bits");
-        Self {
+    /// `None` with more than 64 octets.
+    pub(super) fn from_octets(group: Group, octets: &[u8]) -> Option<Self> {
+        let exponent = BoxedUint::from_be_slice(octets, EXPONENT_BITS).ok()?;
+        Some(Self {
             group,
             params: group.params(),
             exponent: Zeroizing::new(exponent),
-        }
+        })
     }
 
     pub(super) fn public(&self) -> Vec<u8> {
