@@ -199,11 +199,8 @@ fn pair(
 }
 
 fn lacks_family(error: &DataPlaneError) -> bool {
-    let DataPlaneError::System { source, .. } = error else {
-        return false;
-    };
     matches!(
-        source.raw_os_error(),
+        error.number(),
         Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
     )
 }

@@ -74,6 +74,14 @@ impl DataPlaneError {
             source: source.into(),
         }
     }
+
+    /// The system's error number, if it was the system that refused.
+    pub(crate) fn number(&self) -> Option<i32> {
+        match self {
+            Self::System { source, .. } => source.raw_os_error(),
+            _ => None,
+        }
+    }
 }
 
 /// What the data plane tells the driver.

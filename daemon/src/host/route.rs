@@ -60,23 +60,7 @@ pub(crate) async fn sync(
     wanted: &BTreeMap<Prefix, TunRoute>,
 ) -> Result<(), DataPlaneError> {
     for (destination, what) in wanted {
-        let mut message = route(*destination, table, TUN_METRIC);
-        message.attributes.push(RouteAttribute::Oif(tun));
-        if destination.is_v4() {
-            message.header.scope = RouteScope::Link;
-        }
-        if let Some(source) = what.source {
-            message
-                .attributes
-                .push(RouteAttribute::PrefSource(source.into()));
-        }
-        let mtu = what.mtu.map(RouteMetric::Mtu);
-        let advmss = what.advmss.map(RouteMetric::Advmss);
-        let metrics: Vec<_> = mtu.into_iter().chain(advmss).collect();
-        if !metrics.is_empty() {
-            message.attributes.push(RouteAttribute::Metrics(metrics));
-        }
-        replace(netlink, message).await?;
+        set_tun_route(netlink, table, tun, *destination, *what).await?;
     }
     let keep: BTreeSet<Prefix> = wanted.keys().copied().collect();
     for message in ours(netlink, table).await? {
@@ -85,6 +69,37 @@ pub(crate) async fn sync(
         }
     }
     Ok(())
+}
+
+async fn set_tun_route(
+    netlink: &Netlink,
+    table: u32,
+    tun: u32,
+    destination: Prefix,
+    what: TunRoute,
+) -> Result<(), DataPlaneError> {
+    let mut message = route(destination, table, TUN_METRIC);
+    message.attributes.push(RouteAttribute::Oif(tun));
+    if destination.is_v4() {
+        message.header.scope = RouteScope::Link;
+    }
+    let mtu = what.mtu.map(RouteMetric::Mtu);
+    let advmss = what.advmss.map(RouteMetric::Advmss);
+    let metrics: Vec<_> = mtu.into_iter().chain(advmss).collect();
+    if !metrics.is_empty() {
+        message.attributes.push(RouteAttribute::Metrics(metrics));
+    }
+    let Some(source) = what.source else {
+        return replace(netlink, message).await;
+    };
+    let mut with_source = message.clone();
+    let source = RouteAttribute::PrefSource(source.into());
+    with_source.attributes.push(source);
+    match replace(netlink, with_source).await {
+        // The address went, or (IPv6) is not proven unique yet: the system then chooses itself.
+        Err(error) if error.number() == Some(libc::EINVAL) => replace(netlink, message).await,
+        done => done,
+    }
 }
 
 /// Removes all our routes; how many there were.

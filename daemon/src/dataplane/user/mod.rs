@@ -222,3 +222,6 @@ fn open_tun(name: &str) -> Result<Tun, DataPlaneError> {
 fn worker_gone() -> DataPlaneError {
     DataPlaneError::Refused("a worker of the data plane has ended".to_owned())
 }
+
+#[cfg(test)]
+mod tests;
