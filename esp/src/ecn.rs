@@ -47,3 +47,60 @@ pub(crate) fn decapsulate(packet: &mut [u8], version: u8, outer: u8) -> bool {
     }
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ip::Sum;
+
+    const ECT_0: u8 = 0b10;
+
+    /// RFC 6040 figure 4: rows by inner, columns by outer: Not-ECT, ECT(0), ECT(1), CE.
+    #[test]
+    fn the_fields_combine_as_in_figure_4() {
+        let outer = [NOT_ECT, ECT_0, ECT_1, CE];
+        let rows = [
+            (NOT_ECT, [Some(NOT_ECT), Some(NOT_ECT), Some(NOT_ECT), None]),
+            (ECT_0, [Some(ECT_0), Some(ECT_0), Some(ECT_1), Some(CE)]),
+            (ECT_1, [Some(ECT_1), Some(ECT_1), Some(ECT_1), Some(CE)]),
+            (CE, [Some(CE); 4]),
+        ];
+        for (inner, expected) in rows {
+            assert_eq!(
+                outer.map(|outer| combine(inner, outer)),
+                expected,
+                "inner {inner:02b}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_the_field_and_the_checksum_of_an_ipv4_header_change() {
+        for tos in 0..=255 {
+            let mut packet = [
+                0x45, tos, 0, 20, 1, 2, 3, 4, 64, 17, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8,
+            ];
+            let checksum = Sum::default().add(&packet).finish();
+            packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+            let before = packet;
+            let kept = decapsulate(&mut packet, 4, 0xfc | CE);
+            assert_eq!(kept, tos & FIELD != NOT_ECT);
+            if kept {
+                assert_eq!(packet[1], tos | CE);
+                assert_eq!(packet[2..10], before[2..10]);
+                assert_eq!(packet[12..], before[12..]);
+                assert_eq!(Sum::default().add(&packet).finish(), 0, "tos {tos:02x}");
+            } else {
+                assert_eq!(packet, before);
+            }
+        }
+    }
+
+    #[test]
+    fn only_the_field_of_an_ipv6_header_changes() {
+        // Traffic class 0xa9 (ECT(1)), flow label 0xfffff.
+        let mut packet = [0x6a, 0x9f, 0xff, 0xff];
+        assert!(decapsulate(&mut packet, 6, CE));
+        assert_eq!(packet, [0x6a, 0xbf, 0xff, 0xff]);
+    }
+}

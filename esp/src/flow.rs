@@ -222,3 +222,6 @@ fn flow(addresses: (IpAddr, IpAddr), protocol: u8, fragment: bool, next: &[u8]) 
     flow.ports_known = true;
     flow
 }
+
+#[cfg(test)]
+mod tests;

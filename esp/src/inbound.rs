@@ -203,3 +203,6 @@ impl std::fmt::Debug for Inbound {
         write!(f, "Inbound({:08x})", self.spi)
     }
 }
+
+#[cfg(test)]
+mod tests;

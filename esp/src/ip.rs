@@ -91,3 +91,43 @@ pub(crate) fn checksum_after(old: u16, before: u16, after: u16) -> u16 {
     let sum = (sum & 0xffff) + (sum >> 16);
     !(sum as u16)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The IPv4 header of RFC 7634 appendix A carries its checksum.
+    #[test]
+    fn a_header_with_its_checksum_sums_to_zero() {
+        let header = [
+            0x45, 0x00, 0x00, 0x54, 0xa6, 0xf2, 0x00, 0x00, 0x40, 0x01, 0xe7, 0x78, 0xc6, 0x33,
+            0x64, 0x05, 0xc0, 0x00, 0x02, 0x05,
+        ];
+        assert_eq!(Sum::default().add(&header).finish(), 0);
+        let mut without = header;
+        without[10..12].copy_from_slice(&[0, 0]);
+        assert_eq!(Sum::default().add(&without).finish(), 0xe778);
+    }
+
+    #[test]
+    fn an_odd_last_octet_is_the_high_half_of_a_word() {
+        assert_eq!(
+            Sum::default().add(&[0x12, 0x34, 0x56]).finish(),
+            !(0x1234 + 0x5600)
+        );
+    }
+
+    #[test]
+    fn a_changed_word_gives_the_checksum_of_the_changed_header() {
+        for (before, after) in [(0u16, 0xffffu16), (0xffff, 0), (0x4500, 0x4503), (7, 7)] {
+            let checksum = |word: u16| {
+                let [high, low] = word.to_be_bytes();
+                Sum::default().add(&[high, low, 0x12, 0x34]).finish()
+            };
+            assert_eq!(
+                checksum_after(checksum(before), before, after),
+                checksum(after)
+            );
+        }
+    }
+}

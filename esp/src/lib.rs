@@ -14,6 +14,7 @@ mod cipher;
 mod ecn;
 mod error;
 mod flow;
+mod fuzz;
 mod inbound;
 mod ip;
 mod lifetime;
@@ -24,12 +25,15 @@ mod sad;
 mod selector;
 mod seq;
 mod spd;
+#[cfg(test)]
+mod testing;
 mod transport;
 mod tunnel;
 mod wire;
 
 pub use error::{KeyError, OpenError, PacketError, SealError, SelectorError};
 pub use flow::{FlowKey, IpInfo};
+pub use fuzz::fuzz_input;
 pub use inbound::{Inbound, Opened, Outer};
 pub use lifetime::Usage;
 pub use outbound::{Outbound, Sealed};

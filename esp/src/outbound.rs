@@ -182,3 +182,6 @@ impl std::fmt::Debug for Outbound {
         write!(f, "Outbound({:08x})", self.spi)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -91,3 +91,6 @@ impl Window {
 fn bit(sequence: u64) -> u64 {
     1 << (sequence & 63)
 }
+
+#[cfg(test)]
+mod tests;

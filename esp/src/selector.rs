@@ -137,3 +137,212 @@ impl From<Vec<Selector>> for Selectors {
         Self(selectors)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Ports = (u16, u16);
+
+    fn range(text: &str) -> (IpAddr, IpAddr) {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        (first.parse().unwrap(), last.parse().unwrap())
+    }
+
+    fn selector(protocol: u8, source: Ports, destination: Ports) -> Selector {
+        let (from, to) = (range("10.0.0.0-10.0.0.255"), range("10.1.0.7"));
+        Selector::new(protocol, from, source, to, destination).unwrap()
+    }
+
+    fn flow(protocol: u8, ports: Option<Ports>) -> FlowKey {
+        let (source_port, destination_port) = ports.unwrap_or((0, 0));
+        FlowKey {
+            source: range("10.0.0.9").0,
+            destination: range("10.1.0.7").0,
+            protocol,
+            source_port,
+            destination_port,
+            fragment: false,
+            ports_known: ports.is_some(),
+        }
+    }
+
+    #[test]
+    fn ports_and_protocols_match_as_in_rfc_4301() {
+        const ANY: Ports = Selector::ANY_PORT;
+        const OPAQUE: Ports = Selector::OPAQUE;
+        let rows = [
+            ("any", 0, ANY, ANY, flow(6, Some((1, 2))), true),
+            ("any, no ports", 0, ANY, ANY, flow(47, None), true),
+            ("protocol", 6, ANY, ANY, flow(6, Some((1, 2))), true),
+            ("other protocol", 17, ANY, ANY, flow(6, Some((1, 2))), false),
+            ("port", 6, ANY, (443, 443), flow(6, Some((1, 443))), true),
+            (
+                "port of the other end",
+                6,
+                (443, 443),
+                ANY,
+                flow(6, Some((1, 443))),
+                false,
+            ),
+            (
+                "first of a range",
+                6,
+                (10, 20),
+                ANY,
+                flow(6, Some((10, 1))),
+                true,
+            ),
+            (
+                "last of a range",
+                6,
+                (10, 20),
+                ANY,
+                flow(6, Some((20, 1))),
+                true,
+            ),
+            (
+                "before a range",
+                6,
+                (10, 20),
+                ANY,
+                flow(6, Some((9, 1))),
+                false,
+            ),
+            (
+                "after a range",
+                6,
+                (10, 20),
+                ANY,
+                flow(6, Some((21, 1))),
+                false,
+            ),
+            ("a later fragment", 6, ANY, (443, 443), flow(6, None), false),
+            (
+                "a later fragment, from port 0",
+                6,
+                ANY,
+                (0, 443),
+                flow(6, None),
+                false,
+            ),
+            (
+                "opaque, a later fragment",
+                6,
+                OPAQUE,
+                OPAQUE,
+                flow(6, None),
+                true,
+            ),
+            (
+                "opaque, a whole packet",
+                6,
+                OPAQUE,
+                OPAQUE,
+                flow(6, Some((0, 0))),
+                false,
+            ),
+            (
+                "ICMP type and code",
+                1,
+                (0x0301, 0x0301),
+                ANY,
+                flow(1, Some((3, 1))),
+                true,
+            ),
+            (
+                "other ICMP code",
+                1,
+                (0x0301, 0x0301),
+                ANY,
+                flow(1, Some((3, 2))),
+                false,
+            ),
+            (
+                "ICMP type",
+                1,
+                (0x0300, 0x03ff),
+                ANY,
+                flow(1, Some((3, 200))),
+                true,
+            ),
+            (
+                "ICMP of the other direction",
+                1,
+                OPAQUE,
+                (0x0800, 0x0800),
+                flow(1, Some((8, 0))),
+                false,
+            ),
+            (
+                "ICMP, and not this",
+                58,
+                (0x8000, 0x8000),
+                OPAQUE,
+                flow(58, Some((128, 0))),
+                true,
+            ),
+        ];
+        for (name, protocol, source, destination, flow, expected) in rows {
+            assert_eq!(
+                selector(protocol, source, destination).matches(&flow),
+                expected,
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn addresses_match_to_the_ends_of_their_ranges() {
+        let selector = selector(0, Selector::ANY_PORT, Selector::ANY_PORT);
+        let with = |source: &str, destination: &str| FlowKey {
+            source: range(source).0,
+            destination: range(destination).0,
+            ..flow(17, None)
+        };
+        assert!(selector.matches(&with("10.0.0.0", "10.1.0.7")));
+        assert!(selector.matches(&with("10.0.0.255", "10.1.0.7")));
+        assert!(!selector.matches(&with("10.0.1.0", "10.1.0.7")));
+        assert!(!selector.matches(&with("9.255.255.255", "10.1.0.7")));
+        assert!(!selector.matches(&with("10.0.0.0", "10.1.0.8")));
+        assert!(!selector.matches(&with("10.1.0.7", "10.0.0.0")));
+        assert!(!selector.matches(&with("::ffff:10.0.0.0", "::ffff:10.1.0.7")));
+    }
+
+    #[test]
+    fn ranges_that_make_no_sense_are_refused() {
+        let new = |source, ports, destination| {
+            Selector::new(
+                0,
+                range(source),
+                ports,
+                range(destination),
+                Selector::ANY_PORT,
+            )
+            .err()
+        };
+        let any = Selector::ANY_PORT;
+        assert_eq!(
+            new("10.0.0.1", any, "::1"),
+            Some(SelectorError::MixedFamilies)
+        );
+        assert_eq!(
+            new("10.0.0.1-::1", any, "10.0.0.1"),
+            Some(SelectorError::MixedFamilies)
+        );
+        assert_eq!(
+            new("10.0.0.2-10.0.0.1", any, "::1"),
+            Some(SelectorError::MixedFamilies)
+        );
+        let order = Some(SelectorError::AddressOrder);
+        assert_eq!(new("10.0.0.2-10.0.0.1", any, "10.0.0.1"), order);
+        assert_eq!(new("10.0.0.1", any, "10.0.0.2-10.0.0.1"), order);
+        assert_eq!(new("::1", (2, 1), "::1"), Some(SelectorError::PortOrder));
+        assert_eq!(new("::1", Selector::OPAQUE, "::1"), None);
+    }
+
+    #[test]
+    fn no_selectors_match_nothing() {
+        assert!(!Selectors::default().matches(&flow(6, Some((1, 2)))));
+    }
+}

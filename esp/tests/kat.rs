@@ -8,7 +8,7 @@ use obol_esp::{Hash, Inbound, Mode, Outbound, SaParams, Suite};
 use zeroize::Zeroizing;
 
 fn bytes(text: &str) -> Vec<u8> {
-    hex::decode(text.replace([' ', '\n'], "")).unwrap()
+    hex::decode(text.replace([' ', '\n'], "")).expect("hex")
 }
 
 /// The ping of RFC 7634 appendix A.
