@@ -7,6 +7,7 @@ mod config;
 mod control;
 mod credentials;
 mod dataplane;
+pub mod demo;
 mod error;
 pub mod host;
 mod ports;

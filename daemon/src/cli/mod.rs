@@ -25,6 +25,7 @@ pub(crate) fn main() -> ExitCode {
 
 fn dispatch(cli: &Cli) -> Result<(), Failure> {
     match &cli.command {
+        Command::Demo(args) => crate::demo::demo(args),
         Command::Version(output) => version(output.json),
         command => Err(Failure::new(
             ExitClass::Failed,

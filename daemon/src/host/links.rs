@@ -2,8 +2,10 @@
 
 use super::netns::{Netns, naming};
 use futures_util::TryStreamExt as _;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use rtnetlink::{Handle, LinkUnspec, LinkVeth, LinkVxlan, RouteMessageBuilder};
+use rtnetlink::packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkMessage,
+};
+use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan, RouteMessageBuilder};
 use rustix::io::Errno;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -58,6 +60,20 @@ impl Links {
     /// What the system says, with the name of the device.
     pub async fn veth(&self, name: &str, peer: &str) -> io::Result<()> {
         self.add(name, LinkVeth::new(name, peer).build()).await
+    }
+
+    /// Makes a pair of virtual Ethernet devices, one of them in another namespace.
+    ///
+    /// # Errors
+    /// What the system says, with the name of the device here.
+    pub async fn veth_to(&self, name: &str, other: &Netns, peer: &str) -> io::Result<()> {
+        let peer = LinkUnspec::new_with_name(peer)
+            .setns_by_fd(other.as_fd().as_raw_fd())
+            .build();
+        let pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+            .name(name)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)));
+        self.add(name, pair.build()).await
     }
 
     /// Makes a VXLAN device (RFC 7348) with one peer, up. The UDP source port is chosen per flow.

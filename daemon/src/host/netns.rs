@@ -165,8 +165,7 @@ impl Netns {
         (other_name, other_address, other_prefix): (&str, IpAddr, u8),
     ) -> io::Result<()> {
         self.configure(async |links| {
-            links.veth(name, other_name).await?;
-            links.give(other_name, other).await?;
+            links.veth_to(name, other, other_name).await?;
             links.address(name, address, prefix).await?;
             links.up(name).await
         })?;
