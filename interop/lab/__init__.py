@@ -1,0 +1,1 @@
+"""The test bed: containers, networks, captures and waiting. Nothing here knows IKE peers."""

@@ -1,0 +1,249 @@
+"""One scenario's test bed: two ends on a network of their own, and a capture of the wire."""
+
+import itertools
+import os
+import subprocess
+
+from . import pcap
+from .docker import Container, Network, remove_leftovers
+from .plan import End, Settings
+from .wait import Failure, expect, until
+
+PING = f"ping -p {pcap.MARKER.hex()}"
+
+
+class Bed:
+    """Two ends, `moon` and `sun`; sun is obol's seat. `role` says what sun is.
+
+    A scenario sets `outer`, `inner` and the settings, calls `start`, and then speaks to the
+    peers. Nothing is started before that.
+    """
+
+    def __init__(self, slot, directory, role, seats, keys, mounts=()):
+        self.slot, self.directory, self.role = slot, directory, role
+        self.seats, self.keys, self.mounts = seats, keys, mounts
+        self.outer, self.inner = 4, (4,)
+        self.identities = ("moon.interop.example", "sun.interop.example")
+        self.moon_settings, self.sun_settings = Settings(), Settings()
+        self.network = self.moon = self.sun = None
+        self.clear_expected = False
+
+    # Building and tearing down.
+
+    def start(self):
+        """Makes the network and the containers, starts the capture, then both daemons."""
+        remove_leftovers(self.slot)
+        self.network = Network(self.slot)
+        ends = self._end("moon", 0, 10), self._end("sun", 1, 20)
+        self.moon = self._peer(self.seats[0], *ends, self.moon_settings)
+        self.sun = self._peer(self.seats[1], *reversed(ends), self.sun_settings)
+        for peer in (self.moon, self.sun):
+            peer.addresses()
+        self._capture()
+        # Whoever starts its connection by itself comes last, so that it finds the other up.
+        for peer in sorted((self.moon, self.sun), key=lambda p: p.settings.start != "none"):
+            peer.start()
+
+    def remove(self):
+        """Removes containers and network."""
+        remove_leftovers(self.slot)
+
+    def _end(self, name, index, host):
+        v4, v6 = f"{self.network.v4}.{host}", f"{self.network.v6}:{host}"
+        outer, other = (v4, v6) if self.outer == 4 else (v6, v4)
+        nets = {4: f"10.{index + 1}.0.0/16", 6: f"fd00:a{index + 1}::/64"}
+        hosts = {4: f"10.{index + 1}.0.1", 6: f"fd00:a{index + 1}::1"}
+        return End(
+            name, outer, other, self.identities[index],
+            [nets[family] for family in self.inner], [hosts[family] for family in self.inner],
+        )
+
+    def _peer(self, kind, end, other, settings):
+        share = os.path.join(self.directory, end.name)
+        os.makedirs(share, exist_ok=True)
+        v4, v6 = (end.outer, end.other_outer) if self.outer == 4 else (end.other_outer, end.outer)
+        container = Container(self.network, end.name, v4, v6, share, self.mounts)
+        return kind(container, end, other, settings, self.keys)
+
+    def _capture(self):
+        path = os.path.join(self.moon.share, "wire.pcap")
+        self.moon.container.spawn(
+            "exec tcpdump -Z root -i eth0 -s 0 -U --immediate-mode -w /lab/wire.pcap >/lab/tcpdump.out 2>&1"
+        )
+        until("tcpdump captures", lambda: os.path.exists(path) and os.path.getsize(path) >= 24)
+
+    # Speaking of the peers.
+
+    @property
+    def initiator(self):
+        """The end that begins the IKE SA."""
+        return self.sun if self.role == "initiator" else self.moon
+
+    @property
+    def initiator_name(self):
+        """`moon` or `sun`; known before `start`."""
+        return "sun" if self.role == "initiator" else "moon"
+
+    @property
+    def responder(self):
+        """The other one."""
+        return self.moon if self.role == "initiator" else self.sun
+
+    @property
+    def initiator_settings(self):
+        """Before `start`: the settings of the end that will begin."""
+        return self.sun_settings if self.role == "initiator" else self.moon_settings
+
+    @property
+    def responder_settings(self):
+        """Before `start`: the settings of the other end."""
+        return self.moon_settings if self.role == "initiator" else self.sun_settings
+
+    def both(self, **values):
+        """Sets the same settings at both ends."""
+        for settings in (self.moon_settings, self.sun_settings):
+            for name, value in values.items():
+                setattr(settings, name, value)
+
+    # Steps that most scenarios have.
+
+    def up(self):
+        """The initiator brings the child up; both ends agree on what is up."""
+        done, said = self.initiator.initiate()
+        expect(done, f"{self.initiator.kind} did not bring the child up: {said}")
+        return self.agreed()
+
+    def agreed(self, seconds=10):
+        """Waits until both ends have one IKE SA with one child and the same SPIs."""
+
+        def check():
+            moon, sun = self.moon.established(), self.sun.established()
+            expect(moon.spis == sun.spis, f"IKE SPIs differ: {moon.spis} and {sun.spis}")
+            a, b = moon.children[0], sun.children[0]
+            expect((a.spi_in, a.spi_out) == (b.spi_out, b.spi_in), f"ESP SPIs differ: {a} and {b}")
+            return moon, sun
+
+        return until("both ends have the same SAs", check, seconds)
+
+    def traffic(self, count=3):
+        """Pings both ways, in every inner family; all are answered and counted at both ends."""
+        before = [peer.established().children[0] for peer in (self.moon, self.sun)]
+        families = len(self.inner)
+        for peer, family in itertools.product((self.moon, self.sun), range(families)):
+            self.ping(peer, family, count)
+        want = count * families
+
+        def counted():
+            after = [peer.established().children[0] for peer in (self.moon, self.sun)]
+            for peer, old, new in zip((self.moon, self.sun), before, after):
+                if new.spi_in != old.spi_in:
+                    continue  # rekeyed meanwhile: the count began anew
+                got = new.packets_in - old.packets_in, new.packets_out - old.packets_out
+                expect(min(got) >= 2 * want, f"{peer.kind} counted {got} packets in and out, not {2 * want}")
+            return True
+
+        until("both ends count the packets", counted, 5)
+
+    def ping(self, peer, family=0, count=3, size=56):
+        """Pings from `peer` to the other end's host; every one must be answered."""
+        own, far = peer.end.hosts[family], peer.other.hosts[family]
+        command = f"{PING} -s {size} -c {count} -i 0.1 -W 5 -I {own} {far}"
+        said = peer.container.sh(command, check=False)
+        expect(f" {count} received" in said, f"ping from {peer.end.name}: {said}")
+
+    def unanswered(self, peer):
+        """Whether pings from `peer` get no answer."""
+        own, far = peer.end.hosts[0], peer.other.hosts[0]
+        return not peer.container.ok(f"{PING} -c 5 -i 0.1 -W 1 -I {own} {far}")
+
+    def start_pinging(self, peer, count, interval=0.05):
+        """Begins to ping in the background."""
+        own, far = peer.end.hosts[0], peer.other.hosts[0]
+        command = f"{PING} -q -c {count} -i {interval} -W 2 -I {own} {far}"
+        return subprocess.Popen(
+            ["docker", "exec", peer.container.name, "sh", "-c", command],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+
+    @staticmethod
+    def answered(pinging):
+        """Waits for the end of a ping and returns how many were sent and answered."""
+        said, _ = pinging.communicate(timeout=60)
+        words = said.replace(",", "").split()
+        if "transmitted" not in words:
+            raise Failure(f"ping said: {said}")
+        return int(words[words.index("packets") - 1]), int(words[words.index("received") - 1])
+
+    def down(self, peer=None):
+        """`peer`, by default the initiator, closes the connection; nothing is left at either end."""
+        (peer or self.initiator).terminate()
+        for end in (self.moon, self.sun):
+            self.until_nothing(end)
+
+    @staticmethod
+    def until_nothing(peer, seconds=10):
+        """Waits until `peer` has no SA."""
+        until(f"{peer.kind} at {peer.end.name} has no SA", peer.nothing, seconds)
+
+    # Rekeying.
+
+    def prepare_rekey(self, end, kind):
+        """Before `start`: `end` ("moon" or "sun") will be asked to rekey."""
+        index = ("moon", "sun").index(end)
+        self.seats[index].prepare_rekey((self.moon_settings, self.sun_settings)[index], kind)
+
+    def rekeyed(self, old, seconds=15):
+        """Waits until both ends have another child than `old`, and only that."""
+
+        def check():
+            moon, _ = self.agreed(0)
+            new = moon.children[0]
+            return new.spi_in != old.spi_in and new.spi_out != old.spi_out
+
+        until("both ends have a rekeyed child", check, seconds)
+
+    def ike_rekeyed(self, old, seconds=15):
+        """Waits until both ends have another IKE SA than `old`, with the same child."""
+
+        def check():
+            moon, _ = self.agreed(0)
+            same = moon.children[0].spi_in == old.children[0].spi_in
+            return moon.spi_i != old.spi_i and moon.spi_r != old.spi_r and same
+
+        until("both ends have a rekeyed IKE SA with its child", check, seconds)
+
+    # What was on the wire.
+
+    def wire(self):
+        """The packets captured so far."""
+        return list(pcap.packets(os.path.join(self.moon.share, "wire.pcap")))
+
+    def requests(self, exchange, source=None):
+        """The IKE requests of an exchange type, from `source` or from either end."""
+        ends = {peer.end.outer for peer in ([source] if source else [self.moon, self.sun])}
+        return [
+            packet
+            for packet in self.wire()
+            if packet.kind == "ike" and packet.source in ends
+            and packet.ike[18] == exchange and not packet.ike[19] & 0x20
+        ]
+
+    def expect_no_esp(self):
+        """No ESP packet was sent by either end."""
+        esp = [packet for packet in self.wire() if packet.kind == "esp"]
+        expect(not esp, f"{len(esp)} ESP packets were sent")
+
+    def check_wire(self):
+        """Nothing but IKE and ESP (and errors about them) was on the wire."""
+        seen = self.wire()
+        clear = [packet for packet in seen if packet.kind == "clear"]
+        if clear and not self.clear_expected:
+            first = clear[0]
+            raise Failure(
+                f"{len(clear)} packets in clear, the first from {first.source} to {first.destination}, "
+                f"protocol {first.protocol}: {first.frame[:96].hex()}"
+            )
+        if not self.clear_expected:
+            marked = [packet for packet in seen if pcap.MARKER in packet.frame]
+            expect(not marked, f"{len(marked)} packets show the ping's data in clear")
+        return seen

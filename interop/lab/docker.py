@@ -1,0 +1,94 @@
+"""Containers and networks, by the docker command."""
+
+import os
+import subprocess
+
+from .wait import Failure
+
+IMAGE = os.environ.get("OBOL_INTEROP_IMAGE", "obol-interop/strongswan:trixie")
+PREFIX = "obol-interop"
+
+
+def docker(*args, check=True, timeout=60):
+    """Runs docker with `args` and returns its standard output, stripped."""
+    done = subprocess.run(
+        ["docker", *args], capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
+    )
+    if check and done.returncode != 0:
+        raise Failure(f"docker {' '.join(args)}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout.strip()
+
+
+def remove_leftovers(slot):
+    """Removes what an interrupted run may have left in `slot`."""
+    label = f"label={PREFIX}={slot}"
+    containers = docker("ps", "-aq", "--filter", label).split()
+    if containers:
+        docker("rm", "-f", *containers, check=False)
+    networks = docker("network", "ls", "-q", "--filter", label).split()
+    if networks:
+        docker("network", "rm", *networks, check=False)
+
+
+class Network:
+    """A dual-stack bridge without a way out. Its addresses depend on the slot, so that
+    scenarios can run side by side."""
+
+    def __init__(self, slot):
+        self.slot = slot
+        self.name = f"{PREFIX}-{slot}"
+        self.v4 = f"172.29.{100 + slot}"
+        self.v6 = f"fd29:{slot + 100}:"
+        self.gateway = f"{self.v4}.1"
+        docker(
+            "network", "create", "--internal", "--label", f"{PREFIX}={slot}",
+            "--subnet", f"{self.v4}.0/24", "--gateway", self.gateway,
+            "--ipv6", "--subnet", f"{self.v6}:/64", "--gateway", f"{self.v6}:1",
+            self.name,
+        )
+
+    def remove(self):
+        docker("network", "rm", self.name, check=False)
+
+
+class Container:
+    """A container that sleeps; daemons are started in it by `spawn`.
+
+    `share` on the host is /lab inside.
+    """
+
+    def __init__(self, network, name, v4, v6, share, mounts=()):
+        self.name = f"{network.name}-{name}"
+        self.share = share
+        args = [
+            "run", "-d", "--init", "--name", self.name, "--hostname", name,
+            "--label", f"{PREFIX}={network.slot}",
+            "--cap-add", "NET_ADMIN", "--cap-add", "NET_RAW", "--device", "/dev/net/tun",
+            "--sysctl", "net.ipv6.conf.all.disable_ipv6=0",
+            "--sysctl", "net.ipv6.conf.default.accept_dad=0",
+            "--sysctl", "net.ipv6.conf.all.accept_dad=0",
+            "--network", network.name, "--ip", v4, "--ip6", v6,
+            "-v", f"{share}:/lab",
+        ]
+        for source, target in mounts:
+            args += ["-v", f"{source}:{target}:ro"]
+        docker(*args, IMAGE, "sleep", "infinity")
+
+    def sh(self, script, check=True, timeout=60):
+        """Runs a shell script in the container and returns its output."""
+        return docker("exec", self.name, "sh", "-c", script, check=check, timeout=timeout)
+
+    def ok(self, script, timeout=60):
+        """Whether a shell script succeeds in the container."""
+        done = subprocess.run(
+            ["docker", "exec", self.name, "sh", "-c", script],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=timeout,
+        )
+        return done.returncode == 0
+
+    def spawn(self, script):
+        """Starts a shell script in the background of the container."""
+        docker("exec", "-d", self.name, "sh", "-c", script)
+
+    def remove(self):
+        docker("rm", "-f", self.name, check=False)

@@ -1,0 +1,78 @@
+"""What both configurations of a scenario are written from."""
+
+from dataclasses import dataclass, field
+
+CONNECTION = "net"
+CHILD = "nets"
+SECRET = "a shared secret that only this lab knows"
+
+
+@dataclass
+class End:
+    """One end of the tunnel, as either configuration sees it."""
+
+    name: str
+    outer: str
+    other_outer: str  # the address of the other family
+    identity: str
+    nets: list
+    hosts: list  # our own address in each of `nets`
+
+
+@dataclass
+class Settings:
+    """How one end is configured. `None` leaves the peer's own default."""
+
+    auth: str = "psk"  # how this end proves itself: psk | rsa | ed25519
+    remote_auth: str | None = None  # how the other end does; `None`: the same way
+    secret: str = SECRET
+    ike: str | None = None
+    esp: str | None = None
+    start: str = "none"  # none | trap | start
+    encap: bool = False
+    any_remote: bool = False
+    ike_rekey_seconds: int | None = None
+    child_rekey_seconds: int | None = None
+    child_rekey_packets: int | None = None
+    cookies: bool = False  # ask for cookies
+    log: int = 2  # charon's log level
+    extra: dict = field(default_factory=dict)  # file or implementation -> more of its own words
+
+    @property
+    def peer_auth(self):
+        """How the other end proves itself."""
+        return self.remote_auth or self.auth
+
+
+@dataclass
+class ChildSa:
+    """A Child SA as a peer reports it. SPIs are hexadecimal, without leading zeros."""
+
+    name: str
+    installed: bool
+    spi_in: str
+    spi_out: str
+    packets_in: int
+    packets_out: int
+    encap: bool
+    suite: str
+
+
+@dataclass
+class IkeSa:
+    """An IKE SA as a peer reports it."""
+
+    established: bool
+    spi_i: str
+    spi_r: str
+    suite: str
+    children: list
+
+    @property
+    def spis(self):
+        return self.spi_i, self.spi_r
+
+
+def spi(text):
+    """An SPI in the form in which the two ends are compared."""
+    return text.lower().removeprefix("0x").lstrip("0") or "0"

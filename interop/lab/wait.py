@@ -1,0 +1,33 @@
+"""Waiting for something to become true, with a deadline and with words for when it does not."""
+
+import time
+
+
+class Failure(Exception):
+    """A scenario did not hold; the text says what was expected and what was seen."""
+
+
+def until(what, check, seconds=10.0, interval=0.05):
+    """Calls `check` until it returns something true and returns that.
+
+    A check that raises `Failure` is not true yet. After `seconds` a `Failure` names `what`
+    and the last thing seen.
+    """
+    deadline = time.monotonic() + seconds
+    seen = None
+    while True:
+        try:
+            seen = check()
+            if seen:
+                return seen
+        except Failure as failure:
+            seen = failure
+        if time.monotonic() >= deadline:
+            raise Failure(f"not within {seconds:g} s: {what} (last seen: {seen})")
+        time.sleep(interval)
+
+
+def expect(condition, text):
+    """Raises a `Failure` with `text` unless `condition` holds."""
+    if not condition:
+        raise Failure(text)

@@ -1,0 +1,136 @@
+"""What a scenario asks of an implementation."""
+
+import os
+import re
+
+from lab.wait import Failure, until
+
+
+class Peer:
+    """One end: a container, an implementation in it, and its configuration.
+
+    Subclasses write the configuration, start and stop the daemon, and read its state.
+    """
+
+    kind = "?"
+    probe = None  # an address whose half-open SAs are the lab's own doing
+
+    def __init__(self, container, end, other, settings, keys):
+        self.container = container
+        self.share = container.share
+        self.end, self.other = end, other
+        self.settings = settings
+        self.keys = keys  # lab.keys.pair, bound to this run's directory
+
+    # What a subclass provides.
+
+    def start(self):
+        """Writes the configuration, starts the daemon and waits until it answers."""
+        raise NotImplementedError
+
+    def stop(self):
+        """Ends the daemon in an orderly way and waits until it is gone."""
+        raise NotImplementedError
+
+    def sas(self):
+        """The IKE SAs with their children."""
+        raise NotImplementedError
+
+    def initiate(self):
+        """Brings the child up; returns whether that worked, and what the peer said."""
+        raise NotImplementedError
+
+    def terminate(self):
+        """Closes the connection, with deletes to the other end."""
+        raise NotImplementedError
+
+    @staticmethod
+    def prepare_rekey(settings, kind):
+        """Called before `start`, when `rekey(kind)` will follow; `kind` is `ike` or `child`."""
+
+    def rekey(self, kind):
+        """Starts a rekey, unless one comes by itself after `prepare_rekey`."""
+
+    def version(self):
+        """The version, as the implementation prints it."""
+        raise NotImplementedError
+
+    def log(self):
+        """The whole log of the daemon."""
+        return self.read(f"{self.kind}.log")
+
+    # What all have in common.
+
+    @property
+    def remote_identity(self):
+        """What the configuration expects the other end to be."""
+        return self.settings.extra.get("remote identity", self.other.identity)
+
+    def selectors(self):
+        """Our and the other end's networks, as configured."""
+        sides = list(self.end.nets), list(self.other.nets)
+        if self.settings.extra.get("narrow"):
+            sides = tuple([net.replace("/16", "/24") for net in side] for side in sides)
+        return sides
+
+    def read(self, name):
+        """A file of the shared directory, empty if there is none."""
+        try:
+            with open(os.path.join(self.share, name), errors="replace") as file:
+                return file.read()
+        except FileNotFoundError:
+            return ""
+
+    def write(self, name, text, mode=0o600):
+        """Writes a file of the shared directory."""
+        path = os.path.join(self.share, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w") as file:
+            file.write(text)
+        os.chmod(path, mode)
+
+    def running(self, process):
+        """Whether a process of this name runs in the container."""
+        return self.container.ok(f"pgrep -x {process}")
+
+    def addresses(self):
+        """Gives the container its own addresses in the protected networks, and a route to the
+        other end's networks that does not lead through any tunnel: what leaks arrives."""
+        lines = []
+        for host in self.end.hosts:
+            family, more = ("-6", "nodad") if ":" in host else ("-4", "")
+            lines.append(f"ip {family} addr add {host} dev lo {more}")
+        for net in self.other.nets:
+            family = "-6" if ":" in net else "-4"
+            own = next((h for h in self.end.hosts if (":" in h) == (":" in net)), None)
+            same = (":" in self.other.outer) == (":" in net)
+            via = self.other.outer if same else self.other.other_outer
+            source = f"src {own}" if own else ""
+            lines.append(f"ip {family} route add {net} via {via} {source}")
+        self.container.sh("set -e\n" + "\n".join(lines))
+
+    def wait_log(self, pattern, seconds=10):
+        """Waits for a line of the log that matches, and returns the match."""
+        return until(
+            f"{self.kind} at {self.end.name} logs /{pattern}/",
+            lambda: re.search(pattern, self.log(), re.MULTILINE),
+            seconds,
+        )
+
+    def established(self):
+        """The one IKE SA, if it and exactly one child are up."""
+        sas = self.sas()
+        up = [sa for sa in sas if sa.established]
+        if len(sas) != 1 or len(up) != 1:
+            raise Failure(f"{self.kind} has {len(sas)} IKE SAs, {len(up)} established")
+        children = [child for child in up[0].children if child.installed]
+        if len(up[0].children) != 1 or len(children) != 1:
+            raise Failure(f"{self.kind} has {len(up[0].children)} children, {len(children)} installed")
+        return up[0]
+
+    def nothing(self):
+        """Whether there is no SA at all."""
+        sas = self.sas()
+        if sas:
+            raise Failure(f"{self.kind} has {len(sas)} IKE SAs: {sas}")
+        return True

@@ -1,0 +1,167 @@
+"""obol: the binary under test, in a container beside nothing else."""
+
+import json
+import os
+import shutil
+
+from lab.plan import CHILD, CONNECTION, ChildSa, IkeSa, spi
+from lab.wait import Failure, until
+
+from .base import Peer
+
+OBOL = "obol --runtime-dir /lab/run"
+
+
+class Obol(Peer):
+    """`obol run` with a configuration file, controlled by the `obol` command."""
+
+    kind = "obol"
+
+    def start(self):
+        self._configure()
+        self.launch()
+
+    def launch(self):
+        """Starts the daemon with the configuration that is there."""
+        self.container.spawn(f"exec {OBOL} run --config /lab/etc/obol.toml >>/lab/obol.log 2>&1")
+        until("obol answers", self._answers, 20)
+
+    def _answers(self):
+        if self.container.ok(f"{OBOL} status --json"):
+            return True
+        if not self.running("obol"):
+            raise Failure(f"obol does not run; its log ends with: {self.log()[-600:]}")
+        return False
+
+    def _configure(self):
+        s, me, peer = self.settings, self.end, self.other
+        local_ts, remote_ts = self.selectors()
+        local, remote = {"auth": _auth(s.auth)}, {"auth": _auth(s.peer_auth)}
+        secrets = []
+        if "psk" in (s.auth, s.peer_auth):
+            ids = [me.identity, self.remote_identity]
+            secrets.append(_table("secrets.shared", {"type": "psk", "ids": ids, "secret": s.secret}))
+        if s.auth != "psk":
+            self._install(self.keys(s.auth, me.name)[0], "own.pem")
+            secrets.append(_table("secrets.own", {"type": "private-key", "file": "own.pem"}))
+        if s.peer_auth != "psk":
+            self._install(self.keys(s.peer_auth, peer.name)[1], "peer.pem")
+            remote["pubkeys"] = ["peer.pem"]
+        connection = {
+            "local_addrs": [me.outer],
+            "remote_addrs": ["%any" if s.any_remote else peer.outer],
+            "proposals": [s.ike] if s.ike else None,
+            "encap": True if s.encap else None,
+            "rekey_time": f"{s.ike_rekey_seconds}s" if s.ike_rekey_seconds else None,
+            "local": {**local, "id": me.identity},
+            "remote": {**remote, "id": self.remote_identity},
+        }
+        child = {
+            "local_ts": local_ts,
+            "remote_ts": remote_ts,
+            "start_action": s.start,
+            "esp_proposals": [s.esp] if s.esp else None,
+            "rekey_time": f"{s.child_rekey_seconds}s" if s.child_rekey_seconds else None,
+            "rekey_packets": s.child_rekey_packets,
+        }
+        daemon = {"cookie_threshold": 0 if s.cookies else None}
+        daemon.update(s.extra.get("obol", {}))
+        self.write("etc/obol.toml", "\n".join([
+            _table("daemon", daemon),
+            _table(f"connections.{CONNECTION}", connection),
+            _table(f"connections.{CONNECTION}.children.{CHILD}", child),
+            *secrets,
+        ]))
+
+    def _install(self, source, name):
+        os.makedirs(os.path.join(self.share, "etc"), exist_ok=True)
+        shutil.copy(source, os.path.join(self.share, "etc", name))
+
+    def stop(self):
+        self.container.ok("pkill -TERM -x obol")
+        until("obol is gone", lambda: not self.running("obol"), 15)
+
+    def kill(self):
+        """Ends the daemon with SIGKILL, so that it cannot clean up."""
+        self.container.sh("pkill -KILL -x obol")
+        until("obol is gone", lambda: not self.running("obol"), 5)
+
+    def purge(self):
+        """Lifts the protection that a dead daemon left."""
+        self.container.sh(f"{OBOL} purge --config /lab/etc/obol.toml")
+
+    def version(self):
+        return self.container.sh("obol --version")
+
+    def initiate(self):
+        try:
+            return True, self.container.sh(f"{OBOL} up {CONNECTION} 2>&1", timeout=60)
+        except Failure as failure:
+            return False, str(failure)
+
+    def terminate(self):
+        self.container.sh(f"{OBOL} down {CONNECTION}")
+
+    @staticmethod
+    def prepare_rekey(settings, kind):
+        if kind == "ike":
+            settings.ike_rekey_seconds = 4
+        else:
+            settings.child_rekey_packets = 20
+
+    def rekey(self, kind):
+        if kind == "child":
+            own, far = self.end.hosts[0], self.other.hosts[0]
+            self.container.ok(f"ping -c 30 -i 0.02 -W 1 -I {own} {far}")
+
+    def status(self):
+        """`obol status --json`, decoded."""
+        return json.loads(self.container.sh(f"{OBOL} status --json"))
+
+    def sas(self):
+        found = self.status()["ike_sas"]
+        return [self._ike(sa) for sa in found if sa["remote"]["addr"] != self.probe]
+
+    @staticmethod
+    def _ike(sa):
+        return IkeSa(
+            established=sa["state"] == "established",
+            spi_i=spi(sa["spi_i"]),
+            spi_r=spi(sa["spi_r"]),
+            suite=_suite(sa.get("algorithms") or {}),
+            children=[Obol._child(child) for child in sa["children"]],
+        )
+
+    @staticmethod
+    def _child(child):
+        return ChildSa(
+            name=child["name"],
+            installed=child["state"] == "installed",
+            spi_in=spi(child["spi_in"]),
+            spi_out=spi(child["spi_out"]),
+            packets_in=child["packets_in"],
+            packets_out=child["packets_out"],
+            encap=child["encapsulation"] == "udp",
+            suite=_suite(child),
+        )
+
+
+def _auth(kind):
+    return "psk" if kind == "psk" else "pubkey"
+
+
+def _suite(values):
+    names = ("encr", "integ", "prf", "ke")
+    return "/".join(str(values[name]) for name in names if values.get(name))
+
+
+def _table(name, values):
+    """A TOML table; JSON's strings, numbers, booleans and lists are TOML's too."""
+    lines = [f"[{name}]"]
+    for key, value in values.items():
+        if isinstance(value, dict):
+            inner = ", ".join(f"{k} = {json.dumps(v)}" for k, v in value.items())
+            lines.append(f"{key} = {{ {inner} }}")
+        elif value is not None:
+            lines.append(f"{key} = {json.dumps(value)}")
+    return "\n".join(lines) + "\n"

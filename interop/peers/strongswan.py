@@ -1,0 +1,211 @@
+"""strongSwan: charon-systemd with ESP in user space (kernel-libipsec)."""
+
+import os
+import shutil
+
+from lab.plan import CHILD, CONNECTION, ChildSa, IkeSa, spi
+from lab.vici import Vici
+from lab.wait import Failure, until
+
+from .base import Peer
+
+# Only what the scenarios need, in this order: libipsec must be asked before netlink.
+PLUGINS = (
+    "random nonce aes aesni gcm sha1 sha2 hmac kdf mgf1 pem pkcs1 pkcs8 pubkey x509 constraints "
+    "openssl curve25519 chapoly gmp kernel-libipsec kernel-netlink socket-default vici updown counters"
+)
+
+DAEMON = """charon-systemd {{
+  load_modular = no
+  load = {plugins}
+  install_virtual_ip = no
+  {cookies}
+  {extra}
+  retransmit_timeout = 1
+  retransmit_base = 1.6
+  retransmit_tries = 6
+  plugins {{ vici {{ socket = unix:///lab/charon.vici }} }}
+  journal {{ default = -1 }}
+  filelog {{
+    log {{
+      path = /lab/strongswan.log
+      default = {level}
+      lib = 1
+      job = 1
+      flush_line = yes
+    }}
+  }}
+}}
+"""
+
+SWANCTL = """connections {{
+  {connection} {{
+    version = 2
+    local_addrs = {local}
+    remote_addrs = {remote}
+    {ike}
+    encap = {encap}
+    {more}
+    dpd_delay = 30s
+    rekey_time = {ike_rekey}
+    local {{
+      auth = {local_auth}
+      id = {local_id}
+      {local_key}
+    }}
+    remote {{
+      auth = {remote_auth}
+      id = {remote_id}
+      {remote_key}
+    }}
+    children {{
+      {child} {{
+        local_ts = {local_ts}
+        remote_ts = {remote_ts}
+        {esp}
+        start_action = {start}
+        rekey_time = {child_rekey}
+        {packets}
+        rand_time = 0
+      }}
+    }}
+    rand_time = 0
+  }}
+}}
+secrets {{
+  ike-lab {{
+    secret = "{secret}"
+  }}
+}}
+"""
+
+
+class StrongSwan(Peer):
+    """charon-systemd, controlled over VICI."""
+
+    kind = "strongswan"
+
+    def start(self):
+        self._configure()
+        self.container.sh(
+            "mkdir -p /etc/swanctl/private /etc/swanctl/pubkey"
+            " && cp /lab/strongswan.conf /etc/strongswan.conf"
+            " && cp -r /lab/swanctl/. /etc/swanctl/ && rm -f /lab/charon.vici"
+        )
+        self.container.spawn("exec charon-systemd >/lab/charon.out 2>&1")
+        until("charon answers", self._answers, 20)
+        said = self.container.sh("swanctl --load-all --noprompt --uri unix:///lab/charon.vici 2>&1")
+        if "loaded connection" not in said:
+            raise Failure(f"swanctl did not load the connection: {said}")
+
+    def _answers(self):
+        try:
+            return self._request("version")
+        except OSError as error:
+            raise Failure(str(error)) from error
+
+    def _socket(self):
+        return Vici(os.path.join(self.share, "charon.vici"))
+
+    def _request(self, name, **arguments):
+        with self._socket() as vici:
+            return vici.request(name, **arguments)
+
+    def _configure(self):
+        s, me, peer = self.settings, self.end, self.other
+        local_ts, remote_ts = self.selectors()
+        local_key = remote_key = ""
+        if s.auth != "psk":
+            private, public = self.keys(s.auth, me.name)
+            self._install(private, "private", f"{me.name}.pem")
+            self._install(public, "pubkey", f"{me.name}.pem")
+            local_key = f"pubkeys = {me.name}.pem"
+        if s.peer_auth != "psk":
+            self._install(self.keys(s.peer_auth, peer.name)[1], "pubkey", f"{peer.name}.pem")
+            remote_key = f"pubkeys = {peer.name}.pem"
+        # Cookies are asked for from the first half-open SA on; zero would turn them off.
+        cookies = "cookie_threshold = 1\n  cookie_threshold_ip = 1\n  block_threshold = 100" if s.cookies else ""
+        self.write("strongswan.conf", DAEMON.format(
+            plugins=PLUGINS, cookies=cookies, level=s.log, extra=s.extra.get("strongswan.conf", ""),
+        ))
+        self.write("swanctl/swanctl.conf", SWANCTL.format(
+            connection=CONNECTION, child=CHILD,
+            local=me.outer, remote="%any" if s.any_remote else peer.outer,
+            ike=f"proposals = {s.ike}" if s.ike else "",
+            esp=f"esp_proposals = {s.esp}" if s.esp else "",
+            encap="yes" if s.encap else "no", more=s.extra.get("swanctl", ""),
+            ike_rekey=f"{s.ike_rekey_seconds}s" if s.ike_rekey_seconds else "4h",
+            child_rekey=f"{s.child_rekey_seconds}s" if s.child_rekey_seconds else "1h",
+            packets=f"rekey_packets = {s.child_rekey_packets}" if s.child_rekey_packets else "",
+            local_auth=_auth(s.auth), remote_auth=_auth(s.peer_auth),
+            local_id=me.identity, remote_id=self.remote_identity,
+            local_key=local_key, remote_key=remote_key,
+            local_ts=",".join(local_ts), remote_ts=",".join(remote_ts),
+            start=s.start, secret=s.secret,
+        ))
+
+    def _install(self, source, directory, name):
+        target = os.path.join(self.share, "swanctl", directory)
+        os.makedirs(target, exist_ok=True)
+        shutil.copy(source, os.path.join(target, name))
+
+    def stop(self):
+        self.container.ok("pkill -TERM -x charon-systemd")
+        until("charon is gone", lambda: not self.running("charon-systemd"), 15)
+
+    def version(self):
+        answer = self._request("version")
+        return f"strongSwan {answer['version']}"
+
+    def initiate(self):
+        answer = self._request("initiate", ike=CONNECTION, child=CHILD, timeout=20000)
+        return answer.get("success") == "yes", answer.get("errmsg", "")
+
+    def terminate(self):
+        self._request("terminate", ike=CONNECTION, timeout=10000)
+
+    def terminate_now(self):
+        """Forgets the connection without waiting for the other end."""
+        self._request("terminate", ike=CONNECTION, timeout=10000, force="yes")
+
+    def rekey(self, kind):
+        answer = self._request("rekey", **{kind: CONNECTION if kind == "ike" else CHILD})
+        if answer.get("success") != "yes":
+            raise Failure(f"charon refused to rekey: {answer}")
+
+    def sas(self):
+        with self._socket() as vici:
+            _, events = vici.stream("list-sas", "list-sa")
+        found = [sa for event in events for sa in event.values()]
+        return [self._ike(sa) for sa in found if sa.get("remote-host") != self.probe]
+
+    @staticmethod
+    def _ike(sa):
+        return IkeSa(
+            established=sa.get("state") == "ESTABLISHED",
+            spi_i=spi(sa["initiator-spi"]),
+            spi_r=spi(sa["responder-spi"]),
+            suite=_suite(sa, "encr-alg", "encr-keysize", "integ-alg", "prf-alg", "dh-group"),
+            children=[StrongSwan._child(c) for c in sa.get("child-sas", {}).values()],
+        )
+
+    @staticmethod
+    def _child(child):
+        return ChildSa(
+            name=child["name"],
+            installed=child["state"] == "INSTALLED",
+            spi_in=spi(child.get("spi-in", "0")),
+            spi_out=spi(child.get("spi-out", "0")),
+            packets_in=int(child.get("packets-in", 0)),
+            packets_out=int(child.get("packets-out", 0)),
+            encap=child.get("encap") == "yes",
+            suite=_suite(child, "encr-alg", "encr-keysize", "integ-alg", "dh-group"),
+        )
+
+
+def _auth(kind):
+    return "psk" if kind == "psk" else "pubkey"
+
+
+def _suite(values, *names):
+    return "/".join(values[name] for name in names if values.get(name))

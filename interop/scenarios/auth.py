@@ -1,0 +1,97 @@
+"""Who is who: shared secrets, raw public keys, identities, and what happens when they do not fit."""
+
+from lab.wait import expect, until
+
+from . import INITIATOR, scenario
+
+
+def whole_life(bed):
+    """Start, bring up, send traffic both ways, close."""
+    bed.start()
+    bed.up()
+    bed.traffic()
+    bed.down()
+
+
+@scenario("psk")
+def psk(bed):
+    """Shared secret, subnet to subnet, both peers' default proposals."""
+    whole_life(bed)
+
+
+@scenario("rsa")
+def rsa(bed):
+    """RSA raw public keys, 3072 bits, RFC 7427 signatures."""
+    bed.both(auth="rsa")
+    whole_life(bed)
+
+
+@scenario("ed25519")
+def ed25519(bed):
+    """Ed25519 raw public keys, RFC 8420 signatures."""
+    bed.both(auth="ed25519")
+    whole_life(bed)
+
+
+@scenario("mixed-auth")
+def mixed(bed):
+    """strongSwan signs with RSA, the other end knows a shared secret."""
+    bed.moon_settings.auth, bed.moon_settings.remote_auth = "rsa", "psk"
+    bed.sun_settings.auth, bed.sun_settings.remote_auth = "psk", "rsa"
+    whole_life(bed)
+
+
+@scenario("id-address")
+def id_address(bed):
+    """Identities are IPv4 addresses."""
+    bed.identities = ("192.0.2.1", "192.0.2.2")
+    whole_life(bed)
+
+
+@scenario("id-email")
+def id_email(bed):
+    """Identities are mail addresses."""
+    bed.identities = ("moon@interop.example", "sun@interop.example")
+    whole_life(bed)
+
+
+@scenario("wrong-psk")
+def wrong_psk(bed):
+    """Secrets differ: AUTHENTICATION_FAILED, nothing installed, the log names both identities."""
+    bed.moon_settings.secret = "not the secret that sun knows"
+    bed.start()
+    done, said = bed.initiator.initiate()
+    expect(not done, f"{bed.initiator.kind} says that it is up: {said}")
+    for peer in (bed.moon, bed.sun):
+        until(f"{peer.kind} at {peer.end.name} has no SA", peer.nothing)
+    for peer in (bed.moon, bed.sun):
+        if peer.kind == "obol":
+            peer.wait_log(r"AUTHENTICATION_FAILED")
+            line = peer.wait_log(r"^.*sun\.interop\.example.*$").group(0)
+            expect("moon.interop.example" in line, f"the log line names one identity: {line}")
+        else:
+            peer.wait_log(r"N\(AUTH_FAILED\)")
+    bed.expect_no_esp()
+
+
+@scenario("unknown-peer")
+def unknown_peer(bed):
+    """The responder does not know the initiator's identity: AUTHENTICATION_FAILED, nothing installed."""
+    bed.responder_settings.extra["remote identity"] = "mars.interop.example"
+    bed.start()
+    done, said = bed.initiator.initiate()
+    expect(not done, f"{bed.initiator.kind} says that it is up: {said}")
+    for peer in (bed.moon, bed.sun):
+        until(f"{peer.kind} at {peer.end.name} has no SA", peer.nothing)
+    pattern = "AUTHENTICATION_FAILED" if bed.initiator.kind == "obol" else r"N\(AUTH_FAILED\)"
+    bed.initiator.wait_log(pattern)
+    bed.expect_no_esp()
+
+
+@scenario("start", roles=(INITIATOR,))
+def start(bed):
+    """start_action = start brings the tunnel up without being asked."""
+    bed.initiator_settings.start = "start"
+    bed.start()
+    bed.agreed(20)
+    bed.traffic()

@@ -1,0 +1,75 @@
+"""New keys while traffic flows, and orderly ends."""
+
+from lab.wait import expect
+
+from . import scenario
+
+
+def _rekey(bed, kind, by):
+    """Rekeys once, `by` one end, with pings running through it; not one may be lost."""
+    bed.prepare_rekey(by, kind)
+    bed.start()
+    before = bed.up()[0]
+    peer = bed.moon if by == "moon" else bed.sun
+    pinging = [bed.start_pinging(p, count=100) for p in (bed.moon, bed.sun)]
+    peer.rekey(kind)
+    if kind == "child":
+        bed.rekeyed(before.children[0])
+    else:
+        bed.ike_rekeyed(before)
+    for ping in pinging:
+        sent, got = bed.answered(ping)
+        expect(sent == got == 100, f"{sent - got} of {sent} pings were lost during the rekey")
+    bed.traffic()
+    bed.down()
+
+
+@scenario("child-rekey-by-obol")
+def child_rekey_by_obol(bed):
+    """obol rekeys the child; traffic goes on without loss."""
+    _rekey(bed, "child", "sun")
+
+
+@scenario("child-rekey-by-strongswan")
+def child_rekey_by_strongswan(bed):
+    """strongSwan rekeys the child; traffic goes on without loss."""
+    _rekey(bed, "child", "moon")
+
+
+@scenario("ike-rekey-by-obol")
+def ike_rekey_by_obol(bed):
+    """obol rekeys the IKE SA; the child moves over and traffic goes on."""
+    _rekey(bed, "ike", "sun")
+
+
+@scenario("ike-rekey-by-strongswan")
+def ike_rekey_by_strongswan(bed):
+    """strongSwan rekeys the IKE SA; the child moves over and traffic goes on."""
+    _rekey(bed, "ike", "moon")
+
+
+@scenario("delete-by-obol")
+def delete_by_obol(bed):
+    """obol closes the connection; nothing is left at either end."""
+    bed.start()
+    bed.up()
+    bed.traffic()
+    bed.down(bed.sun)
+
+
+@scenario("delete-by-strongswan")
+def delete_by_strongswan(bed):
+    """strongSwan closes the connection; nothing is left at either end."""
+    bed.start()
+    bed.up()
+    bed.traffic()
+    bed.down(bed.moon)
+
+
+@scenario("stop")
+def stop(bed):
+    """obol ends by SIGTERM and tells the peer."""
+    bed.start()
+    bed.up()
+    bed.sun.stop()
+    bed.until_nothing(bed.moon)
