@@ -49,7 +49,7 @@ def read(text):
         elif "[CHD]" in line and name in CHILD_NAMES:
             known = CHILD_NAMES[name]
             if not out.children or "encr_r" in out.children[-1] and known in ("shared", "nonces", "encr_i"):
-                out.children.append({"algorithms": algorithms["ESP"]})
+                out.children.append({"ike": str(len(out.ike) - 1), "algorithms": algorithms["ESP"]})
             out.children[-1][known] = value
     for child in out.children:
         # With a key exchange of its own, the seed is g^ir and then the nonces.

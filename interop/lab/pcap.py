@@ -4,7 +4,7 @@ import ipaddress
 import struct
 from dataclasses import dataclass
 
-MARKER = b"obol in the clear"  # every ping carries it; no capture may show it
+MARKER = b"obol plain text."  # 16 bytes, as many as ping takes; no capture may show it
 
 
 @dataclass
