@@ -1,6 +1,11 @@
 //! The command line: parses it, runs the command, prints, and ends with the right exit code.
 
 mod args;
+mod check;
+mod client;
+mod keygen;
+mod print;
+mod remote;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -17,17 +22,27 @@ pub(crate) fn main() -> ExitCode {
     match dispatch(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            complain(&failure);
+            complain_line(&format!("obol: {failure}"));
             ExitCode::from(failure.code.code())
         }
     }
 }
 
 fn dispatch(cli: &Cli) -> Result<(), Failure> {
+    let runtime_dir = cli.runtime_dir();
     match &cli.command {
+        Command::Up(args) => remote::up(&runtime_dir, args),
+        Command::Down(args) => remote::down(&runtime_dir, args),
+        Command::Status(args) => remote::status(&runtime_dir, args),
+        Command::List(output) => remote::list(&runtime_dir, output.json),
+        Command::Reload(output) => remote::reload(&runtime_dir, output.json),
+        Command::Check(args) => {
+            check::check(args.file.as_ref().unwrap_or(&cli.config), args.output.json)
+        }
+        Command::Keygen(args) => keygen::keygen(args),
         Command::Demo(args) => crate::demo::demo(args),
         Command::Version(output) => version(output.json),
-        command => Err(Failure::new(
+        command @ (Command::Run | Command::Purge) => Err(Failure::new(
             ExitClass::Failed,
             format!("{command:?} is not in this build"),
         )),
@@ -37,14 +52,27 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
 fn version(json: bool) -> Result<(), Failure> {
     let version = env!("CARGO_PKG_VERSION");
     if json {
-        return print_line(&serde_json::json!({"version": version}).to_string());
+        return print_json(&serde_json::json!({"version": version}));
     }
     print_line(&format!("obol {version}"))
 }
 
-/// Writes a line to standard output. A reader that went away is no failure.
+/// Prints one JSON document.
+pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|e| Failure::new(ExitClass::Failed, e.to_string()))?;
+    print_line(&text)
+}
+
+/// Writes a line to standard output.
 pub(crate) fn print_line(text: &str) -> Result<(), Failure> {
-    match writeln!(std::io::stdout().lock(), "{text}") {
+    print_text(&format!("{text}\n"))
+}
+
+/// Writes to standard output. A reader that went away is no failure.
+pub(crate) fn print_text(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(Failure::system("cannot write to standard output", &e))
         }
@@ -52,7 +80,7 @@ pub(crate) fn print_line(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Writes a failure to standard error; where that fails there is nobody left to tell.
-fn complain(failure: &Failure) {
-    let _ = writeln!(std::io::stderr().lock(), "obol: {}", failure.message);
+/// Writes a line to standard error; where that fails there is nobody left to tell.
+pub(crate) fn complain_line(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }

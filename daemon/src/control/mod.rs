@@ -1,3 +1,4 @@
 //! The control socket: how commands reach a running daemon.
 
+pub(crate) mod describe;
 pub(crate) mod protocol;

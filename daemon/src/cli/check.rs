@@ -1,0 +1,76 @@
+//! `obol check`: reads a configuration and says what it means, or everything that is wrong.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::print;
+use super::{complain_line, print_json, print_text};
+use crate::config::{self, ConfigErrors, Finding, Loaded};
+use crate::control::describe;
+use crate::control::protocol::SCHEMA_VERSION;
+use crate::error::Failure;
+
+/// Checks a file.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub(super) fn check(path: &Path, json: bool) -> Result<(), Failure> {
+    match config::load(path) {
+        Ok(loaded) if json => print_json(&right(&loaded)),
+        Ok(loaded) => {
+            for warning in &loaded.warnings {
+                complain_line(&format!("warning: {warning}"));
+            }
+            print_text(&format!(
+                "{} is right\n\n{}",
+                files(&loaded),
+                print::connections(&describe::connections(&loaded.ike))
+            ))
+        }
+        Err(errors) => {
+            if json {
+                print_json(&wrong(&errors))?;
+            }
+            Err(errors.into())
+        }
+    }
+}
+
+fn files(loaded: &Loaded) -> String {
+    let names: Vec<String> = loaded
+        .files
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    names.join(" with ")
+}
+
+fn right(loaded: &Loaded) -> serde_json::Value {
+    json!({
+        "schema_version": SCHEMA_VERSION,
+        "ok": true,
+        "warnings": findings(&loaded.warnings),
+        "connections": describe::connections(&loaded.ike),
+    })
+}
+
+fn wrong(errors: &ConfigErrors) -> serde_json::Value {
+    json!({
+        "schema_version": SCHEMA_VERSION,
+        "ok": false,
+        "errors": findings(&errors.0),
+    })
+}
+
+fn findings(findings: &[Finding]) -> serde_json::Value {
+    let one = |finding: &Finding| {
+        json!({
+            "location": finding.location,
+            "message": finding.message,
+            "fix": finding.fix,
+            "also": finding.also,
+        })
+    };
+    findings.iter().map(one).collect()
+}

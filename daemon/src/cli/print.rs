@@ -1,0 +1,301 @@
+//! Reports as people read them.
+
+use crate::control::protocol::{
+    ChildReport, ConnectionReport, EndReport, IkeSaReport, PolicyReport, PolicyState, StatusReport,
+};
+
+/// Rows in aligned columns, the first row being the heading; no space at the end of a line.
+pub(crate) fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str("  ");
+            line.push_str(cell);
+            let fill = width - cell.chars().count();
+            line.extend(std::iter::repeat_n(' ', fill));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
+    cells.map(str::to_owned).to_vec()
+}
+
+/// The state of a daemon.
+pub(crate) fn status(report: &StatusReport) -> String {
+    let daemon = &report.daemon;
+    let mut text = format!(
+        "obol {}, pid {}, up {}, {} data plane, {}\n",
+        daemon.version,
+        daemon.pid,
+        duration(daemon.uptime_s),
+        daemon.data_plane,
+        daemon.config
+    );
+    for sa in &report.ike_sas {
+        text.push('\n');
+        text.push_str(&ike_sa(sa));
+    }
+    if !report.policies.is_empty() {
+        text.push('\n');
+        text.push_str(&policies(&report.policies));
+    }
+    let drops = report.drops.iter().filter(|(_, count)| **count > 0);
+    let mut rows: Vec<_> = drops
+        .map(|(reason, count)| row([reason, &count.to_string()]))
+        .collect();
+    if !rows.is_empty() {
+        rows.insert(0, row(["DROPPED", "COUNT"]));
+        text.push('\n');
+        text.push_str(&table(&rows));
+    }
+    text
+}
+
+fn ike_sa(sa: &IkeSaReport) -> String {
+    let name = match sa.name.as_str() {
+        "" => "(no connection yet)",
+        name => name,
+    };
+    let mut text = format!("{name}: {} for {}", sa.state, duration(sa.age_s));
+    if let Some(rekey) = sa.rekey_in_s {
+        text.push_str(&format!(", rekey in {}", duration(rekey)));
+    }
+    text.push_str(&format!(
+        ", {}\n  {} to {}\n",
+        sa.role,
+        end(&sa.local),
+        end(&sa.remote)
+    ));
+    if let Some(algorithms) = &sa.algorithms {
+        let parts = [
+            Some(algorithms.encr.as_str()),
+            algorithms.integ.as_deref(),
+            Some(algorithms.prf.as_str()),
+            Some(algorithms.ke.as_str()),
+        ];
+        let parts: Vec<&str> = parts.into_iter().flatten().collect();
+        let nat = match (sa.nat.local, sa.nat.remote) {
+            (false, false) => "no NAT",
+            (true, false) => "NAT on our side",
+            (false, true) => "NAT on the peer's side",
+            (true, true) => "NAT on both sides",
+        };
+        text.push_str(&format!("  {}, {nat}\n", parts.join("-")));
+    }
+    let mut rows = vec![row([
+        "CHILD", "STATE", "MODE", "LOCAL", "REMOTE", "ESP", "IN", "OUT", "LAST IN", "REKEY",
+    ])];
+    for child in &sa.children {
+        let encapsulation = match child.encapsulation.as_str() {
+            "udp" => ", in UDP",
+            _ => "",
+        };
+        let esp = match &child.integ {
+            Some(integ) => format!("{}-{integ}{encapsulation}", child.encr),
+            None => format!("{}{encapsulation}", child.encr),
+        };
+        rows.push(row([
+            &child.name,
+            &child.state,
+            &child.mode,
+            &child.local_ts.join(" "),
+            &child.remote_ts.join(" "),
+            &esp,
+            &bytes(child.bytes_in),
+            &bytes(child.bytes_out),
+            &child
+                .last_in_s
+                .map_or_else(|| "never".to_owned(), |s| format!("{} ago", duration(s))),
+            &child
+                .rekey_in_s
+                .map_or_else(|| "-".to_owned(), |s| format!("in {}", duration(s))),
+        ]));
+    }
+    if rows.len() > 1 {
+        text.push_str(&table(&rows));
+    }
+    text
+}
+
+fn end(end: &EndReport) -> String {
+    let port = end.port;
+    let socket = match end.addr.contains(':') {
+        true => format!("[{}]:{port}", end.addr),
+        false => format!("{}:{port}", end.addr),
+    };
+    match &end.id {
+        Some(id) => format!("{socket} ({id})"),
+        None => socket,
+    }
+}
+
+fn policies(policies: &[PolicyReport]) -> String {
+    let mut rows = vec![row(["PROTECTED", "MODE", "LOCAL", "REMOTE", "PACKETS"])];
+    for policy in policies {
+        rows.push(row([
+            &format!("{}/{}", policy.connection, policy.child),
+            &policy.mode,
+            &policy.local_ts.join(" "),
+            &policy.remote_ts.join(" "),
+            policy_state(policy.state),
+        ]));
+    }
+    table(&rows)
+}
+
+fn policy_state(state: PolicyState) -> &'static str {
+    match state {
+        PolicyState::Up => "through ESP",
+        PolicyState::Trapped => "wait for an SA",
+        PolicyState::Blocked => "dropped",
+    }
+}
+
+/// Configured connections.
+pub(crate) fn connections(connections: &[ConnectionReport]) -> String {
+    let blocks: Vec<String> = connections.iter().map(connection).collect();
+    match blocks.is_empty() {
+        true => "no connections\n".to_owned(),
+        false => blocks.join("\n"),
+    }
+}
+
+fn connection(report: &ConnectionReport) -> String {
+    let state = match &report.state {
+        Some(state) => format!(": {state}"),
+        None => String::new(),
+    };
+    let addrs = |addrs: &[String]| match addrs {
+        [] => "any address".to_owned(),
+        addrs => addrs.join(" "),
+    };
+    let local_id = report.local.id.as_deref().unwrap_or("its address");
+    let remote_id = report.remote.id.as_deref().unwrap_or("anybody");
+    let mut rows = vec![
+        row([
+            "local",
+            &addrs(&report.local_addrs),
+            &format!("{} as {local_id}", report.local.auth),
+        ]),
+        row([
+            "remote",
+            &addrs(&report.remote_addrs),
+            &format!("{} as {remote_id}", report.remote.auth),
+        ]),
+    ];
+    let mut text = format!("{}{state}\n{}", report.name, table(&rows));
+    text.push_str(&proposals("IKE", &report.proposals));
+    rows = vec![row([
+        "CHILD", "MODE", "LOCAL", "REMOTE", "START", "PACKETS",
+    ])];
+    for child in &report.children {
+        rows.push(row([
+            &child.name,
+            &child.mode,
+            &child.local_ts.join(" "),
+            &child.remote_ts.join(" "),
+            &child.start_action,
+            child.state.map_or("-", policy_state),
+        ]));
+    }
+    if report.children.iter().all(|child| child.state.is_none()) {
+        rows.iter_mut().for_each(|row| row.truncate(5));
+    }
+    text.push_str(&table(&rows));
+    text.push_str(&esp_proposals(&report.children));
+    text
+}
+
+/// ESP proposals: once if all children have the same.
+fn esp_proposals(children: &[ChildReport]) -> String {
+    match children {
+        [] => String::new(),
+        [first, rest @ ..] if rest.iter().all(|c| c.proposals == first.proposals) => {
+            proposals("ESP", &first.proposals)
+        }
+        children => children
+            .iter()
+            .map(|child| proposals(&format!("ESP {}", child.name), &child.proposals))
+            .collect(),
+    }
+}
+
+fn proposals(what: &str, proposals: &[String]) -> String {
+    let indent = " ".repeat(what.len() + 5);
+    format!("  {what}:  {}\n", proposals.join(&format!("\n{indent}")))
+}
+
+/// A time in its two largest units.
+pub(crate) fn duration(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m{:02}s", seconds % 60),
+        (0, ..) => format!("{hours}h{minutes:02}m"),
+        _ => format!("{days}d{hours:02}h"),
+    }
+}
+
+/// A number of bytes with a unit, in three or four digits.
+pub(crate) fn bytes(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    for unit in ["kB", "MB", "GB", "TB"] {
+        value /= 1000.0;
+        if value < 999.95 {
+            return format!("{value:.1} {unit}");
+        }
+    }
+    format!("{:.1} PB", value / 1000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let rows = [row(["A", "B"]), row(["long", "x"]), row(["é", "yy"])];
+        assert_eq!(table(&rows), "  A     B\n  long  x\n  é     yy\n");
+        assert_eq!(table(&[]), "");
+    }
+
+    #[test]
+    fn times_and_sizes_are_short() {
+        let times = [
+            (0, "0s"),
+            (59, "59s"),
+            (61, "1m01s"),
+            (3660, "1h01m"),
+            (90_000, "1d01h"),
+        ];
+        for (seconds, text) in times {
+            assert_eq!(duration(seconds), text);
+        }
+        let sizes = [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 kB"),
+            (999_949, "999.9 kB"),
+            (999_950, "1.0 MB"),
+            (1_234_567, "1.2 MB"),
+            (u64::MAX, "18446.7 PB"),
+        ];
+        for (count, text) in sizes {
+            assert_eq!(bytes(count), text);
+        }
+    }
+}

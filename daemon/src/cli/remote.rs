@@ -1,0 +1,177 @@
+//! The commands that a running daemon answers.
+
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+
+use super::args::{DownArgs, StatusArgs, Target, UpArgs};
+use super::client::ask;
+use super::{complain_line, print, print_json, print_text};
+use crate::control::protocol::{
+    DownReport, DownTarget, ListReport, ReloadReport, Request, StatusReport, UpReport,
+};
+use crate::error::{ExitClass, Failure};
+
+/// `obol up`.
+pub(super) fn up(runtime_dir: &Path, args: &UpArgs) -> Result<(), Failure> {
+    let request = Request::Up {
+        connection: args.target.connection.clone(),
+        child: args.target.child.clone(),
+        timeout_ms: milliseconds(args.timeout),
+    };
+    let data = ask(runtime_dir, &request, |text| {
+        if !args.output.json {
+            complain_line(text);
+        }
+    })?;
+    if args.output.json {
+        return print_json(&data);
+    }
+    let report: UpReport = decode(data)?;
+    print_text(&format!(
+        "{}: up in {} ms: {}\n",
+        report.connection,
+        report.took_ms,
+        report.children.join(", ")
+    ))
+}
+
+/// `obol down`.
+pub(super) fn down(runtime_dir: &Path, args: &DownArgs) -> Result<(), Failure> {
+    let target = match &args.target {
+        None => DownTarget::All,
+        Some(Target {
+            connection,
+            child: None,
+        }) => DownTarget::Connection(connection.clone()),
+        Some(Target {
+            connection,
+            child: Some(child),
+        }) => DownTarget::Child {
+            connection: connection.clone(),
+            child: child.clone(),
+        },
+    };
+    let request = Request::Down {
+        target,
+        timeout_ms: milliseconds(args.timeout),
+    };
+    let data = ask(runtime_dir, &request, |text| {
+        if !args.output.json {
+            complain_line(text);
+        }
+    })?;
+    if args.output.json {
+        return print_json(&data);
+    }
+    let report: DownReport = decode(data)?;
+    match report.closed.as_slice() {
+        [] => print_text("nothing was up\n"),
+        closed => print_text(&format!("closed: {}\n", closed.join(", "))),
+    }
+}
+
+/// `obol status`.
+pub(super) fn status(runtime_dir: &Path, args: &StatusArgs) -> Result<(), Failure> {
+    let data = ask(runtime_dir, &Request::Status, |_| ())?;
+    let Some(target) = &args.target else {
+        return match args.output.json {
+            true => print_json(&data),
+            false => print_text(&print::status(&decode(data)?)),
+        };
+    };
+    let mut report: StatusReport = decode(data)?;
+    let known = narrow(&mut report, target);
+    if !known {
+        return Err(Failure::new(
+            ExitClass::NotRunning,
+            format!("{target} is not configured: obol list shows what is"),
+        ));
+    }
+    match args.output.json {
+        true => print_json(&report)?,
+        false => print_text(&print::status(&report))?,
+    }
+    if is_up(&report, target) {
+        return Ok(());
+    }
+    Err(Failure::new(
+        ExitClass::NotRunning,
+        format!("{target} is not up"),
+    ))
+}
+
+/// Leaves only what belongs to the target; `false` if nothing is configured under its name.
+fn narrow(report: &mut StatusReport, target: &Target) -> bool {
+    let fits = |name: &str| target.child.as_deref().is_none_or(|child| child == name);
+    report.ike_sas.retain(|sa| sa.name == target.connection);
+    for sa in &mut report.ike_sas {
+        sa.children.retain(|child| fits(&child.name));
+    }
+    report
+        .policies
+        .retain(|policy| policy.connection == target.connection && fits(&policy.child));
+    report.drops.clear();
+    !report.policies.is_empty()
+}
+
+/// Whether the IKE SA, or the child if one is named, is in use.
+fn is_up(report: &StatusReport, target: &Target) -> bool {
+    let mut live = report
+        .ike_sas
+        .iter()
+        .filter(|sa| matches!(sa.state.as_str(), "established" | "rekeying"));
+    match target.child {
+        None => live.next().is_some(),
+        Some(_) => live
+            .flat_map(|sa| &sa.children)
+            .any(|child| matches!(child.state.as_str(), "installed" | "rekeying")),
+    }
+}
+
+/// `obol list`.
+pub(super) fn list(runtime_dir: &Path, json: bool) -> Result<(), Failure> {
+    let data = ask(runtime_dir, &Request::List, |_| ())?;
+    if json {
+        return print_json(&data);
+    }
+    let report: ListReport = decode(data)?;
+    print_text(&print::connections(&report.connections))
+}
+
+/// `obol reload`.
+pub(super) fn reload(runtime_dir: &Path, json: bool) -> Result<(), Failure> {
+    let data = ask(runtime_dir, &Request::Reload, |_| ())?;
+    if json {
+        return print_json(&data);
+    }
+    let report: ReloadReport = decode(data)?;
+    for warning in &report.warnings {
+        complain_line(&format!("warning: {warning}"));
+    }
+    let mut text = String::new();
+    for (what, names) in [
+        ("new", &report.added),
+        ("removed", &report.removed),
+        ("changed", &report.changed),
+        ("unchanged", &report.unchanged),
+    ] {
+        if !names.is_empty() {
+            text.push_str(&format!("{what}: {}\n", names.join(", ")));
+        }
+    }
+    print_text(&text)
+}
+
+fn decode<T: DeserializeOwned>(data: serde_json::Value) -> Result<T, Failure> {
+    serde_json::from_value(data).map_err(|e| {
+        Failure::new(
+            ExitClass::Failed,
+            format!("the daemon's answer is none that this obol knows: {e}"),
+        )
+    })
+}
+
+fn milliseconds(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
