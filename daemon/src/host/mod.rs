@@ -7,10 +7,12 @@
 //! ```
 
 mod address;
+mod guard;
 pub mod links;
 pub(crate) mod netlink;
 
 pub mod netns;
+mod nft;
 mod owner;
 mod plan;
 mod prefix;
@@ -20,6 +22,7 @@ mod rule;
 mod steering;
 
 pub(crate) use address::{addresses, source_for};
+pub(crate) use guard::blocked;
 pub(crate) use owner::port_owner;
 pub(crate) use plan::pairs;
 pub(crate) use purge::{Removed, purge};
@@ -66,3 +69,6 @@ impl HostSettings {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

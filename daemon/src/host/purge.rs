@@ -2,7 +2,7 @@
 
 use super::netlink::Netlink;
 use super::steering::delete_link;
-use super::{HostSettings, route, rule};
+use super::{HostSettings, guard, route, rule};
 use crate::dataplane::DataPlaneError;
 
 /// What [`purge`] found and removed.
@@ -14,6 +14,8 @@ pub(crate) struct Removed {
     pub(crate) routes: usize,
     /// The TUN device.
     pub(crate) tun: bool,
+    /// The nftables table.
+    pub(crate) guard: bool,
 }
 
 /// Removes rules, routes and the TUN device that these settings name, and at last the guard:
@@ -26,5 +28,11 @@ pub(crate) async fn purge(settings: &HostSettings) -> Result<Removed, DataPlaneE
     let rules = rule::purge(&netlink, settings.rule_priority).await?;
     let routes = route::purge(&netlink, settings.table).await?;
     let tun = delete_link(&netlink, &settings.tun).await?;
-    Ok(Removed { rules, routes, tun })
+    let guard = guard::remove(settings)?;
+    Ok(Removed {
+        rules,
+        routes,
+        tun,
+        guard,
+    })
 }

@@ -84,7 +84,10 @@ pub(crate) async fn sync(
 }
 
 /// Our rules that the system has.
-async fn ours(netlink: &Netlink, first: u32) -> Result<Vec<(Rule, RuleMessage)>, DataPlaneError> {
+pub(crate) async fn ours(
+    netlink: &Netlink,
+    first: u32,
+) -> Result<Vec<(Rule, RuleMessage)>, DataPlaneError> {
     let mut found = Vec::new();
     for version in [IpVersion::V4, IpVersion::V6] {
         let list = netlink.rule().get(version).execute();

@@ -11,7 +11,7 @@ use rtnetlink::{LinkUnspec, RouteMessageBuilder};
 use super::address::addresses;
 use super::netlink::{Netlink, gone, refused};
 use super::plan::plan;
-use super::{HostSettings, route, rule};
+use super::{HostSettings, guard, route, rule};
 use crate::dataplane::{DataPlaneError, Policy};
 
 /// Longest packet in octets that fits where no device says otherwise: Ethernet.
@@ -44,8 +44,9 @@ pub(crate) async fn bring_up(name: &str) -> Result<u32, DataPlaneError> {
     Ok(index)
 }
 
-/// Makes rules and routes be what the policies want. What is new is added before what is stale
-/// goes; blackholes before the rules that lead to them; routes into the TUN last.
+/// Makes guard, rules and routes be what the policies want. What is new is added before what is
+/// stale goes; the guard first, blackholes before the rules that lead to them, routes into the
+/// TUN last. What an earlier run left is adopted.
 ///
 /// # Errors
 /// The system refuses; what was added until then stays, and protects.
@@ -62,6 +63,7 @@ pub(crate) async fn apply(
         None => default_mtu(&netlink).await?,
     };
     let plan = plan(settings, policies, &own, path_mtu)?;
+    guard::load(settings, policies)?;
     let destinations = plan.routes.keys().copied();
     route::add_blackholes(&netlink, settings.table, destinations).await?;
     rule::sync(&netlink, settings.rule_priority, &plan.rules).await?;

@@ -184,7 +184,16 @@ impl DataPlane for UserDataPlane {
     }
 
     fn drops(&self) -> Vec<(&'static str, u64)> {
-        self.shared.drops.read().into_iter().collect()
+        let mut drops: Vec<_> = self.shared.drops.read().into_iter().collect();
+        match host::blocked(&self.settings) {
+            Ok(Some(blocked)) => {
+                drops.push(("clear-out", blocked.out));
+                drops.push(("clear-in", blocked.incoming));
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "the guard does not answer"),
+        }
+        drops
     }
 
     async fn next_event(&mut self) -> DataPlaneEvent {

@@ -15,6 +15,7 @@ use super::UserDataPlane;
 use crate::dataplane::{DataPlane, DataPlaneError, DataPlaneEvent, Policy};
 use crate::host::HostSettings;
 use crate::host::netns::Netns;
+use crate::host::tests::{eventually, passes};
 use crate::ports::Ports;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -84,14 +85,16 @@ impl Host {
     }
 
     fn socket(&self, address: IpAddr, port: u16) -> UdpSocket {
-        let socket = self.netns.run(|| UdpSocket::bind((address, port)));
-        let socket = socket.unwrap().unwrap();
+        let bind = || UdpSocket::bind((address, port));
+        let socket = eventually("the address is there", || {
+            self.netns.run(bind).unwrap().ok()
+        });
         socket.set_read_timeout(Some(5 * SECOND)).unwrap();
         socket
     }
 
     fn drops(&self, reason: &str) -> u64 {
-        let drops = self.plane.drops();
+        let drops = self.netns.run(|| self.plane.drops()).unwrap();
         let found = drops.iter().find(|(name, _)| *name == reason);
         found.unwrap_or_else(|| panic!("{reason} is no reason")).1
     }
@@ -121,10 +124,12 @@ fn hosts(v4: bool) -> (Host, Host) {
             .configure(async |links| links.address("lo", own, len).await)
             .unwrap();
     }
-    (
-        Host::new(a, wire[0], subnets[0]),
-        Host::new(b, wire[1], subnets[1]),
-    )
+    let a = Host::new(a, wire[0], subnets[0]);
+    let b = Host::new(b, wire[1], subnets[1]);
+    let (from, to) = (a.socket(a.address, 7), b.socket(b.address, 7));
+    to.set_read_timeout(Some(SECOND / 5)).unwrap();
+    eventually("the wire is up", || passes(&from, &to).then_some(()));
+    (a, b)
 }
 
 fn ts(address: IpAddr, protocol: u8, ports: (u16, u16)) -> TrafficSelector {

@@ -1,0 +1,244 @@
+//! The guard: a packet filter that drops what matches a policy and would pass in clear.
+//!
+//! It is the last line, for when rules and routes fail: another program changed them, the TUN
+//! device is gone, obol is dead. It is one table of nf_tables that nobody else touches, and it
+//! stays until [`remove`].
+//!
+//! ```text
+//!  leaving:  not by the TUN, not ours (mark), and matches local -> remote:  counted, dropped
+//!            asked before source NAT and once more after it
+//!  incoming: not by the TUN, and matches remote -> local:  counted, dropped
+//! ```
+
+use obol_ike::config::Mode;
+use obol_ike::ts::TrafficSelector;
+
+use super::nft::{self, Base, Batch, Hook, HookNumber, Meta, Rule, Verdict};
+use super::{HostSettings, pairs};
+use crate::dataplane::{DataPlaneError, Policy};
+
+const LEAVING: &str = "leaving";
+const BLOCKED_OUT: &str = "blocked-out";
+const BLOCKED_IN: &str = "blocked-in";
+
+/// Before any source NAT (100): the addresses are those that the policy is about.
+const BEFORE_NAT: i32 = -150;
+/// After any source NAT: an address that NAT put in may be one that a policy is about.
+const AFTER_NAT: i32 = 300;
+/// As early as packets can be filtered: before connection tracking and any NAT.
+const RAW: i32 = -300;
+/// One step before the source NAT of others.
+const JUST_BEFORE_NAT: i32 = 99;
+
+const ESP: u8 = 50;
+const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
+/// Neighbour and router discovery: ICMPv6 types 133 to 137 (RFC 4861). IPv6 cannot do without,
+/// and they do not leave the link.
+const NDP: (u8, u8) = (133, 137);
+
+/// Packets that the guard dropped.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Blocked {
+    /// On their way out.
+    pub(crate) out: u64,
+    /// On their way in.
+    pub(crate) incoming: u64,
+}
+
+/// Loads the guard for these policies, in place of the one that is there: in one step, so that
+/// there is no gap, and with its counts.
+///
+/// # Errors
+/// The kernel refuses; the guard that was there stays.
+pub(crate) fn load(settings: &HostSettings, policies: &[Policy]) -> Result<(), DataPlaneError> {
+    let table = table(settings);
+    let refused =
+        |source| DataPlaneError::system(format!("cannot load nftables table {table}"), source);
+    let count = |chain| Ok(nft::counter(&table, chain)?.unwrap_or_default());
+    let counted_out = count(BLOCKED_OUT).map_err(refused)?;
+    let counted_in = count(BLOCKED_IN).map_err(refused)?;
+
+    let mut batch = Batch::replacing(&table);
+    for (chain, counted) in [(BLOCKED_OUT, counted_out), (BLOCKED_IN, counted_in)] {
+        batch.chain(chain, None);
+        let rule = Rule::default().counter(counted.0, counted.1);
+        batch.rule(chain, &rule.verdict(Verdict::Drop));
+    }
+    guard_leaving(&mut batch, settings, policies);
+    guard_incoming(&mut batch, settings, policies);
+    if policies.iter().any(|policy| policy.mode == Mode::Tunnel) {
+        keep_sources(&mut batch, settings);
+    }
+    batch.commit().map_err(refused)
+}
+
+/// Removes the guard; whether there was one.
+///
+/// # Errors
+/// The kernel refuses.
+pub(crate) fn remove(settings: &HostSettings) -> Result<bool, DataPlaneError> {
+    let table = table(settings);
+    let refused =
+        |source| DataPlaneError::system(format!("cannot remove nftables table {table}"), source);
+    let present = nft::counter(&table, BLOCKED_OUT)
+        .map_err(refused)?
+        .is_some();
+    if present {
+        Batch::removing(&table).commit().map_err(refused)?;
+    }
+    Ok(present)
+}
+
+/// What the guard dropped so far; `None`: there is no guard.
+///
+/// # Errors
+/// The kernel refuses.
+pub(crate) fn blocked(settings: &HostSettings) -> Result<Option<Blocked>, DataPlaneError> {
+    let table = table(settings);
+    let refused = |source| DataPlaneError::system("cannot read the counters of the guard", source);
+    let out = nft::counter(&table, BLOCKED_OUT).map_err(refused)?;
+    let incoming = nft::counter(&table, BLOCKED_IN).map_err(refused)?;
+    Ok(out.zip(incoming).map(|(out, incoming)| Blocked {
+        out: out.0,
+        incoming: incoming.0,
+    }))
+}
+
+/// `obol`, or with another TUN than the usual one `obol-TUN`, so that several instances on a
+/// host do not meet.
+fn table(settings: &HostSettings) -> String {
+    match settings.tun.as_str() {
+        "obol0" => "obol".to_owned(),
+        tun => format!("obol-{tun}"),
+    }
+}
+
+fn guard_leaving(batch: &mut Batch, settings: &HostSettings, policies: &[Policy]) {
+    batch.chain(LEAVING, None);
+    let rule = Rule::default;
+    let accepted = [
+        rule().device(Meta::OifName, "lo"),
+        rule().device(Meta::OifName, &settings.tun),
+        rule().mark(settings.fwmark),
+        ndp(),
+    ];
+    for accepted in accepted {
+        batch.rule(LEAVING, &accepted.verdict(Verdict::Accept));
+    }
+    for (local, remote) in all_pairs(policies) {
+        let matched = selected(&local, &remote);
+        batch.rule(LEAVING, &matched.verdict(Verdict::Goto(BLOCKED_OUT)));
+        if has_ports(&local) && (limits_ports(&local) || limits_ports(&remote)) {
+            // A fragment without ports went past the routing rules that ask for them.
+            let fragment = hosts(&local, &remote).later_fragment(local.start.is_ipv4());
+            batch.rule(LEAVING, &fragment.verdict(Verdict::Goto(BLOCKED_OUT)));
+        }
+    }
+    for (chain, priority) in [("outgoing", BEFORE_NAT), ("translated", AFTER_NAT)] {
+        let hook = Hook {
+            kind: "filter",
+            hook: HookNumber::Postrouting,
+            priority,
+        };
+        batch.chain(chain, Some(hook));
+        batch.rule(chain, &rule().verdict(Verdict::Jump(LEAVING)));
+    }
+}
+
+fn guard_incoming(batch: &mut Batch, settings: &HostSettings, policies: &[Policy]) {
+    const INCOMING: &str = "incoming";
+    let hook = Hook {
+        kind: "filter",
+        hook: HookNumber::Prerouting,
+        priority: RAW,
+    };
+    batch.chain(INCOMING, Some(hook));
+    let rule = Rule::default;
+    let mut accepted = vec![
+        rule().device(Meta::IifName, "lo"),
+        rule().device(Meta::IifName, &settings.tun),
+        ndp(),
+    ];
+    let covers = |protocol| all_pairs(policies).any(|(ts, _)| [0, protocol].contains(&ts.protocol));
+    if covers(ESP) {
+        accepted.push(rule().protocol(ESP).to_this_host());
+    }
+    if covers(UDP) {
+        for port in [settings.port, settings.natt_port] {
+            let ike = rule().protocol(UDP).number(Base::Transport, 2, port, port);
+            accepted.push(ike.to_this_host());
+        }
+    }
+    for accepted in accepted {
+        batch.rule(INCOMING, &accepted.verdict(Verdict::Accept));
+    }
+    for (local, remote) in all_pairs(policies) {
+        let matched = selected(&remote, &local);
+        batch.rule(INCOMING, &matched.verdict(Verdict::Goto(BLOCKED_IN)));
+    }
+}
+
+/// Keeps the source addresses of what goes into the TUN: MASQUERADE rules of others, such as
+/// Docker's, would put one there that no policy is about. Accepting the packet does not help,
+/// only a NAT of its own does: the first one that a flow gets is the only one.
+fn keep_sources(batch: &mut Batch, settings: &HostSettings) {
+    const KEEP: &str = "keep-source";
+    let hook = Hook {
+        kind: "nat",
+        hook: HookNumber::Postrouting,
+        priority: JUST_BEFORE_NAT,
+    };
+    batch.chain(KEEP, Some(hook));
+    for v4 in [true, false] {
+        let into_tun = Rule::default()
+            .device(Meta::OifName, &settings.tun)
+            .family(v4);
+        batch.rule(KEEP, &into_tun.keep_source(v4));
+    }
+}
+
+fn all_pairs(policies: &[Policy]) -> impl Iterator<Item = (TrafficSelector, TrafficSelector)> + '_ {
+    policies
+        .iter()
+        .flat_map(|policy| pairs(&policy.local_ts, &policy.remote_ts))
+}
+
+fn ndp() -> Rule {
+    let rule = Rule::default().family(false).protocol(ICMPV6);
+    rule.octet(Base::Transport, 0, NDP.0, NDP.1)
+}
+
+/// Family, addresses and protocol.
+fn hosts(from: &TrafficSelector, to: &TrafficSelector) -> Rule {
+    let rule = Rule::default()
+        .family(from.start.is_ipv4())
+        .address(true, from.start, from.end)
+        .address(false, to.start, to.end);
+    match from.protocol {
+        0 => rule,
+        protocol => rule.protocol(protocol),
+    }
+}
+
+fn selected(from: &TrafficSelector, to: &TrafficSelector) -> Rule {
+    let mut rule = hosts(from, to);
+    if has_ports(from) {
+        for (offset, ts) in [(0, from), (2, to)] {
+            if limits_ports(ts) {
+                rule = rule.number(Base::Transport, offset, ts.start_port, ts.end_port);
+            }
+        }
+    }
+    rule
+}
+
+/// TCP, UDP, SCTP, UDP-Lite, DCCP: source and destination port come first in the header.
+fn has_ports(ts: &TrafficSelector) -> bool {
+    matches!(ts.protocol, 6 | 17 | 33 | 132 | 136)
+}
+
+/// OPAQUE (65535 to 0) is no limit here: what has ports is then dropped as well.
+fn limits_ports(ts: &TrafficSelector) -> bool {
+    (ts.start_port, ts.end_port) != (0, u16::MAX) && ts.start_port <= ts.end_port
+}
