@@ -3,5 +3,7 @@
 
 pub mod arbitrary;
 mod fuzz;
+mod fuzz_endpoint;
 
 pub use fuzz::{fuzz_datagram, fuzz_identity, fuzz_payloads, fuzz_selector};
+pub use fuzz_endpoint::fuzz_endpoint;
