@@ -287,3 +287,6 @@ fn open_cbc(cbc: &AesCbc, hmac: &Hmac, aad: &[u8], body: &[u8]) -> Result<Vec<u8
     cbc.decrypt(iv, &mut plaintext);
     Ok(plaintext)
 }
+
+#[cfg(test)]
+mod tests;

@@ -178,3 +178,6 @@ where
         p256::elliptic_curve::ecdh::diffie_hellman(secret.to_nonzero_scalar(), peer.as_affine());
     Ok(Secret::from(shared.raw_secret_bytes().as_slice()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,11 +37,21 @@ impl Group {
         self.bits as usize / 8
     }
 
-    fn params(self) -> BoxedMontyParams {
-        let prime = BoxedUint::from_be_hex(self.prime, self.bits)
+    fn prime(self) -> BoxedUint {
+        BoxedUint::from_be_hex(self.prime, self.bits)
             .into_option()
-            .expect("the constants below are hexadecimal of this length");
-        let odd = Odd::new(prime).into_option().expect("a large prime is odd");
+            .expect("the constants below are hexadecimal of this length")
+    }
+
+    #[cfg(test)]
+    pub(super) fn prime_octets(self) -> Vec<u8> {
+        self.prime().to_be_bytes().into_vec()
+    }
+
+    fn params(self) -> BoxedMontyParams {
+        let odd = Odd::new(self.prime())
+            .into_option()
+            .expect("a large prime is odd");
         BoxedMontyParams::new_vartime(odd) // the prime is public
     }
 }

