@@ -162,12 +162,12 @@ fn guard_incoming(batch: &mut Batch, settings: &HostSettings, policies: &[Policy
     ];
     let covers = |protocol| all_pairs(policies).any(|(ts, _)| [0, protocol].contains(&ts.protocol));
     if covers(ESP) {
-        accepted.push(rule().protocol(ESP).to_this_host());
+        accepted.push(rule().protocol(ESP).for_this_host());
     }
     if covers(UDP) {
         for port in [settings.port, settings.natt_port] {
             let ike = rule().protocol(UDP).number(Base::Transport, 2, port, port);
-            accepted.push(ike.to_this_host());
+            accepted.push(ike.for_this_host());
         }
     }
     for accepted in accepted {
@@ -196,6 +196,21 @@ fn keep_sources(batch: &mut Batch, settings: &HostSettings) {
             .family(v4);
         batch.rule(KEEP, &into_tun.keep_source(v4));
     }
+}
+
+/// A table of somebody else that masquerades what comes from a network: Docker's rule.
+#[cfg(test)]
+pub(crate) fn masquerade_like_docker(first: std::net::IpAddr, last: std::net::IpAddr) {
+    let mut batch = Batch::replacing("docker");
+    let hook = Hook {
+        kind: "nat",
+        hook: HookNumber::Postrouting,
+        priority: 100,
+    };
+    batch.chain("masquerade", Some(hook));
+    let rule = Rule::default().family(first.is_ipv4());
+    batch.rule("masquerade", &rule.address(true, first, last).masquerade());
+    batch.commit().unwrap();
 }
 
 fn all_pairs(policies: &[Policy]) -> impl Iterator<Item = (TrafficSelector, TrafficSelector)> + '_ {

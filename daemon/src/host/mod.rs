@@ -23,6 +23,8 @@ mod steering;
 
 pub(crate) use address::{addresses, source_for};
 pub(crate) use guard::blocked;
+#[cfg(test)]
+pub(crate) use guard::masquerade_like_docker;
 pub(crate) use owner::port_owner;
 pub(crate) use plan::pairs;
 pub(crate) use purge::{Removed, purge};

@@ -133,7 +133,7 @@ impl Rule {
     }
 
     /// The destination is an address of this host.
-    pub(crate) fn to_this_host(self) -> Self {
+    pub(crate) fn for_this_host(self) -> Self {
         let mut data = Attributes::default();
         // Register, result: type of address, of: destination.
         data.put_u32(1, REG_1).put_u32(2, 3).put_u32(3, 2);
@@ -178,6 +178,13 @@ impl Rule {
         data.put_u32(1, 0).put_u32(2, family).put_u32(3, REG_1);
         let loaded = self.payload(Base::Network, offset, len);
         loaded.push("nat", &data)
+    }
+
+    /// Gives the flow of this packet the address of the device that it leaves by as its source:
+    /// what Docker does, and tests must hold against.
+    #[cfg(test)]
+    pub(crate) fn masquerade(self) -> Self {
+        self.push("masq", &Attributes::default())
     }
 
     fn meta(self, key: Meta) -> Self {

@@ -1,5 +1,8 @@
 //! Two data planes with static keys in two namespaces, joined by a wire.
 
+mod gateway;
+mod restart;
+
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 

@@ -1,0 +1,98 @@
+//! What stays when the data plane goes, and what the next one makes of it.
+
+use super::*;
+
+impl Host {
+    /// The process is killed: nothing is cleaned up. What is left of the host.
+    fn kill(self) -> (Netns, [IpAddr; 2]) {
+        drop(self.plane);
+        (self.netns, [self.address, self.subnet])
+    }
+
+    fn again((netns, [address, subnet]): (Netns, [IpAddr; 2])) -> Self {
+        Self::new(netns, &address.to_string(), &subnet.to_string())
+    }
+}
+
+/// Whether a datagram gets through.
+fn arrives(from: &UdpSocket, to: &UdpSocket) -> bool {
+    to.set_read_timeout(Some(SECOND / 5)).unwrap();
+    let arrived = passes(from, to);
+    to.set_read_timeout(Some(5 * SECOND)).unwrap();
+    arrived
+}
+
+#[test]
+fn a_killed_data_plane_leaves_no_gap_and_the_next_one_takes_over() {
+    if skipped() {
+        return;
+    }
+    for child in [TUNNEL, TRANSPORT] {
+        let (mut a, mut b) = hosts(true);
+        child.protect(&mut a, &mut b);
+        child.install(&mut a, &mut b);
+        let at_a = a.socket(child.selector(&a, true).start, 8472);
+        let at_b = b.socket(child.selector(&b, false).start, 40_000);
+        exchange(&at_a, &at_b, b"before");
+        let left = a.kill();
+        assert!(
+            !arrives(&at_a, &at_b),
+            "nothing leaves without a data plane"
+        );
+        let mut a = Host::again(left);
+        assert!(!arrives(&at_a, &at_b), "nor with one that has no policies");
+        a.policies(vec![child.policy(&a, &b, true)]).unwrap();
+        assert!(!arrives(&at_a, &at_b), "nor without an SA");
+        let again = Child { id: 2, ..child };
+        again.install(&mut a, &mut b);
+        let mut kept = [0; 64];
+        let (len, _) = at_b
+            .recv_from(&mut kept)
+            .expect("the last of them was kept");
+        assert_eq!(&kept[..len], b"in clear");
+        exchange(&at_a, &at_b, b"after");
+        exchange(&at_b, &at_a, b"and back");
+    }
+}
+
+#[test]
+fn teardown_lifts_protection_only_if_told_to() {
+    if skipped() {
+        return;
+    }
+    let (mut a, mut b) = hosts(true);
+    let (at_a, at_b) = (a.socket(a.address, 8472), b.socket(b.address, 40_000));
+    TRANSPORT.protect(&mut a, &mut b);
+    let Host { netns, plane, .. } = a;
+    netns
+        .block_on(async || plane.teardown(true).await.unwrap())
+        .unwrap();
+    assert!(!arrives(&at_a, &at_b), "protection is kept");
+    let mut a = Host::again((netns, [ip("192.0.2.1"), ip("172.16.1.1")]));
+    TRANSPORT.protect(&mut a, &mut b);
+    for Host { netns, plane, .. } in [a, b] {
+        netns
+            .block_on(async || plane.teardown(false).await.unwrap())
+            .unwrap();
+    }
+    assert!(arrives(&at_a, &at_b), "protection is lifted");
+}
+
+#[test]
+fn a_second_data_plane_of_the_same_name_is_refused() {
+    if skipped() {
+        return;
+    }
+    let (a, _b) = hosts(true);
+    let second = a.netns.block_on(async || {
+        let settings = HostSettings {
+            port: 1500,
+            natt_port: 14500,
+            ..HostSettings::for_tests()
+        };
+        let ports = Ports::open(&settings).unwrap();
+        UserDataPlane::new(settings, &ports).await.map(|_| ())
+    });
+    let error = second.unwrap().unwrap_err();
+    assert!(error.to_string().contains("another process"), "{error}");
+}
