@@ -32,6 +32,8 @@ pub(super) enum Command {
     Add(Box<In>, oneshot::Sender<Result<(), DataPlaneError>>),
     /// Forget an SA; whether it was there.
     Remove(ChildSaId, oneshot::Sender<bool>),
+    /// Use this device: the one before is gone.
+    Tun(Arc<Tun>),
 }
 
 /// The worker.
@@ -154,6 +156,7 @@ impl Worker {
                 }
                 let _ = answer.send(!spis.is_empty());
             }
+            Command::Tun(tun) => self.tun = tun,
         }
     }
 

@@ -18,9 +18,11 @@ mod wake;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use obol_ike::event::{ChildSaId, InboundSa, OutboundSa};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::{DataPlane, DataPlaneError, DataPlaneEvent, Policy, Usage};
 use crate::host::{self, HostSettings};
@@ -33,6 +35,9 @@ use wake::Commander;
 /// IKE messages that may wait for the driver; more are dropped, and their senders ask again.
 const IKE_QUEUE: usize = 256;
 
+/// How long to wait until a TUN device that could not be made is tried again.
+const REVIVE_AGAIN: Duration = Duration::from_secs(1);
+
 /// The data plane. When it is dropped, the workers end and the TUN goes; rules, blackholes and
 /// guard stay, and protect.
 pub(crate) struct UserDataPlane {
@@ -43,7 +48,10 @@ pub(crate) struct UserDataPlane {
     tun: u32,
     shared: Arc<Shared>,
     usages: HashMap<ChildSaId, Arc<SaUsage>>,
-    events: mpsc::UnboundedReceiver<DataPlaneEvent>,
+    policies: Vec<Policy>,
+    /// The TUN device was deleted; when to make it anew.
+    revive_at: Option<Instant>,
+    events: mpsc::UnboundedReceiver<Told>,
     ike: mpsc::Receiver<DataPlaneEvent>,
 }
 
@@ -53,15 +61,27 @@ struct Shared {
     clock: Clock,
     /// What must not be lost. It is little: at most one event per SA and kind, and questions
     /// that are limited in number and rate.
-    events: mpsc::UnboundedSender<DataPlaneEvent>,
+    events: mpsc::UnboundedSender<Told>,
     /// What anyone on the net can cause.
     ike: mpsc::Sender<DataPlaneEvent>,
+}
+
+/// What workers tell.
+enum Told {
+    /// To be passed on.
+    Event(DataPlaneEvent),
+    /// Somebody deleted the TUN device.
+    TunGone,
 }
 
 impl Shared {
     fn tell(&self, event: DataPlaneEvent) {
         // The receiver goes only with the data plane itself.
-        let _ = self.events.send(event);
+        let _ = self.events.send(Told::Event(event));
+    }
+
+    fn tun_gone(&self) {
+        let _ = self.events.send(Told::TunGone);
     }
 }
 
@@ -101,6 +121,8 @@ impl UserDataPlane {
             tun: index,
             shared,
             usages: HashMap::new(),
+            policies: Vec::new(),
+            revive_at: None,
             events,
             ike,
         })
@@ -120,6 +142,20 @@ impl UserDataPlane {
         host::purge(&settings).await.map(|_| ())
     }
 
+    /// Makes the TUN device anew, with what leads into it. The workers may go on with the one
+    /// that is gone until they have the other. May be cancelled at any point: `revive_at` stays
+    /// set until all is done.
+    async fn revive(&mut self) -> Result<(), DataPlaneError> {
+        self.revive_at = Some(Instant::now() + REVIVE_AGAIN);
+        let tun = Arc::new(open_tun(&self.settings.tun)?);
+        self.tun = host::bring_up(tun.name()).await?;
+        host::apply(&self.settings, self.tun, &self.policies).await?;
+        self.outbound.send(outbound::Command::Tun(tun.clone()))?;
+        self.inbound.send(inbound::Command::Tun(tun))?;
+        self.revive_at = None;
+        Ok(())
+    }
+
     fn usage_of(&mut self, id: ChildSaId) -> Arc<SaUsage> {
         self.usages.entry(id).or_default().clone()
     }
@@ -135,7 +171,8 @@ impl DataPlane for UserDataPlane {
         self.outbound
             .send(outbound::Command::Policies(with_selectors, answer))?;
         answered.await.map_err(|_| worker_gone())?;
-        host::apply(&self.settings, self.tun, &policies).await
+        self.policies = policies;
+        host::apply(&self.settings, self.tun, &self.policies).await
     }
 
     async fn add_inbound(&mut self, sa: InboundSa) -> Result<(), DataPlaneError> {
@@ -197,16 +234,33 @@ impl DataPlane for UserDataPlane {
     }
 
     async fn next_event(&mut self) -> DataPlaneEvent {
-        // The senders are in `shared`, which lives as long as `self`.
-        tokio::select! {
-            biased;
-            Some(event) = self.events.recv() => event,
-            Some(event) = self.ike.recv() => event,
+        loop {
+            let revive_at = self.revive_at;
+            // The senders are in `shared`, which lives as long as `self`.
+            tokio::select! {
+                biased;
+                Some(told) = self.events.recv() => match told {
+                    Told::Event(event) => return event,
+                    Told::TunGone => self.revive_at = Some(Instant::now()),
+                },
+                () = moment(revive_at) => match self.revive().await {
+                    Ok(()) => tracing::info!(tun = self.settings.tun, "the TUN device is back"),
+                    Err(error) => tracing::error!(%error, "the TUN device does not come back"),
+                },
+                Some(event) = self.ike.recv() => return event,
+            }
         }
     }
 
     fn name(&self) -> &'static str {
         "userspace"
+    }
+}
+
+async fn moment(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

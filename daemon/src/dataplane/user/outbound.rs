@@ -34,6 +34,8 @@ pub(super) enum Command {
     Use(Box<Out>, oneshot::Sender<()>),
     /// Forget an SA; whether it was there.
     Remove(ChildSaId, oneshot::Sender<bool>),
+    /// Use this device: the one before is gone.
+    Tun(Arc<Tun>),
 }
 
 /// The worker.
@@ -126,6 +128,10 @@ impl Worker {
             Command::Remove(id, answer) => {
                 let _ = answer.send(self.policies.remove(id));
             }
+            Command::Tun(tun) => {
+                self.tun = tun;
+                self.tun_lives = true;
+            }
         }
     }
 
@@ -140,7 +146,7 @@ impl Worker {
                     // Blackholes and guard stay; without the device nothing can be sealed.
                     tracing::error!(tun = self.tun.name(), %error, "the TUN device is gone");
                     self.tun_lives = false;
-                    return;
+                    return self.shared.tun_gone();
                 }
             }
         }

@@ -56,6 +56,30 @@ fn a_killed_data_plane_leaves_no_gap_and_the_next_one_takes_over() {
 }
 
 #[test]
+fn a_tun_device_that_was_deleted_comes_back() {
+    if skipped() {
+        return;
+    }
+    let (mut a, mut b) = hosts(true);
+    TUNNEL.protect(&mut a, &mut b);
+    TUNNEL.install(&mut a, &mut b);
+    let (at_a, at_b) = (a.socket(a.subnet, 7000), b.socket(b.subnet, 7000));
+    exchange(&at_a, &at_b, b"before");
+    let tun = HostSettings::for_tests().tun;
+    let deleted = a.netns.configure(async |links| links.delete(&tun).await);
+    deleted.unwrap();
+    assert!(!arrives(&at_a, &at_b), "nothing leaves without the device");
+    eventually("packets pass again", || {
+        let (netns, plane) = (&a.netns, &mut a.plane);
+        // Whoever waits for events also has the device made anew.
+        let wait = async || tokio::time::timeout(SECOND / 5, plane.next_event()).await;
+        let _ = netns.block_on(wait).unwrap();
+        arrives(&at_a, &at_b).then_some(())
+    });
+    exchange(&at_b, &at_a, b"after");
+}
+
+#[test]
 fn teardown_lifts_protection_only_if_told_to() {
     if skipped() {
         return;
