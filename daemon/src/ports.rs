@@ -265,3 +265,86 @@ fn prepare(socket: &Socket, domain: Domain, fwmark: u32) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::netns::Netns;
+
+    fn skipped() -> bool {
+        let root = rustix::process::geteuid().is_root();
+        if !root {
+            println!("skipped: marks and low ports need root");
+        }
+        !root
+    }
+
+    fn transmit(local: &str, remote: SocketAddr, datagram: &[u8]) -> Transmit {
+        Transmit {
+            path: Path {
+                local: local.parse().unwrap(),
+                remote,
+            },
+            datagram: datagram.to_vec(),
+        }
+    }
+
+    #[test]
+    fn datagrams_leave_from_the_address_of_their_path_and_say_where_they_arrived() {
+        if skipped() {
+            return;
+        }
+        let netns = Netns::anonymous().unwrap();
+        let exchange = async || {
+            let ports = Ports::open(&HostSettings::for_tests()).unwrap();
+            let peer = std::net::UdpSocket::bind("127.0.0.9:0").unwrap();
+            let to = peer.local_addr().unwrap();
+            let mut buffer = [0; 64];
+            for (local, octets, on_the_wire) in [
+                ("127.0.0.2:500", &b"from 500"[..], &b"from 500"[..]),
+                ("127.0.0.3:4500", b"from 4500", b"\0\0\0\0from 4500"),
+                ("127.0.0.3:4500", b"\xff", b"\xff"),
+            ] {
+                ports.send(&transmit(local, to, octets)).unwrap();
+                let (len, from) = peer.recv_from(&mut buffer).unwrap();
+                assert_eq!(
+                    (&buffer[..len], from),
+                    (on_the_wire, local.parse().unwrap())
+                );
+            }
+            peer.send_to(b"to 500", "127.0.0.4:500").unwrap();
+            let (path, datagram) = ports.recv().await;
+            assert_eq!(datagram, b"to 500");
+            assert_eq!(path.local, "127.0.0.4:500".parse().unwrap());
+            assert_eq!(path.remote, to);
+
+            let peer = std::net::UdpSocket::bind("[::1]:0").unwrap();
+            peer.send_to(b"over IPv6", "[::1]:500").unwrap();
+            let (path, datagram) = ports.recv().await;
+            assert_eq!(datagram, b"over IPv6");
+            assert_eq!(path.local, "[::1]:500".parse().unwrap());
+        };
+        netns.block_on(exchange).unwrap();
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_named_with_its_owner() {
+        if skipped() {
+            return;
+        }
+        let netns = Netns::anonymous().unwrap();
+        let open = async || {
+            let _other = std::net::UdpSocket::bind("0.0.0.0:4500").unwrap();
+            Ports::open(&HostSettings::for_tests())
+                .map(|_| ())
+                .unwrap_err()
+        };
+        let error = netns.block_on(open).unwrap();
+        let owner = format!("(pid {})", std::process::id());
+        let text = error.to_string();
+        assert!(
+            text.contains("port 4500 is taken by") && text.contains(&owner),
+            "{text}"
+        );
+    }
+}
