@@ -3,7 +3,7 @@
 //! keys cut off the output in order.
 
 use obol_ike::auth::{
-    AuthError, InitiatorSignedOctets, Proof, ResponderSignedOctets, SignatureOptions, SignedOctets,
+    AuthError, InitiatorSignedOctets, Proof, ResponderSignedOctets, SignatureOptions,
     psk_auth_data, signature_auth, verify_psk, verify_signature,
 };
 use obol_ike::crypto::prf::Prf;
