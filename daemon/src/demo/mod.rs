@@ -70,16 +70,17 @@ async fn run(args: &DemoArgs) -> Result<(), Failure> {
     let capture = Capture::start(&lab.a.netns, WIRE, protected())
         .map_err(|error| Failure::system("cannot watch the wire", &error))?;
     let play = async {
-        if let Err(failure) = scenario::play(&mut lab, &capture, &mut story).await {
-            story.check(
-                "played",
-                false,
-                &failure.message,
-                "the demo comes to its end",
-            );
-        }
-        if !args.hold {
-            scenario::stop(&mut lab, &mut story).await;
+        match scenario::play(&mut lab, &capture, &mut story).await {
+            Err(failure) => {
+                story.check(
+                    "played",
+                    false,
+                    &failure.message,
+                    "the demo comes to its end",
+                );
+            }
+            Ok(()) if args.hold => {}
+            Ok(()) => scenario::stop(&mut lab, &mut story).await,
         }
         scenario::wire(&capture, &mut story).await;
     };
