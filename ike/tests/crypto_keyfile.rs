@@ -1,5 +1,6 @@
 //! Key files made by OpenSSL and OpenSSH: `crypto_keys/rsa_*` hold one key in several forms,
 //! the others one each. They protect nothing.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
 
 use obol_ike::crypto::keyfile::{KeyFileError, parse_private, parse_public};
 use obol_ike::crypto::private_key::{PrivateKey, SignError};

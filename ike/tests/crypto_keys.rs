@@ -1,6 +1,7 @@
 //! The key schedule and AUTH against values computed with Python's `hmac` and `hashlib`:
 //! `prf = hmac.new(key, data, hash).digest()`, prf+ as its definition in RFC 7296 section 2.13,
 //! keys cut off the output in order.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
 
 use obol_ike::auth::{
     AuthError, InitiatorSignedOctets, Proof, ResponderSignedOctets, SignatureOptions,

@@ -94,9 +94,9 @@ impl Hmac {
         self.icv(aad, covered).ct_eq(icv).into()
     }
 
-    /// An IV that nobody without the key can foresee (RFC 7296 section 3.14, "MUST be
-    /// unpredictable"). Messages under this key are longer than these octets, so the two uses
-    /// never meet on the same input.
+    /// An IV that nobody without the key can foresee, as RFC 7296 section 3.14 asks. Messages
+    /// under this key are longer than these octets, so the two uses never meet on the same
+    /// input.
     pub(super) fn iv(&self, counter: u64) -> [u8; BLOCK_LEN] {
         let mac = self
             .prf
