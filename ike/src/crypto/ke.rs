@@ -106,8 +106,8 @@ impl KeyExchange {
     /// The shared secret `g^ir`, at the fixed length of the method; consumes the private value.
     ///
     /// # Errors
-    /// [`InvalidKe`] for every public value that RFC 6989, RFC 8031 section 3 or the lengths
-    /// of the method tell to refuse.
+    /// [`InvalidKe`] for every public value that RFC 6989 or the length of the method tells to
+    /// refuse, and for an X25519 result of zeros (RFC 7748 section 6.1).
     //= https://www.rfc-editor.org/rfc/rfc6989#section-2.3
     pub fn agree(self, peer_public: &[u8]) -> Result<Secret, InvalidKe> {
         match &self.private {
@@ -132,7 +132,7 @@ fn agree_x25519(
 ) -> Result<Secret, InvalidKe> {
     let peer: [u8; 32] = peer_public.try_into().map_err(|_| InvalidKe)?;
     let shared = secret.diffie_hellman(&x25519_dalek::PublicKey::from(peer));
-    // An all-zero result comes from a point of small order (RFC 8031 section 3).
+    // An all-zero result comes from a point of small order (RFC 7748 section 6.1).
     if !shared.was_contributory() {
         return Err(InvalidKe);
     }

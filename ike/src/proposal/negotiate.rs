@@ -84,7 +84,7 @@ fn plain(ty: TransformType, id: u16) -> Transform {
 
 impl Encr {
     fn transform(self) -> Transform {
-        // ChaCha20-Poly1305 has one key length and no attribute (RFC 7634 section 4).
+        // ChaCha20-Poly1305 has one key length, so no attribute (RFC 7296 section 3.3.5).
         let key_bits = (self.id != EncrId::CHACHA20_POLY1305).then_some(self.key_bits);
         Transform::new(TransformType::ENCR, self.id.0, key_bits)
     }
