@@ -5,7 +5,6 @@ pub(crate) mod user;
 use obol_ike::config::{Mode, Path};
 use obol_ike::event::{ChildSaId, InboundSa, OutboundSa, PacketFlow};
 use obol_ike::ts::TrafficSelector;
-use std::net::IpAddr;
 use std::time::Duration;
 
 /// What must be protected: from the moment it is set, a packet that matches leaves or enters
@@ -133,13 +132,4 @@ pub(crate) trait DataPlane {
     async fn next_event(&mut self) -> DataPlaneEvent;
     /// `userspace` or `kernel`.
     fn name(&self) -> &'static str;
-}
-
-/// The addresses between which a host has SAs; what the guard lets ESP and IKE pass for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
-pub(crate) struct HostPair {
-    /// Our address.
-    pub(crate) local: IpAddr,
-    /// The peer's.
-    pub(crate) remote: IpAddr,
 }

@@ -20,15 +20,19 @@ mod purge;
 mod route;
 mod rule;
 mod steering;
+mod watch;
 
 pub(crate) use address::{addresses, source_for};
 pub(crate) use guard::blocked;
 #[cfg(test)]
-pub(crate) use guard::masquerade_like_docker;
+pub(crate) use guard::{masquerade_like_docker, remove as remove_guard};
 pub(crate) use owner::port_owner;
 pub(crate) use plan::pairs;
+#[cfg(test)]
+pub(crate) use purge::remove_rules;
 pub(crate) use purge::{Removed, purge};
 pub(crate) use steering::{apply, bring_up};
+pub(crate) use watch::Watch;
 
 /// Marks our routes and rules as ours (RTPROT), so that they are told from those of others.
 const RTPROT: u8 = 111;

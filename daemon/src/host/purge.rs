@@ -36,3 +36,9 @@ pub(crate) async fn purge(settings: &HostSettings) -> Result<Removed, DataPlaneE
         guard,
     })
 }
+
+/// Removes our rules, as somebody else might.
+#[cfg(test)]
+pub(crate) async fn remove_rules(settings: &HostSettings) -> Result<usize, DataPlaneError> {
+    rule::purge(&Netlink::connect()?, settings.rule_priority).await
+}

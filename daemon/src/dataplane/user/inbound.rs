@@ -2,6 +2,7 @@
 //! its end.
 
 use std::net::IpAddr;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use obol_esp::{HEADROOM, OpenError, Outer, Sad, UdpKind, classify_udp, spi_of};
@@ -112,25 +113,30 @@ impl Worker {
 
     /// Waits for packets and obeys; `false`: the end.
     fn wait(&mut self, ready: &mut [bool; 4]) -> bool {
-        let mut fds = vec![PollFd::new(&self.orders, PollFlags::IN)];
-        let sockets = self.sources.iter();
-        fds.extend(sockets.map(|source| PollFd::new(&*source.socket, PollFlags::IN)));
+        let orders = PollFd::new(&self.orders, PollFlags::IN);
+        // Unused places watch for orders once more.
+        let place = |index| self.poll_fd(index).unwrap_or_else(|| orders.clone());
+        let mut fds = [orders.clone(), place(0), place(1), place(2), place(3)];
         if let Err(error) = rustix::event::poll(&mut fds, None) {
             // A signal for this thread; the next turn waits again.
             tracing::debug!(%error, "poll");
         }
-        for (ready, fd) in ready.iter_mut().zip(&fds[1..]) {
+        for (ready, fd) in ready.iter_mut().zip(&fds[1..]).take(self.sources.len()) {
             *ready = !fd.revents().is_empty();
         }
         if fds[0].revents().is_empty() {
             return true;
         }
-        drop(fds);
         let Some(commands) = self.orders.take() else {
             return false;
         };
         commands.into_iter().for_each(|command| self.obey(command));
         true
+    }
+
+    fn poll_fd(&self, source: usize) -> Option<PollFd<'_>> {
+        let socket = &self.sources.get(source)?.socket;
+        Some(PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN))
     }
 
     fn obey(&mut self, command: Command) {

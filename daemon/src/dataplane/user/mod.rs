@@ -14,15 +14,14 @@ mod inbound;
 mod outbound;
 mod policy;
 mod sa;
+mod upkeep;
 mod wake;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use obol_ike::event::{ChildSaId, InboundSa, OutboundSa};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
 
 use super::{DataPlane, DataPlaneError, DataPlaneEvent, Policy, Usage};
 use crate::host::{self, HostSettings};
@@ -30,13 +29,11 @@ use crate::ports::{Ports, RawEsp};
 use crate::sys::tun::Tun;
 use count::{Clock, Drops, SaUsage};
 use sa::{In, Out};
+use upkeep::{Task, Upkeep};
 use wake::Commander;
 
 /// IKE messages that may wait for the driver; more are dropped, and their senders ask again.
 const IKE_QUEUE: usize = 256;
-
-/// How long to wait until a TUN device that could not be made is tried again.
-const REVIVE_AGAIN: Duration = Duration::from_secs(1);
 
 /// The data plane. When it is dropped, the workers end and the TUN goes; rules, blackholes and
 /// guard stay, and protect.
@@ -49,8 +46,7 @@ pub(crate) struct UserDataPlane {
     shared: Arc<Shared>,
     usages: HashMap<ChildSaId, Arc<SaUsage>>,
     policies: Vec<Policy>,
-    /// The TUN device was deleted; when to make it anew.
-    revive_at: Option<Instant>,
+    upkeep: Upkeep,
     events: mpsc::UnboundedReceiver<Told>,
     ike: mpsc::Receiver<DataPlaneEvent>,
 }
@@ -122,7 +118,7 @@ impl UserDataPlane {
             shared,
             usages: HashMap::new(),
             policies: Vec::new(),
-            revive_at: None,
+            upkeep: Upkeep::new()?,
             events,
             ike,
         })
@@ -142,18 +138,39 @@ impl UserDataPlane {
         host::purge(&settings).await.map(|_| ())
     }
 
-    /// Makes the TUN device anew, with what leads into it. The workers may go on with the one
-    /// that is gone until they have the other. May be cancelled at any point: `revive_at` stays
-    /// set until all is done.
+    /// Sees to a task of [`Upkeep`]. May be cancelled at any point: the task then comes again.
+    async fn maintain(&mut self, task: Task) {
+        let done = match task {
+            Task::Revive => self.revive().await,
+            Task::Apply => self.apply().await,
+            Task::CheckGuard => match host::blocked(&self.settings) {
+                Ok(None) if !self.policies.is_empty() => {
+                    tracing::warn!("somebody removed the guard: it is loaded again");
+                    self.apply().await
+                }
+                checked => checked.map(|_| ()),
+            },
+        };
+        match done {
+            Ok(()) => self.upkeep.done(task),
+            Err(error) => tracing::error!(?task, %error, "protection is not as it should be"),
+        }
+    }
+
+    /// Makes the TUN device anew, with what leads into it. The workers go on with the one that
+    /// is gone until they have the other.
     async fn revive(&mut self) -> Result<(), DataPlaneError> {
-        self.revive_at = Some(Instant::now() + REVIVE_AGAIN);
         let tun = Arc::new(open_tun(&self.settings.tun)?);
         self.tun = host::bring_up(tun.name()).await?;
-        host::apply(&self.settings, self.tun, &self.policies).await?;
+        self.apply().await?;
         self.outbound.send(outbound::Command::Tun(tun.clone()))?;
         self.inbound.send(inbound::Command::Tun(tun))?;
-        self.revive_at = None;
+        tracing::info!(tun = self.settings.tun, "the TUN device is back");
         Ok(())
+    }
+
+    async fn apply(&self) -> Result<(), DataPlaneError> {
+        host::apply(&self.settings, self.tun, &self.policies).await
     }
 
     fn usage_of(&mut self, id: ChildSaId) -> Arc<SaUsage> {
@@ -172,7 +189,7 @@ impl DataPlane for UserDataPlane {
             .send(outbound::Command::Policies(with_selectors, answer))?;
         answered.await.map_err(|_| worker_gone())?;
         self.policies = policies;
-        host::apply(&self.settings, self.tun, &self.policies).await
+        self.apply().await
     }
 
     async fn add_inbound(&mut self, sa: InboundSa) -> Result<(), DataPlaneError> {
@@ -235,18 +252,14 @@ impl DataPlane for UserDataPlane {
 
     async fn next_event(&mut self) -> DataPlaneEvent {
         loop {
-            let revive_at = self.revive_at;
             // The senders are in `shared`, which lives as long as `self`.
             tokio::select! {
                 biased;
                 Some(told) = self.events.recv() => match told {
                     Told::Event(event) => return event,
-                    Told::TunGone => self.revive_at = Some(Instant::now()),
+                    Told::TunGone => self.upkeep.tun_gone(),
                 },
-                () = moment(revive_at) => match self.revive().await {
-                    Ok(()) => tracing::info!(tun = self.settings.tun, "the TUN device is back"),
-                    Err(error) => tracing::error!(%error, "the TUN device does not come back"),
-                },
+                task = self.upkeep.due() => self.maintain(task).await,
                 Some(event) = self.ike.recv() => return event,
             }
         }
@@ -254,13 +267,6 @@ impl DataPlane for UserDataPlane {
 
     fn name(&self) -> &'static str {
         "userspace"
-    }
-}
-
-async fn moment(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What stays when the data plane goes, and what the next one makes of it.
 
+use super::super::upkeep::Task;
 use super::*;
 
 impl Host {
@@ -77,6 +78,48 @@ fn a_tun_device_that_was_deleted_comes_back() {
         arrives(&at_a, &at_b).then_some(())
     });
     exchange(&at_b, &at_a, b"after");
+}
+
+#[test]
+fn rules_and_addresses_that_others_change_are_put_right() {
+    if skipped() {
+        return;
+    }
+    let netns = Netns::anonymous().unwrap();
+    let own = ip("172.16.1.1");
+    let lab = async |links: &crate::host::links::Links| links.address("lo", own, 32).await;
+    netns.configure(lab).unwrap();
+    let all = async || {
+        let settings = HostSettings::for_tests();
+        let ports = Ports::open(&settings).unwrap();
+        let mut plane = UserDataPlane::new(settings.clone(), &ports).await.unwrap();
+        let policy = Policy {
+            connection: "hosts".into(),
+            child: "child".into(),
+            mode: Mode::Tunnel,
+            local_ts: vec![ts(own, 0, ANY)],
+            remote_ts: vec![ts(ip("172.16.2.1"), 0, ANY)],
+            trap: true,
+        };
+        plane.set_policies(vec![policy]).await.unwrap();
+        let source = || crate::host::source_for(ip("172.16.2.1"), 0);
+        assert_eq!(source().unwrap(), own);
+
+        crate::host::remove_rules(&settings).await.unwrap();
+        assert!(source().is_err());
+        while source().is_err() {
+            let wait = tokio::time::timeout(5 * SECOND, plane.upkeep.due());
+            let task = wait.await.expect("the change is noticed");
+            plane.maintain(task).await;
+        }
+        assert_eq!(source().unwrap(), own);
+
+        crate::host::remove_guard(&settings).unwrap();
+        assert_eq!(crate::host::blocked(&settings).unwrap(), None);
+        plane.maintain(Task::CheckGuard).await;
+        assert!(crate::host::blocked(&settings).unwrap().is_some());
+    };
+    netns.block_on(all).unwrap();
 }
 
 #[test]
