@@ -102,8 +102,8 @@ const KE: [KeMethod; 7] = [
 ];
 
 impl IkeProposal {
-    /// What `default` stands for: every algorithm that obol has, AEAD before CBC. The defaults
-    /// of current peers are among them.
+    /// What `default` stands for: every algorithm that obol has, AEAD before CBC, so that peers
+    /// agree without being configured.
     pub fn defaults() -> Vec<Self> {
         let with = |encr: &[Encr], integ: &[IntegId]| Self {
             encr: encr.to_vec(),

@@ -1,4 +1,4 @@
-//! Known answers of every algorithm that is offered by default, checked in milliseconds at
+//! Known answers of every algorithm that is offered by default, computed anew at each
 //! start: a build or a processor that computes wrongly must not negotiate anything.
 
 use sha2::{Digest, Sha256};
