@@ -1,5 +1,6 @@
-//! Known answers of every algorithm that is offered by default, computed anew at each
-//! start: a build or a processor that computes wrongly must not negotiate anything.
+//! Known answers of the algorithms that are offered by default, computed anew at each start: a
+//! build or a processor that computes wrongly must not negotiate anything. Of algorithms that
+//! share their code (the MODP groups, the hashes of RSA) one stands for the others.
 
 use sha2::{Digest, Sha256};
 
