@@ -1,16 +1,28 @@
 //! All IKE SAs of a host: who gets which datagram, and what is to be begun or ended.
 
-use std::collections::VecDeque;
+mod commands;
+mod duplicates;
+mod init;
+mod wishes;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use rand_core::CryptoRng;
 
 use crate::config::{Config, Path};
-use crate::error::{CommandError, Dropped};
-use crate::event::{Answer, AskId, Command, Output};
+use crate::context::{Context, Rival, Signal, Waiting};
+use crate::error::{Dropped, IkeFailure};
+use crate::event::{Answer, Ask, AskId, ChildSaId, Event, IkeSaId, IkeSpi, Output};
+use crate::exchange::cookie::Cookies;
+use crate::exchange::limit::Limit;
+use crate::sa::{IkeSa, Phase};
 use crate::status::IkeSaStatus;
-use crate::timer::TimerKind;
+use crate::timer::{TimerKind, earlier};
+use crate::wire::{ExchangeType, Header, Message};
+use wishes::Wishes;
 
 /// The IKEv2 side of a host, without I/O.
 ///
@@ -20,19 +32,37 @@ use crate::timer::TimerKind;
 /// [`poll_timeout`](Self::poll_timeout). An early or repeated `handle_timeout` does no harm.
 /// `now` is the only clock; it must never run back.
 pub struct Endpoint {
-    config: Arc<Config>,
-    #[expect(dead_code, reason = "the exchanges that draw from it land next")]
-    rng: Box<dyn CryptoRng + Send>,
-    out: VecDeque<Output>,
+    cx: Context,
+    sas: BTreeMap<IkeSaId, IkeSa>,
+    /// By the SPI that we chose.
+    by_spi: HashMap<IkeSpi, IkeSaId>,
+    /// As responder, not established yet: by the peer's address and SPI.
+    half_open: HashMap<(SocketAddr, IkeSpi), IkeSaId>,
+    cookies: Cookies,
+    strangers: Limit,
+    wishes: Wishes,
+    /// Shutting down: until when peers are waited for.
+    shutdown: Option<Instant>,
+    idle_told: bool,
 }
 
 impl Endpoint {
     /// An endpoint without SAs. `rng` must be cryptographically strong (tests: seeded).
     pub fn new(config: Arc<Config>, rng: Box<dyn CryptoRng + Send>) -> Self {
+        let mut wishes = Wishes::default();
+        for connection in &config.connections {
+            wishes.add_starts(connection);
+        }
         Self {
-            config,
-            rng,
-            out: VecDeque::new(),
+            cx: Context::new(config, rng),
+            sas: BTreeMap::new(),
+            by_spi: HashMap::new(),
+            half_open: HashMap::new(),
+            cookies: Cookies::new(),
+            strangers: Limit::new(),
+            wishes,
+            shutdown: None,
+            idle_told: false,
         }
     }
 
@@ -42,53 +72,231 @@ impl Endpoint {
     /// Why it was dropped, for a counter; nothing is wrong with the endpoint.
     pub fn handle_datagram(
         &mut self,
-        _now: Instant,
-        _path: Path,
-        _datagram: &[u8],
+        now: Instant,
+        path: Path,
+        datagram: &[u8],
     ) -> Result<(), Dropped> {
-        Err(Dropped::UnknownSpi)
+        let header = Header::parse(datagram).map_err(|_| Dropped::Malformed)?;
+        if header.major != 2 {
+            self.refuse_version(now, path, &header);
+            return Err(Dropped::Version);
+        }
+        let message = Message::parse(datagram).map_err(|_| Dropped::Malformed)?;
+        let request = !header.flags.response && header.exchange == ExchangeType::IKE_SA_INIT;
+        let result = if request && header.spi_r.0 == 0 {
+            self.on_init_request(now, path, &message)
+        } else {
+            self.on_known(now, path, &message)
+        };
+        self.settle(now);
+        result
     }
 
     /// Does what is due at `now`.
-    pub fn handle_timeout(&mut self, _now: Instant) {}
-
-    /// Does what an operator or the data plane asks.
-    ///
-    /// # Errors
-    /// If the command names something that does not exist, or cannot be begun.
-    pub fn handle_command(&mut self, _now: Instant, command: Command) -> Result<(), CommandError> {
-        match command {
-            Command::Initiate { connection, .. } => {
-                let known = self.config.connections.iter().any(|c| c.name == connection);
-                known
-                    .then_some(())
-                    .ok_or(CommandError::UnknownConnection(connection))
-            }
-            _ => Ok(()),
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let due: Vec<IkeSaId> = self
+            .sas
+            .values()
+            .filter(|sa| sa.deadline().is_some_and(|(at, _)| at <= now))
+            .map(|sa| sa.id)
+            .collect();
+        for id in due {
+            self.with(now, id, |sa, cx| sa.on_timeout(cx, now));
         }
+        if self.shutdown.is_some_and(|at| at <= now) {
+            self.abandon(now);
+        }
+        self.settle(now);
     }
 
     /// Takes the answer to a question. An answer nobody waits for any more is ignored.
-    pub fn handle_answer(&mut self, _now: Instant, _id: AskId, _answer: Answer) {}
+    pub fn handle_answer(&mut self, now: Instant, id: AskId, answer: Answer) {
+        match (self.cx.answered(id), answer) {
+            (Some(Waiting::Auth(sa)), answer) => {
+                self.with(now, sa, |sa, cx| sa.on_auth_answer(cx, now, answer));
+            }
+            (Some(Waiting::Inbound(child)), Answer::Done(result)) => {
+                self.with_child(now, child, |sa, cx| sa.on_inbound(cx, now, child, result));
+            }
+            (Some(Waiting::Outbound(child)), Answer::Done(result)) => {
+                self.with_child(now, child, |sa, cx| sa.on_outbound(cx, child, result));
+            }
+            (Some(Waiting::LastInbound(sa)), Answer::LastInbound(last)) => {
+                self.with(now, sa, |sa, _| sa.on_last_inbound(now, last));
+            }
+            _ => {}
+        }
+        self.settle(now);
+    }
 
     /// The next thing to do, in order.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.out.pop_front()
+        self.cx.out.pop_front()
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is next due, and what for.
     pub fn poll_timeout(&self) -> Option<(Instant, TimerKind)> {
-        None
-    }
-
-    /// Replaces the configuration. Connections that are equal in both keep their SAs; others
-    /// are closed with deletes to their peers, and what the new ones start is begun.
-    pub fn reload(&mut self, _now: Instant, config: Arc<Config>) {
-        self.config = config;
+        let start = self.next_start().map(|at| (at, TimerKind::Start));
+        let shutdown = self.shutdown.filter(|_| !self.idle_told);
+        let shutdown = shutdown.map(|at| (at, TimerKind::Shutdown));
+        self.sas
+            .values()
+            .map(IkeSa::deadline)
+            .fold(earlier(start, shutdown), earlier)
     }
 
     /// All IKE SAs, oldest first.
-    pub fn status(&self, _now: Instant) -> Vec<IkeSaStatus> {
-        Vec::new()
+    pub fn status(&self, now: Instant) -> Vec<IkeSaStatus> {
+        self.sas
+            .values()
+            .filter(|sa| !matches!(sa.phase, Phase::Refused { .. }))
+            .map(|sa| sa.status(now))
+            .collect()
+    }
+
+    /// A message with an SPI of ours.
+    fn on_known(&mut self, now: Instant, path: Path, message: &Message<'_>) -> Result<(), Dropped> {
+        let header = &message.header;
+        let own = if header.flags.initiator {
+            header.spi_r
+        } else {
+            header.spi_i
+        };
+        let id = *self.by_spi.get(&own).ok_or(Dropped::UnknownSpi)?;
+        let fits = self.sas.get(&id).is_some_and(|sa| sa.has_spis(header));
+        if !fits {
+            return Err(Dropped::UnknownSpi);
+        }
+        self.with(now, id, |sa, cx| sa.on_message(cx, now, path, message))
+            .unwrap_or(Err(Dropped::UnknownSpi))
+    }
+
+    /// Lets an IKE SA act, then does what it wants of the endpoint.
+    fn with<R>(
+        &mut self,
+        now: Instant,
+        id: IkeSaId,
+        act: impl FnOnce(&mut IkeSa, &mut Context) -> R,
+    ) -> Option<R> {
+        let mut sa = self.sas.remove(&id)?;
+        sa.alone = !self
+            .sas
+            .values()
+            .any(|other| other.connection.name == sa.connection.name && other.protection.is_some());
+        self.cx.rivals = self.rivals(&sa);
+        let result = act(&mut sa, &mut self.cx);
+        sa.run_tasks(&mut self.cx, now);
+        self.put(sa);
+        self.heed(now);
+        Some(result)
+    }
+
+    fn with_child<R>(
+        &mut self,
+        now: Instant,
+        child: ChildSaId,
+        act: impl FnOnce(&mut IkeSa, &mut Context) -> R,
+    ) -> Option<R> {
+        let id = self.owner(child)?;
+        self.with(now, id, act)
+    }
+
+    fn owner(&self, child: ChildSaId) -> Option<IkeSaId> {
+        let sa = self.sas.values().find(|sa| sa.child(child).is_some())?;
+        Some(sa.id)
+    }
+
+    /// The Child SAs that are up on any IKE SA of the same connection.
+    fn rivals(&self, sa: &IkeSa) -> Vec<Rival> {
+        self.sas
+            .values()
+            .filter(|other| other.connection.name == sa.connection.name)
+            .chain([sa])
+            .flat_map(|sa| &sa.children)
+            .filter(|child| child.up && child.is_current())
+            .map(|child| Rival {
+                child: child.info.child.clone(),
+                side: child.side,
+                lowest_nonce: child.lowest_nonce.clone(),
+            })
+            .collect()
+    }
+
+    /// Keeps an IKE SA findable, or forgets it.
+    fn put(&mut self, sa: IkeSa) {
+        let half_open = matches!(
+            sa.phase,
+            Phase::HalfOpen(_) | Phase::AuthResponder(_) | Phase::Refused { .. }
+        );
+        if !half_open {
+            self.half_open.retain(|_, id| *id != sa.id);
+        }
+        if sa.is_gone() {
+            self.by_spi.remove(&sa.own_spi());
+        } else {
+            self.by_spi.insert(sa.own_spi(), sa.id);
+            self.sas.insert(sa.id, sa);
+        }
+    }
+
+    /// Does what IKE SAs want of the endpoint.
+    fn heed(&mut self, now: Instant) {
+        for signal in std::mem::take(&mut self.cx.signals) {
+            match signal {
+                Signal::NewSa(mut sa) => {
+                    sa.run_tasks(&mut self.cx, now);
+                    self.put(*sa);
+                }
+                Signal::Adopt {
+                    to,
+                    children,
+                    tasks,
+                } => {
+                    let ids: Vec<ChildSaId> = children.iter().map(|c| c.info.id).collect();
+                    let adopted = self.with(now, to, |sa, cx| sa.adopt(cx, children, tasks));
+                    if adopted.is_none() {
+                        // The new IKE SA is gone already, and its Child SAs with it.
+                        for id in ids {
+                            self.cx.ask(Waiting::Nobody, Ask::Remove(id));
+                        }
+                    }
+                }
+                Signal::Lost(id) => {
+                    self.with(now, id, |sa, _| sa.lose(now));
+                }
+                Signal::InitialContact {
+                    except,
+                    local,
+                    remote,
+                    before,
+                } => {
+                    for id in self.established_between(&local, &remote, before, except) {
+                        self.with(now, id, |sa, cx| sa.end(cx, IkeFailure::Replaced));
+                    }
+                }
+                Signal::ChildFailed { connection, child } => {
+                    self.child_failed(now, &connection, &child);
+                }
+                Signal::ChildLost { connection, child } => {
+                    self.child_lost(now, &connection, &child);
+                }
+                Signal::SaEnded { connection } => self.sa_ended(now, &connection),
+            }
+        }
+    }
+
+    /// Brings what is into line with what is wanted.
+    fn settle(&mut self, now: Instant) {
+        self.drop_crossed_starts();
+        self.merge_duplicates(now);
+        self.start_wishes(now);
+        let left = self
+            .sas
+            .values()
+            .any(|sa| !matches!(sa.phase, Phase::Refused { .. }));
+        if self.shutdown.is_some() && !left && !self.idle_told {
+            self.idle_told = true;
+            self.cx.event(Event::Idle);
+        }
     }
 }

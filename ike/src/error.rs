@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use crate::event::EspSpi;
 use crate::identity::Identity;
-use crate::wire::NotifyType;
+use crate::wire::{KeMethod, Notify, NotifyType, PayloadType};
 
 /// Why a datagram was dropped. State is untouched; the driver counts by reason.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Hash, Ord, PartialOrd)]
@@ -28,6 +29,8 @@ pub enum Dropped {
     Cookie,
     /// No connection fits the addresses.
     NoConnection,
+    /// No common algorithms for an IKE SA, or another key exchange method is needed.
+    NoProposal,
 }
 
 /// Why an IKE SA ended or did not come up.
@@ -60,6 +63,8 @@ pub enum IkeFailure {
     },
     /// No common algorithms.
     NoProposalChosen,
+    /// No connection is configured between these addresses.
+    NoConnection,
     /// The peer broke the protocol.
     Protocol(&'static str),
     /// Our credentials do not suffice (no secret, no key).
@@ -119,4 +124,59 @@ pub enum CommandError {
     /// The endpoint is shutting down.
     #[error("shutting down")]
     ShuttingDown,
+}
+
+/// What an authenticated peer did wrong, or asked for and cannot have.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Fault {
+    /// A message that authenticates but makes no sense.
+    InvalidSyntax(&'static str),
+    /// A payload that must be understood and is not.
+    UnsupportedCritical(PayloadType),
+    /// No common algorithms.
+    NoProposalChosen,
+    /// A key exchange of another method is needed.
+    InvalidKe {
+        /// The method we want.
+        want: KeMethod,
+    },
+    /// No common traffic selectors.
+    TsUnacceptable,
+    /// The Child SA could not be installed here.
+    NoAdditionalSas,
+    /// Not just now: it crosses with something of ours (RFC 7296 section 2.25).
+    TemporaryFailure,
+    /// The Child SA to be rekeyed is not there.
+    ChildSaNotFound(EspSpi),
+}
+
+impl Fault {
+    /// What the peer is told.
+    pub(crate) fn notify(self) -> Notify<'static> {
+        match self {
+            Self::InvalidSyntax(_) => Notify::bare(NotifyType::INVALID_SYNTAX),
+            Self::UnsupportedCritical(ty) => Notify::unsupported_critical(ty),
+            Self::NoProposalChosen => Notify::bare(NotifyType::NO_PROPOSAL_CHOSEN),
+            Self::InvalidKe { want } => Notify::invalid_ke(want),
+            Self::TsUnacceptable => Notify::bare(NotifyType::TS_UNACCEPTABLE),
+            Self::NoAdditionalSas => Notify::bare(NotifyType::NO_ADDITIONAL_SAS),
+            Self::TemporaryFailure => Notify::bare(NotifyType::TEMPORARY_FAILURE),
+            Self::ChildSaNotFound(spi) => Notify::about_esp(NotifyType::CHILD_SA_NOT_FOUND, spi),
+        }
+    }
+
+    /// Whether the IKE SA cannot go on, RFC 7296 section 2.21.3.
+    pub(crate) fn ends_sa(self) -> bool {
+        matches!(self, Self::InvalidSyntax(_))
+    }
+
+    /// What an operator is told about a Child SA that did not come up for it.
+    pub(crate) fn child_failure(self) -> ChildFailure {
+        match self {
+            Self::NoProposalChosen | Self::InvalidKe { .. } => ChildFailure::NoProposalChosen,
+            Self::TsUnacceptable => ChildFailure::TsUnacceptable,
+            Self::InvalidSyntax(what) => ChildFailure::Protocol(what),
+            _ => ChildFailure::Refused(self.notify().ty),
+        }
+    }
 }

@@ -7,13 +7,16 @@
 
 pub mod auth;
 pub mod config;
+mod context;
 pub mod crypto;
 pub mod endpoint;
 pub mod error;
 pub mod event;
+mod exchange;
 pub mod identity;
 pub mod keys;
 pub mod proposal;
+mod sa;
 pub mod status;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -103,13 +103,16 @@ impl KeyExchange {
         &self.public
     }
 
-    /// The shared secret `g^ir`, at the fixed length of the method; consumes the private value.
+    /// The shared secret `g^ir`, at the fixed length of the method.
+    ///
+    /// By reference: in IKE_SA_INIT nothing is authenticated, and a forged public value must not
+    /// cost an initiator the private value that the real reply needs.
     ///
     /// # Errors
     /// [`InvalidKe`] for every public value that RFC 6989 or the length of the method tells to
     /// refuse, and for an X25519 result of zeros (RFC 7748 section 6.1).
     //= https://www.rfc-editor.org/rfc/rfc6989#section-2.3
-    pub fn agree(self, peer_public: &[u8]) -> Result<Secret, InvalidKe> {
+    pub fn agree(&self, peer_public: &[u8]) -> Result<Secret, InvalidKe> {
         match &self.private {
             Private::X25519(secret) => agree_x25519(secret, peer_public),
             Private::P256(secret) => agree_ecp(secret, peer_public),

@@ -4,6 +4,11 @@
 pub mod arbitrary;
 mod fuzz;
 mod fuzz_endpoint;
+mod invariants;
+pub mod net;
+pub mod pair;
+pub mod plane;
+pub mod setup;
 
 pub use fuzz::{fuzz_datagram, fuzz_identity, fuzz_payloads, fuzz_selector};
 pub use fuzz_endpoint::fuzz_endpoint;

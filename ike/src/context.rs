@@ -1,0 +1,176 @@
+//! What the endpoint and its IKE SAs share: configuration, randomness, the queue of outputs,
+//! open questions, and names that are never reused.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use rand_core::{CryptoRng, Rng};
+
+use crate::config::{Config, Path, Settings};
+use crate::event::{Ask, AskId, ChildSaId, EspSpi, Event, IkeSaId, IkeSpi, Output, Transmit};
+use crate::exchange::retransmit::Retransmit;
+use crate::identity::Identity;
+use crate::sa::child::ChildSa;
+use crate::sa::task::Tasks;
+use crate::sa::{IkeSa, Side};
+
+/// Octets of our nonces: at least half of the key size of any PRF, RFC 7296 section 2.10.
+const NONCE_LEN: usize = 32;
+
+/// Lent to whatever handles an input.
+pub(crate) struct Context {
+    pub(crate) config: Arc<Config>,
+    pub(crate) rng: Box<dyn CryptoRng + Send>,
+    pub(crate) out: VecDeque<Output>,
+    /// What an IKE SA wants of the endpoint, acted upon when the handler is done.
+    pub(crate) signals: Vec<Signal>,
+    /// Child SAs of the same connection, for the IKE SA at work.
+    pub(crate) rivals: Vec<Rival>,
+    asks: HashMap<AskId, Waiting>,
+    last_ask: u64,
+    last_ike: u64,
+    last_child: u64,
+}
+
+/// Who waits for an answer, and for what.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Waiting {
+    /// The authentication of this IKE SA.
+    Auth(IkeSaId),
+    /// This Child SA: its inbound half.
+    Inbound(ChildSaId),
+    /// This Child SA: its outbound half.
+    Outbound(ChildSaId),
+    /// The liveness check of this IKE SA.
+    LastInbound(IkeSaId),
+    /// Nobody.
+    Nobody,
+}
+
+/// What an IKE SA wants of the endpoint.
+pub(crate) enum Signal {
+    /// This IKE SA replaces another, or is about to.
+    NewSa(Box<IkeSa>),
+    /// Child SAs, and what is left to ask about them, of an IKE SA that `to` replaces.
+    Adopt {
+        to: IkeSaId,
+        children: Vec<ChildSa>,
+        tasks: Tasks,
+    },
+    /// This new IKE SA lost against another rekey of the same old one.
+    Lost(IkeSaId),
+    /// INITIAL_CONTACT: the peer has forgotten all IKE SAs between these identities that were
+    /// established before.
+    InitialContact {
+        except: IkeSaId,
+        local: Identity,
+        remote: Identity,
+        before: Instant,
+    },
+    /// A negotiation of this child failed.
+    ChildFailed { connection: String, child: String },
+    /// A Child SA of this child is gone and nothing replaces it.
+    ChildLost { connection: String, child: String },
+    /// An IKE SA is gone.
+    SaEnded { connection: String },
+}
+
+/// A Child SA that is up.
+pub(crate) struct Rival {
+    pub(crate) child: String,
+    pub(crate) side: Side,
+    pub(crate) lowest_nonce: Vec<u8>,
+}
+
+impl Rival {
+    /// Whether the other Child SA is the one to go, of two that both ends made at once: the one
+    /// with the lowest of the four nonces, as in a rekey (RFC 7296 section 2.8.1).
+    pub(crate) fn beats(&self, other: &ChildSa) -> bool {
+        self.child == other.info.child
+            && self.side != other.side
+            && other.info.replaces.is_none()
+            && self.lowest_nonce > other.lowest_nonce
+    }
+}
+
+impl Context {
+    pub(crate) fn new(config: Arc<Config>, rng: Box<dyn CryptoRng + Send>) -> Self {
+        Self {
+            config,
+            rng,
+            out: VecDeque::new(),
+            signals: Vec::new(),
+            rivals: Vec::new(),
+            asks: HashMap::new(),
+            last_ask: 0,
+            last_ike: 0,
+            last_child: 0,
+        }
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.config.settings
+    }
+
+    pub(crate) fn transmit(&mut self, path: Path, datagram: Vec<u8>) {
+        self.out
+            .push_back(Output::Transmit(Transmit { path, datagram }));
+    }
+
+    pub(crate) fn event(&mut self, event: Event) {
+        self.out.push_back(Output::Event(event));
+    }
+
+    pub(crate) fn ask(&mut self, waiting: Waiting, ask: Ask) {
+        self.last_ask += 1;
+        let id = AskId(self.last_ask);
+        self.asks.insert(id, waiting);
+        self.out.push_back(Output::Ask(id, ask));
+    }
+
+    /// Who waited for this answer; each question is answered once.
+    pub(crate) fn answered(&mut self, id: AskId) -> Option<Waiting> {
+        self.asks.remove(&id)
+    }
+
+    pub(crate) fn new_ike_id(&mut self) -> IkeSaId {
+        self.last_ike += 1;
+        IkeSaId(self.last_ike)
+    }
+
+    pub(crate) fn new_child_id(&mut self) -> ChildSaId {
+        self.last_child += 1;
+        ChildSaId(self.last_child)
+    }
+
+    /// An IKE SPI that no one can guess; with 64 random bits, collisions do not happen.
+    pub(crate) fn new_ike_spi(&mut self) -> IkeSpi {
+        loop {
+            let spi = self.rng.next_u64();
+            if spi != 0 {
+                return IkeSpi(spi);
+            }
+        }
+    }
+
+    /// An ESP SPI above the reserved ones. The data plane says if it is taken.
+    pub(crate) fn new_esp_spi(&mut self) -> EspSpi {
+        loop {
+            let spi = self.rng.next_u32();
+            if spi >= 256 {
+                return EspSpi(spi);
+            }
+        }
+    }
+
+    pub(crate) fn nonce(&mut self) -> Vec<u8> {
+        let mut nonce = vec![0; NONCE_LEN];
+        self.rng.fill_bytes(&mut nonce);
+        nonce
+    }
+
+    pub(crate) fn retransmit(&mut self, now: Instant) -> Retransmit {
+        Retransmit::start(now, &self.config.settings, &mut *self.rng)
+    }
+}

@@ -1,0 +1,237 @@
+//! What operators and the data plane ask for, and a new configuration.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Endpoint;
+use super::wishes::{Wish, start_path};
+use crate::config::{Config, Connection};
+use crate::error::{CommandError, IkeFailure};
+use crate::event::{ChildSaId, Command, IkeSaId};
+use crate::sa::child::ChildState;
+use crate::sa::task::{RekeyIkeTask, Task};
+use crate::sa::{IkeSa, Phase};
+
+/// A shutdown waits for the peers' answers this long.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(4);
+
+impl Endpoint {
+    /// Does what an operator or the data plane asks.
+    ///
+    /// # Errors
+    /// If the command names something that does not exist, or cannot be begun.
+    pub fn handle_command(&mut self, now: Instant, command: Command) -> Result<(), CommandError> {
+        let result = self.obey(now, command);
+        self.settle(now);
+        result
+    }
+
+    fn obey(&mut self, now: Instant, command: Command) -> Result<(), CommandError> {
+        match command {
+            Command::Initiate {
+                connection,
+                child,
+                local,
+            } => {
+                let wish = Wish {
+                    local,
+                    ..Wish::default()
+                };
+                self.want(&connection, child.as_deref(), &wish)
+            }
+            Command::Acquire {
+                connection,
+                child,
+                flow,
+                remote,
+                local,
+            } => {
+                let wish = Wish {
+                    flow,
+                    remote,
+                    local,
+                    ..Wish::default()
+                };
+                self.want(&connection, Some(&child), &wish)
+            }
+            Command::Terminate { connection, child } => {
+                self.terminate(now, &connection, child.as_deref())
+            }
+            Command::RekeyIke { connection } => self.rekey_ike(now, &connection),
+            Command::RekeyChild { connection, child } => self.rekey_child(now, &connection, &child),
+            Command::InboundUsed(id) => {
+                self.on_child(now, id, |sa, cx| sa.use_outbound(cx, id));
+                Ok(())
+            }
+            Command::SoftExpired(id) => {
+                self.on_child(now, id, |sa, _| sa.rekey_child(id));
+                Ok(())
+            }
+            Command::HardExpired(id) => {
+                self.on_child(now, id, |sa, cx| {
+                    if let Some(child) = sa.remove_child(cx, id) {
+                        sa.tasks.push(Task::DeleteSpi(child.info.spi_in));
+                    }
+                });
+                Ok(())
+            }
+            Command::Shutdown => {
+                self.begin_shutdown(now);
+                Ok(())
+            }
+        }
+    }
+
+    /// An event of the data plane about a Child SA that may be gone already.
+    fn on_child(
+        &mut self,
+        now: Instant,
+        id: ChildSaId,
+        act: impl FnOnce(&mut IkeSa, &mut crate::context::Context),
+    ) {
+        self.with_child(now, id, act);
+    }
+
+    fn want(&mut self, name: &str, child: Option<&str>, wish: &Wish) -> Result<(), CommandError> {
+        if self.shutdown.is_some() {
+            return Err(CommandError::ShuttingDown);
+        }
+        let connection = self.connection(name)?;
+        if connection.children.is_empty() {
+            return Err(CommandError::NoChildren(name.to_owned()));
+        }
+        if self.current(name).is_none() && start_path(&connection, wish).is_none() {
+            return Err(CommandError::NoRemote(name.to_owned()));
+        }
+        let mut known = false;
+        for conf in &connection.children {
+            if child.is_none_or(|child| conf.name == child) {
+                known = true;
+                self.wishes.add(&connection, conf, wish.clone());
+            }
+        }
+        match child {
+            Some(child) if !known => Err(CommandError::UnknownChild {
+                connection: name.to_owned(),
+                child: child.to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn connection(&self, name: &str) -> Result<Arc<Connection>, CommandError> {
+        let connections = &self.cx.config.connections;
+        connections
+            .iter()
+            .find(|connection| connection.name == name)
+            .cloned()
+            .ok_or_else(|| CommandError::UnknownConnection(name.to_owned()))
+    }
+
+    fn terminate(
+        &mut self,
+        now: Instant,
+        name: &str,
+        child: Option<&str>,
+    ) -> Result<(), CommandError> {
+        self.connection(name)?;
+        let mut any = self.wishes.hold(name, child);
+        for id in self.ids_of(name) {
+            let acted = self.with(now, id, |sa, cx| match child {
+                None => {
+                    sa.close(cx, IkeFailure::Closed);
+                    true
+                }
+                Some(child) => sa.close_children(child),
+            });
+            any |= acted == Some(true);
+        }
+        any.then_some(())
+            .ok_or_else(|| CommandError::NotUp(name.to_owned()))
+    }
+
+    fn ids_of(&self, connection: &str) -> Vec<IkeSaId> {
+        self.of_connection(connection)
+            .filter(|sa| !matches!(sa.phase, Phase::Refused { .. } | Phase::HalfOpen(_)))
+            .map(|sa| sa.id)
+            .collect()
+    }
+
+    fn rekey_ike(&mut self, now: Instant, name: &str) -> Result<(), CommandError> {
+        self.connection(name)?;
+        let id = self
+            .current(name)
+            .ok_or_else(|| CommandError::NotUp(name.to_owned()))?;
+        self.with(now, id, |sa, _| {
+            sa.tasks.push(Task::RekeyIke(RekeyIkeTask::default()));
+        });
+        Ok(())
+    }
+
+    fn rekey_child(&mut self, now: Instant, name: &str, child: &str) -> Result<(), CommandError> {
+        self.connection(name)?;
+        let ids: Vec<ChildSaId> = self
+            .of_connection(name)
+            .filter(|sa| sa.is_current())
+            .flat_map(|sa| &sa.children)
+            .filter(|c| c.state == ChildState::Installed && c.info.child == child)
+            .map(|c| c.info.id)
+            .collect();
+        if ids.is_empty() {
+            return Err(CommandError::NotUp(name.to_owned()));
+        }
+        for id in ids {
+            self.on_child(now, id, |sa, _| sa.rekey_child(id));
+        }
+        Ok(())
+    }
+
+    fn begin_shutdown(&mut self, now: Instant) {
+        if self.shutdown.is_some() {
+            return;
+        }
+        self.shutdown = Some(now + SHUTDOWN_PATIENCE);
+        self.wishes.clear();
+        let all: Vec<IkeSaId> = self.sas.keys().copied().collect();
+        for id in all {
+            self.with(now, id, |sa, cx| match sa.phase {
+                Phase::HalfOpen(_) | Phase::Refused { .. } => sa.forget(cx),
+                _ => sa.close(cx, IkeFailure::Closed),
+            });
+        }
+    }
+
+    /// Ends a shutdown that peers do not answer.
+    pub(super) fn abandon(&mut self, now: Instant) {
+        let all: Vec<IkeSaId> = self.sas.keys().copied().collect();
+        for id in all {
+            self.with(now, id, |sa, cx| sa.end(cx, IkeFailure::Closed));
+        }
+    }
+
+    /// Replaces the configuration. Connections that are equal in both keep their SAs; others
+    /// are closed with deletes to their peers, and what the new ones start is begun.
+    pub fn reload(&mut self, now: Instant, config: Arc<Config>) {
+        let old = std::mem::replace(&mut self.cx.config, Arc::clone(&config));
+        let same = |a: &Connection| config.connections.iter().any(|b| **b == *a);
+        for connection in old
+            .connections
+            .iter()
+            .filter(|connection| !same(connection))
+        {
+            self.wishes.forget(&connection.name);
+            for id in self.ids_of(&connection.name) {
+                self.with(now, id, |sa, cx| sa.close(cx, IkeFailure::Closed));
+            }
+        }
+        let known = |a: &Connection| old.connections.iter().any(|b| **b == *a);
+        for connection in config
+            .connections
+            .iter()
+            .filter(|connection| !known(connection))
+        {
+            self.wishes.add_starts(connection);
+        }
+        self.settle(now);
+    }
+}

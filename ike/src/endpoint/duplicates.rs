@@ -1,0 +1,167 @@
+//! Both ends started at once: of two IKE SAs, or two Child SAs, one is closed, and both ends find
+//! the same one without a word (the rule of RFC 7296 section 2.8.1).
+
+use std::time::Instant;
+
+use super::Endpoint;
+use crate::error::IkeFailure;
+use crate::event::{ChildSaId, IkeSaId};
+use crate::identity::Identity;
+use crate::sa::child::ChildSa;
+use crate::sa::task::{ChildTask, Task};
+use crate::sa::{IkeSa, Phase, Role, Side};
+
+impl Endpoint {
+    /// Gives up a start of ours of which the peer knows next to nothing, once the peer's own
+    /// start stands. The peer cannot do the same with that: it has proven itself there.
+    pub(super) fn drop_crossed_starts(&mut self) {
+        let crossed: Vec<IkeSaId> = self
+            .sas
+            .values()
+            .filter(|sa| matches!(sa.phase, Phase::Init(_)))
+            .filter(|sa| {
+                self.of_connection(&sa.connection.name).any(|other| {
+                    other.is_current()
+                        && other.role == Role::Responder
+                        && other.path.remote.ip() == sa.path.remote.ip()
+                })
+            })
+            .map(|sa| sa.id)
+            .collect();
+        for id in crossed {
+            if let Some(mut sa) = self.sas.remove(&id) {
+                sa.phase = Phase::Gone;
+                self.put(sa);
+            }
+        }
+    }
+
+    /// Closes what there is twice.
+    pub(super) fn merge_duplicates(&mut self, now: Instant) {
+        for (loser, winner) in self.duplicate_sas() {
+            self.merge_sas(now, loser, winner);
+        }
+        for id in self.duplicate_children() {
+            self.with_child(now, id, |sa, _| sa.delete_child(id));
+        }
+    }
+
+    /// Pairs of IKE SAs with one peer that were begun by both ends: the one to close, where that
+    /// is for us to do, and the one to keep.
+    fn duplicate_sas(&self) -> Vec<(IkeSaId, IkeSaId)> {
+        let current: Vec<&IkeSa> = self.sas.values().filter(|sa| sa.is_current()).collect();
+        let ours = current.iter().filter(|sa| sa.role == Role::Initiator);
+        let mut pairs = Vec::new();
+        for loser in ours {
+            let winner = current.iter().find(|other| {
+                other.role == Role::Responder
+                    && same_ends(loser, other)
+                    && nonce(other) > nonce(loser)
+            });
+            pairs.extend(winner.map(|winner| (loser.id, winner.id)));
+        }
+        pairs
+    }
+
+    /// Closes `loser` once the peer is known to be done with making `winner`, and `winner` has
+    /// all children of `loser`.
+    fn merge_sas(&mut self, now: Instant, loser: IkeSaId, winner: IkeSaId) {
+        let (Some(old), Some(new)) = (self.sas.get(&loser), self.sas.get(&winner)) else {
+            return;
+        };
+        let heard = new.established().is_some_and(|e| e.heard);
+        let missing: Vec<ChildTask> = old
+            .children
+            .iter()
+            .filter(|child| child.is_current() && !new.cares_for(&child.info.child))
+            .map(|child| ChildTask::new(child.conf.clone(), None, None))
+            .collect();
+        let all_up = old
+            .children
+            .iter()
+            .filter(|child| child.is_current())
+            .all(|child| is_up(new, &child.info.child));
+        let probing = new.requests.open().is_some() || !new.tasks.is_empty();
+        if !missing.is_empty() {
+            self.with(now, winner, |sa, _| {
+                missing
+                    .into_iter()
+                    .for_each(|task| sa.tasks.push(Task::Child(task)));
+            });
+        } else if !heard && !probing {
+            self.with(now, winner, |sa, _| sa.tasks.push(Task::Liveness));
+        } else if heard && all_up && old.requests.open().is_none() {
+            self.with(now, loser, |sa, cx| sa.close(cx, IkeFailure::Replaced));
+        }
+    }
+
+    /// Child SAs that we made and that lost against one of the same child that the peer made.
+    fn duplicate_children(&self) -> Vec<ChildSaId> {
+        let all = || {
+            self.sas
+                .values()
+                .filter(|sa| sa.is_current())
+                .flat_map(|sa| sa.children.iter().map(move |child| (sa, child)))
+                .filter(|(_, child)| child.is_current() && child.info.replaces.is_none())
+        };
+        all()
+            .filter(|(sa, loser)| {
+                loser.side == Side::Requester
+                    && all().any(|(other, winner)| {
+                        same_ends(sa, other)
+                            && other.established().is_some_and(|e| e.heard)
+                            && winner.up
+                            && beats(winner, loser)
+                    })
+            })
+            .map(|(_, loser)| loser.info.id)
+            .collect()
+    }
+
+    /// IKE SAs between these identities that were established before `before`.
+    pub(super) fn established_between(
+        &self,
+        local: &Identity,
+        remote: &Identity,
+        before: Instant,
+        except: IkeSaId,
+    ) -> Vec<IkeSaId> {
+        self.sas
+            .values()
+            .filter(|sa| sa.id != except)
+            .filter(|sa| {
+                sa.established().is_some_and(|e| {
+                    e.since < before && e.local_id.matches(local) && e.remote_id.matches(remote)
+                })
+            })
+            .map(|sa| sa.id)
+            .collect()
+    }
+}
+
+fn nonce(sa: &IkeSa) -> Option<&[u8]> {
+    sa.established().map(|e| e.lowest_nonce.as_slice())
+}
+
+fn same_ends(a: &IkeSa, b: &IkeSa) -> bool {
+    match (a.established(), b.established()) {
+        (Some(a_ends), Some(b_ends)) => {
+            a.connection.name == b.connection.name
+                && a_ends.local_id.matches(&b_ends.local_id)
+                && a_ends.remote_id.matches(&b_ends.remote_id)
+        }
+        _ => false,
+    }
+}
+
+fn beats(winner: &ChildSa, loser: &ChildSa) -> bool {
+    winner.side != loser.side
+        && winner.info.child == loser.info.child
+        && winner.lowest_nonce > loser.lowest_nonce
+}
+
+fn is_up(sa: &IkeSa, child: &str) -> bool {
+    sa.children
+        .iter()
+        .any(|c| c.is_current() && c.up && c.info.child == child)
+}

@@ -1,0 +1,217 @@
+//! IKE_SA_INIT requests, and what else comes from strangers: answered without state as long as
+//! possible, and never with more than was asked.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Endpoint;
+use crate::config::{Connection, Path};
+use crate::error::{Dropped, IkeFailure};
+use crate::event::Event;
+use crate::proposal::{ChosenIke, choose_ike};
+use crate::sa::IkeSa;
+use crate::sa::auth_responder::fits_path;
+use crate::sa::payloads::Payloads;
+use crate::wire::{
+    ExchangeType, Flags, Header, Message, Notify, NotifyType, Payload, ProtocolId, emit_message,
+};
+
+impl Endpoint {
+    /// Takes a request for a new IKE SA.
+    pub(super) fn on_init_request(
+        &mut self,
+        now: Instant,
+        path: Path,
+        message: &Message<'_>,
+    ) -> Result<(), Dropped> {
+        let header = &message.header;
+        if !header.flags.initiator || header.message_id != 0 || header.spi_i.0 == 0 {
+            return Err(Dropped::Malformed);
+        }
+        self.repeat_init(path, message)?;
+        let payloads = Payloads::sort(&message.payloads).map_err(|_| Dropped::Malformed)?;
+        if let Err(fault) = payloads.check_critical() {
+            self.refuse_stranger(now, path, header, fault.notify());
+            return Err(Dropped::Malformed);
+        }
+        if payloads.sa.is_none() || payloads.ke.is_none() || payloads.nonce.is_none() {
+            return Err(Dropped::Malformed);
+        }
+        if self.shutdown.is_some() || self.candidates(path).next().is_none() {
+            self.report_stranger(now, path, header);
+            return Err(Dropped::NoConnection);
+        }
+        self.check_load(now, path, header, &payloads)?;
+        let (connection, chosen) = self.choose_init(now, path, header, &payloads)?;
+        let sa = IkeSa::respond(
+            &mut self.cx,
+            now,
+            path,
+            message,
+            &payloads,
+            connection,
+            &chosen,
+        )?;
+        self.half_open.insert((path.remote, header.spi_i), sa.id);
+        self.put(sa);
+        Ok(())
+    }
+
+    /// Answers a repetition with the stored reply. A request that is not the same octet for
+    /// octet is a new one, even with the same SPI (RFC 7296 section 2.1).
+    fn repeat_init(&mut self, path: Path, message: &Message<'_>) -> Result<(), Dropped> {
+        let Some(id) = self.half_open.get(&(path.remote, message.header.spi_i)) else {
+            return Ok(());
+        };
+        let Some(reply) = self
+            .sas
+            .get(id)
+            .and_then(|sa| sa.repeated_init(message.octets))
+        else {
+            return Ok(());
+        };
+        let reply = reply.to_vec();
+        self.cx.transmit(path, reply);
+        Err(Dropped::Repeated)
+    }
+
+    /// Connections between these addresses, in order.
+    fn candidates(&self, path: Path) -> impl Iterator<Item = &Arc<Connection>> {
+        let connections = self.cx.config.connections.iter();
+        connections.filter(move |connection| fits_path(connection, path))
+    }
+
+    /// Under load, only who receives at its address gets state; under more load, nobody.
+    fn check_load(
+        &mut self,
+        now: Instant,
+        path: Path,
+        header: &Header,
+        payloads: &Payloads<'_>,
+    ) -> Result<(), Dropped> {
+        let settings = self.cx.settings();
+        let (threshold, limit) = (settings.cookie_threshold, settings.half_open_limit);
+        let half_open = self.half_open.len();
+        if half_open >= limit {
+            return Err(Dropped::HalfOpenLimit);
+        }
+        if half_open < threshold {
+            return Ok(());
+        }
+        let ni = payloads.nonce.unwrap_or_default();
+        let (ip, spi_i) = (path.remote.ip(), header.spi_i);
+        let cookie = payloads
+            .notify(NotifyType::COOKIE)
+            .and_then(Notify::as_cookie);
+        if cookie.is_some_and(|cookie| self.cookies.check(now, cookie, ni, ip, spi_i)) {
+            return Ok(());
+        }
+        let cookie = self.cookies.make(now, &mut *self.cx.rng, ni, ip, spi_i);
+        // Shorter than the request, so no limit is needed; one would shut honest peers out.
+        self.answer_stranger(
+            path,
+            header,
+            ExchangeType::IKE_SA_INIT,
+            Notify::cookie(&cookie),
+        );
+        Err(Dropped::Cookie)
+    }
+
+    /// The first connection that agrees on algorithms; which one it is to be in the end is
+    /// decided by identities, in IKE_AUTH.
+    fn choose_init(
+        &mut self,
+        now: Instant,
+        path: Path,
+        header: &Header,
+        payloads: &Payloads<'_>,
+    ) -> Result<(Arc<Connection>, ChosenIke), Dropped> {
+        let offered = payloads.sa.as_deref().unwrap_or_default();
+        let method = payloads.ke.map(|ke| ke.method);
+        let choices: Vec<_> = self
+            .candidates(path)
+            .filter_map(|connection| {
+                let chosen = choose_ike(offered, &connection.ike_proposals, method)?;
+                Some((Arc::clone(connection), chosen))
+            })
+            .collect();
+        let exact = choices.iter().position(|(_, c)| Some(c.alg.ke) == method);
+        let mut choices = choices;
+        if let Some(exact) = exact {
+            return Ok(choices.swap_remove(exact));
+        }
+        let notify = match choices.first() {
+            Some((_, chosen)) => Notify::invalid_ke(chosen.alg.ke),
+            None => Notify::bare(NotifyType::NO_PROPOSAL_CHOSEN),
+        };
+        let told = self.refuse_stranger(now, path, header, notify);
+        if told && choices.is_empty() {
+            self.cx.event(Event::IkeFailed {
+                connection: None,
+                path,
+                reason: IkeFailure::NoProposalChosen,
+            });
+        }
+        Err(Dropped::NoProposal)
+    }
+
+    fn report_stranger(&mut self, now: Instant, path: Path, header: &Header) {
+        let notify = Notify::bare(NotifyType::NO_PROPOSAL_CHOSEN);
+        if self.shutdown.is_none() && self.refuse_stranger(now, path, header, notify) {
+            self.cx.event(Event::IkeFailed {
+                connection: None,
+                path,
+                reason: IkeFailure::NoConnection,
+            });
+        }
+    }
+
+    /// A message of another major version: says which one we speak (RFC 7296 section 2.5).
+    pub(super) fn refuse_version(&mut self, now: Instant, path: Path, header: &Header) {
+        // Who speaks version 1 or less would not understand; and an answer is never answered.
+        if header.major > 2 && !header.flags.response {
+            let notify = Notify::bare(NotifyType::INVALID_MAJOR_VERSION);
+            self.refuse_stranger(now, path, header, notify);
+        }
+    }
+
+    /// Sends an error outside any IKE SA, if there were not many lately. Says whether it did.
+    fn refuse_stranger(
+        &mut self,
+        now: Instant,
+        path: Path,
+        header: &Header,
+        notify: Notify<'_>,
+    ) -> bool {
+        let allowed = self.strangers.take(now);
+        if allowed {
+            self.answer_stranger(path, header, header.exchange, notify);
+        }
+        allowed
+    }
+
+    fn answer_stranger(
+        &mut self,
+        path: Path,
+        header: &Header,
+        exchange: ExchangeType,
+        notify: Notify<'_>,
+    ) {
+        let flags = Flags {
+            initiator: false,
+            version: false,
+            response: true,
+        };
+        let reply = Header::new(
+            header.spi_i,
+            header.spi_r,
+            exchange,
+            flags,
+            header.message_id,
+        );
+        debug_assert_eq!(notify.protocol, ProtocolId::NONE);
+        if let Ok(datagram) = emit_message(&reply, &[Payload::Notify(notify)]) {
+            self.cx.transmit(path, datagram);
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! What every exchange needs, whatever it negotiates: Message IDs, retransmission, cookies,
+//! NAT detection, a bound on what goes to strangers.
+
+pub(crate) mod cookie;
+pub(crate) mod limit;
+pub(crate) mod nat;
+pub(crate) mod retransmit;
+pub(crate) mod windows;

@@ -1,0 +1,108 @@
+//! When a request goes out again, RFC 7296 sections 2.1 and 2.4.
+
+use std::time::{Duration, Instant};
+
+use rand_core::CryptoRng;
+
+use crate::config::Settings;
+
+/// No two transmissions of one request are further apart than this.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(60);
+/// Jitter in per cent, so that many SAs with one dead peer do not retransmit in step.
+const JITTER_PERCENT: u32 = 20;
+
+/// The schedule of one request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Retransmit {
+    first: Instant,
+    due: Instant,
+    interval: Duration,
+    tries: u32,
+}
+
+/// What to do when a schedule is due.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Step {
+    /// Send the same octets again.
+    Again,
+    /// The peer is dead: `tries` requests in `after` had no answer.
+    Dead { tries: u32, after: Duration },
+}
+
+impl Retransmit {
+    /// For a request that goes out at `now`.
+    pub(crate) fn start(now: Instant, settings: &Settings, rng: &mut dyn CryptoRng) -> Self {
+        let interval = settings.retransmit_timeout;
+        Self {
+            first: now,
+            due: now + crate::timer::jittered(interval, JITTER_PERCENT, rng),
+            interval,
+            tries: 1,
+        }
+    }
+
+    /// When the next step is due.
+    pub(crate) fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// The step that is due at `now`.
+    pub(crate) fn step(
+        &mut self,
+        now: Instant,
+        settings: &Settings,
+        rng: &mut dyn CryptoRng,
+    ) -> Step {
+        if self.tries > settings.retransmit_tries {
+            return self.dead(now);
+        }
+        self.tries += 1;
+        let grown = self.interval.as_secs_f64() * settings.retransmit_base.max(1.0);
+        self.interval = Duration::from_secs_f64(grown.min(LONGEST_INTERVAL.as_secs_f64()));
+        self.due = now + crate::timer::jittered(self.interval, JITTER_PERCENT, rng);
+        Step::Again
+    }
+
+    /// The verdict of a peer that did not answer until `now`.
+    pub(crate) fn dead(&self, now: Instant) -> Step {
+        Step::Dead {
+            tries: self.tries,
+            after: now.saturating_duration_since(self.first),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_core::SeedableRng;
+
+    use super::*;
+
+    #[test]
+    fn intervals_grow_and_end_after_the_configured_tries() {
+        let settings = Settings {
+            retransmit_tries: 3,
+            ..Settings::default()
+        };
+        let mut rng = rand_chacha::ChaCha20Rng::seed_from_u64(1);
+        let start = Instant::now();
+        let mut schedule = Retransmit::start(start, &settings, &mut rng);
+        let mut last = start;
+        let mut gaps = Vec::new();
+        for _ in 0..3 {
+            let due = schedule.due();
+            gaps.push(due - last);
+            last = due;
+            assert_eq!(schedule.step(due, &settings, &mut rng), Step::Again);
+        }
+        assert!(gaps.windows(2).all(|pair| pair[1] > pair[0]), "{gaps:?}");
+        let due = schedule.due();
+        assert_eq!(
+            schedule.step(due, &settings, &mut rng),
+            Step::Dead {
+                tries: 4,
+                after: due - start
+            }
+        );
+    }
+}

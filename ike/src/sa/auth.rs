@@ -1,0 +1,234 @@
+//! What both roles of IKE_AUTH share: the transcript that AUTH covers, our proof, the check of
+//! the peer's.
+
+use std::time::Instant;
+
+use crate::auth::{
+    AuthError, AuthVerified, Proof, SignatureOptions, SignedOctets, psk_auth_data, signature_auth,
+    verify_psk, verify_signature,
+};
+use crate::config::{Connection, LocalAuthMethod, RemoteAuthMethod};
+use crate::context::{Context, Waiting};
+use crate::crypto::prf::Prf;
+use crate::crypto::secret::Secret;
+use crate::crypto::signature::{PublicKey, SignatureScheme};
+use crate::error::IkeFailure;
+use crate::event::{Answer, Ask};
+use crate::identity::Identity;
+use crate::sa::{IkeSa, Phase};
+use crate::wire::{AuthMethod, HashId};
+
+/// IKE_SA_INIT as it was on the wire.
+pub(crate) struct Transcript {
+    pub(crate) ni: Vec<u8>,
+    pub(crate) nr: Vec<u8>,
+    /// The request that was answered, and the reply.
+    pub(crate) message1: Vec<u8>,
+    pub(crate) message2: Vec<u8>,
+    /// What the peer verifies signatures with; `None` without RFC 7427.
+    pub(crate) peer_hashes: Option<Vec<HashId>>,
+}
+
+impl Transcript {
+    /// The lower of the two nonces, by octets.
+    pub(crate) fn lowest_nonce(&self) -> Vec<u8> {
+        self.ni.clone().min(self.nr.clone())
+    }
+}
+
+/// An AUTH payload of the peer, kept while its check waits for a secret.
+pub(crate) struct PeerProof {
+    pub(crate) identity: Identity,
+    /// The ID payload's body as it came.
+    pub(crate) id_body: Vec<u8>,
+    pub(crate) method: AuthMethod,
+    pub(crate) data: Vec<u8>,
+}
+
+impl PeerProof {
+    fn proof(&self) -> Proof<'_> {
+        Proof {
+            method: self.method,
+            data: &self.data,
+        }
+    }
+}
+
+/// Our AUTH payload and the ID payload it is about.
+pub(crate) struct OwnProof {
+    pub(crate) id_body: Vec<u8>,
+    pub(crate) method: AuthMethod,
+    pub(crate) data: Vec<u8>,
+}
+
+/// A shared secret, and whose it is.
+pub(crate) struct KnownSecret {
+    pub(crate) remote: Identity,
+    pub(crate) secret: Secret,
+}
+
+/// With what we prove ourselves.
+#[derive(Clone, Debug)]
+pub(crate) enum OwnMethod {
+    Psk,
+    Signature(PublicKey, SignatureScheme),
+}
+
+/// How we prove ourselves to a peer that verifies signatures with these hashes.
+pub(crate) fn own_method(
+    connection: &Connection,
+    peer_hashes: Option<&[HashId]>,
+) -> Result<OwnMethod, IkeFailure> {
+    let key = match &connection.local.method {
+        LocalAuthMethod::Psk => return Ok(OwnMethod::Psk),
+        LocalAuthMethod::Key(key) => key,
+    };
+    let scheme = match (peer_hashes, key) {
+        (Some(hashes), _) => SignatureScheme::choose(key, hashes),
+        (None, PublicKey::Rsa(_)) if connection.allow_sha1_rsa => {
+            Some(SignatureScheme::RsaPkcs1Sha1)
+        }
+        (None, _) => None,
+    };
+    match scheme {
+        Some(scheme) => Ok(OwnMethod::Signature(key.clone(), scheme)),
+        None => Err(IkeFailure::Credentials(format!(
+            "the peer does not verify signatures of our {} key: it announces {}; update the peer \
+             or use another kind of key on this side",
+            key.kind(),
+            announced(peer_hashes),
+        ))),
+    }
+}
+
+fn announced(hashes: Option<&[HashId]>) -> String {
+    match hashes {
+        None => "no SIGNATURE_HASH_ALGORITHMS (RFC 7427)".to_owned(),
+        Some(hashes) => {
+            let names: Vec<String> = hashes.iter().map(ToString::to_string).collect();
+            format!("the hashes {}", names.join(", "))
+        }
+    }
+}
+
+/// The peer's proof checked against a connection.
+pub(crate) enum Check {
+    Verified(AuthVerified),
+    /// The shared secret with this peer is needed first.
+    NeedsSecret,
+    Failed(AuthError),
+}
+
+/// Checks the peer's proof. `secret` is the shared one, if it is known already.
+pub(crate) fn check_peer(
+    connection: &Connection,
+    prf: Prf,
+    octets: &impl SignedOctets,
+    peer: &PeerProof,
+    secret: Option<&KnownSecret>,
+) -> Check {
+    let result = match &connection.remote.method {
+        RemoteAuthMethod::Psk => match secret {
+            Some(known) if known.remote == peer.identity => {
+                verify_psk(prf, &known.secret, octets, peer.proof())
+            }
+            _ if peer.method != AuthMethod::SHARED_KEY => Err(AuthError::MethodMismatch {
+                expected: "psk",
+                got: peer.method,
+            }),
+            _ => return Check::NeedsSecret,
+        },
+        RemoteAuthMethod::Keys(keys) => {
+            let options = SignatureOptions {
+                allow_sha1_rsa: connection.allow_sha1_rsa,
+            };
+            verify_signature(keys, octets, peer.proof(), options)
+        }
+    };
+    match result {
+        Ok(verified) => Check::Verified(verified),
+        Err(error) => Check::Failed(error),
+    }
+}
+
+/// Our AUTH payload made with a shared secret.
+pub(crate) fn psk_proof(
+    prf: Prf,
+    secret: &Secret,
+    octets: &impl SignedOctets,
+    id_body: Vec<u8>,
+) -> OwnProof {
+    OwnProof {
+        id_body,
+        method: AuthMethod::SHARED_KEY,
+        data: psk_auth_data(prf, secret, octets),
+    }
+}
+
+/// Our AUTH payload around a signature.
+pub(crate) fn signature_proof(
+    scheme: SignatureScheme,
+    signature: &[u8],
+    id_body: Vec<u8>,
+) -> OwnProof {
+    let (method, data) = signature_auth(scheme, signature);
+    OwnProof {
+        id_body,
+        method,
+        data,
+    }
+}
+
+impl IkeSa {
+    /// What we claim to be: as configured, else our address.
+    pub(crate) fn local_id(&self) -> Identity {
+        let id = self.connection.local.id.clone();
+        id.unwrap_or_else(|| Identity::from(self.path.local.ip()))
+    }
+
+    /// What the peer is expected to be: as configured, else its address.
+    pub(crate) fn expected_remote_id(&self) -> Identity {
+        let id = self.connection.remote.id.clone();
+        id.unwrap_or_else(|| Identity::from(self.path.remote.ip()))
+    }
+
+    pub(crate) fn ask_psk(&self, cx: &mut Context, local: Identity, remote: Identity) {
+        let ask = Ask::Psk {
+            connection: self.connection.name.clone(),
+            local,
+            remote,
+        };
+        cx.ask(Waiting::Auth(self.id), ask);
+    }
+
+    pub(crate) fn ask_signature(
+        &self,
+        cx: &mut Context,
+        key: PublicKey,
+        scheme: SignatureScheme,
+        octets: Vec<u8>,
+    ) {
+        let ask = Ask::Sign {
+            key,
+            scheme,
+            octets,
+        };
+        cx.ask(Waiting::Auth(self.id), ask);
+    }
+
+    /// Takes the answer that the authentication waits for.
+    pub(crate) fn on_auth_answer(&mut self, cx: &mut Context, now: Instant, answer: Answer) {
+        match self.phase {
+            Phase::AuthInitiator(_) => self.on_initiator_answer(cx, now, answer),
+            Phase::AuthResponder(_) => self.on_responder_answer(cx, now, answer),
+            _ => {}
+        }
+    }
+}
+
+/// Our side lacks the secret for a pair of identities.
+pub(crate) fn no_secret(local: &Identity, remote: &Identity) -> IkeFailure {
+    IkeFailure::Credentials(format!(
+        "no shared secret for {local} and {remote}: add one for these identities on this side"
+    ))
+}

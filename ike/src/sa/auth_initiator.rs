@@ -1,0 +1,295 @@
+//! IKE_AUTH as initiator, RFC 7296 sections 1.2 and 2.15.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::auth::{AuthVerified, InitiatorSignedOctets, ResponderSignedOctets};
+use crate::context::Context;
+use crate::crypto::signature::SignatureScheme;
+use crate::error::{ChildFailure, IkeFailure};
+use crate::event::Answer;
+use crate::identity::Identity;
+use crate::proposal::ChildExchange;
+use crate::sa::auth::{
+    Check, KnownSecret, OwnMethod, OwnProof, PeerProof, Transcript, check_peer, no_secret,
+    own_method, psk_proof, signature_proof,
+};
+use crate::sa::create_child::Answered;
+use crate::sa::established::Established;
+use crate::sa::negotiate::Offer;
+use crate::sa::payloads::Payloads;
+use crate::sa::protect::Opened;
+use crate::sa::receive::sort;
+use crate::sa::task::{ChildTask, Task};
+use crate::sa::{IkeSa, Phase, Request};
+use crate::wire::{Auth, ExchangeType, Id, Notify, NotifyType, Payload};
+
+/// In IKE_AUTH, as initiator.
+pub(crate) struct AuthInitiator {
+    /// The Child SA to ask for.
+    pub(crate) first: ChildTask,
+    transcript: Transcript,
+    local_id: Identity,
+    secret: Option<KnownSecret>,
+    offer: Option<Offer>,
+    stage: Stage,
+}
+
+enum Stage {
+    /// The secret for our own proof was asked for.
+    OwnSecret,
+    /// The signature was asked for.
+    OwnSignature(SignatureScheme),
+    /// The request is out.
+    Sent,
+    /// The reply is there; the secret to check it with was asked for.
+    PeerSecret(PeerProof, Opened),
+}
+
+impl IkeSa {
+    /// Begins with our own proof.
+    pub(crate) fn begin_auth(
+        &mut self,
+        cx: &mut Context,
+        first: ChildTask,
+        transcript: Transcript,
+    ) {
+        let local_id = self.local_id();
+        let method = own_method(&self.connection, transcript.peer_hashes.as_deref());
+        let stage = match &method {
+            Ok(OwnMethod::Signature(_, scheme)) => Stage::OwnSignature(*scheme),
+            _ => Stage::OwnSecret,
+        };
+        self.phase = Phase::AuthInitiator(Box::new(AuthInitiator {
+            first,
+            transcript,
+            local_id: local_id.clone(),
+            secret: None,
+            offer: None,
+            stage,
+        }));
+        match (method, self.own_octets_initiator()) {
+            (Ok(OwnMethod::Signature(key, scheme)), Some(octets)) => {
+                self.ask_signature(cx, key, scheme, octets.into_octets());
+            }
+            (Ok(_), _) => self.ask_psk(cx, local_id, self.expected_remote_id()),
+            (Err(failure), _) => self.end(cx, failure),
+        }
+    }
+
+    fn own_octets_initiator(&self) -> Option<InitiatorSignedOctets> {
+        let Phase::AuthInitiator(auth) = &self.phase else {
+            return None;
+        };
+        let keys = &self.protection.as_ref()?.keys;
+        Some(InitiatorSignedOctets::new(
+            &auth.transcript.message1,
+            &auth.transcript.nr,
+            keys,
+            &auth.local_id.to_body(),
+        ))
+    }
+
+    pub(crate) fn on_initiator_answer(&mut self, cx: &mut Context, now: Instant, answer: Answer) {
+        let Phase::AuthInitiator(auth) = &mut self.phase else {
+            return;
+        };
+        let stage = std::mem::replace(&mut auth.stage, Stage::Sent);
+        let local = auth.local_id.clone();
+        match (stage, answer) {
+            (Stage::OwnSecret, Answer::Psk(Some(secret))) => {
+                let remote = self.expected_remote_id();
+                self.prove_with_secret(cx, now, KnownSecret { remote, secret });
+            }
+            (Stage::OwnSecret, Answer::Psk(None)) => {
+                let failure = no_secret(&local, &self.expected_remote_id());
+                self.end(cx, failure);
+            }
+            (Stage::OwnSignature(scheme), Answer::Signature(Ok(signature))) => {
+                let proof = signature_proof(scheme, &signature, local.to_body());
+                self.send_auth(cx, now, &proof);
+            }
+            (Stage::OwnSignature(_), Answer::Signature(Err(why))) => {
+                self.end(cx, IkeFailure::Credentials(why));
+            }
+            (Stage::PeerSecret(peer, opened), Answer::Psk(Some(secret))) => {
+                auth.secret = Some(KnownSecret {
+                    remote: peer.identity.clone(),
+                    secret,
+                });
+                self.check_responder(cx, now, peer, &opened);
+            }
+            (Stage::PeerSecret(peer, _), Answer::Psk(None)) => {
+                self.reject(cx, now, no_secret(&local, &peer.identity));
+            }
+            (stage, _) => auth.stage = stage,
+        }
+    }
+
+    fn prove_with_secret(&mut self, cx: &mut Context, now: Instant, known: KnownSecret) {
+        let Some(octets) = self.own_octets_initiator() else {
+            return;
+        };
+        let (Phase::AuthInitiator(auth), Some(protection)) = (&mut self.phase, &self.protection)
+        else {
+            return;
+        };
+        let body = auth.local_id.to_body();
+        let proof = psk_proof(protection.keys.prf(), &known.secret, &octets, body);
+        auth.secret = Some(known);
+        self.send_auth(cx, now, &proof);
+    }
+
+    fn send_auth(&mut self, cx: &mut Context, now: Instant, proof: &OwnProof) {
+        let spi_in = cx.new_esp_spi();
+        let Phase::AuthInitiator(auth) = &mut self.phase else {
+            return;
+        };
+        let offer = Offer::new(
+            Arc::clone(&auth.first.conf),
+            auth.first.flow.as_ref(),
+            self.path,
+            spi_in,
+            ChildExchange::IkeAuth,
+        );
+        let remote_body = self.connection.remote.id.as_ref().map(Identity::to_body);
+        let mut payloads = Vec::new();
+        payloads.extend(Id::from_body(&proof.id_body).ok().map(Payload::IdI));
+        if let Some(body) = &remote_body {
+            payloads.extend(Id::from_body(body).ok().map(Payload::IdR));
+        }
+        payloads.push(Payload::Auth(Auth {
+            method: proof.method,
+            data: &proof.data,
+        }));
+        if self.alone && self.connection.initial_contact {
+            payloads.push(Payload::Notify(Notify::bare(NotifyType::INITIAL_CONTACT)));
+        }
+        payloads.extend(offer.payloads(Vec::new()));
+        auth.offer = Some(offer);
+        self.request(cx, now, ExchangeType::IKE_AUTH, &payloads, Request::Auth);
+    }
+
+    /// Takes the reply: who the responder claims to be, its proof, and the Child SA.
+    pub(crate) fn on_auth_reply(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        opened: &Opened,
+        payloads: &Payloads<'_>,
+    ) {
+        let Phase::AuthInitiator(auth) = &self.phase else {
+            return;
+        };
+        let (Some(id_r), Some(proof)) = (payloads.id_r, payloads.auth) else {
+            let local = auth.local_id.clone();
+            match payloads.error() {
+                Some(NotifyType::AUTHENTICATION_FAILED) => {
+                    let remote = self.connection.remote.id.clone();
+                    self.end(cx, IkeFailure::WeAreNotProven { local, remote });
+                }
+                Some(notify) => self.end(cx, IkeFailure::Refused(notify)),
+                None => self.reject(cx, now, IkeFailure::Protocol("no IDr or AUTH in IKE_AUTH")),
+            }
+            return;
+        };
+        let Ok(identity) = Identity::from_payload(&id_r) else {
+            self.reject(cx, now, IkeFailure::Protocol("IDr is malformed"));
+            return;
+        };
+        let expected = self.connection.remote.id.as_ref();
+        if let Some(expected) = expected.filter(|expected| !expected.matches(&identity)) {
+            let failure = IkeFailure::PeerNotProven {
+                local: auth.local_id.clone(),
+                reason: format!(
+                    "it claims to be {identity}, this side expects {expected}: change the \
+                     peer's local id, or our remote id"
+                ),
+                remote: identity,
+            };
+            self.reject(cx, now, failure);
+            return;
+        }
+        let peer = PeerProof {
+            identity,
+            id_body: id_r.body().to_vec(),
+            method: proof.method,
+            data: proof.data.to_vec(),
+        };
+        self.check_responder(cx, now, peer, opened);
+    }
+
+    fn check_responder(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        peer: PeerProof,
+        opened: &Opened,
+    ) {
+        let (Phase::AuthInitiator(auth), Some(protection)) = (&mut self.phase, &self.protection)
+        else {
+            return;
+        };
+        let keys = &protection.keys;
+        let transcript = &auth.transcript;
+        let octets =
+            ResponderSignedOctets::new(&transcript.message2, &transcript.ni, keys, &peer.id_body);
+        let secret = auth.secret.as_ref();
+        match check_peer(&self.connection, keys.prf(), &octets, &peer, secret) {
+            Check::Verified(verified) => self.responder_proven(cx, now, verified, peer, opened),
+            Check::NeedsSecret => {
+                let (local, remote) = (auth.local_id.clone(), peer.identity.clone());
+                auth.stage = Stage::PeerSecret(peer, opened.clone());
+                self.ask_psk(cx, local, remote);
+            }
+            Check::Failed(error) => {
+                let failure = IkeFailure::PeerNotProven {
+                    local: auth.local_id.clone(),
+                    remote: peer.identity,
+                    reason: error.to_string(),
+                };
+                self.reject(cx, now, failure);
+            }
+        }
+    }
+
+    fn responder_proven(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        verified: AuthVerified,
+        peer: PeerProof,
+        opened: &Opened,
+    ) {
+        let Phase::AuthInitiator(auth) = std::mem::replace(&mut self.phase, Phase::Gone) else {
+            return;
+        };
+        let auth = *auth;
+        let lowest_nonce = auth.transcript.lowest_nonce();
+        let established =
+            Established::new(verified, now, auth.local_id, peer.identity, lowest_nonce);
+        self.establish(cx, now, established);
+        self.announce(cx, false);
+        let (Some(offer), Ok(payloads)) = (auth.offer, sort(opened)) else {
+            return;
+        };
+        if payloads.sa.is_none() {
+            let reason = match payloads.error() {
+                Some(notify) => ChildFailure::Refused(notify),
+                None => ChildFailure::Protocol("the answer lacks SA, TSi or TSr"),
+            };
+            self.child_failed(cx, &offer.conf.name, reason);
+            return;
+        }
+        let answered = Answered {
+            ni: auth.transcript.ni,
+            nr: auth.transcript.nr,
+            ke: None,
+            replaces: None,
+        };
+        if let Err(failure) = self.accept_child(cx, now, &offer, &payloads, answered) {
+            self.child_failed(cx, &offer.conf.name, failure);
+            self.tasks.push(Task::DeleteSpi(offer.spi_in));
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! IKE_AUTH as responder, RFC 7296 sections 1.2 and 2.15.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::auth::{AuthVerified, InitiatorSignedOctets, ResponderSignedOctets};
+use crate::config::{Connection, RemoteAuthMethod};
+use crate::context::{Context, Signal};
+use crate::crypto::signature::SignatureScheme;
+use crate::error::{Fault, IkeFailure};
+use crate::event::{Answer, Event};
+use crate::identity::Identity;
+use crate::proposal::ChildExchange;
+use crate::sa::auth::{
+    Check, KnownSecret, OwnMethod, OwnProof, PeerProof, Transcript, check_peer, no_secret,
+    own_method, psk_proof, signature_proof,
+};
+use crate::sa::create_child_reply::{Lead, Staged};
+use crate::sa::established::Established;
+use crate::sa::negotiate::{Between, grant};
+use crate::sa::payloads::Payloads;
+use crate::sa::protect::Opened;
+use crate::sa::receive::sort;
+use crate::sa::{IkeSa, Phase};
+use crate::status::IkeAlgorithms;
+use crate::wire::{AuthMethod, NotifyType};
+
+/// In IKE_AUTH, as responder: the request is there.
+pub(crate) struct AuthResponder {
+    transcript: Transcript,
+    opened: Opened,
+    local_id: Identity,
+    peer: PeerProof,
+    secret: Option<KnownSecret>,
+    stage: Stage,
+}
+
+enum Stage {
+    /// The secret to check the initiator with was asked for.
+    PeerSecret,
+    /// The initiator is proven; the secret for our own proof was asked for.
+    OwnSecret(AuthVerified),
+    /// The same; the signature was asked for.
+    OwnSignature(AuthVerified, SignatureScheme),
+    /// Between two of these.
+    Moving,
+}
+
+impl IkeSa {
+    /// Takes the first IKE_AUTH request.
+    pub(crate) fn on_auth_request(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        opened: &Opened,
+        payloads: Result<Payloads<'_>, Fault>,
+    ) {
+        // The initiator may have moved to port 4500.
+        self.path = self.reply_path;
+        let broken = |fault: Fault| {
+            (
+                fault,
+                IkeFailure::Protocol("the IKE_AUTH request is broken"),
+            )
+        };
+        let staged = payloads.map_err(broken).and_then(|payloads| {
+            self.claim(&payloads)
+                .map_err(broken)
+                .map(|claim| (payloads, claim))
+        });
+        let (payloads, claim) = match staged {
+            Ok(staged) => staged,
+            Err((fault, reason)) => {
+                self.refuse_with(cx, now, reason, fault.notify());
+                return;
+            }
+        };
+        let Some(peer) = claim.proof else {
+            let reason = IkeFailure::PeerNotProven {
+                local: self.local_id(),
+                remote: claim.identity,
+                reason: "it sends no AUTH payload, so it asks for EAP: let the peer \
+                         authenticate with a shared secret or a key"
+                    .to_owned(),
+            };
+            self.refuse(cx, now, reason);
+            return;
+        };
+        let wanted = payloads
+            .id_r
+            .and_then(|id| Identity::from_payload(&id).ok());
+        match self.choose_connection(cx, &peer, wanted.as_ref()) {
+            Ok(connection) => self.connection = connection,
+            Err(reason) => {
+                self.refuse(cx, now, reason);
+                return;
+            }
+        }
+        let Phase::HalfOpen(half_open) = std::mem::replace(&mut self.phase, Phase::Gone) else {
+            return;
+        };
+        self.phase = Phase::AuthResponder(Box::new(AuthResponder {
+            transcript: half_open.transcript,
+            opened: opened.clone(),
+            local_id: self.local_id(),
+            peer,
+            secret: None,
+            stage: Stage::Moving,
+        }));
+        self.check_initiator(cx, now);
+    }
+
+    /// Who the initiator claims to be, and its proof.
+    fn claim(&self, payloads: &Payloads<'_>) -> Result<Claim, Fault> {
+        let id_i = payloads
+            .id_i
+            .ok_or(Fault::InvalidSyntax("no IDi in IKE_AUTH"))?;
+        let identity =
+            Identity::from_payload(&id_i).map_err(|_| Fault::InvalidSyntax("IDi is malformed"))?;
+        let proof = payloads.auth.map(|auth| PeerProof {
+            identity: identity.clone(),
+            id_body: id_i.body().to_vec(),
+            method: auth.method,
+            data: auth.data.to_vec(),
+        });
+        Ok(Claim { identity, proof })
+    }
+
+    /// Finds the connection whose identities, proofs and algorithms fit.
+    fn choose_connection(
+        &self,
+        cx: &Context,
+        peer: &PeerProof,
+        wanted: Option<&Identity>,
+    ) -> Result<Arc<Connection>, IkeFailure> {
+        let alg = self.protection.as_ref().map(|p| *p.keys.algorithms());
+        let by_address = || {
+            cx.config
+                .connections
+                .iter()
+                .filter(|connection| fits_path(connection, self.path))
+                .filter(|connection| alg.is_some_and(|alg| offers(connection, &alg)))
+        };
+        let by_id = || {
+            by_address().filter(|connection| {
+                let id = &connection.remote.id;
+                id.as_ref().is_none_or(|id| id.matches(&peer.identity))
+            })
+        };
+        let chosen = by_id()
+            .filter(|connection| wanted.is_none_or(|wanted| self.is_called(connection, wanted)))
+            .filter(|connection| method_fits(connection, peer.method))
+            // A connection that names this peer goes before one that takes any.
+            .min_by_key(|connection| connection.remote.id.is_none());
+        if let Some(connection) = chosen {
+            return Ok(Arc::clone(connection));
+        }
+        let reason = match (by_id().next(), wanted) {
+            (None, _) => {
+                "no connection with this address expects this identity: change the peer's local \
+                 id, or a remote id on this side"
+                    .to_owned()
+            }
+            (Some(connection), Some(wanted)) if !self.is_called(connection, wanted) => format!(
+                "it asks for {wanted}, which is not our identity: change the peer's remote id, \
+                 or our local id"
+            ),
+            (Some(connection), _) => format!(
+                "it proves itself by {}, connection {:?} expects {}: make the peer's local auth \
+                 and our remote auth the same",
+                peer.method,
+                connection.name,
+                match connection.remote.method {
+                    RemoteAuthMethod::Psk => "psk",
+                    RemoteAuthMethod::Keys(_) => "pubkey",
+                }
+            ),
+        };
+        Err(IkeFailure::PeerNotProven {
+            local: wanted.cloned().unwrap_or_else(|| self.local_id()),
+            remote: peer.identity.clone(),
+            reason,
+        })
+    }
+
+    fn is_called(&self, connection: &Connection, wanted: &Identity) -> bool {
+        match &connection.local.id {
+            Some(id) => id.matches(wanted),
+            None => Identity::from(self.path.local.ip()).matches(wanted),
+        }
+    }
+
+    fn check_initiator(&mut self, cx: &mut Context, now: Instant) {
+        let (Phase::AuthResponder(auth), Some(protection)) = (&mut self.phase, &self.protection)
+        else {
+            return;
+        };
+        let keys = &protection.keys;
+        let octets = InitiatorSignedOctets::new(
+            &auth.transcript.message1,
+            &auth.transcript.nr,
+            keys,
+            &auth.peer.id_body,
+        );
+        let (local, remote) = (auth.local_id.clone(), auth.peer.identity.clone());
+        let secret = auth.secret.as_ref();
+        match check_peer(&self.connection, keys.prf(), &octets, &auth.peer, secret) {
+            Check::Verified(verified) => self.prove_to_initiator(cx, now, verified),
+            Check::NeedsSecret => {
+                auth.stage = Stage::PeerSecret;
+                self.ask_psk(cx, local, remote);
+            }
+            Check::Failed(error) => {
+                let reason = error.to_string();
+                self.refuse(
+                    cx,
+                    now,
+                    IkeFailure::PeerNotProven {
+                        local,
+                        remote,
+                        reason,
+                    },
+                );
+            }
+        }
+    }
+
+    fn prove_to_initiator(&mut self, cx: &mut Context, now: Instant, verified: AuthVerified) {
+        let Some(octets) = self.own_octets_responder() else {
+            return;
+        };
+        let (Phase::AuthResponder(auth), Some(protection)) = (&mut self.phase, &self.protection)
+        else {
+            return;
+        };
+        let hashes = auth.transcript.peer_hashes.as_deref();
+        match own_method(&self.connection, hashes) {
+            Ok(OwnMethod::Psk) => match &auth.secret {
+                Some(known) => {
+                    let body = auth.local_id.to_body();
+                    let proof = psk_proof(protection.keys.prf(), &known.secret, &octets, body);
+                    self.initiator_accepted(cx, now, verified, proof);
+                }
+                None => {
+                    auth.stage = Stage::OwnSecret(verified);
+                    let (local, remote) = (auth.local_id.clone(), auth.peer.identity.clone());
+                    self.ask_psk(cx, local, remote);
+                }
+            },
+            Ok(OwnMethod::Signature(key, scheme)) => {
+                auth.stage = Stage::OwnSignature(verified, scheme);
+                self.ask_signature(cx, key, scheme, octets.into_octets());
+            }
+            Err(failure) => self.refuse(cx, now, failure),
+        }
+    }
+
+    fn own_octets_responder(&self) -> Option<ResponderSignedOctets> {
+        let Phase::AuthResponder(auth) = &self.phase else {
+            return None;
+        };
+        Some(ResponderSignedOctets::new(
+            &auth.transcript.message2,
+            &auth.transcript.ni,
+            &self.protection.as_ref()?.keys,
+            &auth.local_id.to_body(),
+        ))
+    }
+
+    pub(crate) fn on_responder_answer(&mut self, cx: &mut Context, now: Instant, answer: Answer) {
+        let Phase::AuthResponder(auth) = &mut self.phase else {
+            return;
+        };
+        let remote = auth.peer.identity.clone();
+        match (std::mem::replace(&mut auth.stage, Stage::Moving), answer) {
+            (Stage::PeerSecret, Answer::Psk(Some(secret))) => {
+                auth.secret = Some(KnownSecret { remote, secret });
+                self.check_initiator(cx, now);
+            }
+            (Stage::OwnSecret(verified), Answer::Psk(Some(secret))) => {
+                auth.secret = Some(KnownSecret { remote, secret });
+                self.prove_to_initiator(cx, now, verified);
+            }
+            (Stage::PeerSecret | Stage::OwnSecret(_), Answer::Psk(None)) => {
+                let failure = no_secret(&auth.local_id, &remote);
+                self.refuse(cx, now, failure);
+            }
+            (Stage::OwnSignature(verified, scheme), Answer::Signature(Ok(signature))) => {
+                let proof = signature_proof(scheme, &signature, auth.local_id.to_body());
+                self.initiator_accepted(cx, now, verified, proof);
+            }
+            (Stage::OwnSignature(..), Answer::Signature(Err(why))) => {
+                self.refuse(cx, now, IkeFailure::Credentials(why));
+            }
+            (stage, _) => auth.stage = stage,
+        }
+    }
+
+    /// Both proofs stand: the IKE SA is established, and the Child SA is looked at.
+    fn initiator_accepted(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        verified: AuthVerified,
+        proof: OwnProof,
+    ) {
+        let Phase::AuthResponder(auth) = std::mem::replace(&mut self.phase, Phase::Gone) else {
+            return;
+        };
+        let auth = *auth;
+        let established = Established::new(
+            verified,
+            now,
+            auth.local_id.clone(),
+            auth.peer.identity.clone(),
+            auth.transcript.lowest_nonce(),
+        );
+        self.establish(cx, now, established);
+        self.announce(cx, false);
+        let Ok(payloads) = sort(&auth.opened) else {
+            return;
+        };
+        if payloads.has(NotifyType::INITIAL_CONTACT) {
+            cx.signals.push(Signal::InitialContact {
+                except: self.id,
+                local: auth.local_id,
+                remote: auth.peer.identity,
+                before: self.begun,
+            });
+        }
+        let between = Between {
+            path: self.path,
+            nat: self.nat,
+        };
+        let granted = grant(
+            &self.connection,
+            between,
+            &payloads,
+            ChildExchange::IkeAuth,
+            None,
+        );
+        let lead = Lead::Auth(proof);
+        match granted {
+            Ok(grant) => {
+                let staged = Staged {
+                    grant,
+                    ni: auth.transcript.ni,
+                    nr: auth.transcript.nr,
+                    shared: None,
+                    replaces: None,
+                    lead,
+                };
+                self.stage_grant(cx, now, staged);
+            }
+            Err(fault) => {
+                cx.event(Event::ChildFailed {
+                    connection: self.connection.name.clone(),
+                    child: None,
+                    reason: fault.child_failure(),
+                });
+                self.reply_without_child(cx, &lead, fault);
+            }
+        }
+    }
+}
+
+struct Claim {
+    identity: Identity,
+    proof: Option<PeerProof>,
+}
+
+/// Whether a connection is between these two addresses.
+pub(crate) fn fits_path(connection: &Connection, path: crate::config::Path) -> bool {
+    let fits = |list: &[std::net::IpAddr], address| list.is_empty() || list.contains(&address);
+    fits(&connection.local_addrs, path.local.ip())
+        && fits(&connection.remote_addrs, path.remote.ip())
+}
+
+/// Whether a connection accepts the algorithms that were negotiated before it was known.
+fn offers(connection: &Connection, alg: &IkeAlgorithms) -> bool {
+    connection.ike_proposals.iter().any(|proposal| {
+        proposal.encr.contains(&alg.encr)
+            && proposal.prf.contains(&alg.prf)
+            && proposal.ke.contains(&alg.ke)
+            && (alg.encr.is_aead() || proposal.integ.contains(&alg.integ))
+    })
+}
+
+fn method_fits(connection: &Connection, method: AuthMethod) -> bool {
+    match connection.remote.method {
+        RemoteAuthMethod::Psk => method == AuthMethod::SHARED_KEY,
+        RemoteAuthMethod::Keys(_) => {
+            matches!(method, AuthMethod::DIGITAL_SIGNATURE | AuthMethod::RSA)
+        }
+    }
+}

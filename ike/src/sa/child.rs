@@ -1,0 +1,389 @@
+//! One Child SA: what was agreed, its way into the data plane and out of it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::{Child, Mode};
+use crate::context::{Context, Signal, Waiting};
+use crate::crypto::secret::Secret;
+use crate::error::ChildFailure;
+use crate::event::{
+    Ask, ChildSaId, ChildSaInfo, DataPlaneRefusal, EspKeys, EspSpi, Event, InboundSa, Limits,
+    OutboundSa,
+};
+use crate::keys::ChildKeys;
+use crate::proposal::Encr;
+use crate::sa::task::{ChildTask, Task};
+use crate::sa::{IkeSa, Side};
+use crate::timer::{Deadline, TimerKind, earlier, jittered};
+use crate::ts::TrafficSelector;
+use crate::wire::{IntegId, KeMethod};
+
+/// A replier uses the new SA of a rekey after this time even if no packet came on it.
+const SWITCH_AFTER: Duration = Duration::from_secs(5);
+/// Jitter of lifetimes, in per cent.
+const LIFE_JITTER_PERCENT: u32 = 10;
+
+/// What both sides agreed on, ready for the data plane.
+pub(crate) struct Agreed {
+    pub(crate) conf: Arc<Child>,
+    pub(crate) mode: Mode,
+    /// Our side of the exchange that made it.
+    pub(crate) side: Side,
+    pub(crate) spi_in: EspSpi,
+    pub(crate) spi_out: EspSpi,
+    pub(crate) encr: Encr,
+    pub(crate) integ: IntegId,
+    pub(crate) ke: Option<KeMethod>,
+    pub(crate) esn: bool,
+    pub(crate) local_ts: Vec<TrafficSelector>,
+    pub(crate) remote_ts: Vec<TrafficSelector>,
+    pub(crate) shared: Option<Secret>,
+    pub(crate) ni: Vec<u8>,
+    pub(crate) nr: Vec<u8>,
+    pub(crate) replaces: Option<ChildSaId>,
+}
+
+/// A Child SA.
+pub(crate) struct ChildSa {
+    pub(crate) info: ChildSaInfo,
+    pub(crate) conf: Arc<Child>,
+    pub(crate) state: ChildState,
+    pub(crate) side: Side,
+    /// The lower of the two nonces, which decides between redundant SAs (RFC 7296 section 2.8.1).
+    pub(crate) lowest_nonce: Vec<u8>,
+    /// The outbound half, until it is used.
+    pub(crate) outbound: Option<Box<OutboundSa>>,
+    /// When the outbound half is used even without a sign of the peer.
+    pub(crate) switch_at: Option<Instant>,
+    /// A newer SA that the peer made in place of this one.
+    pub(crate) rekeyed_by_peer: Option<ChildSaId>,
+    /// It was reported as up.
+    pub(crate) up: bool,
+    pub(crate) made: Instant,
+    pub(crate) rekey_at: Option<Instant>,
+    pub(crate) life_at: Instant,
+}
+
+/// How far a Child SA is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum ChildState {
+    /// The data plane was asked to accept its packets.
+    Installing,
+    /// It carries packets.
+    Installed,
+    /// It carries packets, and another one takes its place.
+    Rekeyed,
+    /// We are telling the peer that it is gone.
+    Deleting,
+}
+
+impl ChildState {
+    /// For an operator.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Installing => "installing",
+            Self::Installed => "installed",
+            Self::Rekeyed => "rekeyed",
+            Self::Deleting => "deleting",
+        }
+    }
+}
+
+impl Agreed {
+    /// The lower of the two nonces, by octets; a prefix is lower.
+    pub(crate) fn lowest_nonce(&self) -> Vec<u8> {
+        self.ni.clone().min(self.nr.clone())
+    }
+}
+
+impl ChildSa {
+    /// The next deadline.
+    pub(crate) fn deadline(&self) -> Option<Deadline> {
+        let switch = self.switch_at.map(|at| (at, TimerKind::SwitchOutbound));
+        match self.state {
+            ChildState::Deleting => None,
+            ChildState::Installed => {
+                let rekey = self.rekey_at.map(|at| (at, TimerKind::RekeyChild));
+                earlier(
+                    switch,
+                    earlier(rekey, Some((self.life_at, TimerKind::ChildLife))),
+                )
+            }
+            _ => earlier(switch, Some((self.life_at, TimerKind::ChildLife))),
+        }
+    }
+
+    /// Whether it carries packets and is to go on doing so.
+    pub(crate) fn is_current(&self) -> bool {
+        matches!(self.state, ChildState::Installing | ChildState::Installed)
+    }
+}
+
+impl IkeSa {
+    pub(crate) fn child(&self, id: ChildSaId) -> Option<&ChildSa> {
+        self.children.iter().find(|child| child.info.id == id)
+    }
+
+    pub(crate) fn child_mut(&mut self, id: ChildSaId) -> Option<&mut ChildSa> {
+        self.children.iter_mut().find(|child| child.info.id == id)
+    }
+
+    /// Stages a Child SA: asks the data plane to accept its packets. What follows depends on the
+    /// answer. Returns its name, or why there are no keys for it.
+    pub(crate) fn install(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        agreed: &Agreed,
+    ) -> Result<ChildSaId, ChildFailure> {
+        let keys = self.child_keys(agreed)?;
+        let id = cx.new_child_id();
+        let info = self.child_info(id, agreed);
+        let (inbound, outbound) = by_direction(keys, agreed.side);
+        let rekey_after = jittered(agreed.conf.rekey_time, LIFE_JITTER_PERCENT, &mut *cx.rng);
+        self.children.push(ChildSa {
+            conf: Arc::clone(&agreed.conf),
+            state: ChildState::Installing,
+            side: agreed.side,
+            lowest_nonce: agreed.lowest_nonce(),
+            outbound: Some(Box::new(OutboundSa {
+                info: info.clone(),
+                keys: outbound,
+            })),
+            switch_at: None,
+            rekeyed_by_peer: None,
+            up: false,
+            made: now,
+            rekey_at: now.checked_add(rekey_after),
+            life_at: now + agreed.conf.life_time,
+            info: info.clone(),
+        });
+        let inbound = InboundSa {
+            info,
+            keys: inbound,
+        };
+        cx.ask(Waiting::Inbound(id), Ask::AddInbound(Box::new(inbound)));
+        Ok(id)
+    }
+
+    fn child_keys(&self, agreed: &Agreed) -> Result<ChildKeys, ChildFailure> {
+        let protection = self
+            .protection
+            .as_ref()
+            .ok_or(ChildFailure::Protocol("no keys yet"))?;
+        protection
+            .keys
+            .child(
+                agreed.shared.as_ref(),
+                &agreed.ni,
+                &agreed.nr,
+                agreed.encr,
+                agreed.integ,
+            )
+            .map_err(|_| ChildFailure::NoProposalChosen)
+    }
+
+    fn child_info(&self, id: ChildSaId, agreed: &Agreed) -> ChildSaInfo {
+        let conf = &agreed.conf;
+        ChildSaInfo {
+            id,
+            ike: self.id,
+            connection: self.connection.name.clone(),
+            child: conf.name.clone(),
+            mode: agreed.mode,
+            spi_in: agreed.spi_in,
+            spi_out: agreed.spi_out,
+            local_ts: agreed.local_ts.clone(),
+            remote_ts: agreed.remote_ts.clone(),
+            encr: agreed.encr.id,
+            encr_key_bits: agreed.encr.key_bits,
+            integ: agreed.integ,
+            ke: agreed.ke,
+            esn: agreed.esn,
+            path: self.path,
+            encap: self.encap(),
+            nat: self.nat.any(),
+            replaces: agreed.replaces,
+            limits: Limits {
+                soft_bytes: conf.rekey_bytes,
+                hard_bytes: conf.life_bytes,
+                soft_packets: conf.rekey_packets,
+                hard_packets: conf.life_packets,
+            },
+        }
+    }
+
+    /// Lets new packets use this SA.
+    pub(crate) fn use_outbound(&mut self, cx: &mut Context, id: ChildSaId) {
+        let Some(child) = self.child_mut(id) else {
+            return;
+        };
+        child.switch_at = None;
+        let rivals = cx.rivals.iter().any(|rival| rival.beats(child));
+        if rivals {
+            // Both ends made this child at once, and this one will go: packets stay where they
+            // can stay.
+            return;
+        }
+        if let Some(outbound) = child.outbound.take() {
+            cx.ask(Waiting::Outbound(id), Ask::UseOutbound(outbound));
+        }
+    }
+
+    /// As replier, once the reply is out: a first SA is used at once; in a rekey the requester
+    /// may not be ready to receive, so we wait for a sign of it (RFC 7296 section 2.8).
+    pub(crate) fn replied(&mut self, cx: &mut Context, now: Instant, id: ChildSaId) {
+        let Some(child) = self.child_mut(id) else {
+            return;
+        };
+        if child.state != ChildState::Installing {
+            return;
+        }
+        child.state = ChildState::Installed;
+        if child.info.replaces.is_none() {
+            self.use_outbound(cx, id);
+        } else if child.outbound.is_some() {
+            child.switch_at = Some(now + SWITCH_AFTER);
+        }
+    }
+
+    /// The data plane's answer about the outbound half.
+    pub(crate) fn on_outbound(
+        &mut self,
+        cx: &mut Context,
+        id: ChildSaId,
+        result: Result<(), DataPlaneRefusal>,
+    ) {
+        let Some(child) = self.child_mut(id) else {
+            return;
+        };
+        let (info, side) = (child.info.clone(), child.side);
+        child.up |= result.is_ok();
+        match result {
+            Ok(()) => {
+                let replaces = info.replaces;
+                cx.event(Event::ChildUp(Box::new(info)));
+                if let (Some(old), Side::Requester) = (replaces, side) {
+                    self.delete_child(old);
+                }
+            }
+            Err(refusal) => {
+                self.child_failed(cx, &info.child, ChildFailure::DataPlane(words(refusal)));
+                self.delete_child(id);
+            }
+        }
+    }
+
+    /// Tells the peer that a Child SA is gone, and forgets it when the peer has answered.
+    pub(crate) fn delete_child(&mut self, id: ChildSaId) {
+        if let Some(child) = self.child_mut(id)
+            && child.state != ChildState::Deleting
+        {
+            child.state = ChildState::Deleting;
+            child.switch_at = None;
+            self.tasks.push(Task::DeleteChild(id));
+        }
+    }
+
+    /// Closes all Child SAs of a child, and what is about to make one. Says whether there was any.
+    pub(crate) fn close_children(&mut self, name: &str) -> bool {
+        let about = |task: &Task| matches!(task, Task::Child(task) if task.conf.name == name);
+        let mut any = self.tasks.drop_where(about);
+        let ids: Vec<ChildSaId> = self
+            .children
+            .iter()
+            .filter(|child| child.info.child == name)
+            .map(|child| child.info.id)
+            .collect();
+        any |= !ids.is_empty();
+        for id in ids {
+            self.delete_child(id);
+        }
+        any
+    }
+
+    /// Forgets a Child SA: both halves leave the data plane.
+    pub(crate) fn remove_child(&mut self, cx: &mut Context, id: ChildSaId) -> Option<ChildSa> {
+        let position = self.children.iter().position(|c| c.info.id == id)?;
+        let child = self.children.remove(position);
+        cx.ask(Waiting::Nobody, Ask::Remove(id));
+        if child.up {
+            cx.event(Event::ChildDown {
+                id,
+                connection: child.info.connection.clone(),
+                child: child.info.child.clone(),
+            });
+        }
+        cx.signals.push(Signal::ChildLost {
+            connection: child.info.connection.clone(),
+            child: child.info.child.clone(),
+        });
+        Some(child)
+    }
+
+    /// Forgets a Child SA that the data plane did not take.
+    pub(crate) fn abandon_child(&mut self, id: ChildSaId) {
+        self.children.retain(|c| c.info.id != id);
+    }
+
+    /// Reports that a child of ours did not come up.
+    pub(crate) fn child_failed(&mut self, cx: &mut Context, child: &str, reason: ChildFailure) {
+        cx.event(Event::ChildFailed {
+            connection: self.connection.name.clone(),
+            child: Some(child.to_owned()),
+            reason,
+        });
+        cx.signals.push(Signal::ChildFailed {
+            connection: self.connection.name.clone(),
+            child: child.to_owned(),
+        });
+    }
+
+    /// Does what is due for the Child SAs.
+    pub(crate) fn child_timers(&mut self, cx: &mut Context, now: Instant) {
+        let due: Vec<(ChildSaId, TimerKind)> = self
+            .children
+            .iter()
+            .filter_map(|c| c.deadline().map(|(at, kind)| (at, kind, c.info.id)))
+            .filter(|(at, _, _)| *at <= now)
+            .map(|(_, kind, id)| (id, kind))
+            .collect();
+        for (id, kind) in due {
+            match kind {
+                TimerKind::SwitchOutbound => self.use_outbound(cx, id),
+                TimerKind::RekeyChild => self.rekey_child(id),
+                _ => self.delete_child(id),
+            }
+        }
+    }
+
+    /// Asks for a rekey of a Child SA, unless one is under way.
+    pub(crate) fn rekey_child(&mut self, id: ChildSaId) {
+        let Some(child) = self.child_mut(id) else {
+            return;
+        };
+        child.rekey_at = None;
+        if child.state == ChildState::Installed && child.rekeyed_by_peer.is_none() {
+            let task = ChildTask::new(Arc::clone(&child.conf), None, Some(id));
+            self.tasks.push(Task::Child(task));
+        }
+    }
+}
+
+/// Turns keys by role in the exchange into keys by direction: the requester sent Ni, and the
+/// first half of KEYMAT protects what the sender of Ni sends (RFC 7296 section 2.17).
+fn by_direction(keys: ChildKeys, side: Side) -> (EspKeys, EspKeys) {
+    match side {
+        Side::Requester => (keys.responder_to_initiator, keys.initiator_to_responder),
+        Side::Replier => (keys.initiator_to_responder, keys.responder_to_initiator),
+    }
+}
+
+/// A refusal in words.
+pub(crate) fn words(refusal: DataPlaneRefusal) -> String {
+    match refusal {
+        DataPlaneRefusal::SpiTaken => "the SPI is in use".to_owned(),
+        DataPlaneRefusal::Failed(why) => why,
+    }
+}

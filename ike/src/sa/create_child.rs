@@ -1,0 +1,312 @@
+//! CREATE_CHILD_SA for a Child SA, as requester: a new one or a rekey (RFC 7296 sections 1.3.1
+//! and 1.3.3).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::context::Context;
+use crate::crypto::ke::KeyExchange;
+use crate::crypto::secret::Secret;
+use crate::error::{ChildFailure, IkeFailure};
+use crate::event::ChildSaId;
+use crate::proposal::ChildExchange;
+use crate::sa::child::{Agreed, ChildState};
+use crate::sa::negotiate::Offer;
+use crate::sa::payloads::Payloads;
+use crate::sa::task::{ChildTask, Task};
+use crate::sa::{IkeSa, Request, Side};
+use crate::timer::jittered;
+use crate::wire::{ExchangeType, Ke, KeMethod, Notify, NotifyType, Payload};
+
+/// How often a peer can put us off before its state counts as broken (RFC 7296 section 2.25):
+/// with the pauses below, for several minutes.
+pub(crate) const MAX_TRIES: u32 = 8;
+/// A failed rekey is tried again after this time.
+pub(crate) const REKEY_AGAIN: Duration = Duration::from_secs(60);
+
+/// A request for a Child SA.
+pub(crate) struct ChildRequest {
+    pub(crate) task: ChildTask,
+    /// The peer rekeyed the same Child SA meanwhile: its new one, and the lower nonce of that.
+    pub(crate) contest: Option<(ChildSaId, Vec<u8>)>,
+    offer: Offer,
+    ni: Vec<u8>,
+    ke: Option<KeyExchange>,
+}
+
+/// What the keys of a new Child SA come from, beside the answer.
+pub(crate) struct Answered<'a> {
+    pub(crate) ni: Vec<u8>,
+    pub(crate) nr: Vec<u8>,
+    pub(crate) ke: Option<&'a KeyExchange>,
+    pub(crate) replaces: Option<ChildSaId>,
+}
+
+/// How long to wait after the peer put us off for the `tries`-th time.
+pub(crate) fn pause(cx: &mut Context, tries: u32) -> Duration {
+    let longest = Duration::from_millis(500) * 2u32.pow(tries.min(7));
+    // At least half of it, at random, so that two ends that put each other off fall out of step.
+    jittered(longest, 50, &mut *cx.rng)
+}
+
+impl IkeSa {
+    /// Sends the request, unless what it is about has changed.
+    pub(crate) fn ask_child(&mut self, cx: &mut Context, now: Instant, task: ChildTask) {
+        let rekeys = match task.rekeys.map(|id| self.child(id)) {
+            None => None,
+            Some(Some(old))
+                if old.state == ChildState::Installed && old.rekeyed_by_peer.is_none() =>
+            {
+                Some(old.info.spi_in)
+            }
+            Some(_) => return,
+        };
+        let first_method = || {
+            task.conf
+                .esp_proposals
+                .iter()
+                .find_map(|p| p.ke.first().copied())
+        };
+        let method = task.methods.last().copied().or_else(first_method);
+        let ke = match method.map(|method| KeyExchange::generate(method, &mut *cx.rng)) {
+            Some(Ok(ke)) => Some(ke),
+            Some(Err(_)) => {
+                self.child_failed(cx, &task.conf.name, ChildFailure::NoProposalChosen);
+                return;
+            }
+            None => None,
+        };
+        let offer = Offer::new(
+            Arc::clone(&task.conf),
+            task.flow.as_ref(),
+            self.path,
+            cx.new_esp_spi(),
+            ChildExchange::CreateChildSa(method),
+        );
+        let request = ChildRequest {
+            task,
+            contest: None,
+            offer,
+            ni: cx.nonce(),
+            ke,
+        };
+        let payloads = request.payloads(rekeys);
+        let Some(datagram) = self.seal_request(cx, ExchangeType::CREATE_CHILD_SA, &payloads) else {
+            return;
+        };
+        drop(payloads);
+        self.send_request(cx, now, datagram, Request::Child(Box::new(request)));
+    }
+
+    /// Takes the answer.
+    pub(crate) fn on_child_reply(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        request: ChildRequest,
+        payloads: &Payloads<'_>,
+    ) {
+        let (Some(_), Some(nr)) = (&payloads.sa, payloads.nonce) else {
+            self.on_child_refused(cx, now, request, payloads);
+            return;
+        };
+        let answered = Answered {
+            ni: request.ni.clone(),
+            nr: nr.to_vec(),
+            ke: request.ke.as_ref(),
+            replaces: request.task.rekeys,
+        };
+        if self.lost_contest(&request, &answered) {
+            self.tasks.push(Task::DeleteSpi(request.offer.spi_in));
+            return;
+        }
+        if let Err(failure) = self.accept_child(cx, now, &request.offer, payloads, answered) {
+            self.tasks.push(Task::DeleteSpi(request.offer.spi_in));
+            self.child_failed(cx, &request.task.conf.name, failure);
+            self.rekey_again(now, request.task.rekeys);
+        }
+    }
+
+    /// Both ends rekeyed the same Child SA. The new one that was made with the lowest of the four
+    /// nonces goes, and whoever made it deletes it; whoever made the other deletes the old one.
+    //= https://www.rfc-editor.org/rfc/rfc7296#section-2.8.1
+    //# If redundant SAs are created through such a collision, the SA
+    //# created with the lowest of the four nonces used in the two exchanges
+    //# SHOULD be closed by the endpoint that created it.
+    fn lost_contest(&mut self, request: &ChildRequest, answered: &Answered<'_>) -> bool {
+        let Some((by, lowest_nonce)) = &request.contest else {
+            return false;
+        };
+        let lost = (&answered.ni).min(&answered.nr) < lowest_nonce;
+        let gone = if lost { request.task.rekeys } else { Some(*by) };
+        if let Some(child) = gone.and_then(|id| self.child_mut(id)) {
+            // The peer deletes it; until then it only receives.
+            child.state = ChildState::Rekeyed;
+            if !lost {
+                child.switch_at = None;
+                child.outbound = None;
+            }
+        }
+        lost
+    }
+
+    /// Checks the answer to an offer and stages what was agreed.
+    ///
+    /// # Errors
+    /// If the answer is not one to our offer, or not what we want. The peer believes then that
+    /// the Child SA is up.
+    pub(crate) fn accept_child(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        offer: &Offer,
+        payloads: &Payloads<'_>,
+        answered: Answered<'_>,
+    ) -> Result<(), ChildFailure> {
+        let (chosen, local_ts, remote_ts) = offer.check(payloads)?;
+        let shared = match chosen.ke {
+            None => None,
+            Some(method) => Some(agree(answered.ke, payloads.ke, method)?),
+        };
+        // The old one may be gone already.
+        let replaces = answered.replaces.filter(|id| self.child(*id).is_some());
+        let agreed = Agreed {
+            conf: Arc::clone(&offer.conf),
+            mode: offer.conf.mode,
+            side: Side::Requester,
+            spi_in: offer.spi_in,
+            spi_out: chosen.spi,
+            encr: chosen.encr,
+            integ: chosen.integ,
+            ke: chosen.ke,
+            esn: chosen.esn,
+            local_ts,
+            remote_ts,
+            shared,
+            ni: answered.ni,
+            nr: answered.nr,
+            replaces,
+        };
+        self.install(cx, now, &agreed)?;
+        if let Some(old) = replaces.and_then(|id| self.child_mut(id)) {
+            old.state = ChildState::Rekeyed;
+        }
+        Ok(())
+    }
+
+    fn on_child_refused(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        request: ChildRequest,
+        payloads: &Payloads<'_>,
+    ) {
+        let task = request.task;
+        if let Some((by, _)) = request.contest
+            && self.child(by).is_some()
+        {
+            // The peer was done with its rekey before it saw ours (RFC 7296 section 2.8.1).
+            if let Some(old) = task.rekeys.and_then(|id| self.child_mut(id)) {
+                old.state = ChildState::Rekeyed;
+            }
+            return;
+        }
+        match (payloads.error(), payloads.wanted_ke()) {
+            (_, Some(method)) if may_retry(&task, method) => {
+                let mut task = task;
+                task.methods.extend(request.ke.map(|ke| ke.method()));
+                task.methods.push(method);
+                self.tasks.push_front(Task::Child(task));
+            }
+            (Some(NotifyType::TEMPORARY_FAILURE), _) => self.put_off(cx, now, task),
+            (Some(NotifyType::CHILD_SA_NOT_FOUND), _) if task.rekeys.is_some() => {
+                if let Some(old) = task.rekeys {
+                    self.remove_child(cx, old);
+                }
+                if !self.cares_for(&task.conf.name) {
+                    self.tasks
+                        .push(Task::Child(ChildTask::new(task.conf, None, None)));
+                }
+            }
+            (error, _) => {
+                let reason = match error {
+                    Some(notify) => ChildFailure::Refused(notify),
+                    None => ChildFailure::Protocol("the answer lacks SA or Nonce"),
+                };
+                self.child_failed(cx, &task.conf.name, reason);
+                self.rekey_again(now, task.rekeys);
+            }
+        }
+    }
+
+    fn put_off(&mut self, cx: &mut Context, now: Instant, mut task: ChildTask) {
+        task.tries += 1;
+        if task.tries > MAX_TRIES {
+            self.close(cx, IkeFailure::Refused(NotifyType::TEMPORARY_FAILURE));
+            return;
+        }
+        let pause = pause(cx, task.tries);
+        self.tasks.push_later(now + pause, Task::Child(task));
+    }
+
+    /// A rekey that failed is tried again while the old Child SA lives.
+    pub(crate) fn rekey_again(&mut self, now: Instant, old: Option<ChildSaId>) {
+        if let Some(old) = old.and_then(|id| self.child_mut(id)) {
+            if old.state == ChildState::Rekeyed {
+                old.state = ChildState::Installed;
+            }
+            old.rekey_at = Some(now + REKEY_AGAIN);
+        }
+    }
+}
+
+impl ChildRequest {
+    fn payloads(&self, rekeys: Option<crate::event::EspSpi>) -> Vec<Payload<'_>> {
+        let mut payloads = Vec::new();
+        if let Some(spi) = rekeys {
+            payloads.push(Payload::Notify(Notify::about_esp(
+                NotifyType::REKEY_SA,
+                spi,
+            )));
+        }
+        let mut between = vec![Payload::Nonce(&self.ni)];
+        between.extend(self.ke.as_ref().map(ke_payload));
+        payloads.extend(self.offer.payloads(between));
+        payloads
+    }
+}
+
+/// Our KE payload.
+pub(crate) fn ke_payload(ke: &KeyExchange) -> Payload<'_> {
+    Payload::Ke(Ke {
+        method: ke.method(),
+        data: ke.public(),
+    })
+}
+
+fn agree(
+    ours: Option<&KeyExchange>,
+    theirs: Option<Ke<'_>>,
+    method: KeMethod,
+) -> Result<Secret, ChildFailure> {
+    let ours = ours.filter(|ke| ke.method() == method);
+    let theirs = theirs.filter(|ke| ke.method == method);
+    match (ours, theirs) {
+        (Some(ours), Some(theirs)) => ours
+            .agree(theirs.data)
+            .map_err(|_| ChildFailure::Protocol("the answer has no valid public value")),
+        _ => Err(ChildFailure::Protocol(
+            "the answer has no KE of the method that it chose",
+        )),
+    }
+}
+
+/// Whether a method that the peer wants is one we offered and did not use yet.
+fn may_retry(task: &ChildTask, method: KeMethod) -> bool {
+    !task.methods.contains(&method)
+        && task
+            .conf
+            .esp_proposals
+            .iter()
+            .any(|p| p.ke.contains(&method))
+}

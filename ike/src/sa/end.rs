@@ -1,0 +1,105 @@
+//! The end of an IKE SA, whatever the reason.
+
+use std::time::{Duration, Instant};
+
+use crate::context::{Context, Signal};
+use crate::error::IkeFailure;
+use crate::event::{ChildSaId, Event};
+use crate::sa::{IkeSa, Phase, Request};
+use crate::wire::{ExchangeType, Notify, NotifyType, Payload};
+
+/// A refused peer that did not get our answer can ask again this long.
+const REFUSED_FOR: Duration = Duration::from_secs(30);
+
+impl IkeSa {
+    /// Ends the IKE SA: its Child SAs leave the data plane, and the operator is told why.
+    pub(crate) fn end(&mut self, cx: &mut Context, reason: IkeFailure) {
+        self.report(cx, reason);
+        self.forget(cx);
+    }
+
+    /// Ends it without a word.
+    pub(crate) fn forget(&mut self, cx: &mut Context) {
+        let children: Vec<ChildSaId> = self.children.iter().map(|c| c.info.id).collect();
+        for id in children {
+            self.remove_child(cx, id);
+        }
+        if !self.is_gone() {
+            cx.signals.push(Signal::SaEnded {
+                connection: self.connection.name.clone(),
+            });
+        }
+        self.tasks.clear();
+        self.requests.close();
+        self.in_work = None;
+        self.phase = Phase::Gone;
+    }
+
+    fn report(&mut self, cx: &mut Context, reason: IkeFailure) {
+        match &self.phase {
+            Phase::Established(established) => {
+                // What ended it first is what the operator should read.
+                let reason = established.closing.clone().unwrap_or(reason);
+                if !established.announced {
+                    return;
+                }
+                cx.event(Event::IkeDown {
+                    id: self.id,
+                    connection: Some(self.connection.name.clone()),
+                    reason,
+                });
+            }
+            Phase::Refused { .. } | Phase::Gone => {}
+            _ => cx.event(Event::IkeFailed {
+                connection: Some(self.connection.name.clone()),
+                path: self.path,
+                reason,
+            }),
+        }
+    }
+
+    /// As responder in IKE_AUTH: answers AUTHENTICATION_FAILED.
+    pub(crate) fn refuse(&mut self, cx: &mut Context, now: Instant, reason: IkeFailure) {
+        self.refuse_with(
+            cx,
+            now,
+            reason,
+            Notify::bare(NotifyType::AUTHENTICATION_FAILED),
+        );
+    }
+
+    /// As responder in IKE_AUTH: answers with this notify, and keeps the answer for a while.
+    pub(crate) fn refuse_with(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        reason: IkeFailure,
+        notify: Notify<'_>,
+    ) {
+        self.report(cx, reason);
+        self.phase = Phase::Refused {
+            until: now + REFUSED_FOR,
+        };
+        self.reply_notify(cx, ExchangeType::IKE_AUTH, notify);
+    }
+
+    /// As initiator in IKE_AUTH, after the reply: the responder believes that the IKE SA is up,
+    /// so it is told that it failed to prove itself (RFC 7296 section 2.21.2).
+    pub(crate) fn reject(&mut self, cx: &mut Context, now: Instant, reason: IkeFailure) {
+        self.report(cx, reason);
+        cx.signals.push(Signal::SaEnded {
+            connection: self.connection.name.clone(),
+        });
+        self.phase = Phase::Refused {
+            until: now + REFUSED_FOR,
+        };
+        let notify = Notify::bare(NotifyType::AUTHENTICATION_FAILED);
+        self.request(
+            cx,
+            now,
+            ExchangeType::INFORMATIONAL,
+            &[Payload::Notify(notify)],
+            Request::DeleteIke,
+        );
+    }
+}

@@ -1,0 +1,160 @@
+//! An IKE SA on which both sides are proven.
+
+use std::time::{Duration, Instant};
+
+use crate::auth::AuthVerified;
+use crate::context::Context;
+use crate::error::IkeFailure;
+use crate::event::{Event, IkeSaId};
+use crate::identity::Identity;
+use crate::sa::task::Task;
+use crate::sa::{IkeSa, Phase, Role};
+use crate::timer::jittered;
+
+/// Jitter of lifetimes, in per cent.
+const LIFE_JITTER_PERCENT: u32 = 10;
+/// A host behind a NAT sends a keepalive this often, RFC 3948 section 4.
+pub(crate) const KEEPALIVE: Duration = Duration::from_secs(20);
+
+/// What is true of an established IKE SA.
+pub(crate) struct Established {
+    /// What we proved to be.
+    pub(crate) local_id: Identity,
+    /// What the peer proved to be.
+    pub(crate) remote_id: Identity,
+    pub(crate) since: Instant,
+    pub(crate) rekey_at: Option<Instant>,
+    pub(crate) over_at: Option<Instant>,
+    pub(crate) liveness_at: Option<Instant>,
+    /// The lower of the two nonces that made it, which decides between redundant IKE SAs.
+    pub(crate) lowest_nonce: Vec<u8>,
+    /// Whether the peer has shown that it, too, is done with making this IKE SA.
+    pub(crate) heard: bool,
+    /// Another IKE SA takes, or may take, the place of this one.
+    pub(crate) succession: Succession,
+    /// It was reported as up.
+    pub(crate) announced: bool,
+    /// Why it is being closed.
+    pub(crate) closing: Option<IkeFailure>,
+}
+
+/// Where an IKE SA stands in a rekey.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) enum Succession {
+    /// In none.
+    #[default]
+    None,
+    /// The peer made a new IKE SA while a rekey of our own is open: RFC 7296 section 2.8.2.
+    Contested {
+        /// The peer's new IKE SA.
+        by: IkeSaId,
+        /// The lower nonce of the exchange that made it.
+        lowest_nonce: Vec<u8>,
+    },
+    /// It is the peer's new IKE SA in such a contest; it may lose.
+    Undecided,
+    /// Replaced; only its deletion is left.
+    Replaced,
+}
+
+impl Established {
+    /// Takes the proof that the peer is who it claims to be.
+    pub(crate) fn new(
+        _proof: AuthVerified,
+        now: Instant,
+        local_id: Identity,
+        remote_id: Identity,
+        lowest_nonce: Vec<u8>,
+    ) -> Self {
+        Self::unproven(now, local_id, remote_id, lowest_nonce)
+    }
+
+    /// The successor of an established IKE SA inherits its proof.
+    pub(crate) fn successor(old: &Self, now: Instant, lowest_nonce: Vec<u8>) -> Self {
+        Self::unproven(
+            now,
+            old.local_id.clone(),
+            old.remote_id.clone(),
+            lowest_nonce,
+        )
+    }
+
+    fn unproven(
+        now: Instant,
+        local_id: Identity,
+        remote_id: Identity,
+        lowest_nonce: Vec<u8>,
+    ) -> Self {
+        Self {
+            local_id,
+            remote_id,
+            since: now,
+            rekey_at: None,
+            over_at: None,
+            liveness_at: None,
+            lowest_nonce,
+            heard: false,
+            succession: Succession::None,
+            announced: false,
+            closing: None,
+        }
+    }
+
+    /// Whether new exchanges belong here.
+    pub(crate) fn is_current(&self) -> bool {
+        self.closing.is_none() && self.succession == Succession::None
+    }
+}
+
+impl IkeSa {
+    /// Enters the established phase: timers start.
+    pub(crate) fn establish(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        mut established: Established,
+    ) {
+        let connection = &self.connection;
+        let rekey_after = jittered(connection.rekey_time, LIFE_JITTER_PERCENT, &mut *cx.rng);
+        established.rekey_at = now.checked_add(rekey_after);
+        established.over_at = now.checked_add(connection.over_time);
+        established.liveness_at = connection
+            .dpd_delay
+            .and_then(|delay| now.checked_add(delay));
+        established.heard = self.role == Role::Initiator;
+        if self.nat.local {
+            self.keepalive_at = Some(now + KEEPALIVE);
+        }
+        self.phase = Phase::Established(Box::new(established));
+    }
+
+    /// Tells the operator that it is up.
+    pub(crate) fn announce(&mut self, cx: &mut Context, rekey: bool) {
+        let Phase::Established(established) = &mut self.phase else {
+            return;
+        };
+        established.announced = true;
+        cx.event(Event::IkeUp {
+            id: self.id,
+            connection: self.connection.name.clone(),
+            initiator: self.role == Role::Initiator,
+            remote_id: established.remote_id.clone(),
+            took: established.since.saturating_duration_since(self.begun),
+            rekey,
+        });
+    }
+
+    /// Closes the IKE SA: with a delete to the peer where it is established, else at once.
+    pub(crate) fn close(&mut self, cx: &mut Context, reason: IkeFailure) {
+        match &mut self.phase {
+            Phase::Established(established) => {
+                if established.closing.is_none() {
+                    established.closing = Some(reason);
+                    self.tasks.clear();
+                    self.tasks.push(Task::DeleteIke);
+                }
+            }
+            _ => self.end(cx, reason),
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! INFORMATIONAL exchanges, RFC 7296 sections 1.4 and 2.4: deletes, errors, signs of life.
+
+use std::time::Instant;
+
+use crate::context::Context;
+use crate::error::IkeFailure;
+use crate::event::{ChildSaId, EspSpi};
+use crate::sa::child::ChildState;
+use crate::sa::established::Succession;
+use crate::sa::payloads::Payloads;
+use crate::sa::{IkeSa, Request};
+use crate::wire::{Delete, ExchangeType, NotifyType, Payload};
+
+impl IkeSa {
+    /// Takes a request; it is always answered.
+    pub(crate) fn on_informational(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        payloads: &Payloads<'_>,
+    ) {
+        if payloads.deletes.contains(&Delete::Ike) {
+            self.reply(cx, ExchangeType::INFORMATIONAL, &[]);
+            self.on_ike_deleted(cx, now);
+            return;
+        }
+        if let Some(reason) = self.fatal_notify(payloads) {
+            self.reply(cx, ExchangeType::INFORMATIONAL, &[]);
+            self.end(cx, reason);
+            return;
+        }
+        let deleted: Vec<EspSpi> = payloads
+            .deletes
+            .iter()
+            .filter_map(|delete| match delete {
+                Delete::Esp(spis) => Some(spis.iter().copied()),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        let ours: Vec<EspSpi> = deleted
+            .into_iter()
+            .filter_map(|spi| self.on_peer_deleted_child(cx, spi))
+            .collect();
+        let reply: Vec<Payload<'_>> = if ours.is_empty() {
+            Vec::new()
+        } else {
+            vec![Payload::Delete(Delete::Esp(ours))]
+        };
+        self.reply(cx, ExchangeType::INFORMATIONAL, &reply);
+    }
+
+    /// A notify after which the peer has no such IKE SA any more.
+    fn fatal_notify(&self, payloads: &Payloads<'_>) -> Option<IkeFailure> {
+        if payloads.has(NotifyType::AUTHENTICATION_FAILED) {
+            let established = self.established()?;
+            return Some(IkeFailure::WeAreNotProven {
+                local: established.local_id.clone(),
+                remote: Some(established.remote_id.clone()),
+            });
+        }
+        let syntax = NotifyType::INVALID_SYNTAX;
+        payloads.has(syntax).then_some(IkeFailure::Refused(syntax))
+    }
+
+    /// The peer deleted the IKE SA. If it replaced it, the new one inherits the Child SAs, and a
+    /// rekey of our own is forgotten (RFC 7296 section 2.8.2).
+    fn on_ike_deleted(&mut self, cx: &mut Context, now: Instant) {
+        let succession = self.established().map(|e| e.succession.clone());
+        let reason = match succession {
+            Some(Succession::Contested { by, .. }) => {
+                self.hand_over(cx, now, by);
+                IkeFailure::Replaced
+            }
+            Some(Succession::Replaced) => IkeFailure::Replaced,
+            _ => IkeFailure::PeerDeleted,
+        };
+        self.end(cx, reason);
+    }
+
+    /// The peer deleted a Child SA, named by the SPI of packets to the peer. Returns the SPI of
+    /// the other direction, which we delete in return.
+    fn on_peer_deleted_child(&mut self, cx: &mut Context, spi_out: EspSpi) -> Option<EspSpi> {
+        let child = self.children.iter().find(|c| c.info.spi_out == spi_out)?;
+        let (id, spi_in) = (child.info.id, child.info.spi_in);
+        let successor = child.rekeyed_by_peer;
+        //= https://www.rfc-editor.org/rfc/rfc7296#section-1.4.1
+        //# the responses MUST NOT include delete payloads for the deleted SAs
+        let crossing = matches!(
+            self.requests.open().map(|open| &open.what),
+            Some(Request::DeleteChild(ours)) if *ours == id
+        );
+        // The peer is done with the old one, so it is ready to receive on the new one.
+        if let Some(successor) = successor {
+            self.use_outbound(cx, successor);
+        }
+        self.remove_child(cx, id);
+        self.unmark_successor_of(id);
+        (!crossing).then_some(spi_in)
+    }
+
+    /// A Child SA that was to replace another is gone: the other one goes on.
+    fn unmark_successor_of(&mut self, gone: ChildSaId) {
+        let replaced: Vec<ChildSaId> = self
+            .children
+            .iter()
+            .filter_map(|c| c.info.replaces)
+            .collect();
+        for child in &mut self.children {
+            if child.rekeyed_by_peer != Some(gone) {
+                continue;
+            }
+            child.rekeyed_by_peer = None;
+            // Unless a rekey of our own replaces it.
+            if child.state == ChildState::Rekeyed && !replaced.contains(&child.info.id) {
+                child.state = ChildState::Installed;
+            }
+        }
+    }
+
+    /// The peer answered our delete of a Child SA.
+    pub(crate) fn on_child_deleted(&mut self, cx: &mut Context, id: ChildSaId) {
+        self.remove_child(cx, id);
+    }
+
+    /// Tells the peer that a Child SA is gone.
+    pub(crate) fn ask_delete_child(&mut self, cx: &mut Context, now: Instant, id: ChildSaId) {
+        if let Some(child) = self.child(id) {
+            let spi_in = child.info.spi_in;
+            self.ask_delete_spi(cx, now, spi_in, Request::DeleteChild(id));
+        }
+    }
+
+    pub(crate) fn ask_delete_spi(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        spi_in: EspSpi,
+        what: Request,
+    ) {
+        let delete = Payload::Delete(Delete::Esp(vec![spi_in]));
+        self.request(cx, now, ExchangeType::INFORMATIONAL, &[delete], what);
+    }
+
+    /// Tells the peer that the IKE SA is gone.
+    pub(crate) fn ask_delete_ike(&mut self, cx: &mut Context, now: Instant) {
+        let delete = Payload::Delete(Delete::Ike);
+        self.request(
+            cx,
+            now,
+            ExchangeType::INFORMATIONAL,
+            &[delete],
+            Request::DeleteIke,
+        );
+    }
+
+    /// Asks the peer for a sign of life.
+    pub(crate) fn ask_liveness(&mut self, cx: &mut Context, now: Instant) {
+        self.request(cx, now, ExchangeType::INFORMATIONAL, &[], Request::Liveness);
+    }
+}

@@ -1,0 +1,332 @@
+//! IKE_SA_INIT as initiator, RFC 7296 section 1.2. Nothing here is authenticated: a reply is
+//! taken or dropped, and an error is only a hint until the real reply had its time.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::{Connection, Path};
+use crate::context::Context;
+use crate::crypto::ke::KeyExchange;
+use crate::crypto::secret::Secret;
+use crate::error::Dropped;
+use crate::event::IkeSpi;
+use crate::exchange::nat::{self, IKE_PORT, NAT_PORT, Nat};
+use crate::exchange::windows::{ReplyWindow, RequestWindow};
+use crate::keys::IkeKeys;
+use crate::proposal::{IkeProposal, check_ike_answer};
+use crate::sa::auth::Transcript;
+use crate::sa::payloads::Payloads;
+use crate::sa::protect::Protection;
+use crate::sa::task::{ChildTask, Tasks};
+use crate::sa::{IkeSa, Phase, Request, Role};
+use crate::status::IkeAlgorithms;
+use crate::wire::{
+    ExchangeType, HashId, Ke, KeMethod, Message, Notify, NotifyType, Payload, Proposal,
+    emit_message,
+};
+
+/// Hash algorithms we verify signatures with, RFC 7427 section 4.
+pub(crate) const OUR_HASHES: [HashId; 4] = [
+    HashId::SHA2_256,
+    HashId::SHA2_384,
+    HashId::SHA2_512,
+    HashId::IDENTITY,
+];
+/// After an error that anybody could have sent, the real reply is waited for this long.
+const HINT_PATIENCE: Duration = Duration::from_secs(4);
+/// Cookies followed in one negotiation; more are a sign of forgery.
+const MAX_COOKIES: u32 = 5;
+
+/// Our IKE_SA_INIT request is out.
+pub(crate) struct InitSent {
+    /// The Child SA to ask for in IKE_AUTH.
+    pub(crate) first: ChildTask,
+    /// The refusal to report if no better answer comes, and until when to wait for one.
+    pub(crate) hint: Option<NotifyType>,
+    pub(crate) give_up: Option<Instant>,
+    ni: Vec<u8>,
+    ke: KeyExchange,
+    /// Key exchange methods used so far; each once.
+    methods: Vec<KeMethod>,
+    proposals: Vec<Proposal>,
+    cookie: Option<Vec<u8>>,
+    cookies: u32,
+}
+
+/// What an acceptable reply says.
+struct Accepted {
+    spi_r: IkeSpi,
+    nr: Vec<u8>,
+    nat: Nat,
+    hashes: Option<Vec<HashId>>,
+    protection: Protection,
+}
+
+impl IkeSa {
+    /// Begins an IKE SA and its first Child SA. `None` if the connection has no key exchange
+    /// method that is implemented, which the configuration does not let pass.
+    pub(crate) fn initiate(
+        cx: &mut Context,
+        now: Instant,
+        connection: Arc<Connection>,
+        path: Path,
+        first: ChildTask,
+    ) -> Option<Self> {
+        let method = connection
+            .ike_proposals
+            .iter()
+            .find_map(|proposal| proposal.ke.first().copied())?;
+        let init = InitSent {
+            first,
+            hint: None,
+            give_up: None,
+            ni: cx.nonce(),
+            ke: KeyExchange::generate(method, &mut *cx.rng).ok()?,
+            methods: vec![method],
+            proposals: IkeProposal::to_wire(&connection.ike_proposals, &[]),
+            cookie: None,
+            cookies: 0,
+        };
+        let mut sa = Self {
+            id: cx.new_ike_id(),
+            role: Role::Initiator,
+            spi_i: cx.new_ike_spi(),
+            spi_r: IkeSpi(0),
+            path,
+            reply_path: path,
+            nat: Nat::default(),
+            connection,
+            phase: Phase::Init(Box::new(init)),
+            protection: None,
+            requests: RequestWindow::new(0),
+            replies: ReplyWindow::new(0),
+            in_work: None,
+            tasks: Tasks::default(),
+            children: Vec::new(),
+            alone: true,
+            begun: now,
+            last_heard: now,
+            keepalive_at: None,
+        };
+        sa.send_init(cx, now);
+        Some(sa)
+    }
+
+    /// Sends the IKE_SA_INIT request as it stands, with Message ID 0 each time.
+    fn send_init(&mut self, cx: &mut Context, now: Instant) {
+        let Phase::Init(init) = &self.phase else {
+            return;
+        };
+        let mut payloads = Vec::new();
+        if let Some(cookie) = &init.cookie {
+            payloads.push(Payload::Notify(Notify::cookie(cookie)));
+        }
+        payloads.push(Payload::Sa(init.proposals.clone()));
+        payloads.push(Payload::Ke(Ke {
+            method: init.ke.method(),
+            data: init.ke.public(),
+        }));
+        payloads.push(Payload::Nonce(&init.ni));
+        payloads.extend(self.nat_notifies(self.path));
+        payloads.push(Payload::Notify(Notify::hash_algorithms(&OUR_HASHES)));
+        let header = self.header(ExchangeType::IKE_SA_INIT, false, 0);
+        // Our own proposals, checked when they were configured, are far from any limit.
+        let Ok(datagram) = emit_message(&header, &payloads) else {
+            return;
+        };
+        drop(payloads);
+        self.requests = RequestWindow::new(0);
+        let retransmit = cx.retransmit(now);
+        cx.transmit(self.path, datagram.clone());
+        self.requests.begin(datagram, retransmit, Request::Init);
+    }
+
+    /// What we say of the addresses. To force encapsulation, the source is one that cannot fit,
+    /// so that the peer, too, sees a NAT.
+    pub(crate) fn nat_notifies(&self, path: Path) -> [Payload<'static>; 2] {
+        let mut source = path.local;
+        if self.connection.force_encap {
+            source.set_port(0);
+        }
+        let source = nat::hash(self.spi_i, self.spi_r, source).to_vec();
+        let destination = nat::hash(self.spi_i, self.spi_r, path.remote).to_vec();
+        [
+            Payload::Notify(Notify::with_data(
+                NotifyType::NAT_DETECTION_SOURCE_IP,
+                source,
+            )),
+            Payload::Notify(Notify::with_data(
+                NotifyType::NAT_DETECTION_DESTINATION_IP,
+                destination,
+            )),
+        ]
+    }
+
+    /// Takes a reply to our IKE_SA_INIT request.
+    pub(crate) fn on_init_reply(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        path: Path,
+        message: &Message<'_>,
+    ) -> Result<(), Dropped> {
+        let header = &message.header;
+        let Phase::Init(init) = &self.phase else {
+            return Err(Dropped::Unexpected);
+        };
+        let expected = header.exchange == ExchangeType::IKE_SA_INIT
+            && header.message_id == 0
+            && !header.flags.initiator
+            && path.remote.ip() == self.path.remote.ip();
+        if !expected {
+            return Err(Dropped::Unexpected);
+        }
+        let payloads = Payloads::sort(&message.payloads).map_err(|_| Dropped::Malformed)?;
+        payloads.check_critical().map_err(|_| Dropped::Malformed)?;
+        if payloads.sa.is_some() {
+            let accepted = self.check_init_reply(init, path, header.spi_r, &payloads)?;
+            self.accept_init_reply(cx, path, message.octets, accepted);
+            return Ok(());
+        }
+        if let Some(cookie) = payloads
+            .notify(NotifyType::COOKIE)
+            .and_then(Notify::as_cookie)
+        {
+            let cookie = cookie.to_vec();
+            return self.follow_cookie(cx, now, cookie);
+        }
+        if let Some(method) = payloads.wanted_ke() {
+            return self.follow_invalid_ke(cx, now, method);
+        }
+        let error = payloads.error().ok_or(Dropped::Malformed)?;
+        self.take_hint(now, error)
+    }
+
+    fn follow_cookie(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        cookie: Vec<u8>,
+    ) -> Result<(), Dropped> {
+        let Phase::Init(init) = &mut self.phase else {
+            return Err(Dropped::Unexpected);
+        };
+        if init.cookie.as_ref() == Some(&cookie) || init.cookies == MAX_COOKIES {
+            return Err(Dropped::Unexpected);
+        }
+        init.cookie = Some(cookie);
+        init.cookies += 1;
+        self.send_init(cx, now);
+        Ok(())
+    }
+
+    //= https://www.rfc-editor.org/rfc/rfc7296#section-1.2
+    //# the initiator MUST retry the IKE_SA_INIT with the
+    //# corrected Diffie-Hellman group.
+    fn follow_invalid_ke(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        method: KeMethod,
+    ) -> Result<(), Dropped> {
+        let offered = self
+            .connection
+            .ike_proposals
+            .iter()
+            .any(|proposal| proposal.ke.contains(&method));
+        let Phase::Init(init) = &mut self.phase else {
+            return Err(Dropped::Unexpected);
+        };
+        if !offered || init.methods.contains(&method) {
+            return Err(Dropped::Unexpected);
+        }
+        init.ke = KeyExchange::generate(method, &mut *cx.rng).map_err(|_| Dropped::Unexpected)?;
+        init.methods.push(method);
+        self.send_init(cx, now);
+        Ok(())
+    }
+
+    fn take_hint(&mut self, now: Instant, error: NotifyType) -> Result<(), Dropped> {
+        let Phase::Init(init) = &mut self.phase else {
+            return Err(Dropped::Unexpected);
+        };
+        init.hint.get_or_insert(error);
+        init.give_up.get_or_insert(now + HINT_PATIENCE);
+        Ok(())
+    }
+
+    fn check_init_reply(
+        &self,
+        init: &InitSent,
+        path: Path,
+        spi_r: IkeSpi,
+        payloads: &Payloads<'_>,
+    ) -> Result<Accepted, Dropped> {
+        let (Some(answer), Some(ke), Some(nr)) = (&payloads.sa, payloads.ke, payloads.nonce) else {
+            return Err(Dropped::Malformed);
+        };
+        let chosen = check_ike_answer(&init.proposals, answer).map_err(|_| Dropped::Unexpected)?;
+        let method = init.ke.method();
+        if spi_r.0 == 0 || chosen.alg.ke != method || ke.method != method {
+            return Err(Dropped::Unexpected);
+        }
+        let shared = init.ke.agree(ke.data).map_err(|_| Dropped::Malformed)?;
+        let protection = self.derive(&chosen.alg, &init.ni, nr, &shared, spi_r)?;
+        let (sources, destination) = payloads.nat_hashes();
+        Ok(Accepted {
+            spi_r,
+            nr: nr.to_vec(),
+            nat: nat::detect(self.spi_i, spi_r, path, &sources, destination),
+            hashes: payloads.hashes(),
+            protection,
+        })
+    }
+
+    fn derive(
+        &self,
+        alg: &IkeAlgorithms,
+        ni: &[u8],
+        nr: &[u8],
+        shared: &Secret,
+        spi_r: IkeSpi,
+    ) -> Result<Protection, Dropped> {
+        IkeKeys::derive(alg, ni, nr, shared, self.spi_i, spi_r)
+            .and_then(|keys| Protection::new(keys, Role::Initiator))
+            .map_err(|_| Dropped::Unexpected)
+    }
+
+    /// Commits to a reply, and goes on to IKE_AUTH.
+    fn accept_init_reply(
+        &mut self,
+        cx: &mut Context,
+        path: Path,
+        message2: &[u8],
+        accepted: Accepted,
+    ) {
+        let Some(request) = self.requests.close() else {
+            return;
+        };
+        let Phase::Init(init) = std::mem::replace(&mut self.phase, Phase::Gone) else {
+            return;
+        };
+        self.spi_r = accepted.spi_r;
+        self.nat = accepted.nat;
+        self.protection = Some(accepted.protection);
+        self.path = path;
+        // Whoever sees a NAT sends all further traffic from port 4500 (RFC 7296 section 2.23).
+        if self.encap() && self.path.remote.port() == IKE_PORT {
+            self.path.remote.set_port(NAT_PORT);
+            if self.path.local.port() == IKE_PORT {
+                self.path.local.set_port(NAT_PORT);
+            }
+        }
+        let transcript = Transcript {
+            ni: init.ni,
+            nr: accepted.nr,
+            message1: request.datagram,
+            message2: message2.to_vec(),
+            peer_hashes: accepted.hashes,
+        };
+        self.begin_auth(cx, init.first, transcript);
+    }
+}

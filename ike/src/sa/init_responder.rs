@@ -1,0 +1,129 @@
+//! IKE_SA_INIT as responder, RFC 7296 section 1.2: an IKE SA that is half open.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::config::{Connection, Path};
+use crate::context::Context;
+use crate::crypto::ke::KeyExchange;
+use crate::error::Dropped;
+use crate::event::IkeSpi;
+use crate::exchange::nat;
+use crate::exchange::windows::{ReplyWindow, RequestWindow};
+use crate::keys::IkeKeys;
+use crate::proposal::ChosenIke;
+use crate::sa::auth::Transcript;
+use crate::sa::init::OUR_HASHES;
+use crate::sa::payloads::Payloads;
+use crate::sa::protect::Protection;
+use crate::sa::task::Tasks;
+use crate::sa::{IkeSa, Phase, Role};
+use crate::wire::{ExchangeType, Ke, Message, Notify, Payload, emit_message};
+
+/// Our IKE_SA_INIT reply is out.
+pub(crate) struct HalfOpen {
+    pub(crate) transcript: Transcript,
+    /// When it is forgotten.
+    pub(crate) until: Instant,
+}
+
+impl IkeSa {
+    /// Answers an IKE_SA_INIT request with what was chosen of it.
+    ///
+    /// # Errors
+    /// If its key exchange is no such thing. No state is left then.
+    pub(crate) fn respond(
+        cx: &mut Context,
+        now: Instant,
+        path: Path,
+        message: &Message<'_>,
+        payloads: &Payloads<'_>,
+        connection: Arc<Connection>,
+        chosen: &ChosenIke,
+    ) -> Result<Self, Dropped> {
+        let (Some(ke), Some(ni)) = (payloads.ke, payloads.nonce) else {
+            return Err(Dropped::Malformed);
+        };
+        let ours =
+            KeyExchange::generate(chosen.alg.ke, &mut *cx.rng).map_err(|_| Dropped::Malformed)?;
+        let shared = ours.agree(ke.data).map_err(|_| Dropped::Malformed)?;
+        let nr = cx.nonce();
+        let spi_i = message.header.spi_i;
+        let spi_r = cx.new_ike_spi();
+        let protection = IkeKeys::derive(&chosen.alg, ni, &nr, &shared, spi_i, spi_r)
+            .and_then(|keys| Protection::new(keys, Role::Responder))
+            .map_err(|_| Dropped::Malformed)?;
+        let (sources, destination) = payloads.nat_hashes();
+        let mut sa = Self {
+            id: cx.new_ike_id(),
+            role: Role::Responder,
+            spi_i,
+            spi_r,
+            path,
+            reply_path: path,
+            // The initiator hashed before it knew our SPI.
+            nat: nat::detect(spi_i, IkeSpi(0), path, &sources, destination),
+            connection,
+            phase: Phase::Gone,
+            protection: Some(protection),
+            requests: RequestWindow::new(0),
+            replies: ReplyWindow::new(0),
+            in_work: None,
+            tasks: Tasks::default(),
+            children: Vec::new(),
+            alone: true,
+            begun: now,
+            last_heard: now,
+            keepalive_at: None,
+        };
+        let reply = sa.init_reply(path, payloads, chosen, &ours, &nr)?;
+        cx.transmit(path, reply.clone());
+        sa.replies.begin();
+        sa.replies.answer(reply.clone());
+        sa.phase = Phase::HalfOpen(Box::new(HalfOpen {
+            transcript: Transcript {
+                ni: ni.to_vec(),
+                nr,
+                message1: message.octets.to_vec(),
+                message2: reply,
+                peer_hashes: payloads.hashes(),
+            },
+            until: now + cx.settings().half_open_timeout,
+        }));
+        Ok(sa)
+    }
+
+    fn init_reply(
+        &self,
+        path: Path,
+        payloads: &Payloads<'_>,
+        chosen: &ChosenIke,
+        ours: &KeyExchange,
+        nr: &[u8],
+    ) -> Result<Vec<u8>, Dropped> {
+        let mut reply = vec![
+            Payload::Sa(vec![chosen.answer(&[])]),
+            Payload::Ke(Ke {
+                method: ours.method(),
+                data: ours.public(),
+            }),
+            Payload::Nonce(nr),
+        ];
+        reply.extend(self.nat_notifies(path));
+        if payloads.hashes().is_some() {
+            reply.push(Payload::Notify(Notify::hash_algorithms(&OUR_HASHES)));
+        }
+        let header = self.header(ExchangeType::IKE_SA_INIT, true, 0);
+        emit_message(&header, &reply).map_err(|_| Dropped::Malformed)
+    }
+
+    /// If this datagram is the very IKE_SA_INIT request that this IKE SA answered: the answer.
+    pub(crate) fn repeated_init(&self, datagram: &[u8]) -> Option<&[u8]> {
+        match &self.phase {
+            Phase::HalfOpen(half_open) if half_open.transcript.message1 == datagram => {
+                Some(&half_open.transcript.message2)
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! One IKE SA.
+//!
+//! ```text
+//!  initiator   Init ------> AuthInitiator --.
+//!                                            >--> Established --> Gone
+//!  responder   HalfOpen --> AuthResponder --'
+//! ```
+//! A phase changes by authenticated input only (IKE_SA_INIT, which AUTH covers later, aside).
+//! Exchanges in flight are no phases: what we asked stands in `requests`, what the peer asked
+//! in `replies` and `in_work`.
+
+pub(crate) mod auth;
+pub(crate) mod auth_initiator;
+pub(crate) mod auth_responder;
+pub(crate) mod child;
+pub(crate) mod create_child;
+pub(crate) mod create_child_reply;
+pub(crate) mod end;
+pub(crate) mod established;
+pub(crate) mod informational;
+pub(crate) mod init;
+pub(crate) mod init_responder;
+pub(crate) mod negotiate;
+pub(crate) mod payloads;
+pub(crate) mod protect;
+pub(crate) mod receive;
+pub(crate) mod rekey_ike;
+pub(crate) mod send;
+pub(crate) mod status;
+pub(crate) mod task;
+pub(crate) mod timers;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::config::{Connection, Path};
+use crate::event::{ChildSaId, IkeSaId, IkeSpi};
+use crate::exchange::nat::Nat;
+use crate::exchange::windows::{ReplyWindow, RequestWindow};
+use crate::wire::Header;
+use auth_initiator::AuthInitiator;
+use auth_responder::AuthResponder;
+use child::ChildSa;
+use create_child::ChildRequest;
+use create_child_reply::InWork;
+use established::Established;
+use init::InitSent;
+use init_responder::HalfOpen;
+use protect::Protection;
+use rekey_ike::RekeyIkeRequest;
+use task::Tasks;
+
+/// Who began the IKE SA; for life (RFC 7296 section 3.1). The requester of a rekey is the
+/// initiator of the new IKE SA.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Role {
+    Initiator,
+    Responder,
+}
+
+/// Our side of one exchange.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Side {
+    /// We sent the request.
+    Requester,
+    /// We sent the reply.
+    Replier,
+}
+
+/// An IKE SA; see the module.
+pub(crate) struct IkeSa {
+    pub(crate) id: IkeSaId,
+    pub(crate) role: Role,
+    pub(crate) spi_i: IkeSpi,
+    /// Zero until the responder has chosen it.
+    pub(crate) spi_r: IkeSpi,
+    pub(crate) path: Path,
+    /// Where the request in work came from: its reply goes back there.
+    pub(crate) reply_path: Path,
+    pub(crate) nat: Nat,
+    /// As responder before IKE_AUTH: the first that fits the addresses.
+    pub(crate) connection: Arc<Connection>,
+    pub(crate) phase: Phase,
+    /// `None` before both public values are known.
+    pub(crate) protection: Option<Protection>,
+    pub(crate) requests: RequestWindow<Request>,
+    pub(crate) replies: ReplyWindow,
+    pub(crate) in_work: Option<InWork>,
+    pub(crate) tasks: Tasks,
+    pub(crate) children: Vec<ChildSa>,
+    /// As initiator: no other IKE SA with this peer is up, so INITIAL_CONTACT may be sent.
+    pub(crate) alone: bool,
+    pub(crate) begun: Instant,
+    pub(crate) last_heard: Instant,
+    pub(crate) keepalive_at: Option<Instant>,
+}
+
+/// How far an IKE SA is, with what is true only there.
+pub(crate) enum Phase {
+    /// IKE_SA_INIT request sent.
+    Init(Box<InitSent>),
+    /// As initiator, in IKE_AUTH.
+    AuthInitiator(Box<AuthInitiator>),
+    /// IKE_SA_INIT reply sent.
+    HalfOpen(Box<HalfOpen>),
+    /// As responder, at work on the IKE_AUTH request.
+    AuthResponder(Box<AuthResponder>),
+    /// Both sides proven.
+    Established(Box<Established>),
+    /// The peer was refused; the refusal is repeated for a while if it asks again.
+    Refused {
+        /// Until when.
+        until: Instant,
+    },
+    /// Nothing is left; the endpoint forgets the IKE SA.
+    Gone,
+}
+
+/// A request of ours.
+pub(crate) enum Request {
+    /// IKE_SA_INIT.
+    Init,
+    /// IKE_AUTH.
+    Auth,
+    /// CREATE_CHILD_SA for a Child SA.
+    Child(Box<ChildRequest>),
+    /// CREATE_CHILD_SA for an IKE SA.
+    RekeyIke(Box<RekeyIkeRequest>),
+    /// INFORMATIONAL with a Delete payload for a Child SA.
+    DeleteChild(ChildSaId),
+    /// The same for a Child SA that is not installed here.
+    DeleteSpi,
+    /// INFORMATIONAL that ends the IKE SA.
+    DeleteIke,
+    /// Empty INFORMATIONAL.
+    Liveness,
+}
+
+impl IkeSa {
+    /// The SPI that we chose.
+    pub(crate) fn own_spi(&self) -> IkeSpi {
+        match self.role {
+            Role::Initiator => self.spi_i,
+            Role::Responder => self.spi_r,
+        }
+    }
+
+    /// Whether a message with these SPIs, and from this role, is one for this IKE SA.
+    pub(crate) fn has_spis(&self, header: &Header) -> bool {
+        let from = match self.role {
+            Role::Initiator => !header.flags.initiator,
+            Role::Responder => header.flags.initiator,
+        };
+        let spi_r = self.spi_r == header.spi_r || matches!(self.phase, Phase::Init(_));
+        from && self.spi_i == header.spi_i && spi_r
+    }
+
+    /// Whether ESP goes into UDP.
+    pub(crate) fn encap(&self) -> bool {
+        self.nat.any() || self.connection.force_encap
+    }
+
+    /// The state of an established IKE SA.
+    pub(crate) fn established(&self) -> Option<&Established> {
+        match &self.phase {
+            Phase::Established(established) => Some(established),
+            _ => None,
+        }
+    }
+
+    /// The state of an established IKE SA.
+    pub(crate) fn established_mut(&mut self) -> Option<&mut Established> {
+        match &mut self.phase {
+            Phase::Established(established) => Some(established),
+            _ => None,
+        }
+    }
+
+    /// Whether the endpoint can forget it.
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(self.phase, Phase::Gone)
+    }
+
+    /// Whether it is established and is to go on: new exchanges belong here.
+    pub(crate) fn is_current(&self) -> bool {
+        self.established().is_some_and(Established::is_current)
+    }
+
+    /// Whether a Child SA of this child is up, being made, or waiting to be asked for.
+    pub(crate) fn cares_for(&self, child: &str) -> bool {
+        let being_asked = match self.requests.open().map(|open| &open.what) {
+            Some(Request::Child(request)) => {
+                request.task.rekeys.is_none() && request.task.conf.name == child
+            }
+            _ => false,
+        };
+        let in_auth = match &self.phase {
+            Phase::Init(init) => init.first.conf.name == child,
+            Phase::AuthInitiator(auth) => auth.first.conf.name == child,
+            _ => false,
+        };
+        being_asked
+            || in_auth
+            || self.tasks.will_create(child)
+            || self
+                .children
+                .iter()
+                .any(|c| c.is_current() && c.info.child == child)
+    }
+}

@@ -1,0 +1,290 @@
+//! What a Child SA is made of: our offer, the check of an answer to it, and what we grant of a
+//! peer's offer. No state changes here.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::config::{Child, Connection, Mode, Path};
+use crate::error::{ChildFailure, Fault};
+use crate::event::{EspSpi, PacketFlow};
+use crate::exchange::nat::Nat;
+use crate::proposal::{ChildExchange, ChosenEsp, EspProposal, check_esp_answer, choose_esp};
+use crate::sa::payloads::Payloads;
+use crate::ts::{TrafficSelector, flow_selectors, narrow};
+use crate::wire::{Notify, NotifyType, Payload, Proposal};
+
+/// Our offer of a Child SA, as requester.
+pub(crate) struct Offer {
+    pub(crate) conf: Arc<Child>,
+    pub(crate) spi_in: EspSpi,
+    pub(crate) proposals: Vec<Proposal>,
+    pub(crate) local_ts: Vec<TrafficSelector>,
+    pub(crate) remote_ts: Vec<TrafficSelector>,
+}
+
+/// What a peer may have, as replier.
+pub(crate) struct Grant {
+    pub(crate) conf: Arc<Child>,
+    pub(crate) chosen: ChosenEsp,
+    /// Selectors from our side.
+    pub(crate) local_ts: Vec<TrafficSelector>,
+    pub(crate) remote_ts: Vec<TrafficSelector>,
+    /// Selectors as the peer wrote the addresses.
+    pub(crate) told_i: Vec<TrafficSelector>,
+    pub(crate) told_r: Vec<TrafficSelector>,
+}
+
+/// What the IKE SA contributes to a negotiation.
+#[derive(Clone, Copy)]
+pub(crate) struct Between {
+    pub(crate) path: Path,
+    pub(crate) nat: Nat,
+}
+
+impl Offer {
+    /// The offer of a child, with the selectors of `flow` first.
+    pub(crate) fn new(
+        conf: Arc<Child>,
+        flow: Option<&PacketFlow>,
+        path: Path,
+        spi_in: EspSpi,
+        exchange: ChildExchange,
+    ) -> Self {
+        let (mut local_ts, mut remote_ts) = selectors(&conf, path);
+        if let Some((source, destination)) = flow.map(flow_selectors) {
+            put_first(&mut local_ts, source);
+            put_first(&mut remote_ts, destination);
+        }
+        Self {
+            proposals: EspProposal::to_wire(&conf.esp_proposals, spi_in, exchange),
+            conf,
+            spi_in,
+            local_ts,
+            remote_ts,
+        }
+    }
+
+    /// SA, TSi, TSr, and the notify that asks for transport mode. The Nonce and KE payloads of a
+    /// CREATE_CHILD_SA exchange go between SA and TSi.
+    pub(crate) fn payloads<'a>(&self, between: Vec<Payload<'a>>) -> Vec<Payload<'a>> {
+        let mut payloads = Vec::new();
+        if self.conf.mode == Mode::Transport {
+            payloads.push(Payload::Notify(Notify::bare(
+                NotifyType::USE_TRANSPORT_MODE,
+            )));
+        }
+        payloads.push(Payload::Sa(self.proposals.clone()));
+        payloads.extend(between);
+        payloads.push(Payload::TsI(self.local_ts.clone().into()));
+        payloads.push(Payload::TsR(self.remote_ts.clone().into()));
+        payloads
+    }
+
+    /// Checks the answer: algorithms out of our offer, selectors within ours, the same mode.
+    pub(crate) fn check(
+        &self,
+        payloads: &Payloads<'_>,
+    ) -> Result<(ChosenEsp, Vec<TrafficSelector>, Vec<TrafficSelector>), ChildFailure> {
+        let missing = ChildFailure::Protocol("the answer lacks SA, TSi or TSr");
+        let (Some(answer), Some(ts_i), Some(ts_r)) = (&payloads.sa, &payloads.ts_i, &payloads.ts_r)
+        else {
+            return Err(missing);
+        };
+        let chosen = check_esp_answer(&self.proposals, answer).map_err(|_| {
+            ChildFailure::Protocol("the answer has algorithms that we did not offer")
+        })?;
+        //= https://www.rfc-editor.org/rfc/rfc7296#section-1.3.1
+        //# If the responder declines this request, the Child SA will be established in tunnel
+        //# mode. If this is unacceptable to the initiator, the initiator MUST delete the SA.
+        let transport = payloads.has(NotifyType::USE_TRANSPORT_MODE);
+        if transport != (self.conf.mode == Mode::Transport) {
+            return Err(ChildFailure::ModeMismatch);
+        }
+        if !within(ts_i, &self.local_ts) || !within(ts_r, &self.remote_ts) {
+            return Err(ChildFailure::TsUnacceptable);
+        }
+        Ok((chosen, ts_i.clone(), ts_r.clone()))
+    }
+}
+
+/// Decides what a peer gets of what it asks for: the child that fits best, in a rekey the same
+/// one as before if it still fits.
+pub(crate) fn grant(
+    connection: &Connection,
+    between: Between,
+    payloads: &Payloads<'_>,
+    exchange: ChildExchange,
+    rekeyed: Option<&Arc<Child>>,
+) -> Result<Grant, Fault> {
+    let (Some(offered), Some(ts_i), Some(ts_r)) = (&payloads.sa, &payloads.ts_i, &payloads.ts_r)
+    else {
+        return Err(Fault::InvalidSyntax(
+            "a Child SA request without SA, TSi or TSr",
+        ));
+    };
+    let transport = payloads.has(NotifyType::USE_TRANSPORT_MODE);
+    let mode = if transport {
+        Mode::Transport
+    } else {
+        Mode::Tunnel
+    };
+    let asked = Asked::new(ts_i, ts_r, transport, between);
+    let children = rekeyed.into_iter().chain(&connection.children);
+    let mut best: Option<(Fit, Grant)> = None;
+    let mut fault = Fault::TsUnacceptable;
+    for conf in children {
+        let Some((fit, local_ts, remote_ts)) = asked.narrow(conf, between.path) else {
+            continue;
+        };
+        if conf.mode != mode {
+            // Algorithms may fit, but what is wanted is not what is configured.
+            fault = Fault::NoProposalChosen;
+            continue;
+        }
+        let Some(chosen) = choose_esp(offered, &conf.esp_proposals, exchange) else {
+            fault = Fault::NoProposalChosen;
+            continue;
+        };
+        if best.as_ref().is_some_and(|(best, _)| *best >= fit) {
+            continue;
+        }
+        let grant = Grant {
+            told_i: asked.as_told(&remote_ts, &asked.remote),
+            told_r: asked.as_told(&local_ts, &asked.local),
+            conf: Arc::clone(conf),
+            chosen,
+            local_ts,
+            remote_ts,
+        };
+        best = Some((fit, grant));
+    }
+    best.map(|(_, grant)| grant).ok_or(fault)
+}
+
+/// How well a child fits what is asked: the packet that asks for it is carried, nothing is
+/// taken away of what is asked, nothing is left over of what is configured.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd)]
+struct Fit {
+    first_kept: bool,
+    all_kept: bool,
+    all_used: bool,
+}
+
+/// A peer's selectors, in our view of the addresses.
+struct Asked {
+    local: Side,
+    remote: Side,
+}
+
+struct Side {
+    selectors: Vec<TrafficSelector>,
+    /// The address that the peer wrote where a NAT put another one: (ours, peer's).
+    substituted: Option<(IpAddr, IpAddr)>,
+}
+
+impl Asked {
+    /// In transport mode behind a NAT, the addresses of the selectors are the ones that the peer
+    /// sees; ours are those of the packets (RFC 7296 section 2.23.1).
+    fn new(
+        ts_i: &[TrafficSelector],
+        ts_r: &[TrafficSelector],
+        transport: bool,
+        between: Between,
+    ) -> Self {
+        let side = |selectors: &[TrafficSelector], behind_nat: bool, address: IpAddr| {
+            let told = selectors.first().map(|ts| ts.start);
+            let substituted = told
+                .filter(|told| transport && behind_nat && *told != address)
+                .filter(|told| {
+                    selectors
+                        .iter()
+                        .all(|ts| ts.start == *told && ts.end == *told)
+                })
+                .map(|told| (address, told));
+            let selectors = match substituted {
+                Some((ours, _)) => selectors.iter().map(|ts| with_host(ts, ours)).collect(),
+                None => selectors.to_vec(),
+            };
+            Side {
+                selectors,
+                substituted,
+            }
+        };
+        Self {
+            local: side(ts_r, between.nat.local, between.path.local.ip()),
+            remote: side(ts_i, between.nat.remote, between.path.remote.ip()),
+        }
+    }
+
+    fn narrow(
+        &self,
+        conf: &Child,
+        path: Path,
+    ) -> Option<(Fit, Vec<TrafficSelector>, Vec<TrafficSelector>)> {
+        let (local, remote) = selectors(conf, path);
+        let local_ts = narrow(&self.local.selectors, &local);
+        let remote_ts = narrow(&self.remote.selectors, &remote);
+        if local_ts.is_empty() || remote_ts.is_empty() {
+            return None;
+        }
+        let first_in = |asked: &Side, got: &[TrafficSelector]| {
+            let first = asked.selectors.first();
+            first.is_some_and(|first| got.iter().any(|ts| ts.contains(first)))
+        };
+        let fit = Fit {
+            first_kept: first_in(&self.local, &local_ts) && first_in(&self.remote, &remote_ts),
+            all_kept: within(&self.local.selectors, &local_ts)
+                && within(&self.remote.selectors, &remote_ts),
+            all_used: within(&local, &local_ts) && within(&remote, &remote_ts),
+        };
+        Some((fit, local_ts, remote_ts))
+    }
+
+    /// Our selectors with the addresses that the peer wrote.
+    fn as_told(&self, selectors: &[TrafficSelector], side: &Side) -> Vec<TrafficSelector> {
+        match side.substituted {
+            Some((_, told)) => selectors.iter().map(|ts| with_host(ts, told)).collect(),
+            None => selectors.to_vec(),
+        }
+    }
+}
+
+/// The configured selectors; in transport mode only the two hosts themselves are left of them.
+fn selectors(conf: &Child, path: Path) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
+    match conf.mode {
+        Mode::Tunnel => (conf.local_ts.clone(), conf.remote_ts.clone()),
+        Mode::Transport => (
+            only_host(&conf.local_ts, path.local.ip()),
+            only_host(&conf.remote_ts, path.remote.ip()),
+        ),
+    }
+}
+
+fn only_host(selectors: &[TrafficSelector], host: IpAddr) -> Vec<TrafficSelector> {
+    selectors
+        .iter()
+        .filter_map(|ts| ts.intersect(&TrafficSelector::host(host)))
+        .collect()
+}
+
+fn with_host(selector: &TrafficSelector, host: IpAddr) -> TrafficSelector {
+    TrafficSelector {
+        start: host,
+        end: host,
+        ..*selector
+    }
+}
+
+/// Puts the selector of a packet first, if it is configured at all.
+fn put_first(selectors: &mut Vec<TrafficSelector>, packet: TrafficSelector) {
+    if let Some(first) = selectors.iter().find_map(|ts| ts.intersect(&packet))
+        && selectors.first() != Some(&first)
+    {
+        selectors.insert(0, first);
+    }
+}
+
+/// Whether each of `inner` (at least one) is contained in one of `outer`.
+fn within(inner: &[TrafficSelector], outer: &[TrafficSelector]) -> bool {
+    !inner.is_empty() && inner.iter().all(|i| outer.iter().any(|o| o.contains(i)))
+}

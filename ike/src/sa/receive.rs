@@ -1,0 +1,203 @@
+//! A datagram for an IKE SA: checked by reference, and only then acted upon.
+
+use std::time::Instant;
+
+use crate::config::Path;
+use crate::context::Context;
+use crate::error::{Dropped, Fault, IkeFailure};
+use crate::exchange::windows::Incoming;
+use crate::sa::payloads::Payloads;
+use crate::sa::protect::Opened;
+use crate::sa::{IkeSa, Phase, Request};
+use crate::wire::{ExchangeType, Message, NotifyType, parse_chain};
+
+impl IkeSa {
+    /// Takes a message whose SPIs are those of this IKE SA.
+    pub(crate) fn on_message(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        path: Path,
+        message: &Message<'_>,
+    ) -> Result<(), Dropped> {
+        if !message.header.flags.response {
+            return self.on_request(cx, now, path, message);
+        }
+        if matches!(self.phase, Phase::Init(_)) {
+            return self.on_init_reply(cx, now, path, message);
+        }
+        self.on_reply(cx, now, path, message)
+    }
+
+    fn on_reply(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        path: Path,
+        message: &Message<'_>,
+    ) -> Result<(), Dropped> {
+        let header = &message.header;
+        let exchange = self.requests.open().map(|open| open.what.exchange());
+        if !self.requests.awaits(header.message_id) || exchange != Some(header.exchange) {
+            return Err(Dropped::Unexpected);
+        }
+        let opened = self.open(message)?;
+        // Authenticated, and never seen before: from here on state may change.
+        self.heard_from(now, path);
+        let Some(request) = self.requests.close() else {
+            return Ok(());
+        };
+        match sort(&opened) {
+            Ok(payloads) => self.dispatch_reply(cx, now, request.what, &opened, &payloads),
+            Err(fault) => self.broken_reply(cx, now, request.what, fault),
+        }
+        Ok(())
+    }
+
+    fn dispatch_reply(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        request: Request,
+        opened: &Opened,
+        payloads: &Payloads<'_>,
+    ) {
+        if self.established().is_some() && payloads.has(NotifyType::INVALID_SYNTAX) {
+            self.end(cx, IkeFailure::Refused(NotifyType::INVALID_SYNTAX));
+            return;
+        }
+        match request {
+            Request::Init => {}
+            Request::Auth => self.on_auth_reply(cx, now, opened, payloads),
+            Request::Child(request) => self.on_child_reply(cx, now, *request, payloads),
+            Request::RekeyIke(request) => self.on_rekey_ike_reply(cx, now, *request, payloads),
+            Request::DeleteChild(id) => self.on_child_deleted(cx, id),
+            Request::DeleteSpi | Request::Liveness => {}
+            Request::DeleteIke => self.end(cx, IkeFailure::Closed),
+        }
+    }
+
+    fn broken_reply(&mut self, cx: &mut Context, now: Instant, request: Request, fault: Fault) {
+        let reason = match fault {
+            Fault::InvalidSyntax(words) => IkeFailure::Protocol(words),
+            _ => IkeFailure::Protocol("a reply has a payload that must be understood and is not"),
+        };
+        match request {
+            Request::DeleteIke => self.end(cx, IkeFailure::Closed),
+            Request::Auth => self.reject(cx, now, reason),
+            _ => self.close(cx, reason),
+        }
+    }
+
+    fn on_request(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        path: Path,
+        message: &Message<'_>,
+    ) -> Result<(), Dropped> {
+        let header = &message.header;
+        if self.replies.check(header.message_id) == Incoming::Outside {
+            return Err(Dropped::MessageId);
+        }
+        let expected = match self.phase {
+            Phase::HalfOpen(_) => header.exchange == ExchangeType::IKE_AUTH,
+            Phase::AuthResponder(_) | Phase::Established(_) | Phase::Refused { .. } => true,
+            _ => false,
+        };
+        if !expected {
+            return Err(Dropped::Unexpected);
+        }
+        let opened = self.open(message)?;
+        match self.replies.check(header.message_id) {
+            Incoming::New => {}
+            Incoming::Repeated(reply) => {
+                //= https://www.rfc-editor.org/rfc/rfc7296#section-2.1
+                //# the responder MUST ignore the retransmitted
+                //# request except insofar as it causes a retransmission of the response.
+                let reply = reply.to_vec();
+                cx.transmit(path, reply);
+                return Err(Dropped::Repeated);
+            }
+            Incoming::InWork => return Err(Dropped::Repeated),
+            Incoming::Outside => return Err(Dropped::MessageId),
+        }
+        if matches!(self.phase, Phase::Refused { .. }) {
+            return Err(Dropped::Unexpected);
+        }
+        self.heard_from(now, path);
+        self.reply_path = path;
+        self.replies.begin();
+        let exchange = header.exchange;
+        let payloads = sort(&opened);
+        if matches!(self.phase, Phase::HalfOpen(_)) {
+            self.on_auth_request(cx, now, &opened, payloads);
+        } else {
+            self.on_established_request(cx, now, exchange, payloads);
+        }
+        Ok(())
+    }
+
+    fn on_established_request(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        exchange: ExchangeType,
+        payloads: Result<Payloads<'_>, Fault>,
+    ) {
+        let result = payloads.and_then(|payloads| match exchange {
+            ExchangeType::CREATE_CHILD_SA => self.on_create_child_sa(cx, now, &payloads),
+            ExchangeType::INFORMATIONAL => {
+                self.on_informational(cx, now, &payloads);
+                Ok(())
+            }
+            _ => Err(Fault::InvalidSyntax(
+                "an exchange that does not belong here",
+            )),
+        });
+        if let Err(fault) = result {
+            self.reply_fault(cx, exchange, fault);
+        }
+    }
+
+    fn open(&self, message: &Message<'_>) -> Result<Opened, Dropped> {
+        let protection = self.protection.as_ref().ok_or(Dropped::Unexpected)?;
+        protection.open(message)
+    }
+
+    /// The peer lives. If a NAT is before it, its address may have changed: a new message (never
+    /// a repeated one) from it says where it is (RFC 7296 section 2.23).
+    fn heard_from(&mut self, now: Instant, path: Path) {
+        self.last_heard = now;
+        let nat = self.nat;
+        if let Some(established) = self.established_mut() {
+            established.heard = true;
+            if nat.remote && !nat.local {
+                self.path = path;
+            }
+        }
+    }
+}
+
+impl Request {
+    fn exchange(&self) -> ExchangeType {
+        match self {
+            Self::Init => ExchangeType::IKE_SA_INIT,
+            Self::Auth => ExchangeType::IKE_AUTH,
+            Self::Child(_) | Self::RekeyIke(_) => ExchangeType::CREATE_CHILD_SA,
+            Self::DeleteChild(_) | Self::DeleteSpi | Self::DeleteIke | Self::Liveness => {
+                ExchangeType::INFORMATIONAL
+            }
+        }
+    }
+}
+
+/// Reads what was protected. Whatever is wrong with it is the authenticated peer's fault.
+pub(crate) fn sort(opened: &Opened) -> Result<Payloads<'_>, Fault> {
+    let chain = parse_chain(opened.first, &opened.octets)
+        .map_err(|_| Fault::InvalidSyntax("a protected payload chain is malformed"))?;
+    let payloads = Payloads::sort(&chain)
+        .map_err(|_| Fault::InvalidSyntax("a protected payload is malformed"))?;
+    payloads.check_critical()?;
+    Ok(payloads)
+}

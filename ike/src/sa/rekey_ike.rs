@@ -1,0 +1,345 @@
+//! Rekeying the IKE SA, RFC 7296 sections 1.3.2, 2.8.2 and 2.18, from both sides.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::context::{Context, Signal};
+use crate::crypto::ke::KeyExchange;
+use crate::crypto::secret::Secret;
+use crate::error::{Fault, IkeFailure};
+use crate::event::{IkeSaId, IkeSpi};
+use crate::exchange::windows::{ReplyWindow, RequestWindow};
+use crate::keys::IkeKeys;
+use crate::proposal::{ChosenIke, IkeProposal, check_ike_answer, choose_ike};
+use crate::sa::create_child::{MAX_TRIES, REKEY_AGAIN, ke_payload, pause};
+use crate::sa::create_child_reply::exchange_keys;
+use crate::sa::established::{Established, Succession};
+use crate::sa::payloads::Payloads;
+use crate::sa::protect::Protection;
+use crate::sa::task::{RekeyIkeTask, Task, Tasks};
+use crate::sa::{IkeSa, Phase, Request, Role};
+use crate::wire::{ExchangeType, KeMethod, NotifyType, Payload, Proposal};
+
+/// A peer deletes the IKE SA that it replaced in less than this, or we do.
+const DELETE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A request for a new IKE SA.
+pub(crate) struct RekeyIkeRequest {
+    task: RekeyIkeTask,
+    spi: IkeSpi,
+    ni: Vec<u8>,
+    ke: KeyExchange,
+    proposals: Vec<Proposal>,
+}
+
+/// What makes a new IKE SA out of an old one.
+struct Material<'a> {
+    role: Role,
+    spi_i: IkeSpi,
+    spi_r: IkeSpi,
+    ni: &'a [u8],
+    nr: &'a [u8],
+    shared: Secret,
+    chosen: &'a ChosenIke,
+}
+
+impl IkeSa {
+    /// Sends the request, unless the IKE SA is being replaced or closed already.
+    pub(crate) fn ask_rekey_ike(&mut self, cx: &mut Context, now: Instant, task: RekeyIkeTask) {
+        let configured = &self.connection.ike_proposals;
+        let first = || configured.iter().find_map(|p| p.ke.first().copied());
+        let Some(method) = task.methods.last().copied().or_else(first) else {
+            return;
+        };
+        let Ok(ke) = KeyExchange::generate(method, &mut *cx.rng) else {
+            return;
+        };
+        let spi = cx.new_ike_spi();
+        let request = RekeyIkeRequest {
+            task,
+            spi,
+            ni: cx.nonce(),
+            ke,
+            proposals: IkeProposal::to_wire(configured, &spi.0.to_be_bytes()),
+        };
+        let payloads = [
+            Payload::Sa(request.proposals.clone()),
+            Payload::Nonce(&request.ni),
+            ke_payload(&request.ke),
+        ];
+        let exchange = ExchangeType::CREATE_CHILD_SA;
+        if let Some(datagram) = self.seal_request(cx, exchange, &payloads) {
+            self.send_request(cx, now, datagram, Request::RekeyIke(Box::new(request)));
+        }
+    }
+
+    /// Takes the answer.
+    pub(crate) fn on_rekey_ike_reply(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        request: RekeyIkeRequest,
+        payloads: &Payloads<'_>,
+    ) {
+        if payloads.sa.is_none() {
+            self.on_rekey_ike_refused(cx, now, request, payloads);
+            return;
+        }
+        match self.rekeyed(cx, now, &request, payloads) {
+            Some(new) => self.succeed(cx, now, new),
+            None => self.close(
+                cx,
+                IkeFailure::Protocol("the answer to an IKE rekey is not one"),
+            ),
+        }
+    }
+
+    /// The new IKE SA that an answer makes; `None` if it is not one to our request.
+    fn rekeyed(
+        &self,
+        cx: &mut Context,
+        now: Instant,
+        request: &RekeyIkeRequest,
+        payloads: &Payloads<'_>,
+    ) -> Option<IkeSa> {
+        let chosen = check_ike_answer(&request.proposals, payloads.sa.as_ref()?).ok()?;
+        let theirs = payloads.ke.filter(|ke| ke.method == chosen.alg.ke)?;
+        if chosen.alg.ke != request.ke.method() {
+            return None;
+        }
+        let material = Material {
+            role: Role::Initiator,
+            spi_i: request.spi,
+            spi_r: ike_spi(&chosen)?,
+            ni: &request.ni,
+            nr: payloads.nonce?,
+            shared: request.ke.agree(theirs.data).ok()?,
+            chosen: &chosen,
+        };
+        self.successor(cx, now, &material)
+    }
+
+    /// Our rekey was granted: the new IKE SA takes over, unless the peer made one, too, and ours
+    /// is the one with the lowest of the four nonces.
+    //= https://www.rfc-editor.org/rfc/rfc7296#section-2.8.2
+    //# The new IKE SA containing the lowest nonce SHOULD be deleted by
+    //# the node that created it, and the other surviving new IKE SA MUST
+    //# inherit all the Child SAs.
+    fn succeed(&mut self, cx: &mut Context, now: Instant, mut new: IkeSa) {
+        let our_lowest = new.established().map(|e| e.lowest_nonce.clone());
+        let contest = self.established().map(|e| e.succession.clone());
+        if let Some(Succession::Contested { by, lowest_nonce }) = contest {
+            if our_lowest < Some(lowest_nonce) {
+                // The peer deletes the old one; we delete our new one.
+                self.hand_over(cx, now, by);
+                new.close(cx, IkeFailure::Replaced);
+                cx.signals.push(Signal::NewSa(Box::new(new)));
+                return;
+            }
+            cx.signals.push(Signal::Lost(by));
+        }
+        let to = new.id;
+        cx.signals.push(Signal::NewSa(Box::new(new)));
+        self.hand_over(cx, now, to);
+        self.close(cx, IkeFailure::Replaced);
+    }
+
+    fn on_rekey_ike_refused(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        request: RekeyIkeRequest,
+        payloads: &Payloads<'_>,
+    ) {
+        let contest = self.established().map(|e| e.succession.clone());
+        if let Some(Succession::Contested { by, .. }) = contest {
+            // The peer was done with its rekey before it saw ours.
+            self.hand_over(cx, now, by);
+            return;
+        }
+        let mut task = request.task;
+        match (payloads.error(), payloads.wanted_ke()) {
+            (_, Some(method)) if self.may_retry_ike(&request.ke, &task, method) => {
+                task.methods.push(request.ke.method());
+                task.methods.push(method);
+                self.tasks.push_front(Task::RekeyIke(task));
+            }
+            (Some(NotifyType::TEMPORARY_FAILURE), _) if task.tries < MAX_TRIES => {
+                task.tries += 1;
+                let pause = pause(cx, task.tries);
+                self.tasks.push_later(now + pause, Task::RekeyIke(task));
+            }
+            _ => {
+                if let Some(established) = self.established_mut() {
+                    established.rekey_at = Some(now + REKEY_AGAIN);
+                }
+            }
+        }
+    }
+
+    fn may_retry_ike(&self, used: &KeyExchange, task: &RekeyIkeTask, method: KeMethod) -> bool {
+        method != used.method()
+            && !task.methods.contains(&method)
+            && self
+                .connection
+                .ike_proposals
+                .iter()
+                .any(|proposal| proposal.ke.contains(&method))
+    }
+
+    /// Takes a request for a new IKE SA.
+    pub(crate) fn on_rekey_ike_request(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        payloads: &Payloads<'_>,
+    ) -> Result<(), Fault> {
+        let own = self.requests.open().map(|open| &open.what);
+        let contested = matches!(own, Some(Request::RekeyIke(_)));
+        // RFC 7296 section 2.25: not while a Child SA changes, or while we close the IKE SA.
+        let busy = !matches!(own, None | Some(Request::RekeyIke(_) | Request::Liveness));
+        if busy || !self.is_current() {
+            return Err(Fault::TemporaryFailure);
+        }
+        let (Some(offered), Some(ni)) = (&payloads.sa, payloads.nonce) else {
+            return Err(Fault::InvalidSyntax("no SA or Nonce in an IKE rekey"));
+        };
+        let prefer = payloads.ke.map(|ke| ke.method);
+        let chosen = choose_ike(offered, &self.connection.ike_proposals, prefer)
+            .ok_or(Fault::NoProposalChosen)?;
+        let spi_i = ike_spi(&chosen).ok_or(Fault::InvalidSyntax("no SPI in an IKE rekey"))?;
+        let (ours, shared) = exchange_keys(cx, payloads, chosen.alg.ke)?;
+        let (nr, spi_r) = (cx.nonce(), cx.new_ike_spi());
+        let material = Material {
+            role: Role::Responder,
+            spi_i,
+            spi_r,
+            ni,
+            nr: &nr,
+            shared,
+            chosen: &chosen,
+        };
+        let new = self
+            .successor(cx, now, &material)
+            .ok_or(Fault::NoProposalChosen)?;
+        let answer = chosen.answer(&spi_r.0.to_be_bytes());
+        let reply = [
+            Payload::Sa(vec![answer]),
+            Payload::Nonce(&nr),
+            ke_payload(&ours),
+        ];
+        self.reply(cx, ExchangeType::CREATE_CHILD_SA, &reply);
+        self.replaced_by(cx, now, new, contested);
+        Ok(())
+    }
+
+    /// The peer made a new IKE SA. It takes over, unless a rekey of our own is open: then it is
+    /// decided by the nonces once that is answered.
+    fn replaced_by(&mut self, cx: &mut Context, now: Instant, mut new: IkeSa, contested: bool) {
+        let to = new.id;
+        if !contested {
+            cx.signals.push(Signal::NewSa(Box::new(new)));
+            self.hand_over(cx, now, to);
+            return;
+        }
+        if let (Some(established), Some(new)) = (self.established_mut(), new.established_mut()) {
+            established.succession = Succession::Contested {
+                by: to,
+                lowest_nonce: new.lowest_nonce.clone(),
+            };
+            new.succession = Succession::Undecided;
+        }
+        cx.signals.push(Signal::NewSa(Box::new(new)));
+    }
+
+    /// Gives Child SAs, and what is left to ask about them, to the new IKE SA. Only the deletion
+    /// of this one is left; if the peer does not see to that, we do.
+    pub(crate) fn hand_over(&mut self, cx: &mut Context, now: Instant, to: IkeSaId) {
+        cx.signals.push(Signal::Adopt {
+            to,
+            children: std::mem::take(&mut self.children),
+            tasks: std::mem::take(&mut self.tasks),
+        });
+        self.keepalive_at = None;
+        if let Some(established) = self.established_mut() {
+            established.succession = Succession::Replaced;
+            established.over_at = Some(now + DELETE_PATIENCE);
+        }
+    }
+
+    /// Takes Child SAs over from the IKE SA that this one replaces.
+    pub(crate) fn adopt(
+        &mut self,
+        cx: &mut Context,
+        mut children: Vec<crate::sa::child::ChildSa>,
+        tasks: Tasks,
+    ) {
+        for child in &mut children {
+            child.info.ike = self.id;
+            if let Some(outbound) = &mut child.outbound {
+                outbound.info.ike = self.id;
+            }
+        }
+        self.children.append(&mut children);
+        self.tasks.adopt(tasks);
+        if let Some(established) = self.established_mut() {
+            established.succession = Succession::None;
+        }
+        self.announce(cx, true);
+    }
+
+    /// It lost against another rekey of the same IKE SA; the peer, who made it, deletes it.
+    pub(crate) fn lose(&mut self, now: Instant) {
+        if let Some(established) = self.established_mut() {
+            established.succession = Succession::Replaced;
+            established.over_at = Some(now + DELETE_PATIENCE);
+        }
+        self.keepalive_at = None;
+    }
+
+    fn successor(&self, cx: &mut Context, now: Instant, material: &Material<'_>) -> Option<IkeSa> {
+        let old = self.established()?;
+        let keys = IkeKeys::rekey(
+            &self.protection.as_ref()?.keys,
+            &material.chosen.alg,
+            material.ni,
+            material.nr,
+            &material.shared,
+            material.spi_i,
+            material.spi_r,
+        )
+        .ok()?;
+        let lowest_nonce = material.ni.min(material.nr).to_vec();
+        let established = Established::successor(old, now, lowest_nonce);
+        let mut new = Self {
+            id: cx.new_ike_id(),
+            role: material.role,
+            spi_i: material.spi_i,
+            spi_r: material.spi_r,
+            path: self.path,
+            reply_path: self.path,
+            nat: self.nat,
+            connection: Arc::clone(&self.connection),
+            phase: Phase::Gone,
+            protection: Some(Protection::new(keys, material.role).ok()?),
+            requests: RequestWindow::new(0),
+            replies: ReplyWindow::new(0),
+            in_work: None,
+            tasks: Tasks::default(),
+            children: Vec::new(),
+            alone: false,
+            begun: now,
+            last_heard: now,
+            keepalive_at: None,
+        };
+        new.establish(cx, now, established);
+        Some(new)
+    }
+}
+
+/// The peer's SPI in a rekey.
+fn ike_spi(chosen: &ChosenIke) -> Option<IkeSpi> {
+    let octets = <[u8; 8]>::try_from(chosen.spi.as_slice()).ok()?;
+    let spi = u64::from_be_bytes(octets);
+    (spi != 0).then_some(IkeSpi(spi))
+}

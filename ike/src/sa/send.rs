@@ -1,0 +1,115 @@
+//! Sending on an IKE SA: requests into the request window, replies into the reply window.
+
+use std::time::Instant;
+
+use crate::context::Context;
+use crate::error::{Fault, IkeFailure};
+use crate::sa::{IkeSa, Request, Role};
+use crate::wire::{ExchangeType, Flags, Header, Notify, Payload, TooLong};
+
+impl IkeSa {
+    /// The header of a message of ours.
+    pub(crate) fn header(&self, exchange: ExchangeType, response: bool, message_id: u32) -> Header {
+        let flags = Flags {
+            initiator: self.role == Role::Initiator,
+            version: false,
+            response,
+        };
+        Header::new(self.spi_i, self.spi_r, exchange, flags, message_id)
+    }
+
+    /// Sends a protected request. The request window must be free; else nothing happens.
+    pub(crate) fn request(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        exchange: ExchangeType,
+        payloads: &[Payload<'_>],
+        what: Request,
+    ) {
+        if let Some(datagram) = self.seal_request(cx, exchange, payloads) {
+            self.send_request(cx, now, datagram, what);
+        }
+    }
+
+    /// The octets of the next request; `None` if the request window is not free.
+    pub(crate) fn seal_request(
+        &mut self,
+        cx: &mut Context,
+        exchange: ExchangeType,
+        payloads: &[Payload<'_>],
+    ) -> Option<Vec<u8>> {
+        let message_id = self.requests.next_id()?;
+        let datagram = self.seal(exchange, false, message_id, payloads).ok();
+        if datagram.is_none() {
+            self.end(cx, IkeFailure::Protocol("our request is too long"));
+        }
+        datagram
+    }
+
+    /// Sends what [`seal_request`](Self::seal_request) made.
+    pub(crate) fn send_request(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        datagram: Vec<u8>,
+        what: Request,
+    ) {
+        let retransmit = cx.retransmit(now);
+        cx.transmit(self.path, datagram.clone());
+        self.requests.begin(datagram, retransmit, what);
+    }
+
+    /// Sends the protected reply to the request in work, and keeps it for repetitions.
+    pub(crate) fn reply(
+        &mut self,
+        cx: &mut Context,
+        exchange: ExchangeType,
+        payloads: &[Payload<'_>],
+    ) {
+        let message_id = self.replies.current();
+        match self.seal(exchange, true, message_id, payloads) {
+            Ok(datagram) => {
+                cx.transmit(self.reply_path, datagram.clone());
+                self.replies.answer(datagram);
+            }
+            Err(TooLong) => self.end(cx, IkeFailure::Protocol("our reply is too long")),
+        }
+    }
+
+    /// Answers the request in work with an error; some errors end the IKE SA.
+    pub(crate) fn reply_fault(&mut self, cx: &mut Context, exchange: ExchangeType, fault: Fault) {
+        self.reply_notify(cx, exchange, fault.notify());
+        if fault.ends_sa() {
+            let words = match fault {
+                Fault::InvalidSyntax(words) => words,
+                _ => "the peer broke the protocol",
+            };
+            self.end(cx, IkeFailure::Protocol(words));
+        }
+    }
+
+    /// Answers the request in work with nothing but a notify.
+    pub(crate) fn reply_notify(
+        &mut self,
+        cx: &mut Context,
+        exchange: ExchangeType,
+        notify: Notify<'_>,
+    ) {
+        self.reply(cx, exchange, &[Payload::Notify(notify)]);
+    }
+
+    fn seal(
+        &mut self,
+        exchange: ExchangeType,
+        response: bool,
+        message_id: u32,
+        payloads: &[Payload<'_>],
+    ) -> Result<Vec<u8>, TooLong> {
+        let header = self.header(exchange, response, message_id);
+        match &mut self.protection {
+            Some(protection) => protection.seal(&header, payloads),
+            None => Err(TooLong),
+        }
+    }
+}

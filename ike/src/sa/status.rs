@@ -1,0 +1,62 @@
+//! What an operator can read of an IKE SA.
+
+use std::time::Instant;
+
+use crate::sa::child::ChildSa;
+use crate::sa::established::{Established, Succession};
+use crate::sa::{IkeSa, Phase, Request, Role};
+use crate::status::{ChildSaStatus, IkeSaStatus};
+
+impl IkeSa {
+    /// The state in words and numbers, without secrets.
+    pub(crate) fn status(&self, now: Instant) -> IkeSaStatus {
+        let established = self.established();
+        let since = established.map_or(self.begun, |e| e.since);
+        IkeSaStatus {
+            id: self.id,
+            connection: match self.phase {
+                Phase::HalfOpen(_) => None,
+                _ => Some(self.connection.name.clone()),
+            },
+            state: self.state_name(),
+            initiator: self.role == Role::Initiator,
+            path: self.path,
+            spi_i: self.spi_i,
+            spi_r: self.spi_r,
+            local_id: established.map(|e| e.local_id.clone()),
+            remote_id: established.map(|e| e.remote_id.clone()),
+            algorithms: self.protection.as_ref().map(|p| *p.keys.algorithms()),
+            nat: (self.nat.local, self.nat.remote),
+            age: now.saturating_duration_since(since),
+            rekey_in: established
+                .and_then(|e| e.rekey_at)
+                .map(|at| at.saturating_duration_since(now)),
+            children: self.children.iter().map(|c| child_status(c, now)).collect(),
+        }
+    }
+
+    fn state_name(&self) -> &'static str {
+        let rekeying = matches!(
+            self.requests.open().map(|open| &open.what),
+            Some(Request::RekeyIke(_))
+        );
+        match self.established() {
+            None => "connecting",
+            Some(Established {
+                closing: Some(_), ..
+            }) => "deleting",
+            Some(e) if e.succession == Succession::Replaced => "deleting",
+            Some(e) if rekeying || e.succession != Succession::None => "rekeying",
+            Some(_) => "established",
+        }
+    }
+}
+
+fn child_status(child: &ChildSa, now: Instant) -> ChildSaStatus {
+    ChildSaStatus {
+        info: child.info.clone(),
+        state: child.state.name(),
+        age: now.saturating_duration_since(child.made),
+        rekey_in: child.rekey_at.map(|at| at.saturating_duration_since(now)),
+    }
+}

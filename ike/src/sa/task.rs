@@ -1,0 +1,163 @@
+//! What an IKE SA has still to ask of its peer, one request after another.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::config::Child;
+use crate::event::{ChildSaId, EspSpi, PacketFlow};
+use crate::wire::KeMethod;
+
+/// One thing to ask for.
+#[derive(Clone, Debug)]
+pub(crate) enum Task {
+    /// A new Child SA.
+    Child(ChildTask),
+    /// A new IKE SA in place of this one.
+    RekeyIke(RekeyIkeTask),
+    /// The end of a Child SA.
+    DeleteChild(ChildSaId),
+    /// The end of a Child SA that is not installed here.
+    DeleteSpi(EspSpi),
+    /// The end of the IKE SA.
+    DeleteIke,
+    /// A sign of life.
+    Liveness,
+}
+
+/// A Child SA to ask for.
+#[derive(Clone, Debug)]
+pub(crate) struct ChildTask {
+    /// Which child of the configuration.
+    pub(crate) conf: Arc<Child>,
+    /// The packet that asks for it.
+    pub(crate) flow: Option<PacketFlow>,
+    /// The Child SA that it replaces.
+    pub(crate) rekeys: Option<ChildSaId>,
+    /// Key exchange methods tried; the last is the one to use.
+    pub(crate) methods: Vec<KeMethod>,
+    /// How often the peer put us off.
+    pub(crate) tries: u32,
+}
+
+/// A rekey of the IKE SA to ask for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RekeyIkeTask {
+    /// Key exchange methods tried; the last is the one to use.
+    pub(crate) methods: Vec<KeMethod>,
+    /// How often the peer put us off.
+    pub(crate) tries: u32,
+}
+
+impl ChildTask {
+    /// A first try.
+    pub(crate) fn new(
+        conf: Arc<Child>,
+        flow: Option<PacketFlow>,
+        rekeys: Option<ChildSaId>,
+    ) -> Self {
+        Self {
+            conf,
+            flow,
+            rekeys,
+            methods: Vec::new(),
+            tries: 0,
+        }
+    }
+}
+
+/// The tasks of an IKE SA in order.
+#[derive(Debug, Default)]
+pub(crate) struct Tasks {
+    ready: VecDeque<Task>,
+    later: Vec<(Instant, Task)>,
+}
+
+impl Tasks {
+    /// Adds one at the end.
+    pub(crate) fn push(&mut self, task: Task) {
+        self.ready.push_back(task);
+    }
+
+    /// Adds one to be done next.
+    pub(crate) fn push_front(&mut self, task: Task) {
+        self.ready.push_front(task);
+    }
+
+    /// Adds one that must not be done before `at`.
+    pub(crate) fn push_later(&mut self, at: Instant, task: Task) {
+        self.later.push((at, task));
+    }
+
+    /// The next one.
+    pub(crate) fn pop(&mut self) -> Option<Task> {
+        self.ready.pop_front()
+    }
+
+    /// Makes those ready whose time has come.
+    pub(crate) fn ripen(&mut self, now: Instant) {
+        let (ripe, later) = std::mem::take(&mut self.later)
+            .into_iter()
+            .partition(|(at, _)| *at <= now);
+        self.later = later;
+        self.ready
+            .extend(Vec::into_iter(ripe).map(|(_, task): (Instant, Task)| task));
+    }
+
+    /// When the next one ripens.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.later.iter().map(|(at, _)| *at).min()
+    }
+
+    /// All of them, waiting ones included.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Task> {
+        self.ready
+            .iter()
+            .chain(self.later.iter().map(|(_, task)| task))
+    }
+
+    /// Whether nothing is left to ask, now or later.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ready.is_empty() && self.later.is_empty()
+    }
+
+    /// Takes over what another IKE SA has left to ask about Child SAs.
+    pub(crate) fn adopt(&mut self, other: Self) {
+        let about_child = |task: &Task| {
+            matches!(
+                task,
+                Task::Child(_) | Task::DeleteChild(_) | Task::DeleteSpi(_)
+            )
+        };
+        self.ready
+            .extend(other.ready.into_iter().filter(about_child));
+        self.later.extend(
+            other
+                .later
+                .into_iter()
+                .filter(|(_, task)| about_child(task)),
+        );
+    }
+
+    /// Drops some; says whether there were any.
+    pub(crate) fn drop_where(&mut self, which: impl Fn(&Task) -> bool) -> bool {
+        let before = self.ready.len() + self.later.len();
+        self.ready.retain(|task| !which(task));
+        self.later.retain(|(_, task)| !which(task));
+        before != self.ready.len() + self.later.len()
+    }
+
+    /// Forgets all.
+    pub(crate) fn clear(&mut self) {
+        self.ready.clear();
+        self.later.clear();
+    }
+
+    /// Whether a new Child SA of this child waits to be asked for.
+    pub(crate) fn will_create(&self, name: &str) -> bool {
+        self.iter().any(|task| match task {
+            Task::Child(task) => task.rekeys.is_none() && task.conf.name == name,
+            _ => false,
+        })
+    }
+}

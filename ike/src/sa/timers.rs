@@ -1,0 +1,202 @@
+//! Deadlines of an IKE SA and what happens at them.
+
+use std::time::Instant;
+
+use crate::context::{Context, Waiting};
+use crate::error::IkeFailure;
+use crate::event::{Ask, ChildSaId};
+use crate::exchange::retransmit::Step;
+use crate::sa::established::KEEPALIVE;
+use crate::sa::task::{RekeyIkeTask, Task};
+use crate::sa::{IkeSa, Phase, Request};
+use crate::timer::{Deadline, TimerKind, earlier};
+
+impl IkeSa {
+    /// The next deadline, and what for.
+    pub(crate) fn deadline(&self) -> Option<Deadline> {
+        let request = self
+            .requests
+            .open()
+            .map(|open| (open.retransmit.due(), TimerKind::Retransmit));
+        let phase = match &self.phase {
+            Phase::Init(init) => init.give_up.map(|at| (at, TimerKind::Retransmit)),
+            Phase::HalfOpen(half_open) => Some((half_open.until, TimerKind::HalfOpen)),
+            Phase::Refused { until } => Some((*until, TimerKind::HalfOpen)),
+            Phase::Established(_) => self.established_deadline(),
+            _ => None,
+        };
+        let keepalive = self.keepalive_at.map(|at| (at, TimerKind::Keepalive));
+        self.children
+            .iter()
+            .map(|child| child.deadline())
+            .fold(earlier(request, earlier(phase, keepalive)), earlier)
+    }
+
+    fn established_deadline(&self) -> Option<Deadline> {
+        let established = self.established()?;
+        let over = established.over_at.map(|at| (at, TimerKind::IkeOver));
+        if !established.is_current() {
+            return over;
+        }
+        let again = self.tasks.deadline().map(|at| (at, TimerKind::TryAgain));
+        let rekey = established.rekey_at.map(|at| (at, TimerKind::RekeyIke));
+        let liveness = established.liveness_at.map(|at| (at, TimerKind::Liveness));
+        earlier(earlier(over, again), earlier(rekey, liveness))
+    }
+
+    /// Does what is due.
+    pub(crate) fn on_timeout(&mut self, cx: &mut Context, now: Instant) {
+        if self
+            .requests
+            .open()
+            .is_some_and(|open| open.retransmit.due() <= now)
+        {
+            self.retransmit(cx, now);
+        }
+        match &self.phase {
+            Phase::Init(init) if init.give_up.is_some_and(|at| at <= now) => self.give_up(cx, now),
+            Phase::HalfOpen(half_open) if half_open.until <= now => self.forget(cx),
+            Phase::Refused { until } if *until <= now => self.forget(cx),
+            Phase::Established(_) => self.on_established_timeout(cx, now),
+            _ => {}
+        }
+        if self.keepalive_at.is_some_and(|at| at <= now) && !self.is_gone() {
+            self.keepalive_at = Some(now + KEEPALIVE);
+            //= https://www.rfc-editor.org/rfc/rfc3948#section-2.3
+            cx.transmit(self.path, vec![0xff]);
+        }
+    }
+
+    fn retransmit(&mut self, cx: &mut Context, now: Instant) {
+        let Some(open) = self.requests.open_mut() else {
+            return;
+        };
+        match open.retransmit.step(now, &cx.config.settings, &mut *cx.rng) {
+            Step::Again => {
+                let datagram = open.datagram.clone();
+                cx.transmit(self.path, datagram);
+            }
+            Step::Dead { .. } => self.give_up(cx, now),
+        }
+    }
+
+    /// The peer did not answer, or only with an error that anybody could have sent.
+    fn give_up(&mut self, cx: &mut Context, now: Instant) {
+        let hint = match &self.phase {
+            Phase::Init(init) => init.hint,
+            _ => None,
+        };
+        let dead = self.requests.open().map(|open| open.retransmit.dead(now));
+        let reason = match (hint, dead) {
+            (Some(notify), _) => IkeFailure::Refused(notify),
+            (None, Some(Step::Dead { tries, after })) => IkeFailure::NoAnswer { tries, after },
+            _ => IkeFailure::Expired,
+        };
+        self.end(cx, reason);
+    }
+
+    fn on_established_timeout(&mut self, cx: &mut Context, now: Instant) {
+        self.child_timers(cx, now);
+        self.tasks.ripen(now);
+        let Some(established) = self.established_mut() else {
+            return;
+        };
+        if established.over_at.is_some_and(|at| at <= now) {
+            established.over_at = None;
+            if established.closing.is_some() {
+                // Even the delete was not answered.
+                self.end(cx, IkeFailure::Expired);
+            } else {
+                self.close(cx, IkeFailure::Expired);
+            }
+            return;
+        }
+        if established.rekey_at.is_some_and(|at| at <= now) {
+            established.rekey_at = None;
+            if established.is_current() {
+                self.tasks.push(Task::RekeyIke(RekeyIkeTask::default()));
+            }
+        }
+        self.check_liveness(cx, now);
+    }
+
+    /// Whether it is time to ask for a sign of life. What the data plane received counts too.
+    fn check_liveness(&mut self, cx: &mut Context, now: Instant) {
+        let Some(delay) = self.connection.dpd_delay else {
+            return;
+        };
+        let last_heard = self.last_heard;
+        let busy = self.requests.open().is_some();
+        let Some(established) = self.established_mut() else {
+            return;
+        };
+        if !established.liveness_at.is_some_and(|at| at <= now) {
+            return;
+        }
+        let silent = now.saturating_duration_since(last_heard);
+        if silent < delay || busy {
+            // An open request finds out by itself.
+            let again = if busy { now } else { last_heard };
+            established.liveness_at = again.checked_add(delay);
+            return;
+        }
+        established.liveness_at = now.checked_add(delay);
+        let children: Vec<ChildSaId> = self.children.iter().map(|c| c.info.id).collect();
+        if children.is_empty() {
+            self.tasks.push(Task::Liveness);
+        } else {
+            cx.ask(Waiting::LastInbound(self.id), Ask::LastInbound(children));
+        }
+    }
+
+    /// The data plane's answer: time since the last packet of the peer.
+    pub(crate) fn on_last_inbound(&mut self, now: Instant, last: Option<std::time::Duration>) {
+        let Some(delay) = self.connection.dpd_delay else {
+            return;
+        };
+        let idle = !self.tasks.iter().any(|task| matches!(task, Task::Liveness));
+        let Some(established) = self.established_mut() else {
+            return;
+        };
+        match last {
+            Some(ago) if ago < delay => {
+                established.liveness_at = now.checked_add(delay - ago);
+            }
+            _ if idle && established.is_current() => self.tasks.push(Task::Liveness),
+            _ => {}
+        }
+    }
+
+    /// Begins the next thing to ask for, if nothing is open.
+    pub(crate) fn run_tasks(&mut self, cx: &mut Context, now: Instant) {
+        while self.requests.next_id().is_some() {
+            let Some(established) = self.established() else {
+                return;
+            };
+            // An IKE SA that may yet lose against another one begins nothing, but for its end.
+            let may_ask = established.closing.is_some() || established.is_current();
+            if !may_ask {
+                return;
+            }
+            match self.tasks.pop() {
+                Some(Task::RekeyIke(task)) if self.in_work.is_some() => {
+                    self.tasks.push_front(Task::RekeyIke(task));
+                    return;
+                }
+                Some(task) => self.begin(cx, now, task),
+                None => return,
+            }
+        }
+    }
+
+    fn begin(&mut self, cx: &mut Context, now: Instant, task: Task) {
+        match task {
+            Task::Child(task) => self.ask_child(cx, now, task),
+            Task::RekeyIke(task) => self.ask_rekey_ike(cx, now, task),
+            Task::DeleteChild(id) => self.ask_delete_child(cx, now, id),
+            Task::DeleteSpi(spi) => self.ask_delete_spi(cx, now, spi, Request::DeleteSpi),
+            Task::DeleteIke => self.ask_delete_ike(cx, now),
+            Task::Liveness => self.ask_liveness(cx, now),
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! Two endpoints, the network between them, and whatever answers their questions.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+
+use super::net::Net;
+use super::plane::FakePlane;
+use crate::config::{Config, Path};
+use crate::crypto::private_key::PrivateKey;
+use crate::crypto::secret::Secret;
+use crate::endpoint::Endpoint;
+use crate::error::{CommandError, Dropped};
+use crate::event::{Answer, Ask, AskId, Command, Event, Output};
+use crate::identity::Identity;
+use crate::timer::TimerKind;
+
+/// No test takes more steps than this.
+const MAX_STEPS: usize = 200_000;
+
+/// One host.
+pub struct Node {
+    /// Its IKE.
+    pub endpoint: Endpoint,
+    /// Its address.
+    pub address: IpAddr,
+    /// Secrets it knows, with the two identities each is for.
+    pub secrets: Vec<(Identity, Identity, Vec<u8>)>,
+    /// Private keys it has.
+    pub keys: Vec<PrivateKey>,
+    /// Its ESP.
+    pub plane: FakePlane,
+    /// How long ago the peer's last ESP packet came.
+    pub last_inbound: Option<Duration>,
+    /// What it told.
+    pub events: Vec<Event>,
+    /// What it dropped.
+    pub dropped: BTreeMap<Dropped, usize>,
+    /// How long its questions take.
+    pub answer_delay: Duration,
+    /// Single octets that keep NAT mappings alive.
+    pub keepalives: usize,
+    waiting: VecDeque<(Instant, AskId, Ask)>,
+    rng: ChaCha20Rng,
+}
+
+/// Which host.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum End {
+    /// The first.
+    A,
+    /// The second.
+    B,
+}
+
+/// Two hosts.
+pub struct Pair {
+    /// The first.
+    pub a: Node,
+    /// The second.
+    pub b: Node,
+    /// What is between them.
+    pub net: Net,
+    /// The time.
+    pub now: Instant,
+}
+
+impl Node {
+    /// A host with this configuration. `seed` decides all its random draws.
+    pub fn new(address: IpAddr, config: Config, seed: u64) -> Self {
+        let rng = Box::new(ChaCha20Rng::seed_from_u64(seed));
+        Self {
+            endpoint: Endpoint::new(Arc::new(config), rng),
+            address,
+            secrets: Vec::new(),
+            keys: Vec::new(),
+            plane: FakePlane::default(),
+            last_inbound: None,
+            events: Vec::new(),
+            dropped: BTreeMap::new(),
+            answer_delay: Duration::ZERO,
+            keepalives: 0,
+            waiting: VecDeque::new(),
+            rng: ChaCha20Rng::seed_from_u64(seed ^ 0x5eed),
+        }
+    }
+
+    /// Adds a secret for two identities, in whatever order.
+    #[must_use]
+    pub fn with_secret(mut self, one: &str, other: &str, secret: &[u8]) -> Self {
+        let parse = |text: &str| text.parse::<Identity>().expect("an identity of a test");
+        self.secrets
+            .push((parse(one), parse(other), secret.to_vec()));
+        self
+    }
+
+    /// Adds a private key.
+    #[must_use]
+    pub fn with_key(mut self, key: PrivateKey) -> Self {
+        self.keys.push(key);
+        self
+    }
+
+    /// How many events are like this.
+    pub fn count(&self, like: impl Fn(&Event) -> bool) -> usize {
+        self.events.iter().filter(|event| like(event)).count()
+    }
+
+    fn answer(&mut self, ask: Ask) -> Answer {
+        match ask {
+            Ask::Psk { local, remote, .. } => {
+                let fits = |(one, other, _): &&(Identity, Identity, Vec<u8>)| {
+                    one.matches(&local) && other.matches(&remote)
+                        || one.matches(&remote) && other.matches(&local)
+                };
+                let found = self.secrets.iter().find(fits);
+                Answer::Psk(found.map(|(_, _, secret)| Secret::new(secret.clone())))
+            }
+            Ask::Sign {
+                key,
+                scheme,
+                octets,
+            } => {
+                let private = self.keys.iter().find(|private| private.public() == key);
+                let signature = match private {
+                    Some(private) => private
+                        .sign(scheme, &octets, &mut self.rng)
+                        .map_err(|_| "cannot sign with this scheme".to_owned()),
+                    None => Err("no such private key".to_owned()),
+                };
+                Answer::Signature(signature)
+            }
+            Ask::AddInbound(sa) => Answer::Done(self.plane.add_inbound(*sa)),
+            Ask::UseOutbound(sa) => Answer::Done(self.plane.use_outbound(*sa)),
+            Ask::Remove(id) => {
+                self.plane.remove(id);
+                Answer::Done(Ok(()))
+            }
+            Ask::LastInbound(_) => Answer::LastInbound(self.last_inbound),
+        }
+    }
+
+    /// Answers what is due, sends what is to be sent, keeps what is told.
+    fn drain(&mut self, now: Instant, net: &mut Net) {
+        loop {
+            while let Some(output) = self.endpoint.poll_output() {
+                match output {
+                    Output::Transmit(transmit) if transmit.datagram == [0xff] => {
+                        self.keepalives += 1;
+                    }
+                    Output::Transmit(transmit) => net.send(now, transmit.path, transmit.datagram),
+                    Output::Ask(id, ask) => {
+                        self.waiting.push_back((now + self.answer_delay, id, ask));
+                    }
+                    Output::Event(event) => self.events.push(event),
+                }
+            }
+            if !self.waiting.front().is_some_and(|(at, _, _)| *at <= now) {
+                return;
+            }
+            if let Some((_, id, ask)) = self.waiting.pop_front() {
+                let answer = self.answer(ask);
+                self.endpoint.handle_answer(now, id, answer);
+            }
+        }
+    }
+
+    fn next_answer(&self) -> Option<Instant> {
+        self.waiting.front().map(|(at, _, _)| *at)
+    }
+}
+
+impl Pair {
+    /// Two hosts at rest, nothing begun.
+    pub fn new(a: Node, b: Node, net: Net) -> Self {
+        Self {
+            a,
+            b,
+            net,
+            now: Instant::now(),
+        }
+    }
+
+    /// Begins what starts by itself at both ends.
+    pub fn start(&mut self) {
+        for end in [End::A, End::B] {
+            let now = self.now;
+            self.node(end).endpoint.handle_timeout(now);
+            self.drain();
+        }
+    }
+
+    /// The host at one end.
+    pub fn node(&mut self, end: End) -> &mut Node {
+        match end {
+            End::A => &mut self.a,
+            End::B => &mut self.b,
+        }
+    }
+
+    /// Gives a command.
+    ///
+    /// # Errors
+    /// What the endpoint says to it.
+    pub fn command(&mut self, end: End, command: Command) -> Result<(), CommandError> {
+        let now = self.now;
+        let result = self.node(end).endpoint.handle_command(now, command);
+        self.drain();
+        result
+    }
+
+    /// Asks for a connection with all its children.
+    ///
+    /// # Panics
+    /// If there is none of this name.
+    pub fn initiate(&mut self, end: End, connection: &str) {
+        let command = Command::Initiate {
+            connection: connection.to_owned(),
+            child: None,
+            local: None,
+        };
+        self.command(end, command).expect("the connection exists");
+    }
+
+    /// Lets this much time pass.
+    pub fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        self.run(end, |_| false);
+        self.now = end;
+    }
+
+    /// Runs until nothing is under way: what is left are lifetimes and signs of life. At most
+    /// ten minutes.
+    pub fn run_until_idle(&mut self) {
+        let end = self.now + Duration::from_secs(600);
+        self.run(end, Self::is_idle);
+    }
+
+    fn run(&mut self, end: Instant, stop: impl Fn(&Self) -> bool) {
+        for _ in 0..MAX_STEPS {
+            self.drain();
+            if stop(self) {
+                return;
+            }
+            match self.next().filter(|at| *at <= end) {
+                Some(at) => self.now = self.now.max(at),
+                None => return,
+            }
+            self.step();
+        }
+        panic!("no rest after {MAX_STEPS} steps");
+    }
+
+    /// When something happens next.
+    fn next(&self) -> Option<Instant> {
+        let timer = |node: &Node| node.endpoint.poll_timeout().map(|(at, _)| at);
+        [
+            self.net.next_arrival(),
+            self.a.next_answer(),
+            self.b.next_answer(),
+            timer(&self.a),
+            timer(&self.b),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn is_idle(&self) -> bool {
+        let resting = |node: &Node| {
+            let lasting = |kind| {
+                matches!(
+                    kind,
+                    TimerKind::RekeyIke
+                        | TimerKind::IkeOver
+                        | TimerKind::RekeyChild
+                        | TimerKind::ChildLife
+                        | TimerKind::Liveness
+                        | TimerKind::Keepalive
+                )
+            };
+            let timer = node.endpoint.poll_timeout();
+            node.waiting.is_empty() && timer.is_none_or(|(_, kind)| lasting(kind))
+        };
+        self.net.next_arrival().is_none() && resting(&self.a) && resting(&self.b)
+    }
+
+    fn step(&mut self) {
+        let now = self.now;
+        while let Some(packet) = self.net.arrive(now) {
+            let node = if packet.to.ip() == self.a.address {
+                &mut self.a
+            } else if packet.to.ip() == self.b.address {
+                &mut self.b
+            } else {
+                continue;
+            };
+            let path = Path {
+                local: packet.to,
+                remote: packet.from,
+            };
+            if let Err(reason) = node.endpoint.handle_datagram(now, path, &packet.datagram) {
+                *node.dropped.entry(reason).or_default() += 1;
+            }
+            self.drain();
+        }
+        for end in [End::A, End::B] {
+            let node = self.node(end);
+            if node
+                .endpoint
+                .poll_timeout()
+                .is_some_and(|(at, _)| at <= now)
+            {
+                node.endpoint.handle_timeout(now);
+            }
+        }
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        self.a.drain(self.now, &mut self.net);
+        self.b.drain(self.now, &mut self.net);
+    }
+}
