@@ -107,12 +107,12 @@ class Obol(Peer):
         if kind == "ike":
             settings.ike_rekey_seconds = 4
         else:
-            settings.child_rekey_packets = 20
+            settings.child_rekey_packets = 300
 
     def rekey(self, kind):
         if kind == "child":
             own, far = self.end.hosts[0], self.other.hosts[0]
-            self.container.ok(f"ping -c 30 -i 0.02 -W 1 -I {own} {far}")
+            self.container.ok(f"ping -q -c 310 -i 0.005 -W 1 -I {own} {far}")
 
     def status(self):
         """`obol status --json`, decoded."""
