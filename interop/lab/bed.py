@@ -119,27 +119,27 @@ class Bed:
         def check():
             moon, sun = self.moon.established(), self.sun.established()
             expect(moon.spis == sun.spis, f"IKE SPIs differ: {moon.spis} and {sun.spis}")
-            a, b = moon.children[0], sun.children[0]
-            expect((a.spi_in, a.spi_out) == (b.spi_out, b.spi_in), f"ESP SPIs differ: {a} and {b}")
+            for a, b in zip(moon.children, sun.children):
+                expect((a.spi_in, a.spi_out) == (b.spi_out, b.spi_in), f"ESP SPIs differ: {a} and {b}")
             return moon, sun
 
         return until("both ends have the same SAs", check, seconds)
 
     def traffic(self, count=3):
         """Pings both ways, in every inner family; all are answered and counted at both ends."""
-        before = [peer.established().children[0] for peer in (self.moon, self.sun)]
+        before = [_counters(peer) for peer in (self.moon, self.sun)]
         families = len(self.inner)
         for peer, family in itertools.product((self.moon, self.sun), range(families)):
             self.ping(peer, family, count)
-        want = count * families
+        want = 2 * count * families
 
         def counted():
-            after = [peer.established().children[0] for peer in (self.moon, self.sun)]
-            for peer, old, new in zip((self.moon, self.sun), before, after):
-                if new.spi_in != old.spi_in:
+            for peer, old in zip((self.moon, self.sun), before):
+                new = _counters(peer)
+                if new.keys() != old.keys():
                     continue  # rekeyed meanwhile: the count began anew
-                got = new.packets_in - old.packets_in, new.packets_out - old.packets_out
-                expect(min(got) >= 2 * want, f"{peer.kind} counted {got} packets in and out, not {2 * want}")
+                got = [sum(new[spi][way] - old[spi][way] for spi in new) for way in (0, 1)]
+                expect(min(got) >= want, f"{peer.kind} counted {got} packets in and out, not {want}")
             return True
 
         until("both ends count the packets", counted, 5)
@@ -247,3 +247,8 @@ class Bed:
             marked = [packet for packet in seen if pcap.MARKER in packet.frame]
             expect(not marked, f"{len(marked)} packets show the ping's data in clear")
         return seen
+
+
+def _counters(peer):
+    """Inbound SPI -> packets in and out, of every child."""
+    return {c.spi_in: (c.packets_in, c.packets_out) for c in peer.established().children}

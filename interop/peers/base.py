@@ -3,6 +3,7 @@
 import os
 import re
 
+from lab.plan import CHILD
 from lab.wait import Failure, until
 
 
@@ -66,12 +67,15 @@ class Peer:
         """What the configuration expects the other end to be."""
         return self.settings.extra.get("remote identity", self.other.identity)
 
-    def selectors(self):
-        """Our and the other end's networks, as configured."""
-        sides = list(self.end.nets), list(self.other.nets)
+    def children(self):
+        """The configured children: name -> our and the other end's networks. One for all
+        networks, or one for each."""
+        ours, theirs = list(self.end.nets), list(self.other.nets)
         if self.settings.extra.get("narrow"):
-            sides = tuple([net.replace("/16", "/24") for net in side] for side in sides)
-        return sides
+            ours, theirs = ([net.replace("/16", "/24") for net in side] for side in (ours, theirs))
+        if not self.settings.extra.get("split"):
+            return {CHILD: (ours, theirs)}
+        return {f"{CHILD}-{at}": ([own], [far]) for at, (own, far) in enumerate(zip(ours, theirs))}
 
     def read(self, name):
         """A file of the shared directory, empty if there is none."""
@@ -118,14 +122,15 @@ class Peer:
         )
 
     def established(self):
-        """The one IKE SA, if it and exactly one child are up."""
+        """The one IKE SA, if it and exactly the configured children are up."""
         sas = self.sas()
         up = [sa for sa in sas if sa.established]
         if len(sas) != 1 or len(up) != 1:
             raise Failure(f"{self.kind} has {len(sas)} IKE SAs, {len(up)} established")
-        children = [child for child in up[0].children if child.installed]
-        if len(up[0].children) != 1 or len(children) != 1:
-            raise Failure(f"{self.kind} has {len(up[0].children)} children, {len(children)} installed")
+        up[0].children.sort(key=lambda child: child.name)
+        found = [child.name for child in up[0].children if child.installed]
+        if len(found) != len(up[0].children) or found != sorted(self.children()):
+            raise Failure(f"{self.kind} has the children {up[0].children}, not {sorted(self.children())}")
         return up[0]
 
     def nothing(self):

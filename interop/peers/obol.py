@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 
-from lab.plan import CHILD, CONNECTION, ChildSa, IkeSa, spi
+from lab.plan import CONNECTION, ChildSa, IkeSa, spi
 from lab.wait import Failure, until
 
 from .base import Peer
@@ -35,7 +35,6 @@ class Obol(Peer):
 
     def _configure(self):
         s, me, peer = self.settings, self.end, self.other
-        local_ts, remote_ts = self.selectors()
         local, remote = {"auth": _auth(s.auth)}, {"auth": _auth(s.peer_auth)}
         secrets = []
         if "psk" in (s.auth, s.peer_auth):
@@ -56,20 +55,23 @@ class Obol(Peer):
             "local": {**local, "id": me.identity},
             "remote": {**remote, "id": self.remote_identity},
         }
-        child = {
-            "local_ts": local_ts,
-            "remote_ts": remote_ts,
-            "start_action": s.start,
-            "esp_proposals": [s.esp] if s.esp else None,
-            "rekey_time": f"{s.child_rekey_seconds}s" if s.child_rekey_seconds else None,
-            "rekey_packets": s.child_rekey_packets,
+        children = {
+            f"connections.{CONNECTION}.children.{name}": {
+                "local_ts": ours,
+                "remote_ts": theirs,
+                "start_action": s.start,
+                "esp_proposals": [s.esp] if s.esp else None,
+                "rekey_time": f"{s.child_rekey_seconds}s" if s.child_rekey_seconds else None,
+                "rekey_packets": s.child_rekey_packets,
+            }
+            for name, (ours, theirs) in self.children().items()
         }
         daemon = {"cookie_threshold": 0 if s.cookies else None}
         daemon.update(s.extra.get("obol", {}))
         self.write("etc/obol.toml", "\n".join([
             _table("daemon", daemon),
             _table(f"connections.{CONNECTION}", connection),
-            _table(f"connections.{CONNECTION}.children.{CHILD}", child),
+            *(_table(name, child) for name, child in children.items()),
             *secrets,
         ]))
 

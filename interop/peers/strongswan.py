@@ -59,16 +59,7 @@ SWANCTL = """connections {{
       {remote_key}
     }}
     children {{
-      {child} {{
-        local_ts = {local_ts}
-        remote_ts = {remote_ts}
-        {esp}
-        start_action = {start}
-        rekey_time = {child_rekey}
-        {packets}
-        rand_time = 0
-      }}
-    }}
+{children}    }}
     rand_time = 0
   }}
 }}
@@ -79,6 +70,17 @@ secrets {{
 }}
 """
 
+SWANCTL_CHILD = """      {child} {{
+        local_ts = {local_ts}
+        remote_ts = {remote_ts}
+        {esp}
+        start_action = {start}
+        rekey_time = {rekey}
+        {packets}
+        rand_time = 0
+      }}
+"""
+
 
 class StrongSwan(Peer):
     """charon-systemd, controlled over VICI."""
@@ -87,6 +89,10 @@ class StrongSwan(Peer):
 
     def start(self):
         self._configure()
+        self.launch()
+
+    def launch(self):
+        """Starts the daemon with the configuration that is there."""
         self.container.sh(
             "mkdir -p /etc/swanctl/private /etc/swanctl/pubkey"
             " && cp /lab/strongswan.conf /etc/strongswan.conf"
@@ -113,7 +119,6 @@ class StrongSwan(Peer):
 
     def _configure(self):
         s, me, peer = self.settings, self.end, self.other
-        local_ts, remote_ts = self.selectors()
         local_key = remote_key = ""
         if s.auth != "psk":
             private, public = self.keys(s.auth, me.name)
@@ -128,20 +133,24 @@ class StrongSwan(Peer):
         self.write("strongswan.conf", DAEMON.format(
             plugins=PLUGINS, cookies=cookies, level=s.log, extra=s.extra.get("strongswan.conf", ""),
         ))
+        children = "".join(
+            SWANCTL_CHILD.format(
+                child=name, local_ts=",".join(ours), remote_ts=",".join(theirs), start=s.start,
+                esp=f"esp_proposals = {s.esp}" if s.esp else "",
+                rekey=f"{s.child_rekey_seconds}s" if s.child_rekey_seconds else "1h",
+                packets=f"rekey_packets = {s.child_rekey_packets}" if s.child_rekey_packets else "",
+            )
+            for name, (ours, theirs) in self.children().items()
+        )
         self.write("swanctl/swanctl.conf", SWANCTL.format(
-            connection=CONNECTION, child=CHILD,
+            connection=CONNECTION, children=children,
             local=me.outer, remote="%any" if s.any_remote else peer.outer,
             ike=f"proposals = {s.ike}" if s.ike else "",
-            esp=f"esp_proposals = {s.esp}" if s.esp else "",
             encap="yes" if s.encap else "no", more=s.extra.get("swanctl", ""),
             ike_rekey=f"{s.ike_rekey_seconds}s" if s.ike_rekey_seconds else "4h",
-            child_rekey=f"{s.child_rekey_seconds}s" if s.child_rekey_seconds else "1h",
-            packets=f"rekey_packets = {s.child_rekey_packets}" if s.child_rekey_packets else "",
             local_auth=_auth(s.auth), remote_auth=_auth(s.peer_auth),
             local_id=me.identity, remote_id=self.remote_identity,
-            local_key=local_key, remote_key=remote_key,
-            local_ts=",".join(local_ts), remote_ts=",".join(remote_ts),
-            start=s.start, secret=s.secret,
+            local_key=local_key, remote_key=remote_key, secret=s.secret,
         ))
 
     def _install(self, source, directory, name):
@@ -153,13 +162,21 @@ class StrongSwan(Peer):
         self.container.ok("pkill -TERM -x charon-systemd")
         until("charon is gone", lambda: not self.running("charon-systemd"), 15)
 
+    def kill(self):
+        """Ends the daemon with SIGKILL, so that it cannot tell anybody."""
+        self.container.sh("pkill -KILL -x charon-systemd")
+        until("charon is gone", lambda: not self.running("charon-systemd"), 5)
+
     def version(self):
         answer = self._request("version")
         return f"strongSwan {answer['version']}"
 
     def initiate(self):
-        answer = self._request("initiate", ike=CONNECTION, child=CHILD, timeout=20000)
-        return answer.get("success") == "yes", answer.get("errmsg", "")
+        for child in self.children():
+            answer = self._request("initiate", ike=CONNECTION, child=child, timeout=20000)
+            if answer.get("success") != "yes":
+                return False, answer.get("errmsg", "")
+        return True, ""
 
     def terminate(self):
         self._request("terminate", ike=CONNECTION, timeout=10000)

@@ -32,6 +32,15 @@ def dual_in_four(bed):
     whole_life(bed)
 
 
+@scenario("two-children")
+def two_children(bed):
+    """Two Child SAs, for IPv4 and for IPv6: the second one by CREATE_CHILD_SA."""
+    bed.outer, bed.inner = 4, (4, 6)
+    for settings in (bed.moon_settings, bed.sun_settings):
+        settings.extra["split"] = True
+    whole_life(bed)
+
+
 @scenario("large-packets")
 def large_packets(bed):
     """Pings of 4000 bytes: fragments inside, and what does not fit outside."""

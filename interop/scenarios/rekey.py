@@ -2,7 +2,7 @@
 
 from lab.wait import expect
 
-from . import scenario
+from . import RESPONDER, scenario
 
 
 def _rekey(bed, kind, by):
@@ -73,3 +73,16 @@ def stop(bed):
     bed.up()
     bed.sun.stop()
     bed.until_nothing(bed.moon)
+
+
+@scenario("peer-restart", roles=(RESPONDER,))
+def peer_restart(bed):
+    """strongSwan dies without a word, comes back and begins anew: INITIAL_CONTACT replaces the old SA."""
+    bed.start()
+    old, _ = bed.up()
+    bed.moon.kill()
+    bed.moon.launch()
+    new, _ = bed.up()
+    expect(old.spis != new.spis, "the IKE SA is the old one")
+    bed.traffic()
+    bed.down()
