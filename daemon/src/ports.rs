@@ -93,7 +93,6 @@ impl Ports {
 
     /// The next datagram on port 500; cancel safe.
     pub(crate) async fn recv(&self) -> (Path, Vec<u8>) {
-        let mut buffer = vec![0; DATAGRAM_MAX];
         loop {
             let socket = match &self.ike_v6 {
                 Some(v6) => tokio::select! {
@@ -104,6 +103,7 @@ impl Ports {
             };
             // An error here is one datagram's: an ICMP answer, or a wakeup for a datagram whose
             // checksum turned out wrong. After `WouldBlock` the next wait is a real one.
+            let mut buffer = vec![0; DATAGRAM_MAX];
             let received = socket.and_then(|socket| {
                 socket.try_io(Interest::READABLE, || msg::receive(socket, &mut buffer))
             });
@@ -115,8 +115,7 @@ impl Ports {
                 local: SocketAddr::new(received.local.unwrap_or(any), self.ike_port),
                 remote: received.source,
             };
-            buffer.truncate(received.len);
-            return (path, buffer);
+            return (path, buffer[..received.len].to_vec());
         }
     }
 
@@ -260,7 +259,10 @@ fn prepare(socket: &Socket, domain: Domain, fwmark: u32) -> io::Result<()> {
         sockopt::set(socket.as_fd(), libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, off)?;
     }
     msg::announce(socket.as_fd(), v6)?;
-    if let Err(error) = socket.set_recv_buffer_size(RECEIVE_BUFFER) {
+    // With CAP_NET_ADMIN beyond what the system allows everyone; else as much as that.
+    let size = RECEIVE_BUFFER as i32;
+    let forced = sockopt::set(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, size);
+    if let Err(error) = forced.or_else(|_| socket.set_recv_buffer_size(RECEIVE_BUFFER)) {
         tracing::warn!(%error, "the receive buffer stays small");
     }
     Ok(())

@@ -382,3 +382,43 @@ fn many_policies_fit_one_batch() {
     let removed = lab.host.run(|| guard::remove(&lab.settings).unwrap());
     assert!(removed.unwrap());
 }
+
+/// The second fragment of a UDP datagram, as a router would forward it.
+fn later_fragment(source: std::net::Ipv4Addr, destination: std::net::Ipv4Addr) -> Vec<u8> {
+    let mut packet = vec![0x45, 0, 0, 28, 0, 1, 0, 1, 64, 17, 0, 0];
+    packet.extend(source.octets());
+    packet.extend(destination.octets());
+    packet.extend([0; 8]);
+    packet
+}
+
+#[test]
+fn fragments_without_ports_do_not_pass_for_another_port() {
+    if skipped() {
+        return;
+    }
+    let lab = Lab::new("192.0.2.1", "192.0.2.2", 24);
+    let protected = policy(
+        Mode::Transport,
+        ts("192.0.2.1", "192.0.2.1", 17, ANY),
+        ts("192.0.2.2", "192.0.2.2", 17, PORT),
+    );
+    lab.apply(&[protected]);
+    let packet = later_fragment([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
+    let send = || {
+        // IPPROTO_RAW: the header is ours.
+        let protocol = Some(socket2::Protocol::from(255));
+        let raw = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::RAW, protocol)?;
+        let to: std::net::SocketAddr = (ip("192.0.2.2"), 0).into();
+        raw.send_to(&packet, &to.into())
+    };
+    // The system reports the drop to the sender or not, as it likes.
+    let _ = lab.host.run(send).unwrap();
+    assert_eq!(
+        lab.blocked(),
+        guard::Blocked {
+            out: 1,
+            incoming: 0
+        }
+    );
+}

@@ -216,3 +216,82 @@ impl Entry {
         released
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use obol_ike::ts::TrafficSelector;
+
+    fn entry(mode: Mode, wide: bool, trap: bool) -> Entry {
+        let ts = |last: [u8; 4]| TrafficSelector {
+            protocol: 0,
+            start_port: 0,
+            end_port: u16::MAX,
+            start: IpAddr::from([10, 0, 0, 1]),
+            end: IpAddr::from(if wide { last } else { [10, 0, 0, 1] }),
+        };
+        Entry::new(Policy {
+            connection: "c".into(),
+            child: "d".into(),
+            mode,
+            local_ts: vec![ts([10, 0, 0, 9])],
+            remote_ts: vec![ts([10, 0, 0, 9])],
+            trap,
+        })
+    }
+
+    fn flow(last: u8) -> FlowKey {
+        FlowKey {
+            source: IpAddr::from([10, 0, 0, 1]),
+            destination: IpAddr::from([10, 0, 0, last]),
+            protocol: 17,
+            source_port: 1,
+            destination_port: 2,
+            fragment: false,
+            ports_known: true,
+        }
+    }
+
+    #[test]
+    fn the_same_is_asked_once_a_second() {
+        let mut entry = entry(Mode::Tunnel, true, true);
+        let mut ask = |last, now| entry.without_sa(&flow(last), b"packet", now).ask;
+        assert!(ask(2, 1));
+        assert!(!ask(2, 2) && !ask(3, 1000));
+        assert!(ask(2, 1001));
+    }
+
+    #[test]
+    fn each_pair_of_hosts_is_asked_for_in_transport_mode_between_networks() {
+        let mut wide = entry(Mode::Transport, true, true);
+        assert!(wide.without_sa(&flow(2), b"packet", 1).ask);
+        assert!(wide.without_sa(&flow(3), b"packet", 1).ask);
+        assert!(!wide.without_sa(&flow(3), b"packet", 2).ask);
+        let asked = (4..=255).filter(|last| wide.without_sa(&flow(*last), b"", 3).ask);
+        assert_eq!(asked.count(), ASKED_MAX - 2);
+        let mut narrow = entry(Mode::Transport, false, true);
+        assert!(narrow.without_sa(&flow(2), b"packet", 1).ask);
+        assert!(!narrow.without_sa(&flow(3), b"packet", 1).ask);
+    }
+
+    #[test]
+    fn a_policy_that_only_blocks_neither_asks_nor_keeps() {
+        let verdict = entry(Mode::Tunnel, true, false).without_sa(&flow(2), b"packet", 1);
+        assert_eq!((verdict.ask, verdict.kept), (false, false));
+    }
+
+    #[test]
+    fn few_packets_and_few_octets_are_kept_and_not_for_long() {
+        let mut many = entry(Mode::Tunnel, true, true);
+        let kept = (0..100).filter(|_| many.without_sa(&flow(2), b"packet", 1).kept);
+        assert_eq!(kept.count(), KEPT_PACKETS);
+        assert!(!many.without_sa(&flow(2), b"packet", KEPT_FOR).kept);
+        assert!(many.without_sa(&flow(2), b"packet", KEPT_FOR + 1).kept);
+        assert_eq!((many.kept.len(), many.kept_bytes), (1, 6));
+
+        let mut long = entry(Mode::Tunnel, true, true);
+        let packet = vec![0; 60_000];
+        let kept = (0..100).filter(|_| long.without_sa(&flow(2), &packet, 1).kept);
+        assert_eq!(kept.count(), 2);
+    }
+}

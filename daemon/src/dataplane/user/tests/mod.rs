@@ -494,3 +494,47 @@ fn ike_messages_on_port_4500_come_up_and_garbage_does_not() {
     assert!(matches!(a.event(), DataPlaneEvent::Ike { .. }));
     assert_eq!((a.drops("short-datagram"), a.drops("unknown-spi")), (1, 1));
 }
+
+#[test]
+fn one_policy_between_networks_has_an_sa_per_pair_of_hosts() {
+    if skipped() {
+        return;
+    }
+    let (mut a, mut b) = hosts(true);
+    let network = TrafficSelector {
+        start: ip("192.0.2.0"),
+        end: ip("192.0.2.255"),
+        ..ts(a.address, 0, ANY)
+    };
+    let wide = Child {
+        protocol: 0,
+        port: ANY,
+        ..TRANSPORT
+    };
+    for host in [&mut a, &mut b] {
+        let policy = Policy {
+            connection: "hosts".into(),
+            child: "child".into(),
+            mode: Mode::Transport,
+            local_ts: vec![network],
+            remote_ts: vec![network],
+            trap: true,
+        };
+        host.policies(vec![policy]).unwrap();
+    }
+    let (at_a, at_b) = (a.socket(a.address, 7000), b.socket(b.address, 7000));
+    let mut asked = Vec::new();
+    for destination in [b.address, ip("192.0.2.3")] {
+        at_a.send_to(b"kept", (destination, 7000)).unwrap();
+        let DataPlaneEvent::Acquire { flow, .. } = a.event() else {
+            panic!("each pair of hosts is asked for");
+        };
+        asked.push(flow.destination);
+    }
+    assert_eq!(asked, [b.address, ip("192.0.2.3")]);
+    wide.install(&mut a, &mut b);
+    let mut buffer = [0; 16];
+    assert_eq!(at_b.recv_from(&mut buffer).unwrap().0, 4);
+    exchange(&at_a, &at_b, b"protected");
+    exchange(&at_b, &at_a, b"and back");
+}
