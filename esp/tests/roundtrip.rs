@@ -189,3 +189,20 @@ fn keys_of_one_end_do_not_open_what_others_sealed() {
         }
     }
 }
+
+#[test]
+fn an_sa_can_move_to_its_thread_and_shows_no_key() {
+    fn sendable(value: impl std::fmt::Debug + Send) -> String {
+        format!("{value:?}")
+    }
+    let params = params(SUITES[3], Mode::Tunnel);
+    let keys = [&params.encr_key, &params.integ_key].map(|key| {
+        let octets = key[..4].iter().map(u8::to_string);
+        octets.collect::<Vec<_>>().join(", ")
+    });
+    let (outbound, inbound) = pair(SUITES[3], Mode::Tunnel);
+    for shown in [sendable(params), sendable(outbound), sendable(inbound)] {
+        assert!(shown.contains("c0de0001"), "{shown}");
+        assert!(keys.iter().all(|key| !shown.contains(key)), "{shown}");
+    }
+}
