@@ -54,6 +54,18 @@ pub(crate) fn ask(
     }
 }
 
+/// Whether a daemon listens there.
+///
+/// # Errors
+/// It cannot be known, for lack of rights.
+pub(crate) fn is_running(runtime_dir: &Path) -> Result<bool, Failure> {
+    match connect(runtime_dir) {
+        Ok(_) => Ok(true),
+        Err(failure) if failure.code == ExitClass::NotRunning => Ok(false),
+        Err(failure) => Err(failure),
+    }
+}
+
 fn connect(runtime_dir: &Path) -> Result<UnixStream, Failure> {
     let path = runtime_dir.join(SOCKET_NAME);
     UnixStream::connect(&path).map_err(|e| match e.kind() {

@@ -5,6 +5,7 @@ mod check;
 mod client;
 mod keygen;
 mod print;
+mod purge;
 mod remote;
 
 use std::io::Write;
@@ -32,7 +33,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
     let runtime_dir = cli.runtime_dir();
     match &cli.command {
         Command::Up(args) => remote::up(&runtime_dir, args),
-        Command::Down(args) => remote::down(&runtime_dir, args),
+        Command::Down(args) => remote::down(&runtime_dir, &cli.config, args),
         Command::Status(args) => remote::status(&runtime_dir, args),
         Command::List(output) => remote::list(&runtime_dir, output.json),
         Command::Reload(output) => remote::reload(&runtime_dir, output.json),
@@ -42,7 +43,8 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Command::Keygen(args) => keygen::keygen(args),
         Command::Demo(args) => crate::demo::demo(args),
         Command::Version(output) => version(output.json),
-        command @ (Command::Run | Command::Purge) => Err(Failure::new(
+        Command::Purge => purge::purge(&runtime_dir, &cli.config),
+        command @ Command::Run => Err(Failure::new(
             ExitClass::Failed,
             format!("{command:?} is not in this build"),
         )),

@@ -5,8 +5,8 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 
 use super::args::{DownArgs, StatusArgs, Target, UpArgs};
-use super::client::ask;
-use super::{complain_line, print, print_json, print_text};
+use super::client::{ask, is_running};
+use super::{complain_line, print, print_json, print_text, purge};
 use crate::control::protocol::{
     DownReport, DownTarget, ListReport, ReloadReport, Request, StatusReport, UpReport,
 };
@@ -37,7 +37,10 @@ pub(super) fn up(runtime_dir: &Path, args: &UpArgs) -> Result<(), Failure> {
 }
 
 /// `obol down`.
-pub(super) fn down(runtime_dir: &Path, args: &DownArgs) -> Result<(), Failure> {
+pub(super) fn down(runtime_dir: &Path, config: &Path, args: &DownArgs) -> Result<(), Failure> {
+    if args.all && !is_running(runtime_dir)? {
+        return purge::remove_all(config, args.output.json);
+    }
     let target = match &args.target {
         None => DownTarget::All,
         Some(Target {

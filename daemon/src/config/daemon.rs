@@ -6,6 +6,7 @@ use tracing_subscriber::EnvFilter;
 use super::finding::Report;
 use super::reader::Section;
 use super::values;
+use crate::host::HostSettings;
 
 /// Settings of the daemon as a whole.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -52,6 +53,21 @@ impl Default for DaemonSettings {
             natt_port: 4500,
             log: "info".into(),
             data_plane: DataPlaneChoice::Auto,
+        }
+    }
+}
+
+impl DaemonSettings {
+    /// The part of it that says what obol may use of the host.
+    pub(crate) fn host(&self) -> HostSettings {
+        HostSettings {
+            tun: self.tun.clone(),
+            mtu: self.mtu,
+            table: self.table,
+            rule_priority: self.rule_priority,
+            fwmark: self.fwmark,
+            port: self.port,
+            natt_port: self.natt_port,
         }
     }
 }

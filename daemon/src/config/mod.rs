@@ -31,7 +31,9 @@ use toml::de::DeTable;
 use crate::credentials::Credentials;
 use crate::dataplane::Policy;
 use connection::ReadConnection;
-pub(crate) use daemon::{DaemonSettings, DataPlaneChoice};
+pub(crate) use daemon::DaemonSettings;
+#[cfg(test)]
+use daemon::DataPlaneChoice;
 use files::{Disk, FileSource, NoFiles};
 pub(crate) use finding::{ConfigErrors, Finding};
 use finding::{Place, Report, Source};
@@ -63,9 +65,27 @@ pub(crate) struct Loaded {
 /// Everything that is wrong with it, or that it cannot be read.
 pub(crate) fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
     let paths = all_files(path)?;
+    let mut loaded = read(&read_sources(&paths)?, &Disk)?;
+    loaded.files = paths;
+    Ok(loaded)
+}
+
+/// Reads only the table `[daemon]`, for what must work whatever is wrong with the rest.
+///
+/// # Errors
+/// A file cannot be read or is no TOML, or the table is wrong.
+pub(crate) fn load_daemon(path: &Path) -> Result<DaemonSettings, ConfigErrors> {
+    let sources = read_sources(&all_files(path)?)?;
+    let report = Report::new(&sources);
+    let tables = parse_all(&report, &sources);
+    let (daemon, _) = read_daemon(&report, &roots(&report, &tables));
+    report.finish().map(|_| daemon)
+}
+
+fn read_sources(paths: &[PathBuf]) -> Result<Vec<Source>, ConfigErrors> {
     let mut sources = Vec::new();
     let mut errors = Vec::new();
-    for path in &paths {
+    for path in paths {
         let name = path.display().to_string();
         match files::read_text(path) {
             Ok((text, exposed)) => sources.push(Source {
@@ -77,12 +97,10 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
             Err(problem) => errors.push(Finding::of_file(&name, problem.message, "")),
         }
     }
-    if !errors.is_empty() {
-        return Err(ConfigErrors(errors));
+    match errors.is_empty() {
+        true => Ok(sources),
+        false => Err(ConfigErrors(errors)),
     }
-    let mut loaded = read(&sources, &Disk)?;
-    loaded.files = paths;
-    Ok(loaded)
 }
 
 /// Reads a configuration from a text, with key files from `files`.
@@ -155,20 +173,12 @@ fn all_files(path: &Path) -> Result<Vec<PathBuf>, ConfigErrors> {
 
 fn read(sources: &[Source], files: &dyn FileSource) -> Result<Loaded, ConfigErrors> {
     let report = Report::new(sources);
-    let tables: Vec<Spanned<DeTable<'_>>> = sources
-        .iter()
-        .enumerate()
-        .map(|(source, text)| parse_toml(&report, source, text))
-        .collect();
+    let tables = parse_all(&report, sources);
     if report.has_errors() {
         // What a broken text lacks was perhaps in its broken part.
         return Err(report.finish().err().unwrap_or_default());
     }
-    let roots: Vec<Section<'_>> = tables
-        .iter()
-        .enumerate()
-        .map(|(source, table)| Section::root(&report, source, table))
-        .collect();
+    let roots = roots(&report, &tables);
     let (daemon, settings) = read_daemon(&report, &roots);
     let mut secrets = Secrets::default();
     for root in &roots {
@@ -196,16 +206,35 @@ fn read(sources: &[Source], files: &dyn FileSource) -> Result<Loaded, ConfigErro
     })
 }
 
-fn parse_toml<'s>(report: &Report<'_>, index: usize, source: &'s Source) -> Spanned<DeTable<'s>> {
-    let (table, errors) = DeTable::parse_recoverable(&source.text);
-    for error in errors {
-        let place = Place {
-            source: index,
-            span: error.span().unwrap_or_default(),
-        };
-        report.error(&place, error.message(), "");
+/// Each source as TOML, as far as it can be read.
+fn parse_all<'s>(report: &Report<'_>, sources: &'s [Source]) -> Vec<Spanned<DeTable<'s>>> {
+    let mut tables = Vec::new();
+    for (source, text) in sources.iter().enumerate() {
+        let (table, errors) = DeTable::parse_recoverable(&text.text);
+        let mut twice = false;
+        for error in errors {
+            let span = error.span().unwrap_or_default();
+            let fix = match error.message() {
+                // A table that is there twice makes all of its keys so.
+                "duplicate key" if twice => continue,
+                "duplicate key" => {
+                    twice = true;
+                    "remove one of them, or rename it"
+                }
+                _ => "",
+            };
+            report.error(&Place { source, span }, error.message(), fix);
+        }
+        tables.push(table);
     }
-    table
+    tables
+}
+
+fn roots<'a>(report: &'a Report<'a>, tables: &'a [Spanned<DeTable<'a>>]) -> Vec<Section<'a>> {
+    let tables = tables.iter().enumerate();
+    tables
+        .map(|(source, table)| Section::root(report, source, table))
+        .collect()
 }
 
 /// The one `[daemon]` table.

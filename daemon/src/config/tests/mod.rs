@@ -1,5 +1,7 @@
 //! Tests of whole configurations.
 
+mod bad;
+mod disk;
 mod good;
 
 use std::collections::BTreeMap;

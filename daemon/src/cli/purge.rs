@@ -1,0 +1,70 @@
+//! `obol purge`, and `obol down --all` where no daemon runs: removes what a dead one left.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::client::is_running;
+use super::{print_json, print_line};
+use crate::config::{self, DaemonSettings};
+use crate::dataplane::DataPlaneError;
+use crate::error::{ExitClass, Failure};
+use crate::host;
+
+/// `obol purge`.
+///
+/// # Errors
+/// A daemon runs; or see [`remove_all`].
+pub(super) fn purge(runtime_dir: &Path, config: &Path) -> Result<(), Failure> {
+    if is_running(runtime_dir)? {
+        return Err(Failure::new(
+            ExitClass::Failed,
+            format!(
+                "a daemon runs at {}: obol down --all ends it and removes everything",
+                runtime_dir.display()
+            ),
+        ));
+    }
+    remove_all(config, false)
+}
+
+/// Removes everything that a daemon with this configuration sets up on the host.
+///
+/// # Errors
+/// The configuration has no usable `[daemon]` table, or the system refuses.
+pub(super) fn remove_all(config: &Path, json: bool) -> Result<(), Failure> {
+    // Without a file, what is left is of a daemon with the defaults, or of none.
+    let settings = match config.exists() {
+        true => config::load_daemon(config)?,
+        false => DaemonSettings::default(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::system("cannot start", &e))?;
+    let removed = runtime
+        .block_on(host::purge(&settings.host()))
+        .map_err(|e| refused(&e))?;
+    if json {
+        return print_json(&json!({
+            "closed": [],
+            "removed": {
+                "rules": removed.rules,
+                "routes": removed.routes,
+                "tun": removed.tun,
+            },
+        }));
+    }
+    let tun = if removed.tun { ", the TUN device" } else { "" };
+    print_line(&format!(
+        "removed {} rules, {} routes{tun}; nothing is protected",
+        removed.rules, removed.routes
+    ))
+}
+
+fn refused(error: &DataPlaneError) -> Failure {
+    match error {
+        DataPlaneError::System { what, source } => Failure::system(what, source),
+        other => Failure::new(ExitClass::Failed, other.to_string()),
+    }
+}
