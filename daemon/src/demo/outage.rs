@@ -5,7 +5,7 @@ use super::capture::Capture;
 use super::lab::{A, B, Host, Lab, SERVICE};
 use super::scenario::{FLOW_LIMIT, PATIENCE};
 use super::story::{Outage, Story, rounded};
-use super::traffic::{Pinger, Service, converse, datagram, ping};
+use super::traffic::{Pinger, converse, datagram, ping};
 use crate::error::Failure;
 use crate::host::netns::Netns;
 use std::io;
@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
-/// Kills B's daemon with SIGKILL, keeps sending for a while, and starts it again.
+/// Kills B's daemon with SIGKILL, keeps sending for a while, and starts it again. The TCP services
+/// of both hosts run.
 ///
 /// # Errors
 /// If the daemon cannot be killed or started again.
@@ -25,8 +26,6 @@ pub(crate) async fn play(
     story: &mut Story,
 ) -> Result<(), Failure> {
     story.chapter("kill -9 of one daemon, with the traffic going on");
-    let services = [(&lab.a, A), (&lab.b, B)]
-        .map(|(host, side)| Service::start(&host.netns, SocketAddrV4::new(side.address, SERVICE)));
     let mut traffic = Traffic::start(lab).map_err(|e| Failure::system("cannot send", &e))?;
     let before = traffic.run_for(WARM_UP).await;
     let words = format!(
@@ -77,7 +76,7 @@ pub(crate) async fn play(
         "every flow works again",
     );
     story.findings.outage = Some(outage);
-    drop((traffic, services));
+    drop(traffic);
     Ok(())
 }
 
