@@ -3,14 +3,18 @@
 #![doc(hidden)]
 
 mod cli;
+mod clock;
 mod config;
 mod control;
 mod credentials;
 mod dataplane;
 pub mod demo;
+mod driver;
 mod error;
 pub mod host;
+mod logging;
 mod ports;
+mod run;
 mod sys;
 
 use std::process::ExitCode;

@@ -9,6 +9,7 @@ mod purge;
 mod remote;
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -43,11 +44,8 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Command::Keygen(args) => keygen::keygen(args),
         Command::Demo(args) => crate::demo::demo(args),
         Command::Version(output) => version(output.json),
+        Command::Run => crate::run::run(&cli.config, &runtime_dir),
         Command::Purge => purge::purge(&runtime_dir, &cli.config),
-        command @ Command::Run => Err(Failure::new(
-            ExitClass::Failed,
-            format!("{command:?} is not in this build"),
-        )),
     }
 }
 

@@ -25,7 +25,8 @@ pub(crate) fn texts<T: ToString>(items: &[T]) -> Vec<String> {
     items.iter().map(ToString::to_string).collect()
 }
 
-fn connection(connection: &Connection) -> ConnectionReport {
+/// One connection, without states.
+pub(crate) fn connection(connection: &Connection) -> ConnectionReport {
     let local_auth = match connection.local.method {
         LocalAuthMethod::Psk => "psk",
         LocalAuthMethod::Key(_) => "pubkey",

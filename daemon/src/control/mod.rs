@@ -2,3 +2,6 @@
 
 pub(crate) mod describe;
 pub(crate) mod protocol;
+mod server;
+
+pub(crate) use server::{Call, Server};

@@ -4,3 +4,4 @@ pub(crate) mod msg;
 pub(crate) mod netns;
 pub(crate) mod sockopt;
 pub(crate) mod tun;
+pub(crate) mod watch;

@@ -1,0 +1,181 @@
+//! The daemon's end of the control socket.
+//!
+//! Only root and the daemon's own user may connect. A client has a bounded line, a bounded
+//! time to send it and to read its answer, and there are at most [`CLIENTS`] of them: one that
+//! hangs costs a task, and never the daemon's loop.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc};
+use tracing::{debug, warn};
+
+use super::protocol::{Reply, Request, SOCKET_NAME};
+use crate::error::{ExitClass, Failure};
+
+/// Clients served at once; more wait in the socket's backlog.
+const CLIENTS: usize = 32;
+/// Requests hold two names; this leaves room for long ones.
+const REQUEST_LIMIT: u64 = 16 * 1024;
+/// How long a client may take to send a request, or to take a line of the reply.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A request, and the way back to whoever sent it.
+pub(crate) struct Call {
+    /// What is asked.
+    pub(crate) request: Request,
+    replies: mpsc::UnboundedSender<Reply>,
+}
+
+impl Call {
+    /// Sends a reply. A client that went away is no failure.
+    pub(crate) fn reply(&self, reply: Reply) {
+        let _ = self.replies.send(reply);
+    }
+}
+
+/// The listening socket; its file goes when this is dropped.
+pub(crate) struct Server {
+    path: PathBuf,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Server {
+    /// Listens in `runtime_dir`, and hands requests to `calls`. The caller holds the lock of
+    /// that directory, so a socket that is there already is a dead daemon's.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn listen(runtime_dir: &Path, calls: mpsc::Sender<Call>) -> io::Result<Self> {
+        let path = runtime_dir.join(SOCKET_NAME);
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+        let task = tokio::spawn(accept(listener, calls));
+        Ok(Self { path, task })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+async fn accept(listener: UnixListener, calls: mpsc::Sender<Call>) {
+    let places = Arc::new(Semaphore::new(CLIENTS));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let calls = calls.clone();
+                tokio::spawn(async move {
+                    if let Err(e) = serve(stream, calls).await {
+                        debug!(error = %e, "control client");
+                    }
+                    drop(place);
+                });
+            }
+            Err(e) => {
+                warn!(error = %e, "control socket");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn serve(mut stream: UnixStream, calls: mpsc::Sender<Call>) -> io::Result<()> {
+    let user = stream.peer_cred()?.uid();
+    if user != 0 && user != rustix::process::geteuid().as_raw() {
+        let denied = Failure::new(ExitClass::NotPermitted, "only root may command this daemon");
+        return send(&mut stream, &denied.into()).await;
+    }
+    let (reader, mut writer) = stream.split();
+    let line = tokio::time::timeout(PATIENCE, read_line(reader)).await??;
+    let request = match Request::from_line(&line) {
+        Ok(request) => request,
+        Err(failure) => return send(&mut writer, &failure.into()).await,
+    };
+    let (replies, mut answers) = mpsc::unbounded_channel();
+    if calls.send(Call { request, replies }).await.is_err() {
+        let gone = Failure::new(ExitClass::NotRunning, "the daemon is stopping");
+        return send(&mut writer, &gone.into()).await;
+    }
+    while let Some(reply) = answers.recv().await {
+        send(&mut writer, &reply).await?;
+    }
+    Ok(())
+}
+
+async fn read_line(reader: impl tokio::io::AsyncRead + Unpin) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    BufReader::new(reader.take(REQUEST_LIMIT))
+        .read_until(b'\n', &mut line)
+        .await?;
+    Ok(line)
+}
+
+async fn send(writer: &mut (impl AsyncWriteExt + Unpin), reply: &Reply) -> io::Result<()> {
+    let line = reply.to_line();
+    tokio::time::timeout(PATIENCE, writer.write_all(line.as_bytes())).await?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn ask(path: &Path, bytes: &[u8]) -> String {
+        let mut stream = UnixStream::connect(path).await.expect("a listening server");
+        stream.write_all(bytes).await.expect("sent");
+        stream.shutdown().await.expect("half closed");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.expect("an answer");
+        text
+    }
+
+    #[tokio::test]
+    async fn a_request_is_answered_and_garbage_is_refused() {
+        let dir = std::env::temp_dir().join(format!("obol-control-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a directory");
+        let (calls, mut inbox) = mpsc::channel::<Call>(1);
+        let server = Server::listen(&dir, calls).expect("listening");
+        tokio::spawn(async move {
+            while let Some(call) = inbox.recv().await {
+                assert_eq!(call.request, Request::Status);
+                call.reply(Reply::Progress("soon".into()));
+                call.reply(Reply::Done(serde_json::json!(7)));
+            }
+        });
+        let path = dir.join(SOCKET_NAME);
+        let mode = std::fs::metadata(&path)
+            .expect("a socket")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let answer = ask(&path, Request::Status.to_line().as_bytes()).await;
+        let lines: Vec<&str> = answer.lines().collect();
+        assert_eq!(lines.len(), 2, "{answer}");
+        assert_eq!(
+            Reply::from_line(lines[1].as_bytes()),
+            Ok(Reply::Done(serde_json::json!(7)))
+        );
+        let refused = ask(&path, b"{\"version\":1,\"command\":\"fly\"}\n").await;
+        assert!(refused.contains("\"ok\":false"), "{refused}");
+        let endless = ask(&path, &vec![b'x'; 20_000]).await;
+        assert!(endless.contains("\"ok\":false"), "{endless}");
+        drop(server);
+        assert!(!path.exists());
+        std::fs::remove_dir_all(&dir).expect("cleaned up");
+    }
+}

@@ -1,0 +1,303 @@
+//! The loop between the protocol and the system: `ike` decides, this waits.
+//!
+//! One task owns the [`Endpoint`], the data plane and the configuration. It takes whatever
+//! comes first (a datagram, a packet without SA, a deadline, an operator), hands it to the
+//! endpoint, and then does everything that the endpoint asks for, in order.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use obol_ike::config::Path;
+use obol_ike::endpoint::Endpoint;
+use obol_ike::error::Dropped;
+use obol_ike::event::{Answer, Ask, AskId, Command, DataPlaneRefusal, Event, Output, PacketFlow};
+use tokio::sync::mpsc;
+use tracing::{debug, error, trace, warn};
+
+use crate::clock::{Alarm, Clock};
+use crate::config::Loaded;
+use crate::control::Call;
+use crate::dataplane::{DataPlane, DataPlaneError, DataPlaneEvent};
+use crate::error::Failure;
+use crate::ports::Ports;
+
+mod events;
+mod operator;
+pub(crate) mod report;
+mod words;
+
+use operator::Waiter;
+
+/// Everything that a running daemon is.
+pub(crate) struct Driver<D: DataPlane> {
+    endpoint: Endpoint,
+    plane: D,
+    ports: Ports,
+    loaded: Loaded,
+    /// The configuration file.
+    path: PathBuf,
+    clock: Clock,
+    started: Instant,
+    alarm: Alarm,
+    calls: mpsc::Receiver<Call>,
+    waiters: Vec<Waiter>,
+    dropped: BTreeMap<Dropped, u64>,
+    /// `obol down --all`: take the protection away at the end.
+    lifting: bool,
+    stopping: bool,
+}
+
+/// Why the loop ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Ended {
+    /// By a signal: protection stays, so that nothing leaves in clear until the next start.
+    Stopped,
+    /// By `obol down --all`: protection goes too.
+    Lifted,
+}
+
+/// What wakes the loop.
+enum Wake {
+    Datagram(Path, Vec<u8>),
+    Plane(DataPlaneEvent),
+    Deadline,
+    Call(Call),
+    Signal(Signal),
+}
+
+/// What the process was told by signals.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Signal {
+    /// SIGTERM or SIGINT: say goodbye to the peers and end.
+    Stop,
+    /// SIGHUP: read the configuration again.
+    Reload,
+}
+
+impl<D: DataPlane> Driver<D> {
+    /// Puts the parts together. Nothing is sent before [`Driver::run`].
+    pub(crate) fn new(
+        endpoint: Endpoint,
+        plane: D,
+        ports: Ports,
+        loaded: Loaded,
+        path: PathBuf,
+        clock: Clock,
+        calls: mpsc::Receiver<Call>,
+    ) -> std::io::Result<Self> {
+        Ok(Self {
+            endpoint,
+            plane,
+            ports,
+            loaded,
+            path,
+            clock,
+            started: clock.now(),
+            alarm: Alarm::new(clock)?,
+            calls,
+            waiters: Vec::new(),
+            dropped: BTreeMap::new(),
+            lifting: false,
+            stopping: false,
+        })
+    }
+
+    /// Runs until a stop signal is done with; gives the data plane back to be taken down.
+    pub(crate) async fn run(mut self, mut signals: mpsc::Receiver<Signal>) -> (Ended, D) {
+        self.endpoint.handle_timeout(self.clock.now());
+        loop {
+            if self.drain().await {
+                self.dismiss_waiters();
+                let ended = if self.lifting {
+                    Ended::Lifted
+                } else {
+                    Ended::Stopped
+                };
+                return (ended, self.plane);
+            }
+            self.settle_waiters();
+            let wake = self.wait(&mut signals).await;
+            self.handle(wake).await;
+        }
+    }
+
+    async fn wait(&mut self, signals: &mut mpsc::Receiver<Signal>) -> Wake {
+        let now = self.clock.now();
+        let waiters = self.waiters.iter().map(|waiter| waiter.deadline).min();
+        let deadline = self.endpoint.poll_timeout().map(|(at, _)| at);
+        let earliest = [deadline, waiters].into_iter().flatten().min();
+        if let Err(e) = self.alarm.set(earliest) {
+            error!(error = %e, "the timer cannot be set");
+        }
+        if earliest.is_some_and(|at| at <= now) {
+            return Wake::Deadline;
+        }
+        tokio::select! {
+            (path, datagram) = self.ports.recv() => Wake::Datagram(path, datagram),
+            event = self.plane.next_event() => Wake::Plane(event),
+            () = self.alarm.fired() => Wake::Deadline,
+            Some(call) = self.calls.recv() => Wake::Call(call),
+            Some(signal) = signals.recv() => Wake::Signal(signal),
+        }
+    }
+
+    async fn handle(&mut self, wake: Wake) {
+        let now = self.clock.now();
+        match wake {
+            Wake::Datagram(path, datagram) => self.datagram(now, path, &datagram),
+            Wake::Plane(event) => self.plane_event(now, event),
+            Wake::Deadline => {
+                self.endpoint.handle_timeout(now);
+                self.expire_waiters(now);
+            }
+            Wake::Call(call) => self.call(now, call).await,
+            Wake::Signal(Signal::Reload) => {
+                if let Err(failure) = self.reload(now).await {
+                    error!("{}", failure.message);
+                }
+            }
+            Wake::Signal(Signal::Stop) => self.stop(now),
+        }
+    }
+
+    fn stop(&mut self, now: Instant) {
+        if !self.stopping {
+            self.stopping = true;
+            self.command(now, Command::Shutdown);
+        }
+    }
+
+    fn datagram(&mut self, now: Instant, path: Path, datagram: &[u8]) {
+        if let Err(reason) = self.endpoint.handle_datagram(now, path, datagram) {
+            trace!(?reason, peer = %path.remote, "datagram dropped");
+            *self.dropped.entry(reason).or_default() += 1;
+        }
+    }
+
+    fn plane_event(&mut self, now: Instant, event: DataPlaneEvent) {
+        match event {
+            DataPlaneEvent::Ike { path, datagram } => self.datagram(now, path, &datagram),
+            DataPlaneEvent::Acquire {
+                connection,
+                child,
+                flow,
+            } => {
+                debug!(%connection, %child, ?flow, "a packet asks for an SA");
+                let command = self.acquire(connection, child, flow);
+                self.command(now, command);
+            }
+            DataPlaneEvent::InboundUsed(id) => self.command(now, Command::InboundUsed(id)),
+            DataPlaneEvent::SoftExpired(id) => self.command(now, Command::SoftExpired(id)),
+            DataPlaneEvent::HardExpired(id) => self.command(now, Command::HardExpired(id)),
+        }
+    }
+
+    /// A connection that names no peer is started towards the packet's own destination, which
+    /// is the peer itself in transport mode.
+    fn acquire(&self, connection: String, child: String, flow: PacketFlow) -> Command {
+        let open = self
+            .loaded
+            .ike
+            .connections
+            .iter()
+            .find(|c| c.name == connection);
+        let remote = open
+            .filter(|c| c.remote_addrs.is_empty())
+            .map(|_| flow.destination);
+        let local = open.filter(|c| c.local_addrs.is_empty() && remote.is_some());
+        let local = local.map(|_| flow.source);
+        Command::Acquire {
+            connection,
+            child,
+            flow: Some(flow),
+            remote,
+            local,
+        }
+    }
+
+    fn command(&mut self, now: Instant, command: Command) {
+        if let Err(e) = self.endpoint.handle_command(now, command) {
+            debug!(error = %e, "command not carried out");
+        }
+    }
+
+    /// Does what the endpoint asks for; `true` once it has nothing left to wait for.
+    async fn drain(&mut self) -> bool {
+        let mut idle = false;
+        while let Some(output) = self.endpoint.poll_output() {
+            match output {
+                Output::Transmit(transmit) => {
+                    if let Err(e) = self.ports.send(&transmit) {
+                        debug!(error = %e, peer = %transmit.path.remote, "datagram not sent");
+                    }
+                }
+                Output::Ask(id, ask) => {
+                    let answer = self.answer(ask).await;
+                    self.reply(id, answer);
+                }
+                Output::Event(Event::Idle) => idle = true,
+                Output::Event(event) => self.event(&event),
+            }
+        }
+        idle && self.stopping
+    }
+
+    fn reply(&mut self, id: AskId, answer: Answer) {
+        self.endpoint.handle_answer(self.clock.now(), id, answer);
+    }
+
+    async fn answer(&mut self, ask: Ask) -> Answer {
+        match ask {
+            Ask::Psk { local, remote, .. } => {
+                Answer::Psk(self.loaded.credentials.psk(&local, &remote))
+            }
+            Ask::Sign {
+                key,
+                scheme,
+                octets,
+            } => Answer::Signature(self.loaded.credentials.sign(&key, scheme, &octets)),
+            Ask::AddInbound(sa) => Answer::Done(done(self.plane.add_inbound(*sa).await)),
+            Ask::UseOutbound(sa) => Answer::Done(done(self.plane.use_outbound(*sa).await)),
+            Ask::Remove(id) => Answer::Done(match self.plane.remove(id).await {
+                Ok(usage) => {
+                    debug!(?id, ?usage, "SA removed");
+                    Ok(())
+                }
+                Err(DataPlaneError::Unknown) => Ok(()),
+                Err(e) => done(Err(e)),
+            }),
+            Ask::LastInbound(ids) => {
+                let ages = ids.iter().filter_map(|id| self.plane.usage(*id)?.last_in);
+                Answer::LastInbound(ages.min())
+            }
+        }
+    }
+
+    /// Reads the configuration again; what runs goes on if the new one is bad.
+    async fn reload(&mut self, now: Instant) -> Result<(), Failure> {
+        let loaded = crate::run::load_checked(&self.path).await?;
+        crate::run::refuse_daemon_changes(&self.loaded.daemon, &loaded.daemon)?;
+        self.plane
+            .set_policies(loaded.policies.clone())
+            .await
+            .map_err(crate::run::system)?;
+        self.loaded = loaded;
+        self.endpoint.reload(now, Arc::new(self.loaded.ike.clone()));
+        for warning in &self.loaded.warnings {
+            warn!("{warning}");
+        }
+        Ok(())
+    }
+}
+
+fn done(result: Result<(), DataPlaneError>) -> Result<(), DataPlaneRefusal> {
+    result.map_err(|e| match e {
+        DataPlaneError::SpiTaken => DataPlaneRefusal::SpiTaken,
+        other => {
+            warn!(error = %other, "the data plane refused an SA");
+            DataPlaneRefusal::Failed(other.to_string())
+        }
+    })
+}

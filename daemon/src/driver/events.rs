@@ -1,0 +1,79 @@
+//! What happened, for the log and for those who wait on the control socket.
+
+use obol_ike::event::Event;
+use tracing::{info, warn};
+
+use super::Driver;
+use super::words;
+use crate::control::describe::texts;
+use crate::dataplane::DataPlane;
+use crate::error::Failure;
+
+impl<D: DataPlane> Driver<D> {
+    pub(super) fn event(&mut self, event: &Event) {
+        match event {
+            Event::IkeUp {
+                connection,
+                initiator,
+                remote_id,
+                took,
+                rekey,
+                ..
+            } => {
+                let role = if *initiator { "initiator" } else { "responder" };
+                let what = if *rekey {
+                    "IKE SA rekeyed"
+                } else {
+                    "IKE SA up"
+                };
+                let ms = took.as_millis();
+                info!(%connection, peer = %remote_id, role, took_ms = ms, "{what}");
+            }
+            Event::IkeDown {
+                connection, reason, ..
+            } => {
+                let (_, text) = words::ike_failure(reason, None);
+                info!(connection = name(connection), "IKE SA down: {text}");
+            }
+            Event::IkeFailed {
+                connection,
+                path,
+                reason,
+            } => {
+                let (code, text) = words::ike_failure(reason, Some(path));
+                warn!(connection = name(connection), "no IKE SA: {text}");
+                self.fail_waiters(connection.as_deref(), None, &Failure::new(code, text));
+            }
+            Event::ChildUp(info) => {
+                info!(
+                    connection = %info.connection, child = %info.child,
+                    spi_in = ?info.spi_in, spi_out = ?info.spi_out,
+                    rekey = info.replaces.is_some(), encap = info.encap,
+                    local_ts = %texts(&info.local_ts).join(" "),
+                    remote_ts = %texts(&info.remote_ts).join(" "),
+                    "Child SA up"
+                );
+            }
+            Event::ChildDown {
+                connection, child, ..
+            } => {
+                info!(%connection, %child, "Child SA down");
+            }
+            Event::ChildFailed {
+                connection,
+                child,
+                reason,
+            } => {
+                let (code, text) = words::child_failure(reason);
+                warn!(%connection, child = name(child), "no Child SA: {text}");
+                let failure = Failure::new(code, text);
+                self.fail_waiters(Some(connection), child.as_deref(), &failure);
+            }
+            Event::Idle => {}
+        }
+    }
+}
+
+fn name(name: &Option<String>) -> &str {
+    name.as_deref().unwrap_or("(none)")
+}

@@ -1,0 +1,324 @@
+//! Commands from the control socket, and those who wait for their outcome.
+
+use std::time::{Duration, Instant};
+
+use obol_ike::event::Command;
+use obol_ike::status::{ChildSaStatus, IkeSaStatus};
+
+use super::Driver;
+use crate::control::Call;
+use crate::control::protocol::{DownReport, DownTarget, ReloadReport, Reply, Request, UpReport};
+use crate::dataplane::DataPlane;
+use crate::error::{ExitClass, Failure};
+
+/// Somebody who waits for an `up` or a `down`.
+pub(super) struct Waiter {
+    call: Call,
+    goal: Goal,
+    started: Instant,
+    pub(super) deadline: Instant,
+}
+
+enum Goal {
+    /// These children of the connection are up.
+    Up {
+        connection: String,
+        children: Vec<String>,
+    },
+    /// Nothing of the target is left.
+    Down {
+        target: DownTarget,
+        closed: Vec<String>,
+    },
+}
+
+impl<D: DataPlane> Driver<D> {
+    pub(super) async fn call(&mut self, now: Instant, call: Call) {
+        match call.request.clone() {
+            Request::Status => call.reply(Reply::done(&self.status_report())),
+            Request::List => call.reply(Reply::done(&self.list_report())),
+            Request::Reload => {
+                let before = self.loaded.ike.clone();
+                let reply = match self.reload(now).await {
+                    Ok(()) => Reply::done(&self.reload_report(&before)),
+                    Err(failure) => failure.into(),
+                };
+                call.reply(reply);
+            }
+            Request::Up {
+                connection,
+                child,
+                timeout_ms,
+            } => {
+                self.call_up(now, call, connection, child, timeout_ms).await;
+            }
+            Request::Down { target, timeout_ms } => self.call_down(now, call, target, timeout_ms),
+        }
+    }
+
+    async fn call_up(
+        &mut self,
+        now: Instant,
+        call: Call,
+        connection: String,
+        child: Option<String>,
+        timeout_ms: u64,
+    ) {
+        let children = match self.children_of(&connection, child.as_deref()) {
+            Ok(children) => children,
+            Err(failure) => return call.reply(failure.into()),
+        };
+        let command = Command::Initiate {
+            connection: connection.clone(),
+            child,
+            local: None,
+        };
+        if let Err(e) = self.endpoint.handle_command(now, command) {
+            return call.reply(Failure::new(ExitClass::Failed, e.to_string()).into());
+        }
+        let goal = Goal::Up {
+            connection,
+            children,
+        };
+        self.waiters.push(waiter(call, goal, now, timeout_ms));
+    }
+
+    fn call_down(&mut self, now: Instant, call: Call, target: DownTarget, timeout_ms: u64) {
+        let closed = closing(&self.endpoint.status(now), &target);
+        let command = match &target {
+            DownTarget::All => {
+                self.lifting = true;
+                self.stopping = true;
+                Ok(Command::Shutdown)
+            }
+            DownTarget::Connection(connection) => {
+                self.children_of(connection, None)
+                    .map(|_| Command::Terminate {
+                        connection: connection.clone(),
+                        child: None,
+                    })
+            }
+            DownTarget::Child { connection, child } => self
+                .children_of(connection, Some(child))
+                .map(|_| Command::Terminate {
+                    connection: connection.clone(),
+                    child: Some(child.clone()),
+                }),
+        };
+        match command {
+            Ok(command) => self.command(now, command),
+            Err(failure) => return call.reply(failure.into()),
+        }
+        let goal = Goal::Down { target, closed };
+        self.waiters.push(waiter(call, goal, now, timeout_ms));
+    }
+
+    /// The children that a name means.
+    fn children_of(&self, connection: &str, child: Option<&str>) -> Result<Vec<String>, Failure> {
+        let connections = &self.loaded.ike.connections;
+        let Some(found) = connections.iter().find(|c| c.name == connection) else {
+            let names = connections.iter().map(|c| c.name.as_str());
+            return Err(unknown("connection", connection, names));
+        };
+        let all = found.children.iter().map(|c| c.name.as_str());
+        match child {
+            None => Ok(all.map(str::to_owned).collect()),
+            Some(child) if all.clone().any(|name| name == child) => Ok(vec![child.to_owned()]),
+            Some(child) => Err(unknown("child", child, all)),
+        }
+    }
+
+    /// Answers those whose goal is met.
+    pub(super) fn settle_waiters(&mut self) {
+        if self.waiters.is_empty() {
+            return;
+        }
+        let now = self.clock.now();
+        let sas = self.endpoint.status(now);
+        let (met, open) = std::mem::take(&mut self.waiters)
+            .into_iter()
+            .partition(|waiter: &Waiter| waiter.met(&sas));
+        self.waiters = open;
+        for waiter in met {
+            let reply = waiter.success(now);
+            waiter.call.reply(reply);
+        }
+    }
+
+    /// Answers those who have waited long enough.
+    pub(super) fn expire_waiters(&mut self, now: Instant) {
+        let (late, open) = std::mem::take(&mut self.waiters)
+            .into_iter()
+            .partition(|waiter: &Waiter| waiter.deadline <= now);
+        self.waiters = open;
+        for waiter in late {
+            let seconds = now.saturating_duration_since(waiter.started).as_secs_f64();
+            let what = match &waiter.goal {
+                Goal::Up { connection, .. } => format!("{connection} is not up"),
+                Goal::Down { .. } => "the peer has not confirmed".to_owned(),
+            };
+            let text = format!("{what} after {seconds:.1} s; the daemon goes on trying");
+            waiter
+                .call
+                .reply(Failure::new(ExitClass::NoAnswer, text).into());
+        }
+    }
+
+    /// Tells those who wait for an `up` that it failed.
+    pub(super) fn fail_waiters(
+        &mut self,
+        connection: Option<&str>,
+        child: Option<&str>,
+        failure: &Failure,
+    ) {
+        let (failed, open) = std::mem::take(&mut self.waiters)
+            .into_iter()
+            .partition(|waiter: &Waiter| waiter.concerns(connection, child));
+        self.waiters = open;
+        for waiter in failed {
+            waiter.call.reply(failure.clone().into());
+        }
+    }
+
+    /// Answers everybody at the end.
+    pub(super) fn dismiss_waiters(&mut self) {
+        for waiter in std::mem::take(&mut self.waiters) {
+            let reply = match waiter.goal {
+                Goal::Down { .. } => waiter.success(self.clock.now()),
+                Goal::Up { .. } => {
+                    Failure::new(ExitClass::NotRunning, "the daemon is stopping").into()
+                }
+            };
+            waiter.call.reply(reply);
+        }
+    }
+
+    fn reload_report(&self, before: &obol_ike::config::Config) -> ReloadReport {
+        let old = &before.connections;
+        let mut report = ReloadReport {
+            added: Vec::new(),
+            removed: Vec::new(),
+            changed: Vec::new(),
+            unchanged: Vec::new(),
+            warnings: self
+                .loaded
+                .warnings
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+        };
+        for connection in &self.loaded.ike.connections {
+            let list = match old.iter().find(|c| c.name == connection.name) {
+                None => &mut report.added,
+                Some(same) if same == connection => &mut report.unchanged,
+                Some(_) => &mut report.changed,
+            };
+            list.push(connection.name.clone());
+        }
+        let kept = |name: &str| self.loaded.ike.connections.iter().any(|c| c.name == name);
+        let gone = old.iter().filter(|c| !kept(&c.name));
+        report.removed.extend(gone.map(|c| c.name.clone()));
+        report
+    }
+}
+
+impl Waiter {
+    fn met(&self, sas: &[IkeSaStatus]) -> bool {
+        match &self.goal {
+            Goal::Up {
+                connection,
+                children,
+            } => children.iter().all(|child| {
+                sas.iter()
+                    .flat_map(|sa| &sa.children)
+                    .any(|sa| up(sa, connection, child))
+            }),
+            Goal::Down { target, .. } => closing(sas, target).is_empty(),
+        }
+    }
+
+    fn success(&self, now: Instant) -> Reply {
+        match &self.goal {
+            Goal::Up {
+                connection,
+                children,
+            } => {
+                let took = now.saturating_duration_since(self.started).as_millis();
+                Reply::done(&UpReport {
+                    connection: connection.clone(),
+                    children: children.clone(),
+                    took_ms: u64::try_from(took).unwrap_or(u64::MAX),
+                })
+            }
+            Goal::Down { closed, .. } => Reply::done(&DownReport {
+                closed: closed.clone(),
+            }),
+        }
+    }
+
+    fn concerns(&self, failed: Option<&str>, failed_child: Option<&str>) -> bool {
+        match &self.goal {
+            Goal::Up {
+                connection,
+                children,
+            } => {
+                failed == Some(connection)
+                    && failed_child.is_none_or(|name| children.iter().any(|c| c == name))
+            }
+            Goal::Down { .. } => false,
+        }
+    }
+}
+
+fn waiter(call: Call, goal: Goal, now: Instant, timeout_ms: u64) -> Waiter {
+    let timeout = Duration::from_millis(timeout_ms.min(3_600_000));
+    Waiter {
+        call,
+        goal,
+        started: now,
+        deadline: now + timeout,
+    }
+}
+
+fn up(sa: &ChildSaStatus, connection: &str, child: &str) -> bool {
+    sa.info.connection == connection
+        && sa.info.child == child
+        && matches!(sa.state, "installed" | "rekeying")
+}
+
+/// Everything that stands and belongs to the target, as `CONNECTION` or `CONNECTION/CHILD`.
+fn closing(sas: &[IkeSaStatus], target: &DownTarget) -> Vec<String> {
+    let mut names = Vec::new();
+    for sa in sas {
+        let connection = sa.connection.as_deref().unwrap_or_default();
+        match target {
+            DownTarget::All => names.push(connection.to_owned()),
+            DownTarget::Connection(name) if name == connection => names.push(name.clone()),
+            DownTarget::Connection(_) => {}
+            DownTarget::Child {
+                connection: wanted,
+                child,
+            } => {
+                let mut own = sa.children.iter();
+                if wanted == connection && own.any(|sa| sa.info.child == *child) {
+                    names.push(format!("{connection}/{child}"));
+                }
+            }
+        }
+    }
+    names.dedup();
+    names
+}
+
+fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> Failure {
+    let known: Vec<&str> = known.collect();
+    let list = if known.is_empty() {
+        "none".to_owned()
+    } else {
+        known.join(", ")
+    };
+    Failure::new(
+        ExitClass::Usage,
+        format!("there is no {what} {name:?}; configured: {list}"),
+    )
+}

@@ -1,0 +1,199 @@
+//! The daemon's state as its operator reads it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use obol_ike::config::Connection;
+use obol_ike::identity::Identity;
+use obol_ike::status::{ChildSaStatus, IkeSaStatus};
+use obol_ike::wire::{EncrId, IntegId};
+
+use super::Driver;
+use crate::control::describe::{self, mode, texts};
+use crate::control::protocol::{
+    ChildSaReport, ConnectionReport, DaemonReport, EndReport, IkeAlgorithmsReport, IkeSaReport,
+    ListReport, NatReport, PolicyReport, PolicyState, SCHEMA_VERSION, StatusReport,
+};
+use crate::dataplane::{DataPlane, Policy};
+
+impl<D: DataPlane> Driver<D> {
+    pub(super) fn status_report(&self) -> StatusReport {
+        let now = self.clock.now();
+        let sas = self.endpoint.status(now);
+        let mut drops: BTreeMap<String, u64> = self
+            .dropped
+            .iter()
+            .map(|(reason, count)| (format!("ike_{}", snake(&format!("{reason:?}"))), *count))
+            .collect();
+        for (reason, count) in self.plane.drops() {
+            *drops.entry(reason.to_owned()).or_default() += count;
+        }
+        StatusReport {
+            schema_version: SCHEMA_VERSION,
+            daemon: DaemonReport {
+                pid: std::process::id(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                uptime_s: now.saturating_duration_since(self.started).as_secs(),
+                data_plane: self.plane.name().to_owned(),
+                config: self.path.display().to_string(),
+            },
+            policies: self
+                .loaded
+                .policies
+                .iter()
+                .map(|p| policy(p, &sas))
+                .collect(),
+            ike_sas: sas.iter().map(|sa| self.ike_sa(sa)).collect(),
+            drops,
+        }
+    }
+
+    pub(super) fn list_report(&self) -> ListReport {
+        let sas = self.endpoint.status(self.clock.now());
+        let connections = self.loaded.ike.connections.iter();
+        ListReport {
+            schema_version: SCHEMA_VERSION,
+            connections: connections.map(|c| self.connection(c, &sas)).collect(),
+        }
+    }
+
+    fn connection(&self, connection: &Connection, sas: &[IkeSaStatus]) -> ConnectionReport {
+        let mut own = sas
+            .iter()
+            .filter(|sa| sa.connection.as_ref() == Some(&connection.name));
+        let state = match own.clone().find(|sa| sa.state != "connecting") {
+            Some(_) => "up",
+            None if own.next().is_some() => "connecting",
+            None => "down",
+        };
+        let mut report = describe::connection(connection);
+        report.state = Some(state.to_owned());
+        for child in &mut report.children {
+            let found = self
+                .loaded
+                .policies
+                .iter()
+                .find(|p| p.connection == connection.name && p.child == child.name);
+            child.state = found.map(|p| policy(p, sas).state);
+        }
+        report
+    }
+
+    fn ike_sa(&self, sa: &IkeSaStatus) -> IkeSaReport {
+        IkeSaReport {
+            name: sa.connection.clone().unwrap_or_default(),
+            state: sa.state.to_owned(),
+            role: if sa.initiator {
+                "initiator"
+            } else {
+                "responder"
+            }
+            .to_owned(),
+            local: end(sa.path.local, sa.local_id.as_ref()),
+            remote: end(sa.path.remote, sa.remote_id.as_ref()),
+            spi_i: format!("{:016x}", sa.spi_i.0),
+            spi_r: format!("{:016x}", sa.spi_r.0),
+            algorithms: sa.algorithms.map(|alg| IkeAlgorithmsReport {
+                encr: encr(alg.encr.id, alg.encr.key_bits),
+                integ: integ(alg.integ),
+                prf: alg.prf.to_string(),
+                ke: alg.ke.to_string(),
+            }),
+            nat: NatReport {
+                local: sa.nat.0,
+                remote: sa.nat.1,
+            },
+            age_s: sa.age.as_secs(),
+            rekey_in_s: sa.rekey_in.map(|d| d.as_secs()),
+            children: sa
+                .children
+                .iter()
+                .map(|child| self.child_sa(child))
+                .collect(),
+        }
+    }
+
+    fn child_sa(&self, child: &ChildSaStatus) -> ChildSaReport {
+        let info = &child.info;
+        let usage = self.plane.usage(info.id).unwrap_or_default();
+        ChildSaReport {
+            name: info.child.clone(),
+            state: child.state.to_owned(),
+            mode: mode(info.mode).to_owned(),
+            spi_in: format!("{:08x}", info.spi_in.0),
+            spi_out: format!("{:08x}", info.spi_out.0),
+            local_ts: texts(&info.local_ts),
+            remote_ts: texts(&info.remote_ts),
+            encr: encr(info.encr, info.encr_key_bits),
+            integ: integ(info.integ),
+            ke: info.ke.map(|ke| ke.to_string()),
+            esn: info.esn,
+            encapsulation: if info.encap { "udp" } else { "none" }.to_owned(),
+            bytes_in: usage.bytes_in,
+            bytes_out: usage.bytes_out,
+            packets_in: usage.packets_in,
+            packets_out: usage.packets_out,
+            last_in_s: usage.last_in.as_ref().map(Duration::as_secs),
+            last_out_s: usage.last_out.as_ref().map(Duration::as_secs),
+            data_plane: self.plane.name().to_owned(),
+            age_s: child.age.as_secs(),
+            rekey_in_s: child.rekey_in.map(|d| d.as_secs()),
+        }
+    }
+}
+
+fn policy(policy: &Policy, sas: &[IkeSaStatus]) -> PolicyReport {
+    let up = sas
+        .iter()
+        .flat_map(|sa| &sa.children)
+        .any(|child| is_up(child, policy));
+    PolicyReport {
+        connection: policy.connection.clone(),
+        child: policy.child.clone(),
+        mode: mode(policy.mode).to_owned(),
+        local_ts: texts(&policy.local_ts),
+        remote_ts: texts(&policy.remote_ts),
+        state: match (up, policy.trap) {
+            (true, _) => PolicyState::Up,
+            (false, true) => PolicyState::Trapped,
+            (false, false) => PolicyState::Blocked,
+        },
+    }
+}
+
+fn is_up(child: &ChildSaStatus, policy: &Policy) -> bool {
+    child.info.connection == policy.connection
+        && child.info.child == policy.child
+        && matches!(child.state, "installed" | "rekeying")
+}
+
+fn end(socket: std::net::SocketAddr, id: Option<&Identity>) -> EndReport {
+    EndReport {
+        addr: socket.ip().to_string(),
+        port: socket.port(),
+        id: id.map(ToString::to_string),
+    }
+}
+
+fn encr(id: EncrId, key_bits: u16) -> String {
+    match id {
+        EncrId::CHACHA20_POLY1305 => id.to_string(),
+        _ => format!("{id}-{key_bits}"),
+    }
+}
+
+fn integ(id: IntegId) -> Option<String> {
+    (id != IntegId::NONE).then(|| id.to_string())
+}
+
+/// `HalfOpenLimit` as `half_open_limit`.
+fn snake(name: &str) -> String {
+    let mut out = String::with_capacity(name.len() + 4);
+    for (at, c) in name.char_indices() {
+        if c.is_ascii_uppercase() && at > 0 {
+            out.push('_');
+        }
+        out.push(c.to_ascii_lowercase());
+    }
+    out
+}

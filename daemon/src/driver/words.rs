@@ -1,0 +1,106 @@
+//! Failures of a negotiation in an operator's words: what happened, and who must change what.
+
+use obol_ike::config::Path;
+use obol_ike::error::{ChildFailure, IkeFailure};
+use obol_ike::wire::NotifyType;
+
+use crate::error::ExitClass;
+
+/// Why there is no IKE SA.
+pub(super) fn ike_failure(reason: &IkeFailure, path: Option<&Path>) -> (ExitClass, String) {
+    let peer = path.map_or_else(|| "the peer".to_owned(), |p| p.remote.to_string());
+    match reason {
+        IkeFailure::NoAnswer { tries, after } => (
+            ExitClass::NoAnswer,
+            format!(
+                "{peer} did not answer {tries} requests in {:.1} s: is its IKE daemon running, and do firewalls let UDP 500 and 4500 pass both ways?",
+                after.as_secs_f64()
+            ),
+        ),
+        IkeFailure::Refused(notify) => (ExitClass::Refused, refused(&peer, *notify)),
+        IkeFailure::PeerNotProven {
+            local,
+            remote,
+            reason,
+        } => (
+            ExitClass::Refused,
+            format!("{peer} says it is {remote} and did not prove it to us ({local}): {reason}"),
+        ),
+        IkeFailure::WeAreNotProven { local, remote } => {
+            let expected = remote
+                .as_ref()
+                .map_or_else(|| "anybody".to_owned(), |r| r.to_string());
+            (
+                ExitClass::Refused,
+                format!(
+                    "{peer} answered AUTHENTICATION_FAILED to us as {local} (we expect it to be {expected}): the secret or key that it has for {local} differs from ours, or it knows no connection for these two identities; compare both sides' id and secret or public key"
+                ),
+            )
+        }
+        IkeFailure::NoProposalChosen => (
+            ExitClass::Refused,
+            format!("no common IKE algorithms with {peer}: compare `proposals` on both sides"),
+        ),
+        IkeFailure::Protocol(what) => (
+            ExitClass::Failed,
+            format!("{peer} broke the protocol: {what}"),
+        ),
+        IkeFailure::Credentials(what) => (ExitClass::Config, what.clone()),
+        IkeFailure::Closed => (
+            ExitClass::Failed,
+            "closed by an operator or a reload".into(),
+        ),
+        IkeFailure::PeerDeleted => (ExitClass::Refused, format!("{peer} closed the IKE SA")),
+        IkeFailure::Replaced => (ExitClass::Failed, "replaced by a newer IKE SA".into()),
+        IkeFailure::Expired => (ExitClass::Failed, "too old, and it was not rekeyed".into()),
+    }
+}
+
+fn refused(peer: &str, notify: NotifyType) -> String {
+    let advice = match notify {
+        NotifyType::AUTHENTICATION_FAILED => {
+            ": compare identities and secrets or keys on both sides"
+        }
+        NotifyType::NO_PROPOSAL_CHOSEN => {
+            ": it accepts none of our IKE algorithms, or has no connection for our address; compare `proposals` and addresses on both sides"
+        }
+        _ => "",
+    };
+    format!("{peer} refused with {notify}{advice}")
+}
+
+/// Why there is no Child SA.
+pub(super) fn child_failure(reason: &ChildFailure) -> (ExitClass, String) {
+    match reason {
+        ChildFailure::Refused(NotifyType::TS_UNACCEPTABLE) => (
+            ExitClass::Refused,
+            "the peer refused with TS_UNACCEPTABLE: our local_ts and remote_ts must mirror what it has configured".into(),
+        ),
+        ChildFailure::Refused(NotifyType::NO_PROPOSAL_CHOSEN) => (
+            ExitClass::Refused,
+            "the peer refused with NO_PROPOSAL_CHOSEN: compare `esp_proposals` and `mode` on both sides".into(),
+        ),
+        ChildFailure::Refused(notify) => {
+            (ExitClass::Refused, format!("the peer refused with {notify}"))
+        }
+        ChildFailure::NoProposalChosen => (
+            ExitClass::Refused,
+            "no common ESP algorithms: compare `esp_proposals` on both sides".into(),
+        ),
+        ChildFailure::TsUnacceptable => (
+            ExitClass::Refused,
+            "no common traffic selectors: local_ts and remote_ts must mirror each other on the two sides".into(),
+        ),
+        ChildFailure::ModeMismatch => (
+            ExitClass::Refused,
+            "one side wants transport mode and the other tunnel mode: set the same `mode` on both".into(),
+        ),
+        ChildFailure::DataPlane(what) => {
+            (ExitClass::Failed, format!("this host did not take the SA: {what}"))
+        }
+        ChildFailure::Protocol(what) => {
+            (ExitClass::Failed, format!("the peer broke the protocol: {what}"))
+        }
+        ChildFailure::IkeDown => (ExitClass::Failed, "the IKE SA ended first".into()),
+    }
+}

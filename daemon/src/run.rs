@@ -1,0 +1,296 @@
+//! `obol run`: from a configuration file to a running daemon, and down again.
+//!
+//! Everything that can be found wrong is found before the first thing is changed: the
+//! configuration, the rights, a second instance, the addresses, the ports. Then protection
+//! goes up, and only then the first packet out.
+
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use obol_ike::endpoint::Endpoint;
+use rustix::fs::{FlockOperation, flock};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use crate::clock::Clock;
+use crate::config::{self, DaemonSettings, Loaded};
+use crate::control::Server;
+use crate::dataplane::user::UserDataPlane;
+use crate::dataplane::{DataPlane, DataPlaneError};
+use crate::driver::{Driver, Ended, Signal};
+use crate::error::{ExitClass, Failure};
+use crate::host;
+use crate::ports::Ports;
+
+/// Requests of operators that may wait for the loop.
+const CALLS: usize = 16;
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// What keeps it from starting; nothing is left half-installed then.
+pub(crate) fn run(config: &Path, runtime_dir: &Path) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::system("cannot start the event loop", &e))?;
+    runtime.block_on(daemon(config, runtime_dir))
+}
+
+async fn daemon(config: &Path, runtime_dir: &Path) -> Result<(), Failure> {
+    let loaded = config::load(config)
+        .map_err(|errors| Failure::new(ExitClass::Config, errors.to_string()))?;
+    crate::logging::start(&loaded.daemon.log)?;
+    check_rights()?;
+    let _lock = Lock::take(runtime_dir)?;
+    check_addresses(&loaded).await?;
+    for warning in &loaded.warnings {
+        warn!("{warning}");
+    }
+    let clock = Clock::start();
+    let settings = host_settings(&loaded.daemon);
+    let ports = Ports::open(&settings).map_err(system)?;
+    let mut plane = UserDataPlane::new(settings.clone(), &ports)
+        .await
+        .map_err(system)?;
+    if let Err(e) = plane.set_policies(loaded.policies.clone()).await {
+        plane.teardown(true).await.map_err(system)?;
+        return Err(system(e));
+    }
+    let (calls, inbox) = mpsc::channel(CALLS);
+    let server = Server::listen(runtime_dir, calls)
+        .map_err(|e| Failure::system(format!("cannot listen in {}", runtime_dir.display()), &e))?;
+    let rng = Box::new(rand_core::UnwrapErr(getrandom::SysRng));
+    let endpoint = Endpoint::new(Arc::new(loaded.ike.clone()), rng);
+    let driver = Driver::new(
+        endpoint,
+        plane,
+        ports,
+        loaded,
+        config.to_owned(),
+        clock,
+        inbox,
+    )
+    .map_err(|e| Failure::system("cannot make a timer", &e))?;
+    let signals = signals()?;
+    info!(config = %config.display(), "ready");
+    let (ended, plane) = driver.run(signals).await;
+    drop(server);
+    plane
+        .teardown(ended == Ended::Stopped)
+        .await
+        .map_err(system)?;
+    if ended == Ended::Lifted {
+        let removed = host::purge(&settings).await.map_err(system)?;
+        info!(?removed, "protection lifted");
+    }
+    Ok(())
+}
+
+/// `obol purge`: removes what a dead daemon left: routes, rules, the guard, its TUN.
+///
+/// # Errors
+/// A daemon runs with this runtime directory, the configuration is wrong, or the system refuses.
+pub(crate) fn purge(config: &Path, runtime_dir: &Path) -> Result<host::Removed, Failure> {
+    check_rights()?;
+    let _lock = Lock::take(runtime_dir)?;
+    // Without a configuration, what the defaults name is removed.
+    let settings = match config::load(config) {
+        Ok(loaded) => host_settings(&loaded.daemon),
+        Err(_) if !config.exists() => host_settings(&DaemonSettings::default()),
+        Err(errors) => return Err(Failure::new(ExitClass::Config, errors.to_string())),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::system("cannot start the event loop", &e))?;
+    runtime.block_on(host::purge(&settings)).map_err(system)
+}
+
+/// What the daemon may use of the host.
+fn host_settings(daemon: &DaemonSettings) -> host::HostSettings {
+    host::HostSettings {
+        tun: daemon.tun.clone(),
+        mtu: daemon.mtu,
+        table: daemon.table,
+        rule_priority: daemon.rule_priority,
+        fwmark: daemon.fwmark,
+        port: daemon.port,
+        natt_port: daemon.natt_port,
+    }
+}
+
+/// Reads the configuration and checks it against this host.
+///
+/// # Errors
+/// All that is wrong with it.
+pub(crate) async fn load_checked(path: &Path) -> Result<Loaded, Failure> {
+    let loaded =
+        config::load(path).map_err(|errors| Failure::new(ExitClass::Config, errors.to_string()))?;
+    check_addresses(&loaded).await?;
+    Ok(loaded)
+}
+
+async fn check_addresses(loaded: &Loaded) -> Result<(), Failure> {
+    let addresses = host::addresses().await.map_err(system)?;
+    let errors = config::check_addresses(loaded, &addresses);
+    if errors.0.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(ExitClass::Config, errors.to_string()))
+}
+
+/// What sockets and devices were made of cannot change while they are in use.
+///
+/// # Errors
+/// If the `[daemon]` tables differ.
+pub(crate) fn refuse_daemon_changes(
+    running: &DaemonSettings,
+    new: &DaemonSettings,
+) -> Result<(), Failure> {
+    if running == new {
+        return Ok(());
+    }
+    Err(Failure::new(
+        ExitClass::Config,
+        "the [daemon] table has changed, and it is only read at start: restart the daemon, or undo the change; everything runs on as before",
+    ))
+}
+
+/// A data plane's or host's error as the end of a command.
+pub(crate) fn system(error: DataPlaneError) -> Failure {
+    match &error {
+        DataPlaneError::System { what, source } => Failure::system(what, source),
+        _ => Failure::new(ExitClass::Failed, error.to_string()),
+    }
+}
+
+/// CAP_NET_BIND_SERVICE, CAP_NET_ADMIN and CAP_NET_RAW, by their bits in CapEff.
+const CAPABILITIES: [(u32, &str); 3] = [
+    (10, "CAP_NET_BIND_SERVICE"),
+    (12, "CAP_NET_ADMIN"),
+    (13, "CAP_NET_RAW"),
+];
+
+fn check_rights() -> Result<(), Failure> {
+    let status = std::fs::read_to_string("/proc/self/status")
+        .map_err(|e| Failure::system("cannot read /proc/self/status", &e))?;
+    let missing = missing_capabilities(&status);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        ExitClass::NotPermitted,
+        format!(
+            "`obol run` needs {}: run it as root, or give it these capabilities",
+            missing.join(", ")
+        ),
+    ))
+}
+
+fn missing_capabilities(status: &str) -> Vec<&'static str> {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let bits = line
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(0);
+    CAPABILITIES
+        .iter()
+        .filter(|(bit, _)| bits >> bit & 1 == 0)
+        .map(|(_, name)| *name)
+        .collect()
+}
+
+/// The lock of a runtime directory: one daemon each.
+pub(crate) struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Makes the directory if need be, and takes its lock.
+    ///
+    /// # Errors
+    /// Another daemon has it, or the directory cannot be used.
+    pub(crate) fn take(runtime_dir: &Path) -> Result<Self, Failure> {
+        let cannot = |e: &std::io::Error| {
+            Failure::system(
+                format!("cannot use runtime directory {}", runtime_dir.display()),
+                e,
+            )
+        };
+        std::fs::create_dir_all(runtime_dir).map_err(|e| cannot(&e))?;
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(runtime_dir.join("obol.pid"))
+            .map_err(|e| cannot(&e))?;
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let mut pid = String::new();
+            let _ = file.read_to_string(&mut pid);
+            return Err(Failure::new(
+                ExitClass::Failed,
+                format!(
+                    "another obol (pid {}) runs with runtime directory {}: stop it, or give this one its own --runtime-dir, ports and tun",
+                    pid.trim(),
+                    runtime_dir.display()
+                ),
+            ));
+        }
+        file.set_len(0).map_err(|e| cannot(&e))?;
+        file.rewind().map_err(|e| cannot(&e))?;
+        writeln!(file, "{}", std::process::id()).map_err(|e| cannot(&e))?;
+        Ok(Self { _file: file })
+    }
+}
+
+fn signals() -> Result<mpsc::Receiver<Signal>, Failure> {
+    let (sender, receiver) = mpsc::channel(4);
+    let kinds = [
+        (SignalKind::terminate(), Signal::Stop),
+        (SignalKind::interrupt(), Signal::Stop),
+        (SignalKind::hangup(), Signal::Reload),
+    ];
+    for (kind, meaning) in kinds {
+        let mut stream = signal(kind).map_err(|e| Failure::system("cannot handle signals", &e))?;
+        let sender = sender.clone();
+        tokio::spawn(async move {
+            while stream.recv().await.is_some() && sender.send(meaning).await.is_ok() {}
+        });
+    }
+    Ok(receiver)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_capabilities_are_named() {
+        assert!(missing_capabilities("Name:\tx\nCapEff:\t000001ffffffffff\n").is_empty());
+        assert_eq!(
+            missing_capabilities("CapEff:\t0000000000001000\n"),
+            ["CAP_NET_BIND_SERVICE", "CAP_NET_RAW"]
+        );
+        assert_eq!(missing_capabilities("").len(), 3);
+    }
+
+    #[test]
+    fn a_runtime_directory_has_one_daemon() {
+        let dir = std::env::temp_dir().join(format!("obol-lock-{}", std::process::id()));
+        let first = Lock::take(&dir).expect("free");
+        let Err(failure) = Lock::take(&dir) else {
+            panic!("taken twice")
+        };
+        assert!(
+            failure.message.contains(&std::process::id().to_string()),
+            "{failure}"
+        );
+        drop(first);
+        Lock::take(&dir).expect("free again");
+        std::fs::remove_dir_all(&dir).expect("cleaned up");
+    }
+}
