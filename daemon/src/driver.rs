@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use obol_ike::config::Path;
 use obol_ike::endpoint::Endpoint;
@@ -46,8 +46,13 @@ pub(crate) struct Driver<D: DataPlane> {
     dropped: BTreeMap<Dropped, u64>,
     /// `obol down --all`: take the protection away at the end.
     lifting: bool,
-    stopping: bool,
+    /// Set once the daemon is told to end: when it ends at the latest.
+    stopping: Option<Instant>,
 }
+
+/// How long peers have to confirm that everything is closed. A peer that is gone must not keep
+/// a machine from shutting down.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Why the loop ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -100,7 +105,7 @@ impl<D: DataPlane> Driver<D> {
             waiters: Vec::new(),
             dropped: BTreeMap::new(),
             lifting: false,
-            stopping: false,
+            stopping: None,
         })
     }
 
@@ -127,7 +132,10 @@ impl<D: DataPlane> Driver<D> {
         let now = self.clock.now();
         let waiters = self.waiters.iter().map(|waiter| waiter.deadline).min();
         let deadline = self.endpoint.poll_timeout().map(|(at, _)| at);
-        let earliest = [deadline, waiters].into_iter().flatten().min();
+        let earliest = [deadline, waiters, self.stopping]
+            .into_iter()
+            .flatten()
+            .min();
         if let Err(e) = self.alarm.set(earliest) {
             error!(error = %e, "the timer cannot be set");
         }
@@ -163,8 +171,8 @@ impl<D: DataPlane> Driver<D> {
     }
 
     fn stop(&mut self, now: Instant) {
-        if !self.stopping {
-            self.stopping = true;
+        if self.stopping.is_none() {
+            self.stopping = Some(now + FAREWELL);
             self.command(now, Command::Shutdown);
         }
     }
@@ -241,7 +249,8 @@ impl<D: DataPlane> Driver<D> {
                 Output::Event(event) => self.event(&event),
             }
         }
-        idle && self.stopping
+        self.stopping
+            .is_some_and(|latest| idle || self.clock.now() >= latest)
     }
 
     fn reply(&mut self, id: AskId, answer: Answer) {

@@ -51,7 +51,7 @@ async fn daemon(config: &Path, runtime_dir: &Path) -> Result<(), Failure> {
         warn!("{warning}");
     }
     let clock = Clock::start();
-    let settings = host_settings(&loaded.daemon);
+    let settings = loaded.daemon.host();
     let ports = Ports::open(&settings).map_err(system)?;
     let mut plane = UserDataPlane::new(settings.clone(), &ports)
         .await
@@ -88,39 +88,6 @@ async fn daemon(config: &Path, runtime_dir: &Path) -> Result<(), Failure> {
         info!(?removed, "protection lifted");
     }
     Ok(())
-}
-
-/// `obol purge`: removes what a dead daemon left: routes, rules, the guard, its TUN.
-///
-/// # Errors
-/// A daemon runs with this runtime directory, the configuration is wrong, or the system refuses.
-pub(crate) fn purge(config: &Path, runtime_dir: &Path) -> Result<host::Removed, Failure> {
-    check_rights()?;
-    let _lock = Lock::take(runtime_dir)?;
-    // Without a configuration, what the defaults name is removed.
-    let settings = match config::load(config) {
-        Ok(loaded) => host_settings(&loaded.daemon),
-        Err(_) if !config.exists() => host_settings(&DaemonSettings::default()),
-        Err(errors) => return Err(Failure::new(ExitClass::Config, errors.to_string())),
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| Failure::system("cannot start the event loop", &e))?;
-    runtime.block_on(host::purge(&settings)).map_err(system)
-}
-
-/// What the daemon may use of the host.
-fn host_settings(daemon: &DaemonSettings) -> host::HostSettings {
-    host::HostSettings {
-        tun: daemon.tun.clone(),
-        mtu: daemon.mtu,
-        table: daemon.table,
-        rule_priority: daemon.rule_priority,
-        fwmark: daemon.fwmark,
-        port: daemon.port,
-        natt_port: daemon.natt_port,
-    }
 }
 
 /// Reads the configuration and checks it against this host.

@@ -9,7 +9,6 @@ mod purge;
 mod remote;
 
 use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;

@@ -88,8 +88,9 @@ impl<D: DataPlane> Driver<D> {
         let command = match &target {
             DownTarget::All => {
                 self.lifting = true;
-                self.stopping = true;
-                Ok(Command::Shutdown)
+                self.waiters
+                    .push(waiter(call, Goal::Down { target, closed }, now, timeout_ms));
+                return self.stop(now);
             }
             DownTarget::Connection(connection) => {
                 self.children_of(connection, None)

@@ -41,6 +41,10 @@ pub(super) fn ike_failure(reason: &IkeFailure, path: Option<&Path>) -> (ExitClas
             ExitClass::Refused,
             format!("no common IKE algorithms with {peer}: compare `proposals` on both sides"),
         ),
+        IkeFailure::NoConnection => (
+            ExitClass::Config,
+            format!("{peer} asks for an IKE SA, and no connection here has these addresses: check local_addrs and remote_addrs"),
+        ),
         IkeFailure::Protocol(what) => (
             ExitClass::Failed,
             format!("{peer} broke the protocol: {what}"),

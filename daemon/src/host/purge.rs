@@ -18,18 +18,6 @@ pub(crate) struct Removed {
     pub(crate) guard: bool,
 }
 
-impl std::fmt::Display for Removed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let yes = |there: bool| if there { "1" } else { "no" };
-        let (tun, guard) = (yes(self.tun), yes(self.guard));
-        let Self { rules, routes, .. } = self;
-        write!(
-            f,
-            "{rules} rules, {routes} routes, {tun} TUN device, {guard} nftables table"
-        )
-    }
-}
-
 /// Removes rules, routes and the TUN device that these settings name, and at last the guard:
 /// flows that were protected pass in clear from then on.
 ///
