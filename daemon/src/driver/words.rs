@@ -43,7 +43,9 @@ pub(super) fn ike_failure(reason: &IkeFailure, path: Option<&Path>) -> (ExitClas
         ),
         IkeFailure::NoConnection => (
             ExitClass::Config,
-            format!("{peer} asks for an IKE SA, and no connection here has these addresses: check local_addrs and remote_addrs"),
+            format!(
+                "{peer} asks for an IKE SA, and no connection here has these addresses: check local_addrs and remote_addrs"
+            ),
         ),
         IkeFailure::Protocol(what) => (
             ExitClass::Failed,
