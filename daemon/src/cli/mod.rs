@@ -7,6 +7,8 @@ mod keygen;
 mod print;
 mod purge;
 mod remote;
+#[cfg(test)]
+mod tests;
 
 use std::io::Write;
 use std::process::ExitCode;

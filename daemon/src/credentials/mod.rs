@@ -1,5 +1,10 @@
 //! Secrets and private keys of this host: what answers `ike`'s questions for them.
 
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Reverse;
+
 use obol_ike::crypto::private_key::PrivateKey;
 use obol_ike::crypto::secret::Secret;
 use obol_ike::crypto::signature::{PublicKey, SignatureScheme};
@@ -45,19 +50,17 @@ enum Fit {
 
 impl Credentials {
     /// The pre-shared key of these two: one that lists both before one that lists the peer,
-    /// before one that lists us alone, before one that lists nobody.
+    /// before one that lists us alone, before one that lists nobody. Of equals, the one that
+    /// fewer share; of those, the first.
     ///
     /// A key that lists us and others does not fit a peer that is not among them.
     pub(crate) fn psk(&self, local: &Identity, remote: &Identity) -> Option<Secret> {
-        let mut best: Option<(Fit, &Psk)> = None;
-        for psk in &self.psks {
-            if let Some(fit) = psk.fit(local, remote)
-                && best.is_none_or(|(other, _)| fit > other)
-            {
-                best = Some((fit, psk));
-            }
-        }
-        best.map(|(_, psk)| Secret::from(psk.secret.expose()))
+        let ranked = self.psks.iter().filter_map(|psk| {
+            let fit = psk.fit(local, remote)?;
+            Some(((Reverse(fit), psk.ids.len()), psk))
+        });
+        let (_, best) = ranked.min_by_key(|(rank, _)| *rank)?;
+        Some(Secret::from(best.secret.expose()))
     }
 
     /// Whether [`Self::psk`] may find one; `None` stands for an identity not known yet.
