@@ -87,7 +87,7 @@ fn v6(address: IpAddr) -> [u8; 16] {
 /// The checksum `old` after one word that it covers changed, RFC 1624 section 3.
 pub(crate) fn checksum_after(old: u16, before: u16, after: u16) -> u16 {
     let sum = u32::from(!old) + u32::from(!before) + u32::from(after);
-    let sum = (sum & 0xffff) + (sum >> 16);
+    // Three words carry at most 2, and 0xfffd and 2 do not carry again.
     let sum = (sum & 0xffff) + (sum >> 16);
     !(sum as u16)
 }

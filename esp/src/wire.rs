@@ -107,6 +107,11 @@ mod tests {
             let mut body = vec![0xaa; 7 + pad + ESP_TRAILER];
             write_trailer(&mut body[7..], 17);
             assert_eq!(read_trailer(&body), Some((7, 17)));
+            for at in 7..7 + pad {
+                body[at] ^= 0x80;
+                assert_eq!(read_trailer(&body), None, "{pad} octets, {at}");
+                body[at] ^= 0x80;
+            }
         }
     }
 

@@ -321,6 +321,22 @@ fn a_udp_checksum_that_was_left_out_stays_out_over_ipv4_only() {
 }
 
 #[test]
+fn a_udp_checksum_that_comes_out_as_zero_is_sent_as_all_ones() {
+    for version in [4, 6] {
+        let ends = outer(version, 0);
+        let mut datagram = udp((1, 2), &[0, 0]);
+        let sum = Sum::default().add_pseudo_header(ends.source, ends.destination, 17, 10);
+        let balance = sum.add(&datagram).finish();
+        datagram[8..].copy_from_slice(&balance.to_be_bytes());
+        // Over IPv4, a field of zero would be left alone.
+        datagram[6..8].copy_from_slice(&[0x12, 0x34]);
+        let mut peer = Peer::new(TRANSPORT | REPAIR);
+        let (packet, _) = peer.send_through(1, &datagram, 17, ends).unwrap();
+        assert_eq!(packet[packet.len() - 4..packet.len() - 2], [0xff, 0xff]);
+    }
+}
+
+#[test]
 fn a_segment_too_short_for_its_checksum_is_refused() {
     let mut peer = Peer::new(TRANSPORT | REPAIR);
     assert_eq!(peer.send(1, &[0; 17], 6), Err(OpenError::Checksum));

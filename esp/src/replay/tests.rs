@@ -107,3 +107,22 @@ fn the_oldest_number_in_the_window_passes_once_and_the_one_before_never() {
     assert!(window.commit(5000 - 1023));
     assert!(!window.commit(5000 - 1023));
 }
+
+#[test]
+fn late_numbers_are_fresh_for_many_turns_of_the_ring() {
+    for size in [1024, 1087, 4096] {
+        for late in [1, 3, 63, 64, 65, 1000] {
+            let mut window = Window::new(size);
+            for first in (1..30_000).step_by(late + 1) {
+                let last = first + late as u64;
+                assert!(window.commit(last), "window {size}, {last}");
+                for sequence in first..last {
+                    assert!(
+                        window.commit(sequence),
+                        "window {size}, {sequence} after {last}"
+                    );
+                }
+            }
+        }
+    }
+}
