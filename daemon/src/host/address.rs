@@ -38,8 +38,8 @@ pub(crate) fn source_for(remote: IpAddr, fwmark: u32) -> io::Result<IpAddr> {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    // Connecting a datagram socket looks the route up and sends nothing; any port will do.
-    let to = SocketAddr::new(remote, 500);
+    // Connecting a datagram socket looks the route up and sends nothing; any port will do: 9 is "discard".
+    let to = SocketAddr::new(remote, 9);
     let socket = Socket::new(Domain::for_address(to), Type::DGRAM, None)?;
     socket.set_mark(fwmark)?;
     socket.bind(&SocketAddr::new(any, 0).into())?;

@@ -1,6 +1,6 @@
 //! From policies to the rules and routes that steer their packets into the TUN: pure functions.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use obol_ike::config::Mode;
@@ -22,6 +22,9 @@ const OVERHEAD: u32 = 88;
 /// Rules that one set of policies may ask for: each costs a comparison per route lookup, so
 /// more than this is a configuration that needs other selectors.
 const RULES_MAX: usize = 4096;
+
+const UDP: u8 = 17;
+const ESP: u8 = 50;
 
 /// IPv4 and TCP header, which an MSS does not count; 20 more with IPv6.
 const TCP_HEADERS: u32 = 40;
@@ -68,6 +71,9 @@ pub(crate) fn plan(
             plan.rules.extend(bypass(settings, v4));
         }
     }
+    for own in protected_hosts(policies, own) {
+        plan.rules.extend(reverse_path(settings, own));
+    }
     let mut seen = HashSet::new();
     lookups.retain(|rule| seen.insert(rule.clone()));
     plan.rules.extend(lookups);
@@ -103,9 +109,23 @@ pub(crate) fn pairs(
 fn bypass(settings: &HostSettings, v4: bool) -> [Rule; 2] {
     let landing = settings.rule_priority + PRIORITIES - 1;
     let rule = Rule {
-        v4,
         priority: landing,
         action: Action::Nop,
+        ..jump(settings, v4)
+    };
+    let marked = Rule {
+        fwmark: Some(settings.fwmark),
+        ..jump(settings, v4)
+    };
+    [rule, marked]
+}
+
+/// A jump past all rules of ours, without condition.
+fn jump(settings: &HostSettings, v4: bool) -> Rule {
+    Rule {
+        v4,
+        priority: settings.rule_priority,
+        action: Action::Goto(settings.rule_priority + PRIORITIES - 1),
         fwmark: None,
         source: None,
         destination: None,
@@ -113,14 +133,54 @@ fn bypass(settings: &HostSettings, v4: bool) -> [Rule; 2] {
         source_ports: None,
         destination_ports: None,
         find_source: false,
-    };
+    }
+}
+
+/// IPv4 addresses of ours that take part in a policy which also covers ESP or UDP.
+fn protected_hosts(policies: &[Policy], own: &[IpAddr]) -> BTreeSet<IpAddr> {
+    let covers = |ts: &TrafficSelector| matches!(ts.protocol, 0 | UDP | ESP);
+    let all = policies
+        .iter()
+        .flat_map(|policy| pairs(&policy.local_ts, &policy.remote_ts));
+    let locals = all.map(|(local, _)| local).filter(covers);
+    locals
+        .flat_map(|local| own.iter().copied().filter(move |ip| contains(&local, *ip)))
+        .filter(IpAddr::is_ipv4)
+        .collect()
+}
+
+/// Lets ESP and IKE in through a strict reverse path filter. It asks whether an answer to a
+/// packet that came in would leave by the same device, and knows nothing of our mark: without
+/// these rules the answer to ESP of a protected host would leave by the TUN. Before Linux 6.12
+/// it asks with the ports the wrong way round, so that both ways are needed. What others send
+/// by them in clear is for the guard to drop.
+fn reverse_path(settings: &HostSettings, own: IpAddr) -> impl Iterator<Item = Rule> {
     let jump = Rule {
-        priority: settings.rule_priority,
-        action: Action::Goto(landing),
-        fwmark: Some(settings.fwmark),
-        ..rule.clone()
+        source: Some(Prefix::host(own)),
+        ..jump(settings, true)
     };
-    [rule, jump]
+    let esp = Rule {
+        protocol: ESP,
+        ..jump.clone()
+    };
+    let udp = Rule {
+        protocol: UDP,
+        ..jump
+    };
+    let ike = [settings.port, settings.natt_port]
+        .into_iter()
+        .flat_map(move |port| {
+            let from = Rule {
+                source_ports: Some((port, port)),
+                ..udp.clone()
+            };
+            let to = Rule {
+                destination_ports: Some((port, port)),
+                ..udp.clone()
+            };
+            [from, to]
+        });
+    std::iter::once(esp).chain(ike)
 }
 
 fn lookup_rules(
@@ -178,9 +238,11 @@ fn ports(ts: &TrafficSelector) -> Option<(u16, u16)> {
 
 /// The first address of ours within a selector.
 fn source_in(ts: &TrafficSelector, own: &[IpAddr]) -> Option<IpAddr> {
-    own.iter()
-        .copied()
-        .find(|ip| ip.is_ipv4() == ts.start.is_ipv4() && (ts.start..=ts.end).contains(ip))
+    own.iter().copied().find(|ip| contains(ts, *ip))
+}
+
+fn contains(ts: &TrafficSelector, ip: IpAddr) -> bool {
+    ip.is_ipv4() == ts.start.is_ipv4() && (ts.start..=ts.end).contains(&ip)
 }
 
 fn tun_route(mode: Mode, source: Option<IpAddr>, path_mtu: u32, destination: Prefix) -> TunRoute {
@@ -273,6 +335,28 @@ mod tests {
         let route = plan.routes.values().next().unwrap();
         assert_eq!((route.mtu, route.advmss), (None, Some(1372)));
         assert_eq!(route.source, Some(own[1]));
+    }
+
+    #[test]
+    fn esp_and_ike_of_a_protected_host_pass_a_reverse_path_filter() {
+        let local = ts("192.168.0.0", "192.168.0.255", 0, ANY);
+        let settings = HostSettings::for_tests();
+        let own = ["192.168.0.1".parse().unwrap(), "10.0.0.1".parse().unwrap()];
+        let policies = [policy(Mode::Transport, local, local)];
+        let plan = plan(&settings, &policies, &own, 1500).unwrap();
+        let rules: Vec<_> = plan.rules[2..7].iter().map(show).collect();
+        let rule = |what| format!("5200 192.168.0.1/32 any proto {what} Goto(6199)");
+        assert_eq!(
+            rules,
+            [
+                rule("50 None None"),
+                rule("17 Some((500, 500)) None"),
+                rule("17 None Some((500, 500))"),
+                rule("17 Some((4500, 4500)) None"),
+                rule("17 None Some((4500, 4500))"),
+            ]
+        );
+        assert_eq!(plan.rules.len(), 7 + 2);
     }
 
     #[test]

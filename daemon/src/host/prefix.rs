@@ -20,6 +20,14 @@ impl Prefix {
         }
     }
 
+    /// One address.
+    pub(crate) fn host(address: IpAddr) -> Self {
+        Self {
+            address,
+            len: if address.is_ipv4() { 32 } else { 128 },
+        }
+    }
+
     /// Whether it is of IPv4.
     pub(crate) fn is_v4(self) -> bool {
         self.address.is_ipv4()

@@ -31,8 +31,11 @@ pub(crate) async fn bring_up(name: &str) -> Result<u32, DataPlaneError> {
     let index = link_index(&netlink, name)
         .await?
         .ok_or_else(|| DataPlaneError::Refused(format!("the TUN device {name} is gone")))?;
-    // What is opened was authenticated; where it may go is for routes and filters to say.
-    configure(name, "ipv4", "rp_filter", "0");
+    // What is opened was authenticated; where it may go is for routes and filters to say. The
+    // stronger of a device's value and that of `all` counts, and 2 (loose) is stronger than 1
+    // (strict), which fails where only some ports of a host are steered.
+    let strict = setting("all", "ipv4", "rp_filter").is_some_and(|all| all == "1");
+    configure(name, "ipv4", "rp_filter", if strict { "2" } else { "0" });
     // No link-local address, and so no router solicitations into the tunnel.
     configure(name, "ipv6", "addr_gen_mode", "1");
     let message = LinkUnspec::new_with_index(index).mtu(TUN_MTU).up().build();
@@ -140,17 +143,25 @@ async fn default_mtu(netlink: &Netlink) -> Result<u32, DataPlaneError> {
 }
 
 fn configure(device: &str, family: &str, key: &str, value: &str) {
-    let path = format!("/proc/sys/net/{family}/conf/{device}/{key}");
-    let is_set = fs::read_to_string(&path).is_ok_and(|present| present.trim() == value);
-    if is_set {
+    if setting(device, family, key).is_some_and(|present| present == value) {
         return;
     }
+    let path = setting_path(device, family, key);
     match fs::write(&path, value) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             tracing::warn!(path, value, %error, "a setting of the TUN device stays as it is");
         }
         _ => {}
     }
+}
+
+fn setting(device: &str, family: &str, key: &str) -> Option<String> {
+    let text = fs::read_to_string(setting_path(device, family, key)).ok()?;
+    Some(text.trim().to_owned())
+}
+
+fn setting_path(device: &str, family: &str, key: &str) -> String {
+    format!("/proc/sys/net/{family}/conf/{device}/{key}")
 }
 
 fn is_link_local(address: IpAddr) -> bool {

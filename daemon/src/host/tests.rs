@@ -171,8 +171,9 @@ fn steering_is_set_once_changed_and_purged() {
     );
     lab.apply(&[tunnel.clone(), transport.clone(), v6.clone()]);
     let all = lab.state();
-    // Two for the mark and two for each IPv4 policy, and of IPv6 three; two routes each.
-    assert_eq!(all.len(), 2 + 2 + 2 + 3 + 6, "{all:#?}");
+    // Two for the mark, two for each IPv4 policy and five for the host in one; three of IPv6;
+    // and two routes each.
+    assert_eq!(all.len(), 2 + 2 + 2 + 5 + 3 + 6, "{all:#?}");
     lab.apply(&[v6.clone(), transport.clone(), tunnel.clone()]);
     assert_eq!(lab.state(), all);
     lab.apply(std::slice::from_ref(&transport));
@@ -186,7 +187,7 @@ fn steering_is_set_once_changed_and_purged() {
     };
     let removed = purge_there().unwrap();
     let expected = Removed {
-        rules: 9,
+        rules: 14,
         routes: 6,
         tun: true,
         guard: true,
@@ -229,11 +230,11 @@ fn rules_and_routes_of_others_stay() {
         host,
         ts("10.0.0.0", "10.0.0.255", 0, ANY),
     )]);
-    assert_eq!(count(), before + 4);
+    assert_eq!(count(), before + 9);
     let purged = lab
         .host
         .block_on(async || purge(&lab.settings).await.unwrap());
-    assert_eq!(purged.unwrap().rules, 4);
+    assert_eq!(purged.unwrap().rules, 9);
     assert_eq!(count(), before);
 }
 

@@ -112,6 +112,8 @@ fn hosts(v4: bool) -> (Host, Host) {
     };
     let (a, b) = (Netns::anonymous().unwrap(), Netns::anonymous().unwrap());
     for netns in [&a, &b] {
+        // As strict as hosts get.
+        netns.sysctl("net/ipv4/conf/all/rp_filter", "1").unwrap();
         // Else an IPv6 address is of no use until its duplicates had a second to show up.
         netns
             .sysctl("net/ipv6/conf/default/accept_dad", "0")
