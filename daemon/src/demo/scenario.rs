@@ -62,9 +62,9 @@ pub(crate) async fn wire(capture: &Capture, story: &mut Story) {
         ("ESP", seen.esp),
         ("ESP in UDP", seen.esp_in_udp),
     ] {
-        story.note(&format!("{count:>8}  {class}"));
+        story.note(&format!("{count:>6}  {class}"));
     }
-    story.note(&format!("{:>8}  ARP", seen.arp));
+    story.note(&format!("{:>6}  ARP", seen.arp));
     let kinds = |kinds: &std::collections::BTreeMap<String, u64>| {
         let kinds: Vec<_> = kinds
             .iter()

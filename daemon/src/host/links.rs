@@ -95,27 +95,10 @@ impl Links {
         self.add(name, link.up().build()).await
     }
 
-    /// Moves a device into another namespace.
-    ///
-    /// # Errors
-    /// `NotFound` if there is none of that name; what the system says.
-    pub async fn give(&self, name: &str, to: &Netns) -> io::Result<()> {
-        let index = self.index(name).await?;
-        let message = LinkUnspec::new_with_index(index)
-            .setns_by_fd(to.as_fd().as_raw_fd())
-            .build();
-        self.handle
-            .link()
-            .set(message)
-            .execute()
-            .await
-            .map_err(refused(name))
-    }
-
     /// Sets a device up.
     ///
     /// # Errors
-    /// As [`Links::give`].
+    /// `NotFound` if there is none of that name; what the system says.
     pub async fn up(&self, name: &str) -> io::Result<()> {
         let index = self.index(name).await?;
         let message = LinkUnspec::new_with_index(index).up().build();
@@ -130,7 +113,7 @@ impl Links {
     /// Sets the largest packet of a device, in bytes.
     ///
     /// # Errors
-    /// As [`Links::give`].
+    /// As [`Links::up`].
     pub async fn mtu(&self, name: &str, mtu: u32) -> io::Result<()> {
         let index = self.index(name).await?;
         let message = LinkUnspec::new_with_index(index).mtu(mtu).build();
@@ -145,7 +128,7 @@ impl Links {
     /// Removes a device.
     ///
     /// # Errors
-    /// As [`Links::give`].
+    /// As [`Links::up`].
     pub async fn delete(&self, name: &str) -> io::Result<()> {
         let index = self.index(name).await?;
         self.handle
@@ -166,7 +149,7 @@ impl Links {
     /// Gives a device an address.
     ///
     /// # Errors
-    /// As [`Links::give`]; `AlreadyExists` if it has it.
+    /// As [`Links::up`]; `AlreadyExists` if it has it.
     pub async fn address(&self, name: &str, address: IpAddr, prefix: u8) -> io::Result<()> {
         let index = self.index(name).await?;
         let request = self.handle.address().add(index, address, prefix);
@@ -179,7 +162,7 @@ impl Links {
     /// Sends what goes to a network over a device, by a gateway if one is given.
     ///
     /// # Errors
-    /// As [`Links::give`].
+    /// As [`Links::up`].
     pub async fn route(
         &self,
         (network, prefix): (IpAddr, u8),
