@@ -84,9 +84,7 @@ pub(crate) enum Signal {
 impl<D: DataPlane> Driver<D> {
     /// Puts the parts together. Nothing is sent before [`Driver::run`].
     pub(crate) fn new(
-        endpoint: Endpoint,
-        plane: D,
-        ports: Ports,
+        (endpoint, plane, ports): (Endpoint, D, Ports),
         loaded: Loaded,
         path: PathBuf,
         clock: Clock,

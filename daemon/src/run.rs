@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::config::{self, DaemonSettings, Loaded};
 use crate::control::Server;
 use crate::dataplane::user::UserDataPlane;
-use crate::dataplane::{DataPlane, DataPlaneError};
+use crate::dataplane::{DataPlane, DataPlaneError, Policy};
 use crate::driver::{Driver, Ended, Signal};
 use crate::error::{ExitClass, Failure};
 use crate::host;
@@ -47,47 +47,61 @@ async fn daemon(config: &Path, runtime_dir: &Path) -> Result<(), Failure> {
     check_rights()?;
     let _lock = Lock::take(runtime_dir)?;
     check_addresses(&loaded).await?;
+    check_algorithms()?;
     for warning in &loaded.warnings {
         warn!("{warning}");
     }
-    let clock = Clock::start();
     let settings = loaded.daemon.host();
     let ports = Ports::open(&settings).map_err(system)?;
-    let mut plane = UserDataPlane::new(settings.clone(), &ports)
-        .await
-        .map_err(system)?;
-    if let Err(e) = plane.set_policies(loaded.policies.clone()).await {
-        plane.teardown(true).await.map_err(system)?;
-        return Err(system(e));
-    }
+    let plane = protect(&settings, &ports, loaded.policies.clone()).await?;
     let (calls, inbox) = mpsc::channel(CALLS);
     let server = Server::listen(runtime_dir, calls)
         .map_err(|e| Failure::system(format!("cannot listen in {}", runtime_dir.display()), &e))?;
     let rng = Box::new(rand_core::UnwrapErr(getrandom::SysRng));
     let endpoint = Endpoint::new(Arc::new(loaded.ike.clone()), rng);
-    let driver = Driver::new(
-        endpoint,
-        plane,
-        ports,
-        loaded,
-        config.to_owned(),
-        clock,
-        inbox,
-    )
-    .map_err(|e| Failure::system("cannot make a timer", &e))?;
+    let parts = (endpoint, plane, ports);
+    let driver = Driver::new(parts, loaded, config.to_owned(), Clock::start(), inbox)
+        .map_err(|e| Failure::system("cannot make a timer", &e))?;
     let signals = signals()?;
     info!(config = %config.display(), "ready");
     let (ended, plane) = driver.run(signals).await;
     drop(server);
-    plane
-        .teardown(ended == Ended::Stopped)
-        .await
-        .map_err(system)?;
+    plane.teardown(true).await.map_err(system)?;
     if ended == Ended::Lifted {
         let removed = host::purge(&settings).await.map_err(system)?;
         info!(?removed, "protection lifted");
     }
     Ok(())
+}
+
+/// Opens the data plane and puts every policy up. If that fails, what an earlier daemon left
+/// in place stays, and otherwise nothing does.
+async fn protect(
+    settings: &host::HostSettings,
+    ports: &Ports,
+    policies: Vec<Policy>,
+) -> Result<UserDataPlane, Failure> {
+    let adopts = host::blocked(settings).map_err(system)?.is_some();
+    let mut plane = UserDataPlane::new(settings.clone(), ports)
+        .await
+        .map_err(system)?;
+    match plane.set_policies(policies).await {
+        Ok(()) => Ok(plane),
+        Err(e) => {
+            plane.teardown(adopts).await.map_err(system)?;
+            Err(system(e))
+        }
+    }
+}
+
+fn check_algorithms() -> Result<(), Failure> {
+    obol_ike::crypto::self_test().map_err(|failed| {
+        let list = failed.join(", ");
+        Failure::new(
+            ExitClass::Failed,
+            format!("the self test of {list} failed: this build or this machine must not be used"),
+        )
+    })
 }
 
 /// Reads the configuration and checks it against this host.
