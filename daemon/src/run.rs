@@ -41,12 +41,13 @@ pub(crate) fn run(config: &Path, runtime_dir: &Path) -> Result<(), Failure> {
 }
 
 async fn daemon(config: &Path, runtime_dir: &Path) -> Result<(), Failure> {
-    let loaded = config::load(config)
+    let mut loaded = config::load(config)
         .map_err(|errors| Failure::new(ExitClass::Config, errors.to_string()))?;
     crate::logging::start(&loaded.daemon.log)?;
     check_rights()?;
     let _lock = Lock::take(runtime_dir)?;
     check_addresses(&loaded).await?;
+    look_up_sources(&mut loaded);
     check_algorithms()?;
     for warning in &loaded.warnings {
         warn!("{warning}");
@@ -113,6 +114,23 @@ pub(crate) async fn load_checked(path: &Path) -> Result<Loaded, Failure> {
         config::load(path).map_err(|errors| Failure::new(ExitClass::Config, errors.to_string()))?;
     check_addresses(&loaded).await?;
     Ok(loaded)
+}
+
+/// Asks the routing table from which address we reach the peers of connections that leave
+/// their own address open.
+fn look_up_sources(loaded: &mut Loaded) {
+    for connection in &mut loaded.ike.connections {
+        let Some(remote) = connection.remote_addrs.first().copied() else {
+            continue;
+        };
+        if !connection.local_addrs.is_empty() {
+            continue;
+        }
+        match host::source_for(remote, loaded.daemon.fwmark) {
+            Ok(source) => Arc::make_mut(connection).source = Some(source),
+            Err(e) => warn!(connection = %connection.name, error = %e, "no way to {remote}"),
+        }
+    }
 }
 
 async fn check_addresses(loaded: &Loaded) -> Result<(), Failure> {

@@ -42,6 +42,9 @@ pub struct Connection {
     pub name: String,
     /// Our addresses; empty means any.
     pub local_addrs: Vec<IpAddr>,
+    /// Where to start from if `local_addrs` names nothing: the address that the route to the
+    /// peer gives. `None`: nobody has looked, and the command to start must name it.
+    pub source: Option<IpAddr>,
     /// The peer's addresses; empty means any. The first is the one to start towards.
     pub remote_addrs: Vec<IpAddr>,
     /// IKE proposals in order of preference.

@@ -74,6 +74,7 @@ pub(crate) fn read(
         config: Connection {
             name: name.value.into(),
             local_addrs: local_addrs.iter().map(|addr| addr.value).collect(),
+            source: None,
             remote_addrs: remote_addrs.iter().map(|addr| addr.value).collect(),
             ike_proposals: proposals?,
             local,

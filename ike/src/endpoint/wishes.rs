@@ -257,7 +257,8 @@ pub(super) fn start_path(connection: &Connection, wish: &Wish) -> Option<Path> {
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
     let configured = connection.local_addrs.iter().find(of_family).copied();
-    let local = wish.local.or(configured).unwrap_or(unspecified);
+    let routed = connection.source.filter(|ip| of_family(&ip));
+    let local = wish.local.or(configured).or(routed).unwrap_or(unspecified);
     Some(Path {
         local: SocketAddr::new(local, IKE_PORT),
         remote: SocketAddr::new(remote, IKE_PORT),

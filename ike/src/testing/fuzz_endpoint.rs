@@ -104,6 +104,7 @@ fn connection() -> Connection {
     Connection {
         name: CONNECTION.to_owned(),
         local_addrs: vec![LOCAL.into()],
+        source: None,
         remote_addrs: vec![REMOTE.into()],
         ike_proposals: IkeProposal::defaults(),
         local: LocalAuth {

@@ -107,6 +107,7 @@ pub fn connection(children: Vec<Child>) -> Connection {
     Connection {
         name: HOSTS.to_owned(),
         local_addrs: vec![A],
+        source: None,
         remote_addrs: vec![B],
         ike_proposals: IkeProposal::defaults(),
         local: LocalAuth {
@@ -171,6 +172,7 @@ pub fn mirror(connection: &Connection, start: StartAction) -> Connection {
     let turn = connection.clone();
     Connection {
         local_addrs: turn.remote_addrs,
+        source: None,
         remote_addrs: turn.local_addrs,
         local: LocalAuth {
             id: turn.remote.id,
