@@ -198,12 +198,12 @@ fn has_type_and_code(protocol: u8) -> bool {
     matches!(protocol, ICMP | ICMPV6 | MOBILITY_HEADER)
 }
 
-/// "Any" includes OPAQUE (RFC 7296 section 3.13.1); a range of ports does not.
+/// "Any" includes OPAQUE (RFC 7296 section 3.13.1). A range of ports does not, and has nothing
+/// in common with OPAQUE, whose end lies before its start.
 fn intersect_ports(a: (u16, u16), b: (u16, u16)) -> Option<(u16, u16)> {
     match (a, b) {
         (ANY_PORTS, ports) | (ports, ANY_PORTS) => Some(ports),
         (OPAQUE_PORTS, OPAQUE_PORTS) => Some(OPAQUE_PORTS),
-        (OPAQUE_PORTS, _) | (_, OPAQUE_PORTS) => None,
         (a, b) => {
             let (start, end) = (a.0.max(b.0), a.1.min(b.1));
             (start <= end).then_some((start, end))
