@@ -63,8 +63,12 @@ pub(super) fn remove_all(config: &Path, json: bool) -> Result<(), Failure> {
 }
 
 fn refused(error: &DataPlaneError) -> Failure {
-    match error {
+    let mut failure = match error {
         DataPlaneError::System { what, source } => Failure::system(what, source),
         other => Failure::new(ExitClass::Failed, other.to_string()),
+    };
+    if failure.code == ExitClass::NotPermitted {
+        failure.message.push_str("; run it as root, or with CAP_NET_ADMIN");
     }
+    failure
 }
