@@ -142,6 +142,8 @@ pub(crate) enum Fault {
     },
     /// No common traffic selectors.
     TsUnacceptable,
+    /// Transport mode is asked for where tunnel mode is configured, or the reverse.
+    ModeMismatch,
     /// The Child SA could not be installed here.
     NoAdditionalSas,
     /// Not just now: it crosses with something of ours (RFC 7296 section 2.25).
@@ -156,7 +158,10 @@ impl Fault {
         match self {
             Self::InvalidSyntax(_) => Notify::bare(NotifyType::INVALID_SYNTAX),
             Self::UnsupportedCritical(ty) => Notify::unsupported_critical(ty),
-            Self::NoProposalChosen => Notify::bare(NotifyType::NO_PROPOSAL_CHOSEN),
+            // RFC 7296 has no notify of its own for the mode.
+            Self::NoProposalChosen | Self::ModeMismatch => {
+                Notify::bare(NotifyType::NO_PROPOSAL_CHOSEN)
+            }
             Self::InvalidKe { want } => Notify::invalid_ke(want),
             Self::TsUnacceptable => Notify::bare(NotifyType::TS_UNACCEPTABLE),
             Self::NoAdditionalSas => Notify::bare(NotifyType::NO_ADDITIONAL_SAS),
@@ -175,6 +180,7 @@ impl Fault {
         match self {
             Self::NoProposalChosen | Self::InvalidKe { .. } => ChildFailure::NoProposalChosen,
             Self::TsUnacceptable => ChildFailure::TsUnacceptable,
+            Self::ModeMismatch => ChildFailure::ModeMismatch,
             Self::InvalidSyntax(what) => ChildFailure::Protocol(what),
             _ => ChildFailure::Refused(self.notify().ty),
         }

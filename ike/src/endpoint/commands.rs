@@ -60,7 +60,7 @@ impl Endpoint {
             Command::RekeyIke { connection } => self.rekey_ike(now, &connection),
             Command::RekeyChild { connection, child } => self.rekey_child(now, &connection, &child),
             Command::InboundUsed(id) => {
-                self.on_child(now, id, |sa, cx| sa.use_outbound(cx, id));
+                self.on_child(now, id, |sa, cx| sa.on_inbound_used(cx, id));
                 Ok(())
             }
             Command::SoftExpired(id) => {

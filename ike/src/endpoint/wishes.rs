@@ -101,11 +101,13 @@ impl Endpoint {
             .min()
     }
 
-    /// Whether a child is up, or somebody is at it.
+    /// Whether a child is up, somebody is at it, or it has to wait.
     fn is_cared_for(&self, key: &Key) -> bool {
-        self.of_connection(&key.0).any(|sa| {
-            let beginning = matches!(sa.phase, Phase::Init(_) | Phase::AuthInitiator(_));
-            beginning || sa.is_current() && sa.cares_for(&key.1)
+        self.of_connection(&key.0).any(|sa| match &sa.phase {
+            Phase::Init(_) | Phase::AuthInitiator(_) => true,
+            // Which IKE SA goes on is decided within a round trip.
+            Phase::Established(established) if established.is_contest() => true,
+            _ => sa.is_current() && sa.cares_for(&key.1),
         })
     }
 

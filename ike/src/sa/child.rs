@@ -60,6 +60,10 @@ pub(crate) struct ChildSa {
     pub(crate) rekeyed_by_peer: Option<ChildSaId>,
     /// It was reported as up.
     pub(crate) up: bool,
+    /// As replier: the peer may not have our reply yet, and so not know it.
+    pub(crate) unknown: bool,
+    /// How often the peer did not know it when we deleted it.
+    pub(crate) delete_tries: u32,
     pub(crate) made: Instant,
     pub(crate) rekey_at: Option<Instant>,
     pub(crate) life_at: Instant,
@@ -154,6 +158,8 @@ impl IkeSa {
             switch_at: None,
             rekeyed_by_peer: None,
             up: false,
+            unknown: agreed.side == Side::Replier,
+            delete_tries: 0,
             made: now,
             rekey_at: now.checked_add(rekey_after),
             life_at: now + agreed.conf.life_time,
@@ -246,6 +252,30 @@ impl IkeSa {
         } else if child.outbound.is_some() {
             child.switch_at = Some(now + SWITCH_AFTER);
         }
+    }
+
+    /// The peer sent a new request, so it has our replies to the ones before.
+    pub(crate) fn replies_arrived(&mut self) {
+        for child in &mut self.children {
+            child.unknown = false;
+        }
+    }
+
+    /// The peer repeated a request, so it lacks our reply, and is not ready to receive.
+    pub(crate) fn reply_was_lost(&mut self, now: Instant) {
+        for child in &mut self.children {
+            if child.unknown && child.switch_at.is_some() {
+                child.switch_at = Some(now + SWITCH_AFTER);
+            }
+        }
+    }
+
+    /// The data plane opened a packet of this Child SA: the peer knows it, and uses it.
+    pub(crate) fn on_inbound_used(&mut self, cx: &mut Context, id: ChildSaId) {
+        if let Some(child) = self.child_mut(id) {
+            child.unknown = false;
+        }
+        self.use_outbound(cx, id);
     }
 
     /// The data plane's answer about the outbound half.

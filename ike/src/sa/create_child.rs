@@ -219,6 +219,10 @@ impl IkeSa {
                 self.tasks.push_front(Task::Child(task));
             }
             (Some(NotifyType::TEMPORARY_FAILURE), _) => self.put_off(cx, now, task),
+            // It is about to get our repeated reply that says that the Child SA is there.
+            (Some(NotifyType::CHILD_SA_NOT_FOUND), _) if self.may_be_unknown(task.rekeys) => {
+                self.put_off(cx, now, task);
+            }
             (Some(NotifyType::CHILD_SA_NOT_FOUND), _) if task.rekeys.is_some() => {
                 if let Some(old) = task.rekeys {
                     self.remove_child(cx, old);
@@ -237,6 +241,11 @@ impl IkeSa {
                 self.rekey_again(now, task.rekeys);
             }
         }
+    }
+
+    fn may_be_unknown(&self, id: Option<ChildSaId>) -> bool {
+        id.and_then(|id| self.child(id))
+            .is_some_and(|child| child.unknown)
     }
 
     fn put_off(&mut self, cx: &mut Context, now: Instant, mut task: ChildTask) {

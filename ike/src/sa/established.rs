@@ -100,6 +100,15 @@ impl Established {
         }
     }
 
+    /// Whether it is one of two in a rekey from both ends that is not decided yet.
+    pub(crate) fn is_contest(&self) -> bool {
+        let contest = matches!(
+            self.succession,
+            Succession::Contested { .. } | Succession::Undecided
+        );
+        contest && self.closing.is_none()
+    }
+
     /// Whether new exchanges belong here.
     pub(crate) fn is_current(&self) -> bool {
         self.closing.is_none() && self.succession == Succession::None

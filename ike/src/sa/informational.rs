@@ -6,8 +6,10 @@ use crate::context::Context;
 use crate::error::IkeFailure;
 use crate::event::{ChildSaId, EspSpi};
 use crate::sa::child::ChildState;
+use crate::sa::create_child::{MAX_TRIES, pause};
 use crate::sa::established::Succession;
 use crate::sa::payloads::Payloads;
+use crate::sa::task::Task;
 use crate::sa::{IkeSa, Request};
 use crate::wire::{Delete, ExchangeType, NotifyType, Payload};
 
@@ -119,7 +121,30 @@ impl IkeSa {
     }
 
     /// The peer answered our delete of a Child SA.
-    pub(crate) fn on_child_deleted(&mut self, cx: &mut Context, id: ChildSaId) {
+    pub(crate) fn on_child_deleted(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        id: ChildSaId,
+        payloads: &Payloads<'_>,
+    ) {
+        let deleted = |spi: EspSpi| {
+            payloads
+                .deletes
+                .iter()
+                .any(|delete| matches!(delete, Delete::Esp(spis) if spis.contains(&spi)))
+        };
+        if let Some(child) = self.child_mut(id)
+            && child.unknown
+            && child.delete_tries < MAX_TRIES
+            && !deleted(child.info.spi_out)
+        {
+            // It is about to get our repeated reply that says that the Child SA is there.
+            child.delete_tries += 1;
+            let pause = pause(cx, child.delete_tries);
+            self.tasks.push_later(now + pause, Task::DeleteChild(id));
+            return;
+        }
         self.remove_child(cx, id);
     }
 

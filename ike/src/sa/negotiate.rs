@@ -137,8 +137,7 @@ pub(crate) fn grant(
             continue;
         };
         if conf.mode != mode {
-            // Algorithms may fit, but what is wanted is not what is configured.
-            fault = Fault::NoProposalChosen;
+            fault = Fault::ModeMismatch;
             continue;
         }
         let Some(chosen) = choose_esp(offered, &conf.esp_proposals, exchange) else {

@@ -71,7 +71,7 @@ impl IkeSa {
             Request::Auth => self.on_auth_reply(cx, now, opened, payloads),
             Request::Child(request) => self.on_child_reply(cx, now, *request, payloads),
             Request::RekeyIke(request) => self.on_rekey_ike_reply(cx, now, *request, payloads),
-            Request::DeleteChild(id) => self.on_child_deleted(cx, id),
+            Request::DeleteChild(id) => self.on_child_deleted(cx, now, id, payloads),
             Request::DeleteSpi | Request::Liveness => {}
             Request::DeleteIke => self.end(cx, IkeFailure::Closed),
         }
@@ -117,6 +117,7 @@ impl IkeSa {
                 //# request except insofar as it causes a retransmission of the response.
                 let reply = reply.to_vec();
                 cx.transmit(path, reply);
+                self.reply_was_lost(now);
                 return Err(Dropped::Repeated);
             }
             Incoming::InWork => return Err(Dropped::Repeated),
@@ -127,6 +128,7 @@ impl IkeSa {
         }
         self.heard_from(now, path);
         self.reply_path = path;
+        self.replies_arrived();
         self.replies.begin();
         let exchange = header.exchange;
         let payloads = sort(&opened);

@@ -1,0 +1,277 @@
+//! Whoever holds no key changes nothing.
+
+use std::time::Duration;
+
+use obol_ike::config::StartAction;
+use obol_ike::error::Dropped;
+use obol_ike::event::{Command, Event, IkeSpi};
+use obol_ike::testing::net::{Net, Packet};
+use obol_ike::testing::pair::{End, Pair};
+use obol_ike::testing::setup::{A, B, HOSTS, PODS, Setup};
+use obol_ike::wire::{
+    Delete, ExchangeType, Flags, Header, KeMethod, Notify, NotifyType, Payload, emit_message,
+};
+
+/// A pair that has done all kinds of exchanges.
+fn experienced() -> Pair {
+    let mut pair = Setup::started(1).up(1);
+    let connection = || HOSTS.to_owned();
+    let child = || PODS.to_owned();
+    for end in [End::A, End::B] {
+        pair.command(
+            end,
+            Command::RekeyChild {
+                connection: connection(),
+                child: child(),
+            },
+        )
+        .expect("it is up");
+        pair.run_until_idle();
+        pair.command(
+            end,
+            Command::RekeyIke {
+                connection: connection(),
+            },
+        )
+        .expect("it is up");
+        pair.run_until_idle();
+    }
+    pair.run_for(Duration::from_secs(70));
+    pair
+}
+
+/// What an observer can tell of a pair's state.
+fn picture(pair: &Pair) -> String {
+    let node = |node: &obol_ike::testing::pair::Node| {
+        let status = node.endpoint.status(pair.now);
+        format!("{status:?} {:?} {}", node.plane.current, node.events.len())
+    };
+    format!("{} {}", node(&pair.a), node(&pair.b))
+}
+
+#[test]
+fn replayed_datagrams_have_no_effect() {
+    let mut pair = experienced();
+    pair.assert_up(1);
+    let recorded = pair.net.sent.clone();
+    let before = picture(&pair);
+    let timer = (
+        pair.a.endpoint.poll_timeout(),
+        pair.b.endpoint.poll_timeout(),
+    );
+    for packet in recorded {
+        // An IKE_SA_INIT request may open a half-open SA again; the rest must not even do that.
+        if packet.datagram[18] == ExchangeType::IKE_SA_INIT.0 {
+            continue;
+        }
+        for _ in 0..3 {
+            pair.net.inject(pair.now, packet.clone());
+        }
+        pair.run_for(Duration::ZERO);
+    }
+    assert_eq!(picture(&pair), before);
+    assert_eq!(
+        (
+            pair.a.endpoint.poll_timeout(),
+            pair.b.endpoint.poll_timeout()
+        ),
+        timer
+    );
+}
+
+#[test]
+fn a_replayed_first_request_opens_nothing_that_lasts() {
+    let mut pair = experienced();
+    let first = pair.net.sent[0].clone();
+    for _ in 0..5 {
+        pair.net.inject(pair.now, first.clone());
+    }
+    pair.run_for(Duration::from_secs(1));
+    assert_eq!(
+        pair.b.endpoint.status(pair.now).len(),
+        2,
+        "one, however often it comes"
+    );
+    pair.run_for(Duration::from_secs(60));
+    pair.assert_up(1);
+}
+
+#[test]
+fn every_flipped_bit_of_a_protected_datagram_is_noticed() {
+    let pair = Setup::started(1).up(1);
+    let recorded = pair.net.sent.clone();
+    for packet in recorded
+        .iter()
+        .filter(|p| p.datagram[18] != ExchangeType::IKE_SA_INIT.0)
+    {
+        let mut pair = Setup::started(1).pair(1);
+        let to_b = packet.to.ip() == B;
+        // Everything up to this datagram happens as before; then only forgeries arrive.
+        pair.net = Net::seeded(1).drop_nth(if to_b { 2 } else { 3 });
+        pair.start();
+        pair.run_for(Duration::from_millis(35));
+        for bit in (0..packet.datagram.len() * 8).step_by(3) {
+            let mut forged = packet.clone();
+            forged.datagram[bit / 8] ^= 1 << (bit % 8);
+            pair.net.inject(pair.now, forged);
+            pair.run_for(Duration::ZERO);
+            let node = pair.node(if to_b { End::B } else { End::A });
+            let ups = node.count(|e| matches!(e, Event::IkeUp { .. }));
+            let harmless = [16 * 8, 17 * 8, 19 * 8];
+            let reserved = harmless.iter().any(|at| (*at..at + 8).contains(&bit));
+            assert!(ups == 0 || reserved, "bit {bit} is not covered");
+        }
+        pair.run_until_idle();
+        pair.assert_up(1);
+    }
+}
+
+#[test]
+fn corruption_delays_but_does_not_mislead() {
+    for seed in 0..60 {
+        let mut setup = Setup::started(seed);
+        setup.settings.retransmit_tries = 30;
+        setup.net.corrupted = 300;
+        let mut pair = setup.up(seed);
+        pair.net.corrupted = 0;
+        pair.run_for(Duration::from_secs(300));
+        pair.run_until_idle();
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| pair.assert_up(1)));
+        assert!(result.is_ok(), "seed {seed}");
+    }
+}
+
+fn forged_reply(pair: &Pair, spi_r: u64, payloads: &[Payload<'_>]) -> Packet {
+    let first = &pair.net.sent[0];
+    let header = Header::parse(&first.datagram).expect("our own");
+    let flags = Flags {
+        response: true,
+        ..Flags::default()
+    };
+    let spi_r = IkeSpi(spi_r);
+    let reply = Header::new(header.spi_i, spi_r, ExchangeType::IKE_SA_INIT, flags, 0);
+    Packet {
+        from: first.to,
+        to: first.from,
+        datagram: emit_message(&reply, payloads).expect("short"),
+    }
+}
+
+#[test]
+fn forged_errors_do_not_stop_a_handshake() {
+    let errors = [
+        Notify::bare(NotifyType::NO_PROPOSAL_CHOSEN),
+        Notify::bare(NotifyType::AUTHENTICATION_FAILED),
+        Notify::bare(NotifyType::INVALID_SYNTAX),
+        Notify::invalid_ke(KeMethod::MODP_1024),
+        Notify::invalid_ke(KeMethod(9999)),
+        Notify::with_data(NotifyType::COOKIE, vec![]),
+        Notify::with_data(NotifyType::COOKIE, vec![1; 65]),
+    ];
+    for error in errors {
+        let mut pair = Setup::started(1).pair(1);
+        pair.start();
+        let payload = [Payload::Notify(error)];
+        for spi_r in [0, 7] {
+            let forged = forged_reply(&pair, spi_r, &payload);
+            pair.net.inject(pair.now, forged);
+        }
+        pair.run_until_idle();
+        pair.assert_up(1);
+        assert_eq!(pair.a.count(|e| matches!(e, Event::IkeFailed { .. })), 0);
+    }
+}
+
+#[test]
+fn nothing_unprotected_touches_an_established_sa() {
+    let mut pair = Setup::started(1).up(1);
+    let status = pair.a.endpoint.status(pair.now).remove(0);
+    let before = picture(&pair);
+    let payloads = [
+        Payload::Delete(Delete::Ike),
+        Payload::Notify(Notify::bare(NotifyType::INVALID_IKE_SPI)),
+        Payload::Notify(Notify::bare(NotifyType::AUTHENTICATION_FAILED)),
+        Payload::Notify(Notify::bare(NotifyType::INITIAL_CONTACT)),
+    ];
+    for exchange in 34..=38 {
+        for response in [false, true] {
+            for message_id in 0..4 {
+                let flags = Flags {
+                    initiator: true,
+                    version: false,
+                    response,
+                };
+                let exchange = ExchangeType(exchange);
+                let header = Header::new(status.spi_i, status.spi_r, exchange, flags, message_id);
+                let datagram = emit_message(&header, &payloads).expect("short");
+                let packet = Packet {
+                    from: (A, 500).into(),
+                    to: (B, 500).into(),
+                    datagram,
+                };
+                pair.net.inject(pair.now, packet);
+            }
+        }
+    }
+    pair.run_for(Duration::ZERO);
+    assert_eq!(picture(&pair), before);
+}
+
+#[test]
+fn another_major_version_is_told_ours_and_unknown_spis_are_told_nothing() {
+    let mut pair = Setup::new(1).pair(1);
+    let header = |major, exchange, spi_r| {
+        let flags = Flags {
+            initiator: true,
+            ..Flags::default()
+        };
+        let mut header = Header::new(IkeSpi(1), IkeSpi(spi_r), exchange, flags, 0);
+        header.major = major;
+        header
+    };
+    let send = |pair: &mut Pair, header: &Header| {
+        let packet = Packet {
+            from: (A, 500).into(),
+            to: (B, 500).into(),
+            datagram: emit_message(header, &[]).expect("short"),
+        };
+        pair.net.inject(pair.now, packet);
+        pair.run_for(Duration::ZERO);
+    };
+    send(&mut pair, &header(3, ExchangeType::IKE_SA_INIT, 0));
+    assert_eq!(pair.b.dropped[&Dropped::Version], 1);
+    assert_eq!(pair.net.sent.len(), 1);
+    for _ in 0..200 {
+        send(&mut pair, &header(3, ExchangeType::IKE_SA_INIT, 0));
+    }
+    assert!(pair.net.sent.len() < 30, "a few, not all");
+    let sent = pair.net.sent.len();
+    send(&mut pair, &header(1, ExchangeType::IKE_SA_INIT, 0));
+    send(&mut pair, &header(2, ExchangeType::INFORMATIONAL, 5));
+    assert_eq!(pair.b.dropped[&Dropped::UnknownSpi], 1);
+    assert_eq!(pair.net.sent.len(), sent);
+}
+
+#[test]
+fn a_flood_of_first_requests_is_bounded_and_a_peer_with_a_cookie_gets_through() {
+    let mut setup = Setup::started(1);
+    setup.settings.half_open_limit = 100;
+    setup.b_starts = StartAction::None;
+    let donor = setup.clone().up(1);
+    let first = donor.net.sent[0].clone();
+    let mut pair = setup.pair(2);
+    for n in 0..500u64 {
+        let mut packet = first.clone();
+        packet.datagram[..8].copy_from_slice(&(n + 1).to_be_bytes());
+        pair.net.inject(pair.now, packet);
+    }
+    pair.run_for(Duration::from_millis(1));
+    assert_eq!(
+        pair.b.endpoint.status(pair.now).len(),
+        32,
+        "the threshold of cookies"
+    );
+    pair.start();
+    pair.run_for(Duration::from_secs(3));
+    assert_eq!(pair.a.count(|e| matches!(e, Event::ChildUp(_))), 1);
+}

@@ -1,0 +1,261 @@
+//! Deletes, signs of life, restarts, commands, a new configuration, a shutdown.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use obol_ike::config::{Config, Mode, Settings, StartAction};
+use obol_ike::error::{CommandError, IkeFailure};
+use obol_ike::event::{Command, Event};
+use obol_ike::testing::pair::{End, Node, Pair};
+use obol_ike::testing::setup::{HOSTS, PODS, Setup, child, pods};
+
+fn terminate(child: Option<&str>) -> Command {
+    Command::Terminate {
+        connection: HOSTS.to_owned(),
+        child: child.map(str::to_owned),
+    }
+}
+
+fn downs(node: &Node) -> Vec<&IkeFailure> {
+    node.events
+        .iter()
+        .filter_map(|event| match event {
+            Event::IkeDown { reason, .. } => Some(reason),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn a_terminated_connection_stays_down_until_it_is_asked_for() {
+    let mut pair = Setup::started(1).up(1);
+    pair.command(End::A, terminate(None)).expect("it is up");
+    pair.run_until_idle();
+    pair.run_for(Duration::from_secs(300));
+    pair.assert_down();
+    assert_eq!(downs(&pair.a), [&IkeFailure::Closed]);
+    assert_eq!(downs(&pair.b), [&IkeFailure::PeerDeleted]);
+    assert_eq!(
+        pair.command(End::A, terminate(None)),
+        Err(CommandError::NotUp(HOSTS.to_owned()))
+    );
+    pair.initiate(End::A, HOSTS);
+    pair.run_until_idle();
+    pair.assert_up(1);
+}
+
+#[test]
+fn a_terminated_child_goes_alone() {
+    for end in [End::A, End::B] {
+        let mut pair = Setup::new(1).pair(1);
+        pair.initiate(End::A, HOSTS);
+        pair.run_until_idle();
+        pair.command(end, terminate(Some(PODS))).expect("it is up");
+        pair.run_until_idle();
+        pair.assert_up(0);
+        assert_eq!(pair.a.endpoint.status(pair.now).len(), 1);
+        assert_eq!(pair.a.plane.removed.len(), 1);
+        assert_eq!(pair.b.plane.removed.len(), 1);
+    }
+}
+
+#[test]
+fn deletes_that_cross_leave_nothing() {
+    let mut pair = Setup::new(1).pair(1);
+    pair.initiate(End::A, HOSTS);
+    pair.run_until_idle();
+    for end in [End::A, End::B] {
+        pair.command(end, terminate(Some(PODS))).expect("it is up");
+    }
+    pair.run_until_idle();
+    pair.assert_up(0);
+    for end in [End::A, End::B] {
+        pair.command(end, terminate(None)).expect("it is up");
+    }
+    pair.run_until_idle();
+    pair.assert_down();
+}
+
+#[test]
+fn what_starts_by_itself_comes_again_after_a_delete_of_the_peer() {
+    let mut pair = Setup::started(1).up(1);
+    pair.command(End::B, terminate(None)).expect("it is up");
+    pair.run_for(Duration::from_secs(30));
+    pair.run_until_idle();
+    pair.assert_up(1);
+    assert_eq!(pair.a.count(|e| matches!(e, Event::IkeUp { .. })), 2);
+}
+
+#[test]
+fn unknown_names_are_the_callers_fault() {
+    let mut pair = Setup::new(1).pair(1);
+    let initiate = |connection: &str, child: Option<&str>| Command::Initiate {
+        connection: connection.to_owned(),
+        child: child.map(str::to_owned),
+        local: None,
+    };
+    assert_eq!(
+        pair.command(End::A, initiate("nobody", None)),
+        Err(CommandError::UnknownConnection("nobody".to_owned()))
+    );
+    assert!(matches!(
+        pair.command(End::A, initiate(HOSTS, Some("nothing"))),
+        Err(CommandError::UnknownChild { .. })
+    ));
+    let rekey = Command::RekeyIke {
+        connection: HOSTS.to_owned(),
+    };
+    assert_eq!(
+        pair.command(End::A, rekey),
+        Err(CommandError::NotUp(HOSTS.to_owned()))
+    );
+}
+
+fn watched(seed: u64) -> Pair {
+    let mut setup = Setup::started(seed);
+    setup.connection.dpd_delay = Some(Duration::from_secs(30));
+    setup.up(seed)
+}
+
+#[test]
+fn a_silent_peer_is_asked_and_a_dead_one_is_tried_for_ever() {
+    let mut pair = watched(1);
+    let before = pair.net.sent.len();
+    pair.run_for(Duration::from_secs(100));
+    assert!(pair.net.sent.len() > before, "signs of life");
+    pair.assert_up(1);
+    pair.net.partitioned = true;
+    pair.run_for(Duration::from_secs(1200));
+    assert!(
+        matches!(downs(&pair.a)[..], [IkeFailure::NoAnswer { .. }]),
+        "{:?}",
+        pair.a.events
+    );
+    assert!(pair.a.plane.inbound.is_empty());
+    assert!(pair.b.plane.inbound.is_empty());
+    pair.net.partitioned = false;
+    pair.run_for(Duration::from_secs(120));
+    pair.run_for(Duration::from_secs(1));
+    pair.assert_up(1);
+}
+
+#[test]
+fn received_packets_are_signs_of_life() {
+    let mut pair = watched(1);
+    pair.a.last_inbound = Some(Duration::ZERO);
+    pair.b.last_inbound = Some(Duration::ZERO);
+    let before = pair.net.sent.len();
+    pair.run_for(Duration::from_secs(600));
+    assert_eq!(pair.net.sent.len(), before);
+}
+
+#[test]
+fn a_peer_that_never_answers_is_reported_with_the_number_of_tries() {
+    let mut setup = Setup::new(1);
+    setup.net.partitioned = true;
+    let mut pair = setup.pair(1);
+    pair.initiate(End::A, HOSTS);
+    pair.run_for(Duration::from_secs(600));
+    let [
+        Event::IkeFailed {
+            reason: IkeFailure::NoAnswer { tries: 9, after },
+            ..
+        },
+    ] = &pair.a.events[..]
+    else {
+        panic!("{:?}", pair.a.events);
+    };
+    assert!((60..200).contains(&after.as_secs()), "{after:?}");
+    pair.assert_down();
+    let first = pair.net.sent[0].datagram.clone();
+    assert_eq!(pair.net.sent.len(), 9);
+    assert!(pair.net.sent.iter().all(|packet| packet.datagram == first));
+}
+
+#[test]
+fn hard_limits_of_the_data_plane_end_a_child_and_soft_ones_rekey_it() {
+    let mut pair = Setup::started(1).up(1);
+    let id = *pair.a.plane.inbound.keys().next().expect("one");
+    pair.command(End::A, Command::SoftExpired(id))
+        .expect("always");
+    pair.run_until_idle();
+    pair.assert_up(1);
+    assert!(!pair.a.plane.inbound.contains_key(&id));
+    let id = *pair.a.plane.inbound.keys().next().expect("one");
+    pair.command(End::A, Command::HardExpired(id))
+        .expect("always");
+    pair.run_for(Duration::from_millis(100));
+    assert!(pair.a.plane.inbound.is_empty() && pair.b.plane.inbound.is_empty());
+    // It is to be up, so it comes again.
+    pair.run_for(Duration::from_secs(10));
+    pair.assert_up(1);
+}
+
+fn reload(pair: &mut Pair, setup: &Setup) {
+    let config = Arc::new(Config {
+        connections: vec![Arc::new(setup.connection.clone())],
+        settings: Settings::default(),
+    });
+    pair.a.endpoint.reload(pair.now, config);
+    pair.run_until_idle();
+}
+
+#[test]
+fn a_new_configuration_touches_only_what_changed() {
+    let mut setup = Setup::started(1);
+    let mut pair = setup.clone().up(1);
+    let spi = pair.a.plane.spi_out(HOSTS, PODS);
+    let datagrams = pair.net.sent.len();
+    reload(&mut pair, &setup);
+    assert_eq!(pair.a.plane.spi_out(HOSTS, PODS), spi);
+    assert_eq!(pair.net.sent.len(), datagrams);
+
+    let other = child(
+        "other",
+        Mode::Tunnel,
+        "10.1.0.0/16",
+        "10.2.0.0/16",
+        StartAction::None,
+    );
+    setup = setup.children(vec![pods(StartAction::Start), other]);
+    reload(&mut pair, &setup);
+    pair.assert_up(1);
+    assert_ne!(pair.a.plane.spi_out(HOSTS, PODS), spi);
+    assert_eq!(downs(&pair.a), [&IkeFailure::Closed]);
+
+    pair.a
+        .endpoint
+        .reload(pair.now, Arc::new(Config::default()));
+    pair.run_until_idle();
+    pair.assert_down();
+}
+
+#[test]
+fn a_shutdown_deletes_and_then_says_that_it_is_idle() {
+    let mut pair = Setup::started(1).up(1);
+    pair.command(End::A, Command::Shutdown).expect("always");
+    pair.run_until_idle();
+    assert!(matches!(pair.a.events.last(), Some(Event::Idle)));
+    pair.assert_down();
+    assert_eq!(downs(&pair.b), [&IkeFailure::PeerDeleted]);
+    pair.run_for(Duration::from_secs(60));
+    assert_eq!(pair.a.count(|e| matches!(e, Event::Idle)), 1);
+}
+
+#[test]
+fn a_shutdown_does_not_wait_for_ever() {
+    let mut pair = Setup::started(1).up(1);
+    pair.net.partitioned = true;
+    pair.command(End::A, Command::Shutdown).expect("always");
+    pair.run_for(Duration::from_secs(5));
+    assert!(matches!(pair.a.events.last(), Some(Event::Idle)));
+    assert!(pair.a.plane.inbound.is_empty());
+    assert!(pair.a.endpoint.poll_timeout().is_none());
+}
+
+#[test]
+fn a_shutdown_with_nothing_up_is_idle_at_once() {
+    let mut pair = Setup::new(1).pair(1);
+    pair.command(End::A, Command::Shutdown).expect("always");
+    assert!(matches!(pair.a.events[..], [Event::Idle]));
+}

@@ -1,0 +1,165 @@
+//! Rekeys of Child SAs and of the IKE SA, alone and at once from both ends.
+
+use std::time::Duration;
+
+use obol_ike::config::StartAction;
+use obol_ike::event::{Command, Event};
+use obol_ike::proposal::EspProposal;
+use obol_ike::testing::net::Net;
+use obol_ike::testing::pair::{End, Pair};
+use obol_ike::testing::setup::{HOSTS, PODS, Setup, pods};
+use obol_ike::wire::KeMethod;
+
+fn child() -> Command {
+    Command::RekeyChild {
+        connection: HOSTS.to_owned(),
+        child: PODS.to_owned(),
+    }
+}
+
+fn ike() -> Command {
+    Command::RekeyIke {
+        connection: HOSTS.to_owned(),
+    }
+}
+
+/// Runs on until all is quiet and what was replaced had time to go.
+fn rest(pair: &mut Pair) {
+    pair.run_until_idle();
+    pair.run_for(Duration::from_secs(90));
+    pair.run_until_idle();
+}
+
+#[test]
+fn a_child_is_rekeyed_from_either_end() {
+    for end in [End::A, End::B] {
+        let mut pair = Setup::started(1).up(1);
+        let before = pair.a.plane.spi_out(HOSTS, PODS);
+        pair.command(end, child()).expect("it is up");
+        rest(&mut pair);
+        pair.assert_up(1);
+        assert_ne!(pair.a.plane.spi_out(HOSTS, PODS), before);
+        assert_eq!(pair.a.plane.removed.len(), 1);
+        assert_eq!(pair.b.plane.removed.len(), 1);
+    }
+}
+
+#[test]
+fn the_replier_of_a_rekey_sends_on_the_new_sa_when_it_is_used() {
+    let mut setup = Setup::started(1);
+    setup.net.delay = (Duration::from_secs(1), Duration::from_secs(1));
+    setup.settings.retransmit_timeout = Duration::from_secs(30);
+    let mut pair = setup.up(1);
+    let before = pair.b.plane.spi_out(HOSTS, PODS);
+    pair.command(End::A, child()).expect("it is up");
+    // The request has arrived, and the reply not yet.
+    pair.run_for(Duration::from_millis(1500));
+    assert_eq!(
+        pair.b.plane.inbound.len(),
+        2,
+        "it can receive before it says so"
+    );
+    assert_eq!(pair.b.plane.spi_out(HOSTS, PODS), before);
+    let new = *pair.b.plane.inbound.keys().last().expect("two of them");
+    pair.command(End::B, Command::InboundUsed(new))
+        .expect("always");
+    pair.run_for(Duration::from_millis(1));
+    assert_ne!(pair.b.plane.spi_out(HOSTS, PODS), before);
+    rest(&mut pair);
+    pair.assert_up(1);
+}
+
+#[test]
+fn with_perfect_forward_secrecy_the_method_may_have_to_be_corrected() {
+    let mut setup = Setup::started(1);
+    let mut wide = pods(StartAction::Start);
+    wide.esp_proposals = EspProposal::parse("aes256gcm16-x25519-ecp256").expect("sound");
+    let mut narrow = wide.clone();
+    narrow.esp_proposals = EspProposal::parse("aes256gcm16-ecp256").expect("sound");
+    let mut pair = setup.clone().children(vec![wide]).pair(1);
+    setup = setup.children(vec![narrow]);
+    pair.b = setup.pair(1).b;
+    pair.start();
+    pair.run_until_idle();
+    pair.command(End::A, child()).expect("it is up");
+    rest(&mut pair);
+    pair.assert_up(1);
+    let info = &pair.a.plane.outbound.values().next().expect("one").info;
+    assert_eq!(info.ke, Some(KeMethod::ECP_256));
+}
+
+#[test]
+fn the_ike_sa_is_rekeyed_from_either_end_and_keeps_its_children() {
+    for end in [End::A, End::B] {
+        let mut pair = Setup::started(1).up(1);
+        let before = pair.a.endpoint.status(pair.now)[0].spi_i;
+        let spi = pair.a.plane.spi_out(HOSTS, PODS);
+        pair.command(end, ike()).expect("it is up");
+        rest(&mut pair);
+        pair.assert_up(1);
+        let status = pair.a.endpoint.status(pair.now);
+        assert_ne!(status[0].spi_i, before);
+        assert_eq!(status[0].initiator, end == End::A);
+        assert_eq!(
+            pair.a.plane.spi_out(HOSTS, PODS),
+            spi,
+            "the child did not change"
+        );
+        assert_eq!(pair.a.count(|e| matches!(e, Event::ChildDown { .. })), 0);
+        assert_eq!(
+            pair.a
+                .count(|e| matches!(e, Event::IkeUp { rekey: true, .. })),
+            1
+        );
+        // The new IKE SA works.
+        pair.command(End::B, child()).expect("it is up");
+        rest(&mut pair);
+        pair.assert_up(1);
+    }
+}
+
+#[test]
+fn every_mix_of_rekeys_at_once_ends_with_one_of_each() {
+    let commands: [fn() -> Command; 2] = [child, ike];
+    for seed in 0..60 {
+        for (at_a, at_b) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            let mut pair = Setup::started(seed).up(seed);
+            pair.net.delay = (Duration::from_millis(5), Duration::from_millis(80));
+            pair.command(End::A, commands[at_a]()).expect("it is up");
+            pair.command(End::B, commands[at_b]()).expect("it is up");
+            rest(&mut pair);
+            let checked = std::panic::AssertUnwindSafe(|| pair.assert_up(1));
+            let result = std::panic::catch_unwind(checked);
+            assert!(result.is_ok(), "seed {seed}, commands {at_a} and {at_b}");
+        }
+    }
+}
+
+#[test]
+fn a_rekey_survives_losing_any_one_datagram() {
+    for command in [child, ike] {
+        for nth in 4..12 {
+            let mut pair = Setup::started(7).net(Net::seeded(7).drop_nth(nth)).up(7);
+            pair.command(End::A, command()).expect("it is up");
+            pair.run_for(Duration::from_millis(20));
+            pair.command(End::B, command()).ok();
+            rest(&mut pair);
+            pair.assert_up(1);
+        }
+    }
+}
+
+#[test]
+fn lifetimes_rekey_for_days() {
+    let mut pair = Setup::started(3).up(3);
+    for _ in 0..48 {
+        pair.run_for(Duration::from_secs(3600));
+        pair.run_until_idle();
+    }
+    rest(&mut pair);
+    pair.assert_up(1);
+    let rekeys = |rekey| move |e: &Event| matches!(e, Event::IkeUp { rekey: r, .. } if *r == rekey);
+    assert!(pair.a.count(rekeys(true)) >= 11, "every four hours");
+    assert_eq!(pair.a.count(rekeys(false)), 1, "never from scratch");
+    assert!(pair.a.count(|e| matches!(e, Event::ChildUp(_))) >= 48);
+}

@@ -1,0 +1,205 @@
+//! Which child a peer gets, with which selectors and in which mode.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use obol_ike::config::{Child, Mode, StartAction};
+use obol_ike::error::ChildFailure;
+use obol_ike::event::{ChildSaInfo, Command, Event, PacketFlow};
+use obol_ike::testing::pair::{End, Node, Pair};
+use obol_ike::testing::setup::{A, B, HOSTS, Setup, child};
+
+fn acquire(child: &str, flow: PacketFlow) -> Command {
+    Command::Acquire {
+        connection: HOSTS.to_owned(),
+        child: child.to_owned(),
+        flow: Some(flow),
+        remote: None,
+        local: None,
+    }
+}
+
+fn tcp(source: (IpAddr, u16), destination: (IpAddr, u16)) -> PacketFlow {
+    PacketFlow {
+        protocol: 6,
+        source: source.0,
+        destination: destination.0,
+        source_port: source.1,
+        destination_port: destination.1,
+    }
+}
+
+fn info(node: &Node, name: &str) -> ChildSaInfo {
+    let sas = node.plane.outbound.values();
+    let mut found = sas.filter(|sa| sa.info.child == name);
+    let info = found
+        .next()
+        .unwrap_or_else(|| panic!("{name} is up"))
+        .info
+        .clone();
+    assert!(found.next().is_none());
+    info
+}
+
+fn texts(info: &ChildSaInfo) -> (Vec<String>, Vec<String>) {
+    let text =
+        |list: &[obol_ike::ts::TrafficSelector]| list.iter().map(ToString::to_string).collect();
+    (text(&info.local_ts), text(&info.remote_ts))
+}
+
+fn failures(node: &Node) -> Vec<&ChildFailure> {
+    node.events
+        .iter()
+        .filter_map(|event| match event {
+            Event::ChildFailed { reason, .. } => Some(reason),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The first host with this child, the second with that one.
+fn differing(a: Child, b: Child) -> Pair {
+    let mut pair = Setup::new(1).children(vec![a]).pair(1);
+    pair.b = Setup::new(1).children(vec![b]).pair(1).b;
+    pair
+}
+
+#[test]
+fn the_responder_narrows() {
+    let tunnel = |local, remote| child("net", Mode::Tunnel, local, remote, StartAction::None);
+    let mut pair = differing(
+        tunnel("10.1.0.0/16", "10.2.0.0/16"),
+        tunnel("10.1.0.0/24", "10.2.5.0/24 10.3.0.0/24"),
+    );
+    pair.initiate(End::A, HOSTS);
+    pair.run_until_idle();
+    pair.assert_up(1);
+    let want = (
+        vec!["10.1.0.0/24".to_owned()],
+        vec!["10.2.5.0/24".to_owned()],
+    );
+    assert_eq!(texts(&info(&pair.a, "net")), want);
+}
+
+#[test]
+fn nothing_in_common_fails_the_child_and_leaves_the_ike_sa() {
+    let tunnel = |local, remote| child("net", Mode::Tunnel, local, remote, StartAction::None);
+    let mut pair = differing(
+        tunnel("10.1.0.0/16", "10.2.0.0/16"),
+        tunnel("10.4.0.0/16", "10.5.0.0/16"),
+    );
+    pair.initiate(End::A, HOSTS);
+    pair.run_until_idle();
+    pair.assert_up(0);
+    assert_eq!(pair.a.endpoint.status(pair.now).len(), 1);
+    assert_eq!(failures(&pair.b), [&ChildFailure::TsUnacceptable]);
+    assert!(matches!(failures(&pair.a)[..], [ChildFailure::Refused(_)]));
+}
+
+/// The service of a host and its use of the other's, as two transport children.
+fn services() -> Vec<Child> {
+    let transport =
+        |name, local, remote| child(name, Mode::Transport, local, remote, StartAction::Trap);
+    vec![
+        transport("server", "192.168.0.1[tcp/27017]", "192.168.0.2[tcp]"),
+        transport("client", "192.168.0.1[tcp]", "192.168.0.2[tcp/27017]"),
+    ]
+}
+
+#[test]
+fn a_packet_brings_up_the_child_that_it_belongs_to() {
+    let mut pair = Setup::new(1).children(services()).pair(1);
+    let flow = tcp((A, 40000), (B, 27017));
+    pair.command(End::A, acquire("client", flow))
+        .expect("known");
+    pair.run_until_idle();
+    pair.assert_up(1);
+    // The mirror of the first host's client is the second host's own "client", mirrored.
+    let theirs = info(&pair.b, "client");
+    assert_eq!(theirs.mode, Mode::Transport);
+    assert_eq!(texts(&theirs).0, ["192.168.0.2[tcp/27017]"]);
+    assert_eq!(texts(&theirs).1, ["192.168.0.1[tcp]"]);
+    let flow = tcp((A, 27017), (B, 50000));
+    pair.command(End::A, acquire("server", flow))
+        .expect("known");
+    pair.run_until_idle();
+    pair.assert_up(2);
+    assert_eq!(pair.a.count(|e| matches!(e, Event::IkeUp { .. })), 1);
+}
+
+#[test]
+fn a_second_acquire_while_the_first_is_at_work_changes_nothing() {
+    let mut pair = Setup::new(1).children(services()).pair(1);
+    for _ in 0..5 {
+        let flow = tcp((A, 40000), (B, 27017));
+        pair.command(End::A, acquire("client", flow))
+            .expect("known");
+        pair.run_for(Duration::from_millis(7));
+    }
+    pair.run_until_idle();
+    pair.assert_up(1);
+    assert_eq!(pair.net.sent.len(), 4);
+}
+
+#[test]
+fn transport_mode_takes_the_two_hosts_out_of_networks() {
+    let nets = child(
+        "all",
+        Mode::Transport,
+        "192.168.0.0/16[udp/8472]",
+        "192.168.0.0/16[udp/8472]",
+        StartAction::None,
+    );
+    let mut pair = Setup::new(1).children(vec![nets]).pair(1);
+    pair.initiate(End::A, HOSTS);
+    pair.run_until_idle();
+    pair.assert_up(1);
+    let want = (
+        vec!["192.168.0.1[udp/8472]".to_owned()],
+        vec!["192.168.0.2[udp/8472]".to_owned()],
+    );
+    assert_eq!(texts(&info(&pair.a, "all")), want);
+}
+
+#[test]
+fn transport_mode_crosses_a_nat() {
+    let outside: IpAddr = [203, 0, 113, 9].into();
+    let host = |local: &str, remote: &str| {
+        child("host", Mode::Transport, local, remote, StartAction::Start)
+    };
+    let mut setup = Setup::new(1).children(vec![host("192.168.0.1", "192.168.0.2")]);
+    let mut pair = setup.clone().pair(1);
+    pair.net.nat = Some((A, outside));
+    setup = setup.children(vec![host("203.0.113.9", "192.168.0.2")]);
+    setup.connection.local_addrs = vec![outside];
+    pair.b = setup.pair(1).b;
+    pair.start();
+    pair.run_until_idle();
+    pair.assert_up(1);
+    assert_eq!(texts(&info(&pair.a, "host")).0, ["192.168.0.1"]);
+    assert_eq!(texts(&info(&pair.b, "host")).1, ["203.0.113.9"]);
+}
+
+#[test]
+fn different_modes_fail_the_child() {
+    for (a, b) in [
+        (Mode::Transport, Mode::Tunnel),
+        (Mode::Tunnel, Mode::Transport),
+    ] {
+        let host = |mode| {
+            child(
+                "host",
+                mode,
+                "192.168.0.1",
+                "192.168.0.2",
+                StartAction::None,
+            )
+        };
+        let mut pair = differing(host(a), host(b));
+        pair.initiate(End::A, HOSTS);
+        pair.run_until_idle();
+        pair.assert_up(0);
+        assert_eq!(failures(&pair.a).len(), 1);
+        assert_eq!(failures(&pair.b), [&ChildFailure::ModeMismatch]);
+    }
+}
