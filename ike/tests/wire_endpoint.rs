@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::Instant;
 
-use obol_ike::testing::{arbitrary, fuzz_datagram, fuzz_endpoint, fuzz_payloads};
+use obol_ike::testing::arbitrary::{self, OwnedPayload};
+use obol_ike::testing::{fuzz_datagram, fuzz_endpoint, fuzz_payloads, fuzz_peer};
+use obol_ike::wire::emit_chain;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -33,6 +35,30 @@ fn the_corpus_of_payloads_is_survived() {
     }
 }
 
+/// One message of [`fuzz_peer`]'s input.
+fn record(kind: u8, payloads: &[OwnedPayload]) -> Vec<u8> {
+    let payloads: Vec<_> = payloads.iter().map(OwnedPayload::borrow).collect();
+    let mut chain = Vec::new();
+    let first = emit_chain(&payloads, &mut chain).expect("short payloads");
+    let len = u8::try_from(chain.len()).unwrap_or(u8::MAX);
+    [&[kind, first.0, len], &chain[..usize::from(len)]].concat()
+}
+
+#[test]
+fn the_corpus_of_peers_is_survived() {
+    for input in corpus("peer") {
+        fuzz_peer(Instant::now(), &input);
+    }
+}
+
+#[test]
+fn a_peer_is_answered_once_it_has_proven_itself() {
+    let empty = [0, 0, 0];
+    let (unproven, proven) = ([&[0][..], &empty].concat(), [&[1][..], &empty].concat());
+    assert_eq!(fuzz_peer(Instant::now(), &unproven), 0);
+    assert_eq!(fuzz_peer(Instant::now(), &proven), 2);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -49,6 +75,21 @@ proptest! {
             datagram[at] = octet;
         }
         fuzz_endpoint(Instant::now(), &datagram);
+    }
+
+    #[test]
+    fn a_peer_that_says_anything_is_survived(
+        proves in 0..2u8,
+        messages in prop::collection::vec(
+            (any::<u8>(), prop::collection::vec(arbitrary::payload(), 0..4)),
+            1..6,
+        ),
+    ) {
+        let mut input = vec![proves];
+        for (kind, payloads) in messages {
+            input.extend(record(kind, &payloads));
+        }
+        fuzz_peer(Instant::now(), &input);
     }
 
     #[test]

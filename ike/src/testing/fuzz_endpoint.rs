@@ -1,42 +1,40 @@
 //! An endpoint that gets arbitrary octets from the network, as responder and as initiator.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
-use crate::config::{
-    Child, Config, Connection, LocalAuth, LocalAuthMethod, Mode, Path, RemoteAuth,
-    RemoteAuthMethod, Settings, StartAction,
-};
+use super::setup::{self, A, B, HOSTS};
+use crate::config::{Config, Path, Settings, StartAction};
 use crate::crypto::secret::Secret;
 use crate::endpoint::Endpoint;
 use crate::event::{Answer, Ask, Command, Output};
-use crate::identity::Identity;
-use crate::proposal::{EspProposal, IkeProposal};
-use crate::ts::TrafficSelector;
 
-const LOCAL: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-const REMOTE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
-const CONNECTION: &str = "peer";
+/// The shared secret of the endpoint and its peer.
+pub(super) const SECRET: &[u8] = b"a secret for fuzzing";
 
-/// Outputs after which one datagram is taken to cause them without end.
+/// Outputs after which one input is taken to cause them without end.
 const MAX_OUTPUTS: usize = 1000;
 
 /// Gives the datagram to a responder, and to an initiator that waits for the answer to its
 /// first request (its SPI and the response flag are put into the datagram). `now` is any time.
+///
+/// # Panics
+/// If the endpoint is at fault.
 pub fn fuzz_endpoint(now: Instant, datagram: &[u8]) {
     let mut responder = endpoint();
     let _ = responder.handle_datagram(now, path(), datagram);
     settle(&mut responder, now);
+    later(&mut responder, now);
 
     let mut initiator = endpoint();
     let command = Command::Initiate {
-        connection: CONNECTION.to_owned(),
+        connection: HOSTS.to_owned(),
         child: None,
-        local: Some(LOCAL.into()),
+        local: Some(A),
     };
     initiator
         .handle_command(now, command)
@@ -52,17 +50,29 @@ pub fn fuzz_endpoint(now: Instant, datagram: &[u8]) {
     }
     let _ = initiator.handle_datagram(now, path(), &answer);
     settle(&mut initiator, now);
-    let _ = initiator.status(now);
+    later(&mut initiator, now);
+}
 
-    let later = now + Duration::from_secs(100_000);
-    for endpoint in [&mut responder, &mut initiator] {
-        endpoint.handle_timeout(later);
-        settle(endpoint, later);
+/// An endpoint of the first host of [`setup`].
+pub(super) fn endpoint() -> Endpoint {
+    let connection = setup::connection(vec![setup::pods(StartAction::None)]);
+    let config = Config {
+        connections: vec![Arc::new(connection)],
+        settings: Settings::default(),
+    };
+    Endpoint::new(Arc::new(config), Box::new(ChaCha20Rng::from_seed([1; 32])))
+}
+
+/// The way between the two hosts.
+pub(super) fn path() -> Path {
+    Path {
+        local: SocketAddr::new(A, 500),
+        remote: SocketAddr::new(B, 500),
     }
 }
 
 /// Answers what the endpoint asks and returns the datagrams that it sends.
-fn settle(endpoint: &mut Endpoint, now: Instant) -> Vec<Vec<u8>> {
+pub(super) fn settle(endpoint: &mut Endpoint, now: Instant) -> Vec<Vec<u8>> {
     let mut sent = Vec::new();
     for _ in 0..MAX_OUTPUTS {
         match endpoint.poll_output() {
@@ -72,73 +82,22 @@ fn settle(endpoint: &mut Endpoint, now: Instant) -> Vec<Vec<u8>> {
             Some(Output::Event(_)) => {}
         }
     }
-    panic!("more than {MAX_OUTPUTS} outputs without end");
+    panic!("more than {MAX_OUTPUTS} outputs to one input");
+}
+
+/// Lets time pass until every timer is due.
+pub(super) fn later(endpoint: &mut Endpoint, now: Instant) {
+    let later = now + Duration::from_secs(1_000_000);
+    assert!(endpoint.status(now).len() <= 2, "one peer, and one rekey");
+    endpoint.handle_timeout(later);
+    settle(endpoint, later);
 }
 
 fn answer(ask: &Ask) -> Answer {
     match ask {
-        Ask::Psk { .. } => Answer::Psk(Some(Secret::new(vec![7; 32]))),
+        Ask::Psk { .. } => Answer::Psk(Some(Secret::from(SECRET))),
         Ask::Sign { .. } => Answer::Signature(Err("there is no key".to_owned())),
         Ask::AddInbound(_) | Ask::UseOutbound(_) | Ask::Remove(_) => Answer::Done(Ok(())),
         Ask::LastInbound(_) => Answer::LastInbound(None),
-    }
-}
-
-fn path() -> Path {
-    Path {
-        local: SocketAddr::new(LOCAL.into(), 500),
-        remote: SocketAddr::new(REMOTE.into(), 500),
-    }
-}
-
-fn endpoint() -> Endpoint {
-    let config = Config {
-        connections: vec![Arc::new(connection())],
-        settings: Settings::default(),
-    };
-    Endpoint::new(Arc::new(config), Box::new(ChaCha20Rng::from_seed([1; 32])))
-}
-
-fn connection() -> Connection {
-    let day = Duration::from_secs(86_400);
-    Connection {
-        name: CONNECTION.to_owned(),
-        local_addrs: vec![LOCAL.into()],
-        source: None,
-        remote_addrs: vec![REMOTE.into()],
-        ike_proposals: IkeProposal::defaults(),
-        local: LocalAuth {
-            id: Some(Identity::Ipv4(LOCAL)),
-            method: LocalAuthMethod::Psk,
-        },
-        remote: RemoteAuth {
-            id: Some(Identity::Ipv4(REMOTE)),
-            method: RemoteAuthMethod::Psk,
-        },
-        children: vec![Arc::new(child(LOCAL.into(), REMOTE.into()))],
-        rekey_time: day,
-        over_time: day * 2,
-        dpd_delay: Some(Duration::from_secs(30)),
-        force_encap: false,
-        initial_contact: true,
-        allow_sha1_rsa: false,
-    }
-}
-
-fn child(local: IpAddr, remote: IpAddr) -> Child {
-    let hour = Duration::from_secs(3600);
-    Child {
-        name: "net".to_owned(),
-        mode: Mode::Tunnel,
-        local_ts: vec![TrafficSelector::host(local)],
-        remote_ts: vec![TrafficSelector::host(remote)],
-        esp_proposals: EspProposal::defaults(),
-        start_action: StartAction::None,
-        rekey_time: hour,
-        life_time: hour * 2,
-        rekey_bytes: None,
-        life_bytes: None,
-        rekey_packets: None,
-        life_packets: None,
     }
 }

@@ -4,6 +4,7 @@
 pub mod arbitrary;
 mod fuzz;
 mod fuzz_endpoint;
+mod fuzz_peer;
 mod invariants;
 pub mod net;
 pub mod pair;
@@ -12,3 +13,4 @@ pub mod setup;
 
 pub use fuzz::{fuzz_datagram, fuzz_identity, fuzz_payloads, fuzz_selector};
 pub use fuzz_endpoint::fuzz_endpoint;
+pub use fuzz_peer::fuzz_peer;
