@@ -1,7 +1,8 @@
 //! Reports as people read them.
 
 use crate::control::protocol::{
-    ChildReport, ConnectionReport, EndReport, IkeSaReport, PolicyReport, PolicyState, StatusReport,
+    ChildReport, ChildSaReport, ConnectionReport, EndReport, IkeSaReport, PolicyReport,
+    PolicyState, StatusReport,
 };
 
 /// Rows in aligned columns, the first row being the heading; no space at the end of a line.
@@ -96,36 +97,42 @@ fn ike_sa(sa: &IkeSaReport) -> String {
     let mut rows = vec![row([
         "CHILD", "STATE", "MODE", "LOCAL", "REMOTE", "ESP", "IN", "OUT", "LAST IN", "REKEY",
     ])];
-    for child in &sa.children {
-        let encapsulation = match child.encapsulation.as_str() {
-            "udp" => ", in UDP",
-            _ => "",
-        };
-        let esp = match &child.integ {
-            Some(integ) => format!("{}-{integ}{encapsulation}", child.encr),
-            None => format!("{}{encapsulation}", child.encr),
-        };
-        rows.push(row([
-            &child.name,
-            &child.state,
-            &child.mode,
-            &child.local_ts.join(" "),
-            &child.remote_ts.join(" "),
-            &esp,
-            &bytes(child.bytes_in),
-            &bytes(child.bytes_out),
-            &child
-                .last_in_s
-                .map_or_else(|| "never".to_owned(), |s| format!("{} ago", duration(s))),
-            &child
-                .rekey_in_s
-                .map_or_else(|| "-".to_owned(), |s| format!("in {}", duration(s))),
-        ]));
-    }
+    rows.extend(sa.children.iter().map(child_row));
     if rows.len() > 1 {
         text.push_str(&table(&rows));
     }
     text
+}
+
+fn child_row(child: &ChildSaReport) -> Vec<String> {
+    let encapsulation = match child.encapsulation.as_str() {
+        "udp" => ", in UDP",
+        _ => "",
+    };
+    let esp = match &child.integ {
+        Some(integ) => format!("{}-{integ}{encapsulation}", child.encr),
+        None => format!("{}{encapsulation}", child.encr),
+    };
+    let last_in = match child.last_in_s {
+        Some(seconds) => format!("{} ago", duration(seconds)),
+        None => "never".to_owned(),
+    };
+    let rekey = match child.rekey_in_s {
+        Some(seconds) => format!("in {}", duration(seconds)),
+        None => "-".to_owned(),
+    };
+    row([
+        &child.name,
+        &child.state,
+        &child.mode,
+        &child.local_ts.join(" "),
+        &child.remote_ts.join(" "),
+        &esp,
+        &bytes(child.bytes_in),
+        &bytes(child.bytes_out),
+        &last_in,
+        &rekey,
+    ])
 }
 
 fn end(end: &EndReport) -> String {

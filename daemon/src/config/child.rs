@@ -69,30 +69,7 @@ fn read(
     let remote_ts = read_selectors(report, name, &section, "remote", remote_addrs);
     let esp_proposals = read_proposals(report, &section);
     let start_action = read_start_action(report, &section);
-    let time = read_limits(
-        report,
-        &section,
-        "rekey_time",
-        "life_time",
-        rekey_time,
-        |rekey| rekey + rekey / 10,
-    );
-    let bytes = read_limits(
-        report,
-        &section,
-        "rekey_bytes",
-        "life_bytes",
-        at_least(values::size, 100_000),
-        |rekey| rekey.saturating_add(rekey / 10),
-    );
-    let packets = read_limits(
-        report,
-        &section,
-        "rekey_packets",
-        "life_packets",
-        at_least(values::count, 100),
-        |rekey| rekey.saturating_add(rekey / 10),
-    );
+    let lifetimes = read_lifetimes(report, name, &section);
     section.finish();
 
     let (mode, local_ts, remote_ts) = (mode?, local_ts?, remote_ts?);
@@ -101,17 +78,7 @@ fn read(
         check_transport(report, "local_addrs", &local_ts, local_addrs);
         check_transport(report, "remote_addrs", &remote_ts, remote_addrs);
     }
-    let (time, bytes, packets) = (time?, bytes?, packets?);
-    let rekey_time = time.0.unwrap_or(REKEY_TIME);
-    let life_time = time.1.unwrap_or(rekey_time + rekey_time / 10);
-    if time.0.is_none() && life_time <= rekey_time {
-        report.error(
-            &name.place,
-            "life_time is not longer than rekey_time, which is 1h",
-            "add a shorter rekey_time",
-        );
-        return None;
-    }
+    let lifetimes = lifetimes?;
     let config = Child {
         name: name.value.into(),
         mode,
@@ -119,18 +86,65 @@ fn read(
         remote_ts: remote_ts.iter().map(|ts| ts.value).collect(),
         esp_proposals: esp_proposals?,
         start_action: start_action?,
-        rekey_time,
-        life_time,
-        rekey_bytes: bytes.0,
-        life_bytes: bytes.1,
-        rekey_packets: packets.0,
-        life_packets: packets.1,
+        rekey_time: lifetimes.time.0,
+        life_time: lifetimes.time.1,
+        rekey_bytes: lifetimes.bytes.0,
+        life_bytes: lifetimes.bytes.1,
+        rekey_packets: lifetimes.packets.0,
+        life_packets: lifetimes.packets.1,
     };
     Some(ReadChild {
         config,
         place: name.place.clone(),
         local_ts,
         remote_ts,
+    })
+}
+
+/// How long an SA lives: soft and hard limits.
+struct Lifetimes {
+    time: (Duration, Duration),
+    bytes: (Option<u64>, Option<u64>),
+    packets: (Option<u64>, Option<u64>),
+}
+
+fn read_lifetimes(
+    report: &Report<'_>,
+    name: &Located<&str>,
+    section: &Section<'_>,
+) -> Option<Lifetimes> {
+    let number = |soft_key, hard_key, parse: &dyn Fn(&str) -> Result<u64, String>| {
+        let tenth_more = |soft: u64| soft.saturating_add(soft / 10);
+        read_limits(report, section, soft_key, hard_key, parse, tenth_more)
+    };
+    let tenth_more = |soft: Duration| soft + soft / 10;
+    let time = read_limits(
+        report,
+        section,
+        "rekey_time",
+        "life_time",
+        rekey_time,
+        tenth_more,
+    );
+    let size = at_least(values::size, 100_000);
+    let bytes = number("rekey_bytes", "life_bytes", &size);
+    let count = at_least(values::count, 100);
+    let packets = number("rekey_packets", "life_packets", &count);
+    let (soft, hard) = time?;
+    let rekey = soft.unwrap_or(REKEY_TIME);
+    let life = hard.unwrap_or(tenth_more(rekey));
+    if soft.is_none() && life <= rekey {
+        report.error(
+            &name.place,
+            "life_time is not longer than rekey_time, which is 1h",
+            "add a shorter rekey_time",
+        );
+        return None;
+    }
+    Some(Lifetimes {
+        time: (rekey, life),
+        bytes: bytes?,
+        packets: packets?,
     })
 }
 

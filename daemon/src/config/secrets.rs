@@ -202,37 +202,9 @@ fn read_psk_octets(
     name: &Located<&str>,
     section: &Section<'_>,
 ) -> Option<Located<Zeroizing<Vec<u8>>>> {
-    let inline = section.string("secret");
-    let file = section.string("file");
-    let (place, text) = match (inline, file) {
-        (Some(inline), None) => {
-            let source = report.source(&inline.place);
-            if source.exposed {
-                report.error(
-                    &inline.place,
-                    format!("{} holds a secret, and others may read it", source.name),
-                    format!(
-                        "chmod 600 {}, or move the secret: file = \"{}.psk\"",
-                        source.name, name.value
-                    ),
-                );
-            }
-            let text = Zeroizing::new(inline.value.to_owned());
-            (inline.place, text)
-        }
-        (None, Some(file)) => {
-            let octets = read_secret_file(report, files, &file)?;
-            let Ok(text) = std::str::from_utf8(&octets) else {
-                report.error(
-                    &file.place,
-                    format!("{} is no text", file.value),
-                    "write the secret as text, 0x hex or 0s base64",
-                );
-                return None;
-            };
-            let text = text.trim_end_matches(['\n', '\r']);
-            (file.place, Zeroizing::new(text.to_owned()))
-        }
+    let text = match (section.string("secret"), section.string("file")) {
+        (Some(inline), None) => inline_psk(report, name, &inline),
+        (None, Some(file)) => psk_file(report, files, &file)?,
         (None, None) => {
             if !section.has("secret") && !section.has("file") {
                 report.error(
@@ -253,14 +225,53 @@ fn read_psk_octets(
             return None;
         }
     };
-    match values::secret(&text) {
-        Ok(value) => Some(Located { value, place }),
+    match values::secret(&text.value) {
+        Ok(octets) => Some(text.with(octets)),
         Err(e) => {
             let fix = "write text, 0x and hex digits, or 0s and base64";
-            report.error(&place, e, fix);
+            report.error(&text.place, e, fix);
             None
         }
     }
+}
+
+/// A secret in the configuration itself, which then must be private.
+fn inline_psk(
+    report: &Report<'_>,
+    name: &Located<&str>,
+    inline: &Located<&str>,
+) -> Located<Zeroizing<String>> {
+    let source = report.source(&inline.place);
+    if source.exposed {
+        report.error(
+            &inline.place,
+            format!("{} holds a secret, and others may read it", source.name),
+            format!(
+                "chmod 600 {}, or move the secret: file = \"{}.psk\"",
+                source.name, name.value
+            ),
+        );
+    }
+    inline.with(Zeroizing::new(inline.value.to_owned()))
+}
+
+/// A secret in a file, whose last newline is not part of it.
+fn psk_file(
+    report: &Report<'_>,
+    files: &dyn FileSource,
+    file: &Located<&str>,
+) -> Option<Located<Zeroizing<String>>> {
+    let octets = read_secret_file(report, files, file)?;
+    let Ok(text) = std::str::from_utf8(&octets) else {
+        report.error(
+            &file.place,
+            format!("{} is no text", file.value),
+            "write the secret as text, 0x hex or 0s base64",
+        );
+        return None;
+    };
+    let text = text.trim_end_matches(['\n', '\r']);
+    Some(file.with(Zeroizing::new(text.to_owned())))
 }
 
 fn read_secret_file(

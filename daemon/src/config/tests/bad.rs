@@ -6,7 +6,7 @@ use super::{HOSTS, Table};
 use crate::config::files::NoFiles;
 use crate::config::{ConfigErrors, parse_str};
 
-fn errors(text: &str) -> ConfigErrors {
+pub(super) fn errors(text: &str) -> ConfigErrors {
     parse_str("a.toml", text, &NoFiles).expect_err("the configuration is wrong")
 }
 
@@ -27,417 +27,418 @@ const fn row(
     Row { old, new, at, says }
 }
 
+const ROWS: &[Row] = &[
+    // Keys.
+    row(
+        "remote_addrs =",
+        "remote_adrs =",
+        "5:1",
+        &[
+            "unknown key `remote_adrs` in [connections.hosts]",
+            "did you mean `remote_addrs`?",
+        ],
+    ),
+    row(
+        "local_ts  = [\"172",
+        "lokal_ts = [\"172",
+        "11:1",
+        &["did you mean `local_ts`?"],
+    ),
+    row(
+        "start_action = \"start\"",
+        "zzz = 1",
+        "13:1",
+        &["unknown key `zzz`", "known here:", "esp_proposals"],
+    ),
+    row(
+        "start_action = \"start\"",
+        "dpd_action = \"restart\"",
+        "13:1",
+        &["start_action also says"],
+    ),
+    row(
+        "local  = {",
+        "mobike = true\nlocal  = {",
+        "7:1",
+        &["unknown key `mobike`", "does not do MOBIKE"],
+    ),
+    row(
+        "[secrets.hosts]",
+        "[sekrets.hosts]",
+        "27:2",
+        &["at the top level", "did you mean `secrets`?"],
+    ),
+    row(
+        "auth = \"psk\", id = \"@hostA",
+        "auth = \"psk\", idd = \"@hostA",
+        "7:26",
+        &[
+            "unknown key `idd` in [connections.hosts.local]",
+            "did you mean `id`?",
+        ],
+    ),
+    row("ids  =", "idz  =", "29:1", &["did you mean `ids`?"]),
+    // Types.
+    row(
+        "[\"172.16.1.0/24\"]",
+        "\"172.16.1.0/24\"",
+        "11:13",
+        &[
+            "local_ts must be a list of strings, not a string",
+            "write local_ts = [\"172.16.1.0/24\"]",
+        ],
+    ),
+    row(
+        "[\"172.16.1.0/24\"]",
+        "[172]",
+        "11:14",
+        &["local_ts must be a string, not a number"],
+    ),
+    row(
+        "[\"172.16.1.0/24\"]",
+        "[]",
+        "11:13",
+        &["local_ts is an empty list"],
+    ),
+    row(
+        "local  = {",
+        "encap = \"yes\"\nlocal  = {",
+        "7:9",
+        &["encap must be true or false, not a string"],
+    ),
+    row(
+        "{ auth = \"psk\", id = \"@hostA.example.com\" }",
+        "\"psk\"",
+        "7:10",
+        &["local must be a table, not a string"],
+    ),
+    // Addresses.
+    row(
+        "[\"192.168.0.1\"]",
+        "[\"192.168.0.256\"]",
+        "4:17",
+        &[
+            "\"192.168.0.256\" is no address for local_addrs",
+            "names are not looked up",
+        ],
+    ),
+    row(
+        "[\"192.168.0.2\"]",
+        "[\"hostB\"]",
+        "5:17",
+        &["\"hostB\" is no address for remote_addrs"],
+    ),
+    row(
+        "[\"192.168.0.2\"]",
+        "[\"192.168.0.0/24\"]",
+        "5:17",
+        &["write single addresses"],
+    ),
+    row(
+        "[\"192.168.0.2\"]",
+        "[\"%any\", \"192.168.0.2\"]",
+        "5:17",
+        &["lists %any beside addresses"],
+    ),
+    row(
+        "[\"192.168.0.1\"]",
+        "[\"192.168.0.1\", \"192.168.0.1\"]",
+        "4:32",
+        &["192.168.0.1 is listed twice", "a.toml:4:17"],
+    ),
+    // Who is who.
+    row(
+        "auth = \"psk\", id = \"@hostA",
+        "auth = \"eap-md5\", id = \"@hostA",
+        "7:19",
+        &["auth = \"eap-md5\" is none", "does not do EAP"],
+    ),
+    row(
+        "auth = \"psk\", id = \"@hostA",
+        "id = \"@hostA",
+        "7:10",
+        &["[connections.hosts.local] has no auth"],
+    ),
+    row(
+        "remote = { auth = \"psk\", id = \"@hostB.example.com\" }",
+        "",
+        "3:14",
+        &["connection hosts has no remote"],
+    ),
+    row(
+        "id = \"@hostB.example.com\"",
+        "id = \"\"",
+        "8:31",
+        &["an identity must not be empty"],
+    ),
+    row(
+        "id = \"@hostB.example.com\"",
+        "id = \"CN=hostB\"",
+        "8:31",
+        &["distinguished names are not supported"],
+    ),
+    row(
+        "remote = { auth = \"psk\"",
+        "remote = { auth = \"pubkey\"",
+        "8:10",
+        &["no pubkeys of the peer", "pubkeys = ["],
+    ),
+    row(
+        "local  = { auth = \"psk\"",
+        "local  = { auth = \"pubkey\"",
+        "7:10",
+        &["there is no private key", "type = \"private-key\""],
+    ),
+    row(
+        "local  = { auth = \"psk\"",
+        "local  = { key = \"k\", auth = \"pubkey\"",
+        "7:18",
+        &["no private key is called \"k\"", "[secrets.k]"],
+    ),
+    row(
+        "remote = { auth = \"psk\"",
+        "remote = { pubkeys = [\"peer.pub\"], auth = \"pubkey\"",
+        "8:23",
+        &["cannot read peer.pub"],
+    ),
+    row(
+        "remote = { auth = \"psk\"",
+        "remote = { pubkeys = [\"0sAA==\"], auth = \"pubkey\"",
+        "8:23",
+        &["ssh-ed25519"],
+    ),
+    // Selectors.
+    row(
+        "172.16.1.0/24",
+        "172.16.1.0/33",
+        "11:14",
+        &["local_ts: `/33` is no prefix length"],
+    ),
+    row(
+        "32[tcp/27017]\"]\nremote",
+        "32[tcp/hi]\"]\nremote",
+        "17:14",
+        &["`hi` is no port"],
+    ),
+    row(
+        "\"172.16.2.0/24\"",
+        "\"fd00::/64\"",
+        "12:14",
+        &["different address families"],
+    ),
+    row(
+        "start_action = \"start\"",
+        "mode = \"transport\"",
+        "11:14",
+        &["172.16.1.0/24 holds none of local_addrs"],
+    ),
+    row(
+        "start_action = \"start\"",
+        "mode = \"tunel\"",
+        "13:8",
+        &["mode = \"tunel\" is none", "\"tunnel\" or \"transport\""],
+    ),
+    row(
+        "\"start\"",
+        "\"stat\"",
+        "13:16",
+        &["start_action = \"stat\" is none"],
+    ),
+    row(
+        "[\"172.16.1.0/24\"]",
+        "[\"172.16.1.0/24\", \"172.16.1.0/24\"]",
+        "11:31",
+        &["172.16.1.0/24 is listed twice"],
+    ),
+    // Times and sizes.
+    row(
+        "start_action = \"start\"",
+        "rekey_time = \"4 hours\"",
+        "13:14",
+        &["rekey_time = \"4 hours\" is no value", "\"4h\""],
+    ),
+    row(
+        "start_action = \"start\"",
+        "rekey_time = 0",
+        "13:14",
+        &["1s is the shortest"],
+    ),
+    row(
+        "start_action = \"start\"",
+        "rekey_time = \"2h\"\nlife_time = \"1h\"",
+        "14:13",
+        &["life_time is not beyond rekey_time", "a.toml:13:14"],
+    ),
+    row(
+        "start_action = \"start\"",
+        "life_time = \"1h\"",
+        "10:29",
+        &["life_time is not longer than rekey_time, which is 1h"],
+    ),
+    row(
+        "start_action = \"start\"",
+        "rekey_bytes = \"1gb\"",
+        "13:15",
+        &["\"1GB\""],
+    ),
+    row(
+        "local  = {",
+        "over_time = \"0s\"\nlocal  = {",
+        "7:13",
+        &["over_time leaves no time"],
+    ),
+    // Algorithms.
+    row(
+        "local  = {",
+        "proposals = [\"3des-sha256-modp2048\"]\nlocal  = {",
+        "7:14",
+        &["`3des`", "write `"],
+    ),
+    row(
+        "local  = {",
+        "proposals = [\"aes256gcm16-prfsha384-x25520\"]\nlocal  = {",
+        "7:14",
+        &["`x25520`", "x25519"],
+    ),
+    row(
+        "start_action = \"start\"",
+        "esp_proposals = [\"aes128-md5\"]",
+        "13:18",
+        &["`md5`"],
+    ),
+    // Secrets.
+    row(
+        "type = \"psk\"",
+        "type = \"password\"",
+        "28:8",
+        &["type is none that obol knows"],
+    ),
+    row("type = \"psk\"", "", "27:10", &["secret hosts has no type"]),
+    row(
+        "secret = \"0sZGVtby1zZWNyZXQtZGVtby1zZWNyZXQ=\"",
+        "secret = \"0s***\"",
+        "30:10",
+        &["not base64"],
+    ),
+    row(
+        "secret = \"0sZGVtby1zZWNyZXQtZGVtby1zZWNyZXQ=\"",
+        "secret = \"0x123\"",
+        "30:10",
+        &["not hex"],
+    ),
+    row(
+        "secret = \"0sZGVtby1zZWNyZXQtZGVtby1zZWNyZXQ=\"",
+        "secret = \"\"",
+        "30:10",
+        &["the secret is empty"],
+    ),
+    row(
+        "secret = \"0sZGVtby1zZWNyZXQtZGVtby1zZWNyZXQ=\"",
+        "file = \"no.psk\"",
+        "30:8",
+        &["cannot read no.psk"],
+    ),
+    row(
+        "secret = \"0sZGVtby1zZWNyZXQtZGVtby1zZWNyZXQ=\"",
+        "",
+        "27:10",
+        &["neither secret nor file"],
+    ),
+    row(
+        "secret = \"0s",
+        "file = \"x\"\nsecret = \"0s",
+        "31:10",
+        &["both secret and file", "a.toml:30:8"],
+    ),
+    row(
+        "[\"@hostA.example.com\", \"@hostB.example.com\"]",
+        "[\"@hostA.example.com\", \"@HOSTA.example.com\"]",
+        "29:31",
+        &["listed twice"],
+    ),
+    row(
+        "[\"@hostA.example.com\", \"@hostB.example.com\"]",
+        "[\"@hostA.example.com\", \"@hostC.example.com\"]",
+        "7:10",
+        &[
+            "no secret for connection hosts between \"hostA.example.com\" and \"hostB.example.com\"",
+            "ids = [",
+        ],
+    ),
+    // Names.
+    row(
+        "[connections.hosts.children.pods]",
+        "[connections.hosts.children.\"a/b\"]",
+        "10:29",
+        &["\"a/b\" cannot be a name"],
+    ),
+    row(
+        "[connections.hosts.children.pods]",
+        "[connections.hosts.children.mongodb-server]",
+        "15:29",
+        &["duplicate key"],
+    ),
+    // The daemon.
+    row(
+        "[secrets.hosts]",
+        "daemon.tun = \"a/b\"\n[secrets.hosts]",
+        "27:1",
+        &["unknown key `daemon`"],
+    ),
+    row(
+        "[secrets.hosts]",
+        "[daemon]\ntun = \"a/b\"\n[secrets.hosts]",
+        "28:7",
+        &["tun is no name for a network device"],
+    ),
+    row(
+        "[secrets.hosts]",
+        "[daemon]\ntable = 254\n[secrets.hosts]",
+        "28:9",
+        &["routing table 254 is the system's own"],
+    ),
+    row(
+        "[secrets.hosts]",
+        "[daemon]\nmtu = 500\n[secrets.hosts]",
+        "28:7",
+        &["mtu = 500 is out of range", "from 1280 to 65535"],
+    ),
+    row(
+        "[secrets.hosts]",
+        "[daemon]\nport = 4500\n[secrets.hosts]",
+        "27:1",
+        &["port and natt_port are both 4500"],
+    ),
+    row(
+        "[secrets.hosts]",
+        "[daemon]\ndataplane = \"kernel\"\n[secrets.hosts]",
+        "28:13",
+        &["cannot let the kernel carry ESP"],
+    ),
+    row(
+        "[secrets.hosts]",
+        "[daemon]\nretransmit_base = 0.5\n[secrets.hosts]",
+        "28:19",
+        &["from 1 to 5"],
+    ),
+    row(
+        "[secrets.hosts]",
+        "[daemon]\nretransmit_timeout = \"1ms\"\n[secrets.hosts]",
+        "28:22",
+        &["100ms is the shortest"],
+    ),
+    row(
+        "[secrets.hosts]",
+        "[daemon]\nfwmark = -1\n[secrets.hosts]",
+        "28:10",
+        &["fwmark = -1 is out of range"],
+    ),
+];
+
 #[test]
 fn every_mistake_is_found_where_it_is() {
-    let rows = [
-        // Keys.
-        row(
-            "remote_addrs =",
-            "remote_adrs =",
-            "5:1",
-            &[
-                "unknown key `remote_adrs` in [connections.hosts]",
-                "did you mean `remote_addrs`?",
-            ],
-        ),
-        row(
-            "local_ts  = [\"172",
-            "lokal_ts = [\"172",
-            "11:1",
-            &["did you mean `local_ts`?"],
-        ),
-        row(
-            "start_action = \"start\"",
-            "zzz = 1",
-            "13:1",
-            &["unknown key `zzz`", "known here:", "esp_proposals"],
-        ),
-        row(
-            "start_action = \"start\"",
-            "dpd_action = \"restart\"",
-            "13:1",
-            &["start_action also says"],
-        ),
-        row(
-            "local  = {",
-            "mobike = true\nlocal  = {",
-            "7:1",
-            &["unknown key `mobike`", "does not do MOBIKE"],
-        ),
-        row(
-            "[secrets.hosts]",
-            "[sekrets.hosts]",
-            "27:2",
-            &["at the top level", "did you mean `secrets`?"],
-        ),
-        row(
-            "auth = \"psk\", id = \"@hostA",
-            "auth = \"psk\", idd = \"@hostA",
-            "7:26",
-            &[
-                "unknown key `idd` in [connections.hosts.local]",
-                "did you mean `id`?",
-            ],
-        ),
-        row("ids  =", "idz  =", "29:1", &["did you mean `ids`?"]),
-        // Types.
-        row(
-            "[\"172.16.1.0/24\"]",
-            "\"172.16.1.0/24\"",
-            "11:13",
-            &[
-                "local_ts must be a list of strings, not a string",
-                "write local_ts = [\"172.16.1.0/24\"]",
-            ],
-        ),
-        row(
-            "[\"172.16.1.0/24\"]",
-            "[172]",
-            "11:14",
-            &["local_ts must be a string, not a number"],
-        ),
-        row(
-            "[\"172.16.1.0/24\"]",
-            "[]",
-            "11:13",
-            &["local_ts is an empty list"],
-        ),
-        row(
-            "local  = {",
-            "encap = \"yes\"\nlocal  = {",
-            "7:9",
-            &["encap must be true or false, not a string"],
-        ),
-        row(
-            "{ auth = \"psk\", id = \"@hostA.example.com\" }",
-            "\"psk\"",
-            "7:10",
-            &["local must be a table, not a string"],
-        ),
-        // Addresses.
-        row(
-            "[\"192.168.0.1\"]",
-            "[\"192.168.0.256\"]",
-            "4:17",
-            &[
-                "\"192.168.0.256\" is no address for local_addrs",
-                "names are not looked up",
-            ],
-        ),
-        row(
-            "[\"192.168.0.2\"]",
-            "[\"hostB\"]",
-            "5:17",
-            &["\"hostB\" is no address for remote_addrs"],
-        ),
-        row(
-            "[\"192.168.0.2\"]",
-            "[\"192.168.0.0/24\"]",
-            "5:17",
-            &["write single addresses"],
-        ),
-        row(
-            "[\"192.168.0.2\"]",
-            "[\"%any\", \"192.168.0.2\"]",
-            "5:17",
-            &["lists %any beside addresses"],
-        ),
-        row(
-            "[\"192.168.0.1\"]",
-            "[\"192.168.0.1\", \"192.168.0.1\"]",
-            "4:32",
-            &["192.168.0.1 is listed twice", "a.toml:4:17"],
-        ),
-        // Who is who.
-        row(
-            "auth = \"psk\", id = \"@hostA",
-            "auth = \"eap-md5\", id = \"@hostA",
-            "7:19",
-            &["auth = \"eap-md5\" is none", "does not do EAP"],
-        ),
-        row(
-            "auth = \"psk\", id = \"@hostA",
-            "id = \"@hostA",
-            "7:10",
-            &["[connections.hosts.local] has no auth"],
-        ),
-        row(
-            "remote = { auth = \"psk\", id = \"@hostB.example.com\" }",
-            "",
-            "3:14",
-            &["connection hosts has no remote"],
-        ),
-        row(
-            "id = \"@hostB.example.com\"",
-            "id = \"\"",
-            "8:31",
-            &["an identity must not be empty"],
-        ),
-        row(
-            "id = \"@hostB.example.com\"",
-            "id = \"CN=hostB\"",
-            "8:31",
-            &["distinguished names are not supported"],
-        ),
-        row(
-            "remote = { auth = \"psk\"",
-            "remote = { auth = \"pubkey\"",
-            "8:10",
-            &["no pubkeys of the peer", "pubkeys = ["],
-        ),
-        row(
-            "local  = { auth = \"psk\"",
-            "local  = { auth = \"pubkey\"",
-            "7:10",
-            &["there is no private key", "type = \"private-key\""],
-        ),
-        row(
-            "local  = { auth = \"psk\"",
-            "local  = { key = \"k\", auth = \"pubkey\"",
-            "7:18",
-            &["no private key is called \"k\"", "[secrets.k]"],
-        ),
-        row(
-            "remote = { auth = \"psk\"",
-            "remote = { pubkeys = [\"peer.pub\"], auth = \"pubkey\"",
-            "8:23",
-            &["cannot read peer.pub"],
-        ),
-        row(
-            "remote = { auth = \"psk\"",
-            "remote = { pubkeys = [\"0sAA==\"], auth = \"pubkey\"",
-            "8:23",
-            &["ssh-ed25519"],
-        ),
-        // Selectors.
-        row(
-            "172.16.1.0/24",
-            "172.16.1.0/33",
-            "11:14",
-            &["local_ts: `/33` is no prefix length"],
-        ),
-        row(
-            "32[tcp/27017]\"]\nremote",
-            "32[tcp/hi]\"]\nremote",
-            "17:14",
-            &["`hi` is no port"],
-        ),
-        row(
-            "\"172.16.2.0/24\"",
-            "\"fd00::/64\"",
-            "12:14",
-            &["different address families"],
-        ),
-        row(
-            "start_action = \"start\"",
-            "mode = \"transport\"",
-            "11:14",
-            &["172.16.1.0/24 holds none of local_addrs"],
-        ),
-        row(
-            "start_action = \"start\"",
-            "mode = \"tunel\"",
-            "13:8",
-            &["mode = \"tunel\" is none", "\"tunnel\" or \"transport\""],
-        ),
-        row(
-            "\"start\"",
-            "\"stat\"",
-            "13:16",
-            &["start_action = \"stat\" is none"],
-        ),
-        row(
-            "[\"172.16.1.0/24\"]",
-            "[\"172.16.1.0/24\", \"172.16.1.0/24\"]",
-            "11:31",
-            &["172.16.1.0/24 is listed twice"],
-        ),
-        // Times and sizes.
-        row(
-            "start_action = \"start\"",
-            "rekey_time = \"4 hours\"",
-            "13:14",
-            &["rekey_time = \"4 hours\" is no value", "\"4h\""],
-        ),
-        row(
-            "start_action = \"start\"",
-            "rekey_time = 0",
-            "13:14",
-            &["1s is the shortest"],
-        ),
-        row(
-            "start_action = \"start\"",
-            "rekey_time = \"2h\"\nlife_time = \"1h\"",
-            "14:13",
-            &["life_time is not beyond rekey_time", "a.toml:13:14"],
-        ),
-        row(
-            "start_action = \"start\"",
-            "life_time = \"1h\"",
-            "10:29",
-            &["life_time is not longer than rekey_time, which is 1h"],
-        ),
-        row(
-            "start_action = \"start\"",
-            "rekey_bytes = \"1gb\"",
-            "13:15",
-            &["\"1GB\""],
-        ),
-        row(
-            "local  = {",
-            "over_time = \"0s\"\nlocal  = {",
-            "7:13",
-            &["over_time leaves no time"],
-        ),
-        // Algorithms.
-        row(
-            "local  = {",
-            "proposals = [\"3des-sha256-modp2048\"]\nlocal  = {",
-            "7:14",
-            &["`3des`", "write `"],
-        ),
-        row(
-            "local  = {",
-            "proposals = [\"aes256gcm16-prfsha384-x25520\"]\nlocal  = {",
-            "7:14",
-            &["`x25520`", "x25519"],
-        ),
-        row(
-            "start_action = \"start\"",
-            "esp_proposals = [\"aes128-md5\"]",
-            "13:18",
-            &["`md5`"],
-        ),
-        // Secrets.
-        row(
-            "type = \"psk\"",
-            "type = \"password\"",
-            "28:8",
-            &["type is none that obol knows"],
-        ),
-        row("type = \"psk\"", "", "27:10", &["secret hosts has no type"]),
-        row(
-            "secret = \"0sZGVtby1zZWNyZXQtZGVtby1zZWNyZXQ=\"",
-            "secret = \"0s***\"",
-            "30:10",
-            &["not base64"],
-        ),
-        row(
-            "secret = \"0sZGVtby1zZWNyZXQtZGVtby1zZWNyZXQ=\"",
-            "secret = \"0x123\"",
-            "30:10",
-            &["not hex"],
-        ),
-        row(
-            "secret = \"0sZGVtby1zZWNyZXQtZGVtby1zZWNyZXQ=\"",
-            "secret = \"\"",
-            "30:10",
-            &["the secret is empty"],
-        ),
-        row(
-            "secret = \"0sZGVtby1zZWNyZXQtZGVtby1zZWNyZXQ=\"",
-            "file = \"no.psk\"",
-            "30:8",
-            &["cannot read no.psk"],
-        ),
-        row(
-            "secret = \"0sZGVtby1zZWNyZXQtZGVtby1zZWNyZXQ=\"",
-            "",
-            "27:10",
-            &["neither secret nor file"],
-        ),
-        row(
-            "secret = \"0s",
-            "file = \"x\"\nsecret = \"0s",
-            "31:10",
-            &["both secret and file", "a.toml:30:8"],
-        ),
-        row(
-            "[\"@hostA.example.com\", \"@hostB.example.com\"]",
-            "[\"@hostA.example.com\", \"@HOSTA.example.com\"]",
-            "29:31",
-            &["listed twice"],
-        ),
-        row(
-            "[\"@hostA.example.com\", \"@hostB.example.com\"]",
-            "[\"@hostA.example.com\", \"@hostC.example.com\"]",
-            "7:10",
-            &[
-                "no secret for connection hosts between \"hostA.example.com\" and \"hostB.example.com\"",
-                "ids = [",
-            ],
-        ),
-        // Names.
-        row(
-            "[connections.hosts.children.pods]",
-            "[connections.hosts.children.\"a/b\"]",
-            "10:29",
-            &["\"a/b\" cannot be a name"],
-        ),
-        row(
-            "[connections.hosts.children.pods]",
-            "[connections.hosts.children.mongodb-server]",
-            "15:29",
-            &["duplicate key"],
-        ),
-        // The daemon.
-        row(
-            "[secrets.hosts]",
-            "daemon.tun = \"a/b\"\n[secrets.hosts]",
-            "27:1",
-            &["unknown key `daemon`"],
-        ),
-        row(
-            "[secrets.hosts]",
-            "[daemon]\ntun = \"a/b\"\n[secrets.hosts]",
-            "28:7",
-            &["tun is no name for a network device"],
-        ),
-        row(
-            "[secrets.hosts]",
-            "[daemon]\ntable = 254\n[secrets.hosts]",
-            "28:9",
-            &["routing table 254 is the system's own"],
-        ),
-        row(
-            "[secrets.hosts]",
-            "[daemon]\nmtu = 500\n[secrets.hosts]",
-            "28:7",
-            &["mtu = 500 is out of range", "from 1280 to 65535"],
-        ),
-        row(
-            "[secrets.hosts]",
-            "[daemon]\nport = 4500\n[secrets.hosts]",
-            "27:1",
-            &["port and natt_port are both 4500"],
-        ),
-        row(
-            "[secrets.hosts]",
-            "[daemon]\ndataplane = \"kernel\"\n[secrets.hosts]",
-            "28:13",
-            &["cannot let the kernel carry ESP"],
-        ),
-        row(
-            "[secrets.hosts]",
-            "[daemon]\nretransmit_base = 0.5\n[secrets.hosts]",
-            "28:19",
-            &["from 1 to 5"],
-        ),
-        row(
-            "[secrets.hosts]",
-            "[daemon]\nretransmit_timeout = \"1ms\"\n[secrets.hosts]",
-            "28:22",
-            &["100ms is the shortest"],
-        ),
-        row(
-            "[secrets.hosts]",
-            "[daemon]\nfwmark = -1\n[secrets.hosts]",
-            "28:10",
-            &["fwmark = -1 is out of range"],
-        ),
-    ];
     let mut wrong = Vec::new();
-    for Row { old, new, at, says } in rows {
+    for Row { old, new, at, says } in ROWS {
         assert!(HOSTS.contains(old), "{old}");
         let errors = errors(&HOSTS.replacen(old, new, 1));
         let text = errors.to_string();
@@ -475,76 +476,6 @@ fn a_broken_text_is_shown_where_it_breaks() {
     assert!(errors.0[0].location.starts_with("a.toml:1:"), "{errors}");
     let errors = self::errors(&HOSTS.replace("type = \"psk\"", "type = psk"));
     assert_eq!(errors.0[0].location, "a.toml:28:8", "{errors}");
-}
-
-/// The documented file, and its connection again under another name and with another peer.
-fn two_connections(remote_ts: &str) -> String {
-    let (connection, secrets) = HOSTS.split_at(HOSTS.find("[secrets").unwrap());
-    let second = "
-[connections.other]
-local_addrs = [\"192.168.0.1\"]
-remote_addrs = [\"192.168.0.3\"]
-local = { auth = \"psk\", id = \"@hostA.example.com\" }
-remote = { auth = \"psk\", id = \"@hostB.example.com\" }
-[connections.other.children.nets]
-local_ts = [\"172.16.0.0/16\"]
-";
-    format!("{connection}{second}remote_ts = [\"{remote_ts}\"]\n{secrets}")
-}
-
-#[test]
-fn packets_must_have_one_peer() {
-    for apart in ["172.16.3.0/24", "172.16.1.0/24"] {
-        assert!(
-            parse_str("a.toml", &two_connections(apart), &NoFiles).is_ok(),
-            "{apart}"
-        );
-    }
-    let errors = errors(&two_connections("172.16.2.128/25"));
-    let [error] = errors.0.as_slice() else {
-        panic!("{errors}");
-    };
-    assert_eq!(error.location, "a.toml:35:14");
-    assert_eq!(error.also.as_deref(), Some("a.toml:12:14"));
-    assert!(
-        error.message.contains("hosts/pods and other/nets"),
-        "{errors}"
-    );
-    assert!(
-        error
-            .message
-            .contains("172.16.2.0/24 meets 172.16.2.128/25"),
-        "{errors}"
-    );
-}
-
-#[test]
-fn connections_must_differ() {
-    let text = two_connections("10.0.0.0/8").replace("192.168.0.3", "192.168.0.2");
-    let errors = errors(&text);
-    assert_eq!(errors.0.len(), 1, "{errors}");
-    assert!(
-        errors.0[0]
-            .message
-            .contains("same addresses and identities"),
-        "{errors}"
-    );
-}
-
-#[test]
-fn children_must_differ() {
-    let again = "[connections.hosts.children.again]
-local_ts = [\"172.16.1.0/24\"]
-remote_ts = [\"172.16.2.0/24\"]
-[secrets.hosts]";
-    let errors = errors(&HOSTS.replace("[secrets.hosts]", again));
-    assert_eq!(errors.0.len(), 1, "{errors}");
-    assert!(
-        errors.0[0]
-            .message
-            .contains("pods and again protect the same"),
-        "{errors}"
-    );
 }
 
 #[test]

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use obol_ike::config::{LocalAuthMethod, Mode, RemoteAuthMethod, StartAction};
+use obol_ike::config::{LocalAuthMethod, Mode, RemoteAuthMethod, Settings, StartAction};
+use obol_ike::crypto::private_key::PrivateKey;
 use obol_ike::proposal::{EspProposal, IkeProposal};
 
 use super::{HOSTS, Table};
 use crate::config::files::NoFiles;
-use crate::config::{DataPlaneChoice, Loaded, check_addresses, parse_str};
+use crate::config::{DaemonSettings, DataPlaneChoice, Loaded, check_addresses, parse_str};
 
 fn parse(text: &str) -> Loaded {
     match parse_str("test.toml", text, &NoFiles) {
@@ -107,4 +108,209 @@ fn own_addresses_are_compared_with_the_hosts() {
         errors.starts_with("test.toml:4:17: 192.168.0.1 is not an address of this host"),
         "{errors}"
     );
+}
+
+const REFERENCE: &str = include_str!("../../../examples/reference.toml");
+
+/// The files that the reference names.
+fn reference_files() -> Table {
+    let key = PrivateKey::generate_ed25519(&mut rand_core::UnwrapErr(getrandom::SysRng));
+    let mut files = Table::default();
+    let pem = key.to_pkcs8_pem();
+    files.0.insert("own.key", pem.as_bytes().to_vec());
+    files
+        .0
+        .insert("shared.psk", b"0x000102030405060708090a0b0c0d0e0f".to_vec());
+    files
+}
+
+fn parse_reference(text: &str) -> Loaded {
+    match parse_str("reference.toml", text, &reference_files()) {
+        Ok(loaded) => loaded,
+        Err(errors) => panic!("{errors}"),
+    }
+}
+
+#[test]
+fn the_reference_shows_the_defaults() {
+    let loaded = parse_reference(REFERENCE);
+    assert_eq!(loaded.warnings, []);
+    assert_eq!(loaded.daemon, DaemonSettings::default());
+    let (ours, default) = (format!("{:?}", loaded.ike.settings), Settings::default());
+    assert_eq!(ours, format!("{default:?}"));
+
+    let is_default = |line: &&str| line.contains("# default;") || line.contains("# default:");
+    let has_value =
+        |line: &&str| !line.contains("_addrs") && !line.contains("_ts ") && !line.contains("id =");
+    let kept: Vec<&str> = REFERENCE
+        .lines()
+        .filter(|line| !(is_default(line) && has_value(line) && !line.contains("ids ")))
+        .collect();
+    assert!(kept.len() + 12 < REFERENCE.lines().count());
+    let without = parse_reference(&kept.join("\n"));
+    let (mut all, mut few) = (
+        (*loaded.ike.connections[0]).clone(),
+        (*without.ike.connections[0]).clone(),
+    );
+    // The keys are drawn anew each time.
+    all.local.method = LocalAuthMethod::Psk;
+    few.local.method = LocalAuthMethod::Psk;
+    assert_eq!(all, few);
+}
+
+/// The reference with its commented-out keys.
+#[test]
+fn the_reference_with_everything_in_it_loads() {
+    let keys = [
+        "mtu",
+        "proposals",
+        "esp_proposals",
+        "rekey_bytes",
+        "life_bytes",
+        "rekey_packets",
+        "life_packets",
+    ];
+    let mut text = REFERENCE.to_owned();
+    for key in keys {
+        let comment = format!("# {key} =");
+        assert!(text.contains(&comment), "{key}");
+        text = text.replace(&comment, &format!("{key} ="));
+    }
+    let loaded = parse_reference(&text);
+    assert_eq!(loaded.daemon.mtu, Some(1500));
+    let connection = &loaded.ike.connections[0];
+    assert_eq!(
+        connection.ike_proposals.len(),
+        1 + IkeProposal::defaults().len()
+    );
+    let child = &connection.children[0];
+    assert_eq!(
+        (child.rekey_bytes, child.life_bytes),
+        (Some(1_000_000_000), Some(1_100_000_000))
+    );
+    assert_eq!(
+        (child.rekey_packets, child.life_packets),
+        (Some(1_000_000), Some(1_100_000))
+    );
+    assert_eq!(child.esp_proposals.len(), 1);
+}
+
+#[test]
+fn limits_that_are_given_are_kept() {
+    let child = "start_action = \"start\"
+rekey_time = 600
+life_time = \"11m\"
+rekey_bytes = \"1GiB\"
+rekey_packets = 1000";
+    let connection = "rekey_time = \"1h\"
+over_time = \"5m\"
+dpd_delay = 0
+encap = true
+initial_contact = false
+allow_sha1_rsa = true
+local  = {";
+    let text = HOSTS
+        .replacen("start_action = \"start\"", child, 1)
+        .replacen("local  = {", connection, 1);
+    let loaded = parse(&text);
+    let connection = &loaded.ike.connections[0];
+    assert_eq!(connection.rekey_time, Duration::from_secs(3600));
+    assert_eq!(
+        connection.over_time,
+        Duration::from_secs(3900),
+        "on top of it"
+    );
+    assert_eq!(connection.dpd_delay, None);
+    assert!(connection.force_encap && connection.allow_sha1_rsa);
+    assert!(!connection.initial_contact);
+    let child = &connection.children[0];
+    assert_eq!(child.rekey_time, Duration::from_secs(600));
+    assert_eq!(child.life_time, Duration::from_secs(660));
+    assert_eq!(child.rekey_bytes, Some(1 << 30));
+    assert_eq!(child.life_bytes, Some((1 << 30) + (1 << 30) / 10));
+    assert_eq!(
+        (child.rekey_packets, child.life_packets),
+        (Some(1000), Some(1100))
+    );
+}
+
+#[test]
+fn selectors_default_to_the_connections_addresses() {
+    let (connections, secrets) = HOSTS.split_at(HOSTS.find("[secrets").unwrap());
+    let head = &connections[..connections.find("[connections.hosts.children").unwrap()];
+    let head = head.replace("[\"192.168.0.1\"]", "[\"192.168.0.1\", \"fd00::1\"]");
+    let children = "[connections.hosts.children.all]
+remote_ts = [\"10.0.0.0/8\", \"fd01::/64\"]
+[connections.hosts.children.web]
+mode = \"transport\"
+local_ts = [\"dynamic[tcp/80]\"]
+remote_ts = [\"dynamic\"]
+";
+    let text = format!("{head}{children}{secrets}").replace(
+        "remote_addrs = [\"192.168.0.2\"]",
+        "remote_addrs = [\"192.168.0.2\", \"fd00::2\"]",
+    );
+    let loaded = parse(&text);
+    let [all, web] = loaded.ike.connections[0].children.as_slice() else {
+        panic!("two children");
+    };
+    assert_eq!(selectors(&all.local_ts), ["192.168.0.1", "fd00::1"]);
+    assert_eq!(
+        selectors(&web.local_ts),
+        ["192.168.0.1[tcp/80]", "fd00::1[tcp/80]"]
+    );
+    assert_eq!(selectors(&web.remote_ts), ["192.168.0.2", "fd00::2"]);
+}
+
+#[test]
+fn each_side_has_its_own_way_to_authenticate() {
+    let key = PrivateKey::generate_ed25519(&mut rand_core::UnwrapErr(getrandom::SysRng));
+    let mut files = Table::default();
+    files
+        .0
+        .insert("peer.pub", key.public().to_pem().into_bytes());
+    let text = HOSTS.replace(
+        "remote = { auth = \"psk\"",
+        "remote = { pubkeys = [\"peer.pub\"], auth = \"pubkey\"",
+    );
+    let loaded = parse_str("test.toml", &text, &files).unwrap();
+    let connection = &loaded.ike.connections[0];
+    assert_eq!(connection.local.method, LocalAuthMethod::Psk);
+    assert_eq!(
+        connection.remote.method,
+        RemoteAuthMethod::Keys(vec![key.public()])
+    );
+}
+
+#[test]
+fn of_several_private_keys_one_is_named() {
+    let files = reference_files();
+    let (head, tail) = REFERENCE.split_at(REFERENCE.find("[secrets.shared]").unwrap());
+    let second = "[secrets.other]\ntype = \"private-key\"\nfile = \"own.key\"\n";
+    let text = format!("{head}{second}{tail}");
+    assert!(parse_str("a.toml", &text, &files).is_ok());
+    let unnamed = text.replace("key = \"own\"", "");
+    let errors = parse_str("a.toml", &unnamed, &files)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        errors.contains("there are several private keys"),
+        "{errors}"
+    );
+    assert!(errors.contains("one of own, other"), "{errors}");
+    let wrong = text.replace("key = \"own\"", "key = \"orther\"");
+    let errors = parse_str("a.toml", &wrong, &files).unwrap_err().to_string();
+    assert!(errors.contains("did you mean \"other\"?"), "{errors}");
+}
+
+#[test]
+fn the_data_plane_can_be_chosen() {
+    let text = format!("{HOSTS}\n[daemon]\ndataplane = \"userspace\"\n");
+    assert_eq!(parse(&text).daemon.data_plane, DataPlaneChoice::Userspace);
+}
+
+#[test]
+fn nothing_at_all_is_a_configuration_too() {
+    let loaded = parse("");
+    assert!(loaded.ike.connections.is_empty() && loaded.policies.is_empty());
 }

@@ -1,5 +1,6 @@
 //! Tests of whole configurations.
 
+mod across;
 mod bad;
 mod disk;
 mod good;
