@@ -149,7 +149,7 @@ impl Endpoint {
     pub fn status(&self, now: Instant) -> Vec<IkeSaStatus> {
         self.sas
             .values()
-            .filter(|sa| !matches!(sa.phase, Phase::Refused { .. }))
+            .filter(|sa| !matches!(sa.phase, Phase::Lingering { .. }))
             .map(|sa| sa.status(now))
             .collect()
     }
@@ -179,10 +179,10 @@ impl Endpoint {
         act: impl FnOnce(&mut IkeSa, &mut Context) -> R,
     ) -> Option<R> {
         let mut sa = self.sas.remove(&id)?;
-        sa.alone = !self
-            .sas
-            .values()
-            .any(|other| other.connection.name == sa.connection.name && other.protection.is_some());
+        sa.alone = !self.sas.values().any(|other| {
+            let proven = matches!(other.phase, Phase::Established(_) | Phase::AuthResponder(_));
+            proven && other.connection.name == sa.connection.name
+        });
         self.cx.rivals = self.rivals(&sa);
         let result = act(&mut sa, &mut self.cx);
         sa.run_tasks(&mut self.cx, now);
@@ -226,7 +226,7 @@ impl Endpoint {
     fn put(&mut self, sa: IkeSa) {
         let half_open = matches!(
             sa.phase,
-            Phase::HalfOpen(_) | Phase::AuthResponder(_) | Phase::Refused { .. }
+            Phase::HalfOpen(_) | Phase::AuthResponder(_) | Phase::Lingering { .. }
         );
         if !half_open {
             self.half_open.retain(|_, id| *id != sa.id);
@@ -293,7 +293,7 @@ impl Endpoint {
         let left = self
             .sas
             .values()
-            .any(|sa| !matches!(sa.phase, Phase::Refused { .. }));
+            .any(|sa| !matches!(sa.phase, Phase::Lingering { .. }));
         if self.shutdown.is_some() && !left && !self.idle_told {
             self.idle_told = true;
             self.cx.event(Event::Idle);

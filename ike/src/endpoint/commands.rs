@@ -139,7 +139,7 @@ impl Endpoint {
         for id in self.ids_of(name) {
             let acted = self.with(now, id, |sa, cx| match child {
                 None => {
-                    sa.close(cx, IkeFailure::Closed);
+                    sa.close(cx, now, IkeFailure::Closed);
                     true
                 }
                 Some(child) => sa.close_children(child),
@@ -152,7 +152,7 @@ impl Endpoint {
 
     fn ids_of(&self, connection: &str) -> Vec<IkeSaId> {
         self.of_connection(connection)
-            .filter(|sa| !matches!(sa.phase, Phase::Refused { .. } | Phase::HalfOpen(_)))
+            .filter(|sa| !matches!(sa.phase, Phase::Lingering { .. } | Phase::HalfOpen(_)))
             .map(|sa| sa.id)
             .collect()
     }
@@ -195,8 +195,8 @@ impl Endpoint {
         let all: Vec<IkeSaId> = self.sas.keys().copied().collect();
         for id in all {
             self.with(now, id, |sa, cx| match sa.phase {
-                Phase::HalfOpen(_) | Phase::Refused { .. } => sa.forget(cx),
-                _ => sa.close(cx, IkeFailure::Closed),
+                Phase::HalfOpen(_) | Phase::Lingering { .. } => sa.forget(cx),
+                _ => sa.close(cx, now, IkeFailure::Closed),
             });
         }
     }
@@ -221,7 +221,7 @@ impl Endpoint {
         {
             self.wishes.forget(&connection.name);
             for id in self.ids_of(&connection.name) {
-                self.with(now, id, |sa, cx| sa.close(cx, IkeFailure::Closed));
+                self.with(now, id, |sa, cx| sa.close(cx, now, IkeFailure::Closed));
             }
         }
         let known = |a: &Connection| old.connections.iter().any(|b| **b == *a);

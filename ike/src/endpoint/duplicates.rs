@@ -91,7 +91,7 @@ impl Endpoint {
         } else if !heard && !probing {
             self.with(now, winner, |sa, _| sa.tasks.push(Task::Liveness));
         } else if heard && all_up && old.requests.open().is_none() {
-            self.with(now, loser, |sa, cx| sa.close(cx, IkeFailure::Replaced));
+            self.with(now, loser, |sa, cx| sa.close(cx, now, IkeFailure::Replaced));
         }
     }
 

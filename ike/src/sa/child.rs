@@ -13,6 +13,7 @@ use crate::event::{
 };
 use crate::keys::ChildKeys;
 use crate::proposal::Encr;
+use crate::sa::established::{REPLACED_PATIENCE, Succession};
 use crate::sa::task::{ChildTask, Task};
 use crate::sa::{IkeSa, Side};
 use crate::timer::{Deadline, TimerKind, earlier, jittered};
@@ -62,6 +63,8 @@ pub(crate) struct ChildSa {
     pub(crate) up: bool,
     /// As replier: the peer may not have our reply yet, and so not know it.
     pub(crate) unknown: bool,
+    /// The same was true when our delete was sent.
+    pub(crate) deleted_unknown: bool,
     /// How often the peer did not know it when we deleted it.
     pub(crate) delete_tries: u32,
     pub(crate) made: Instant,
@@ -159,6 +162,7 @@ impl IkeSa {
             rekeyed_by_peer: None,
             up: false,
             unknown: agreed.side == Side::Replier,
+            deleted_unknown: false,
             delete_tries: 0,
             made: now,
             rekey_at: now.checked_add(rekey_after),
@@ -267,6 +271,12 @@ impl IkeSa {
             if child.unknown && child.switch_at.is_some() {
                 child.switch_at = Some(now + SWITCH_AFTER);
             }
+        }
+        if let Some(established) = self.established_mut()
+            && established.succession == Succession::Replaced
+            && established.closing.is_none()
+        {
+            established.over_at = Some(now + REPLACED_PATIENCE);
         }
     }
 

@@ -29,6 +29,8 @@ pub(crate) struct ChildRequest {
     pub(crate) task: ChildTask,
     /// The peer rekeyed the same Child SA meanwhile: its new one, and the lower nonce of that.
     pub(crate) contest: Option<(ChildSaId, Vec<u8>)>,
+    /// When it was sent, the peer may not have known the Child SA that it rekeys.
+    unknown: bool,
     offer: Offer,
     ni: Vec<u8>,
     ke: Option<KeyExchange>,
@@ -84,8 +86,9 @@ impl IkeSa {
             ChildExchange::CreateChildSa(method),
         );
         let request = ChildRequest {
-            task,
             contest: None,
+            unknown: self.may_be_unknown(task.rekeys),
+            task,
             offer,
             ni: cx.nonce(),
             ke,
@@ -220,7 +223,7 @@ impl IkeSa {
             }
             (Some(NotifyType::TEMPORARY_FAILURE), _) => self.put_off(cx, now, task),
             // It is about to get our repeated reply that says that the Child SA is there.
-            (Some(NotifyType::CHILD_SA_NOT_FOUND), _) if self.may_be_unknown(task.rekeys) => {
+            (Some(NotifyType::CHILD_SA_NOT_FOUND), _) if request.unknown => {
                 self.put_off(cx, now, task);
             }
             (Some(NotifyType::CHILD_SA_NOT_FOUND), _) if task.rekeys.is_some() => {
@@ -251,7 +254,7 @@ impl IkeSa {
     fn put_off(&mut self, cx: &mut Context, now: Instant, mut task: ChildTask) {
         task.tries += 1;
         if task.tries > MAX_TRIES {
-            self.close(cx, IkeFailure::Refused(NotifyType::TEMPORARY_FAILURE));
+            self.close(cx, now, IkeFailure::Refused(NotifyType::TEMPORARY_FAILURE));
             return;
         }
         let pause = pause(cx, task.tries);

@@ -8,8 +8,8 @@ use crate::event::{ChildSaId, Event};
 use crate::sa::{IkeSa, Phase, Request};
 use crate::wire::{ExchangeType, Notify, NotifyType, Payload};
 
-/// A refused peer that did not get our answer can ask again this long.
-const REFUSED_FOR: Duration = Duration::from_secs(30);
+/// A peer that did not get our last answer can ask again this long.
+const LINGER: Duration = Duration::from_secs(30);
 
 impl IkeSa {
     /// Ends the IKE SA: its Child SAs leave the data plane, and the operator is told why.
@@ -18,13 +18,22 @@ impl IkeSa {
         self.forget(cx);
     }
 
+    /// The peer ended it: as [`end`](Self::end), but our answer can still be repeated.
+    pub(crate) fn end_by_peer(&mut self, cx: &mut Context, now: Instant, reason: IkeFailure) {
+        self.end(cx, reason);
+        self.keepalive_at = None;
+        self.phase = Phase::Lingering {
+            until: now + LINGER,
+        };
+    }
+
     /// Ends it without a word.
     pub(crate) fn forget(&mut self, cx: &mut Context) {
         let children: Vec<ChildSaId> = self.children.iter().map(|c| c.info.id).collect();
         for id in children {
             self.remove_child(cx, id);
         }
-        if !self.is_gone() {
+        if !matches!(self.phase, Phase::Lingering { .. } | Phase::Gone) {
             cx.signals.push(Signal::SaEnded {
                 connection: self.connection.name.clone(),
             });
@@ -49,7 +58,7 @@ impl IkeSa {
                     reason,
                 });
             }
-            Phase::Refused { .. } | Phase::Gone => {}
+            Phase::Lingering { .. } | Phase::Gone => {}
             _ => cx.event(Event::IkeFailed {
                 connection: Some(self.connection.name.clone()),
                 path: self.path,
@@ -77,8 +86,8 @@ impl IkeSa {
         notify: Notify<'_>,
     ) {
         self.report(cx, reason);
-        self.phase = Phase::Refused {
-            until: now + REFUSED_FOR,
+        self.phase = Phase::Lingering {
+            until: now + LINGER,
         };
         self.reply_notify(cx, ExchangeType::IKE_AUTH, notify);
     }
@@ -90,8 +99,8 @@ impl IkeSa {
         cx.signals.push(Signal::SaEnded {
             connection: self.connection.name.clone(),
         });
-        self.phase = Phase::Refused {
-            until: now + REFUSED_FOR,
+        self.phase = Phase::Lingering {
+            until: now + LINGER,
         };
         let notify = Notify::bare(NotifyType::AUTHENTICATION_FAILED);
         self.request(

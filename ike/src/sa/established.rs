@@ -13,6 +13,11 @@ use crate::timer::jittered;
 
 /// Jitter of lifetimes, in per cent.
 const LIFE_JITTER_PERCENT: u32 = 10;
+/// The answer to a delete of the IKE SA is waited for this long.
+const DELETE_PATIENCE: Duration = Duration::from_secs(30);
+/// The peer's delete of an IKE SA that it replaced is waited for this long, counted from its
+/// last sign: longer than the pause between two retransmissions.
+pub(crate) const REPLACED_PATIENCE: Duration = Duration::from_secs(90);
 /// A host behind a NAT sends a keepalive this often, RFC 3948 section 4.
 pub(crate) const KEEPALIVE: Duration = Duration::from_secs(20);
 
@@ -154,11 +159,12 @@ impl IkeSa {
     }
 
     /// Closes the IKE SA: with a delete to the peer where it is established, else at once.
-    pub(crate) fn close(&mut self, cx: &mut Context, reason: IkeFailure) {
+    pub(crate) fn close(&mut self, cx: &mut Context, now: Instant, reason: IkeFailure) {
         match &mut self.phase {
             Phase::Established(established) => {
                 if established.closing.is_none() {
                     established.closing = Some(reason);
+                    established.over_at = Some(now + DELETE_PATIENCE);
                     self.tasks.clear();
                     self.tasks.push(Task::DeleteIke);
                 }

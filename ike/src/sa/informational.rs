@@ -28,7 +28,7 @@ impl IkeSa {
         }
         if let Some(reason) = self.fatal_notify(payloads) {
             self.reply(cx, ExchangeType::INFORMATIONAL, &[]);
-            self.end(cx, reason);
+            self.end_by_peer(cx, now, reason);
             return;
         }
         let deleted: Vec<EspSpi> = payloads
@@ -77,7 +77,7 @@ impl IkeSa {
             Some(Succession::Replaced) => IkeFailure::Replaced,
             _ => IkeFailure::PeerDeleted,
         };
-        self.end(cx, reason);
+        self.end_by_peer(cx, now, reason);
     }
 
     /// The peer deleted a Child SA, named by the SPI of packets to the peer. Returns the SPI of
@@ -135,7 +135,7 @@ impl IkeSa {
                 .any(|delete| matches!(delete, Delete::Esp(spis) if spis.contains(&spi)))
         };
         if let Some(child) = self.child_mut(id)
-            && child.unknown
+            && child.deleted_unknown
             && child.delete_tries < MAX_TRIES
             && !deleted(child.info.spi_out)
         {
@@ -150,8 +150,9 @@ impl IkeSa {
 
     /// Tells the peer that a Child SA is gone.
     pub(crate) fn ask_delete_child(&mut self, cx: &mut Context, now: Instant, id: ChildSaId) {
-        if let Some(child) = self.child(id) {
+        if let Some(child) = self.child_mut(id) {
             let spi_in = child.info.spi_in;
+            child.deleted_unknown = child.unknown;
             self.ask_delete_spi(cx, now, spi_in, Request::DeleteChild(id));
         }
     }

@@ -107,8 +107,9 @@ pub(crate) enum Phase {
     AuthResponder(Box<AuthResponder>),
     /// Both sides proven.
     Established(Box<Established>),
-    /// The peer was refused; the refusal is repeated for a while if it asks again.
-    Refused {
+    /// It is over; the last reply is repeated for a while if the peer asks again, or a last
+    /// request waits for its answer.
+    Lingering {
         /// Until when.
         until: Instant,
     },

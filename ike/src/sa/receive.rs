@@ -6,10 +6,11 @@ use crate::config::Path;
 use crate::context::Context;
 use crate::error::{Dropped, Fault, IkeFailure};
 use crate::exchange::windows::Incoming;
+use crate::sa::established::Succession;
 use crate::sa::payloads::Payloads;
 use crate::sa::protect::Opened;
 use crate::sa::{IkeSa, Phase, Request};
-use crate::wire::{ExchangeType, Message, NotifyType, parse_chain};
+use crate::wire::{Delete, ExchangeType, Message, NotifyType, parse_chain};
 
 impl IkeSa {
     /// Takes a message whose SPIs are those of this IKE SA.
@@ -85,7 +86,7 @@ impl IkeSa {
         match request {
             Request::DeleteIke => self.end(cx, IkeFailure::Closed),
             Request::Auth => self.reject(cx, now, reason),
-            _ => self.close(cx, reason),
+            _ => self.close(cx, now, reason),
         }
     }
 
@@ -102,7 +103,7 @@ impl IkeSa {
         }
         let expected = match self.phase {
             Phase::HalfOpen(_) => header.exchange == ExchangeType::IKE_AUTH,
-            Phase::AuthResponder(_) | Phase::Established(_) | Phase::Refused { .. } => true,
+            Phase::AuthResponder(_) | Phase::Established(_) | Phase::Lingering { .. } => true,
             _ => false,
         };
         if !expected {
@@ -123,7 +124,14 @@ impl IkeSa {
             Incoming::InWork => return Err(Dropped::Repeated),
             Incoming::Outside => return Err(Dropped::MessageId),
         }
-        if matches!(self.phase, Phase::Refused { .. }) {
+        if matches!(self.phase, Phase::Lingering { .. }) {
+            return Err(Dropped::Unexpected);
+        }
+        let payloads = sort(&opened);
+        if payloads
+            .as_ref()
+            .is_ok_and(|payloads| self.comes_too_early(payloads))
+        {
             return Err(Dropped::Unexpected);
         }
         self.heard_from(now, path);
@@ -131,13 +139,25 @@ impl IkeSa {
         self.replies_arrived();
         self.replies.begin();
         let exchange = header.exchange;
-        let payloads = sort(&opened);
         if matches!(self.phase, Phase::HalfOpen(_)) {
             self.on_auth_request(cx, now, &opened, payloads);
         } else {
             self.on_established_request(cx, now, exchange, payloads);
         }
         Ok(())
+    }
+
+    /// Whether it is about Child SAs that this new IKE SA has not inherited yet: the peer knows
+    /// already which IKE SA survives a rekey from both ends, and we do not. It asks again.
+    fn comes_too_early(&self, payloads: &Payloads<'_>) -> bool {
+        let undecided = self
+            .established()
+            .is_some_and(|e| e.succession == Succession::Undecided);
+        undecided
+            && payloads
+                .deletes
+                .iter()
+                .any(|delete| matches!(delete, Delete::Esp(_)))
     }
 
     fn on_established_request(

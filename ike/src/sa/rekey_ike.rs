@@ -1,7 +1,7 @@
 //! Rekeying the IKE SA, RFC 7296 sections 1.3.2, 2.8.2 and 2.18, from both sides.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::context::{Context, Signal};
 use crate::crypto::ke::KeyExchange;
@@ -13,15 +13,12 @@ use crate::keys::IkeKeys;
 use crate::proposal::{ChosenIke, IkeProposal, check_ike_answer, choose_ike};
 use crate::sa::create_child::{MAX_TRIES, REKEY_AGAIN, ke_payload, pause};
 use crate::sa::create_child_reply::exchange_keys;
-use crate::sa::established::{Established, Succession};
+use crate::sa::established::{Established, REPLACED_PATIENCE, Succession};
 use crate::sa::payloads::Payloads;
 use crate::sa::protect::Protection;
 use crate::sa::task::{RekeyIkeTask, Task, Tasks};
 use crate::sa::{IkeSa, Phase, Request, Role};
 use crate::wire::{ExchangeType, KeMethod, NotifyType, Payload, Proposal};
-
-/// A peer deletes the IKE SA that it replaced in less than this, or we do.
-const DELETE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A request for a new IKE SA.
 pub(crate) struct RekeyIkeRequest {
@@ -89,6 +86,7 @@ impl IkeSa {
             Some(new) => self.succeed(cx, now, new),
             None => self.close(
                 cx,
+                now,
                 IkeFailure::Protocol("the answer to an IKE rekey is not one"),
             ),
         }
@@ -132,7 +130,7 @@ impl IkeSa {
             if our_lowest < Some(lowest_nonce) {
                 // The peer deletes the old one; we delete our new one.
                 self.hand_over(cx, now, by);
-                new.close(cx, IkeFailure::Replaced);
+                new.close(cx, now, IkeFailure::Replaced);
                 cx.signals.push(Signal::NewSa(Box::new(new)));
                 return;
             }
@@ -141,7 +139,7 @@ impl IkeSa {
         let to = new.id;
         cx.signals.push(Signal::NewSa(Box::new(new)));
         self.hand_over(cx, now, to);
-        self.close(cx, IkeFailure::Replaced);
+        self.close(cx, now, IkeFailure::Replaced);
     }
 
     fn on_rekey_ike_refused(
@@ -263,7 +261,7 @@ impl IkeSa {
         self.keepalive_at = None;
         if let Some(established) = self.established_mut() {
             established.succession = Succession::Replaced;
-            established.over_at = Some(now + DELETE_PATIENCE);
+            established.over_at = Some(now + REPLACED_PATIENCE);
         }
     }
 
@@ -292,7 +290,7 @@ impl IkeSa {
     pub(crate) fn lose(&mut self, now: Instant) {
         if let Some(established) = self.established_mut() {
             established.succession = Succession::Replaced;
-            established.over_at = Some(now + DELETE_PATIENCE);
+            established.over_at = Some(now + REPLACED_PATIENCE);
         }
         self.keepalive_at = None;
     }

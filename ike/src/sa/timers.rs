@@ -21,7 +21,7 @@ impl IkeSa {
         let phase = match &self.phase {
             Phase::Init(init) => init.give_up.map(|at| (at, TimerKind::Retransmit)),
             Phase::HalfOpen(half_open) => Some((half_open.until, TimerKind::HalfOpen)),
-            Phase::Refused { until } => Some((*until, TimerKind::HalfOpen)),
+            Phase::Lingering { until } => Some((*until, TimerKind::HalfOpen)),
             Phase::Established(_) => self.established_deadline(),
             _ => None,
         };
@@ -56,7 +56,7 @@ impl IkeSa {
         match &self.phase {
             Phase::Init(init) if init.give_up.is_some_and(|at| at <= now) => self.give_up(cx, now),
             Phase::HalfOpen(half_open) if half_open.until <= now => self.forget(cx),
-            Phase::Refused { until } if *until <= now => self.forget(cx),
+            Phase::Lingering { until } if *until <= now => self.forget(cx),
             Phase::Established(_) => self.on_established_timeout(cx, now),
             _ => {}
         }
@@ -107,7 +107,7 @@ impl IkeSa {
                 // Even the delete was not answered.
                 self.end(cx, IkeFailure::Expired);
             } else {
-                self.close(cx, IkeFailure::Expired);
+                self.close(cx, now, IkeFailure::Expired);
             }
             return;
         }
