@@ -66,8 +66,8 @@ class Bed:
         return kind(container, end, other, settings, self.keys)
 
     def _capture(self):
-        path = os.path.join(self.moon.share, "wire.pcap")
-        self.moon.container.spawn(
+        path = os.path.join(self.sun.share, "wire.pcap")
+        self.sun.container.spawn(
             "exec tcpdump -Z root -i eth0 -s 0 -U --immediate-mode -w /lab/wire.pcap >/lab/tcpdump.out 2>&1"
         )
         until("tcpdump captures", lambda: os.path.exists(path) and os.path.getsize(path) >= 24)
@@ -216,7 +216,7 @@ class Bed:
 
     def wire(self):
         """The packets captured so far."""
-        return list(pcap.packets(os.path.join(self.moon.share, "wire.pcap")))
+        return list(pcap.packets(os.path.join(self.sun.share, "wire.pcap")))
 
     def requests(self, exchange, source=None):
         """The IKE requests of an exchange type, from `source` or from either end."""

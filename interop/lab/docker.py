@@ -31,8 +31,12 @@ def remove_leftovers(slot):
 
 
 class Network:
-    """A dual-stack bridge without a way out. Its addresses depend on the slot, so that
-    scenarios can run side by side."""
+    """A dual-stack bridge. Its addresses depend on the slot, so that scenarios can run side by
+    side.
+
+    Not `--internal`: docker would drop what comes from addresses outside the bridge's subnet,
+    and so hide a packet that leaves in clear. Without masquerading nothing finds a way back in.
+    """
 
     def __init__(self, slot):
         self.slot = slot
@@ -41,7 +45,8 @@ class Network:
         self.v6 = f"fd29:{slot + 100}:"
         self.gateway = f"{self.v4}.1"
         docker(
-            "network", "create", "--internal", "--label", f"{PREFIX}={slot}",
+            "network", "create", "--label", f"{PREFIX}={slot}",
+            "-o", "com.docker.network.bridge.enable_ip_masquerade=false",
             "--subnet", f"{self.v4}.0/24", "--gateway", self.gateway,
             "--ipv6", "--subnet", f"{self.v6}:/64", "--gateway", f"{self.v6}:1",
             self.name,

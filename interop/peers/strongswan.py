@@ -183,7 +183,7 @@ class StrongSwan(Peer):
 
     def terminate_now(self):
         """Forgets the connection without waiting for the other end."""
-        self._request("terminate", ike=CONNECTION, timeout=10000, force="yes")
+        self._request("terminate", ike=CONNECTION, timeout=100, force="yes")
 
     def rekey(self, kind):
         answer = self._request("rekey", **{kind: CONNECTION if kind == "ike" else CHILD})

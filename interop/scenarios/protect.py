@@ -28,6 +28,8 @@ def no_sa(bed):
     own = bed.sun.end.hosts[0]
     left = [packet for packet in bed.wire() if packet.source == own]
     expect(not left, f"{len(left)} packets left {bed.sun.kind} in clear")
+    came = [packet for packet in bed.wire() if packet.source == bed.moon.end.hosts[0]]
+    expect(came, "strongSwan's pings in clear did not arrive, so this shows nothing")
     bed.clear_expected = True
 
 
