@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use obol_ike::endpoint::Endpoint;
 use rustix::fs::{FlockOperation, flock};
@@ -225,7 +226,7 @@ impl Lock {
             .write(true)
             .create(true)
             .truncate(false)
-            .open(runtime_dir.join("obol.pid"))
+            .open(runtime_dir.join(LOCK_NAME))
             .map_err(|e| cannot(&e))?;
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
             let mut pid = String::new();
@@ -244,7 +245,31 @@ impl Lock {
         writeln!(file, "{}", std::process::id()).map_err(|e| cannot(&e))?;
         Ok(Self { _file: file })
     }
+
+    /// Waits until the daemon of this directory has ended, with everything that it does last.
+    ///
+    /// # Errors
+    /// It has not within `limit`.
+    pub(crate) fn wait_until_free(runtime_dir: &Path, limit: Duration) -> Result<(), Failure> {
+        let Ok(file) = File::open(runtime_dir.join(LOCK_NAME)) else {
+            return Ok(());
+        };
+        let deadline = Instant::now() + limit;
+        while flock(&file, FlockOperation::NonBlockingLockShared).is_err() {
+            if Instant::now() >= deadline {
+                let text = format!("the daemon has not ended after {limit:?}");
+                return Err(Failure::new(ExitClass::Failed, text));
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        Ok(())
+    }
 }
+
+/// The file that is locked; it holds the process ID.
+const LOCK_NAME: &str = "obol.pid";
+/// How often a lock is tried that is waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 fn signals() -> Result<mpsc::Receiver<Signal>, Failure> {
     let (sender, receiver) = mpsc::channel(4);

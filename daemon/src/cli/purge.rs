@@ -68,7 +68,9 @@ fn refused(error: &DataPlaneError) -> Failure {
         other => Failure::new(ExitClass::Failed, other.to_string()),
     };
     if failure.code == ExitClass::NotPermitted {
-        failure.message.push_str("; run it as root, or with CAP_NET_ADMIN");
+        failure
+            .message
+            .push_str("; run it as root, or with CAP_NET_ADMIN");
     }
     failure
 }

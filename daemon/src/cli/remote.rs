@@ -11,6 +11,7 @@ use crate::control::protocol::{
     DownReport, DownTarget, ListReport, ReloadReport, Request, StatusReport, UpReport,
 };
 use crate::error::{ExitClass, Failure};
+use crate::run::Lock;
 
 /// `obol up`.
 pub(super) fn up(runtime_dir: &Path, args: &UpArgs) -> Result<(), Failure> {
@@ -64,6 +65,10 @@ pub(super) fn down(runtime_dir: &Path, config: &Path, args: &DownArgs) -> Result
             complain_line(text);
         }
     })?;
+    if args.all {
+        // The answer comes before the daemon lifts the protection, which it does last.
+        Lock::wait_until_free(runtime_dir, args.timeout)?;
+    }
     if args.output.json {
         return print_json(&data);
     }
