@@ -136,6 +136,29 @@ fn every_mix_of_rekeys_at_once_ends_with_one_of_each() {
 }
 
 #[test]
+fn rekeys_at_once_survive_a_hostile_network() {
+    let commands: [fn() -> Command; 2] = [child, ike];
+    for seed in 0..200 {
+        let mut setup = Setup::started(seed);
+        setup.settings.retransmit_tries = 40;
+        let mut pair = setup.up(seed);
+        pair.net = Net::seeded(seed).hostile(300, 200);
+        for round in 0..3 {
+            let pick = (seed >> round) as usize;
+            // Before the next one, a rekey may have taken the child away for a moment.
+            let _ = pair.command(End::A, commands[pick % 2]());
+            let _ = pair.command(End::B, commands[pick / 2 % 2]());
+            pair.run_for(Duration::from_millis(700 * (seed % 5)));
+        }
+        pair.run_for(Duration::from_secs(240));
+        rest(&mut pair);
+        let checked = std::panic::AssertUnwindSafe(|| pair.assert_up(1));
+        let result = std::panic::catch_unwind(checked);
+        assert!(result.is_ok(), "seed {seed}");
+    }
+}
+
+#[test]
 fn a_rekey_survives_losing_any_one_datagram() {
     for command in [child, ike] {
         for nth in 4..12 {

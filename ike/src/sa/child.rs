@@ -226,10 +226,18 @@ impl IkeSa {
 
     /// Lets new packets use this SA.
     pub(crate) fn use_outbound(&mut self, cx: &mut Context, id: ChildSaId) {
+        let replaced = |c: &ChildSa| c.info.replaces == Some(id) && c.outbound.is_none();
+        if self.children.iter().any(replaced) {
+            // A newer one is in use already.
+            return;
+        }
         let Some(child) = self.child_mut(id) else {
             return;
         };
         child.switch_at = None;
+        if child.state == ChildState::Deleting {
+            return;
+        }
         let rivals = cx.rivals.iter().any(|rival| rival.beats(child));
         if rivals {
             // Both ends made this child at once, and this one will go: packets stay where they
