@@ -35,7 +35,7 @@ Examples:
 #[derive(Debug, Parser)]
 #[command(name = "obol", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
 pub(crate) struct Cli {
-    /// Configuration file; conf.d/*.toml beside it is read too
+    /// Configuration file; beside one called obol.toml, conf.d/*.toml is read too
     #[arg(long, global = true, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     pub(crate) config: PathBuf,
     /// Directory of the control socket, one per daemon [env: OBOL_RUNTIME_DIR] [default:

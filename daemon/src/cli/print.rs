@@ -272,6 +272,7 @@ pub(crate) fn bytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::protocol::AuthReport;
 
     #[test]
     fn columns_line_up() {
@@ -304,5 +305,95 @@ mod tests {
         for (count, text) in sizes {
             assert_eq!(bytes(count), text);
         }
+    }
+
+    const STATUS: &str = r#"{
+        "schema_version": 1,
+        "daemon": {"pid": 7, "version": "1.2.3", "uptime_s": 61, "data_plane": "userspace",
+                   "config": "/etc/obol/obol.toml"},
+        "ike_sas": [{
+            "name": "hosts", "state": "established", "role": "initiator",
+            "local": {"addr": "192.168.0.1", "port": 500, "id": "a.example.com"},
+            "remote": {"addr": "fd00::2", "port": 500, "id": null},
+            "spi_i": "0000000000000001", "spi_r": "0000000000000002",
+            "algorithms": {"encr": "aes256gcm16", "integ": null, "prf": "prfsha256",
+                           "ke": "x25519"},
+            "nat": {"local": false, "remote": true}, "age_s": 5, "rekey_in_s": 14400,
+            "children": [{
+                "name": "pods", "state": "installed", "mode": "tunnel",
+                "spi_in": "00000100", "spi_out": "00000200",
+                "local_ts": ["172.16.1.0/24"], "remote_ts": ["172.16.2.0/24"],
+                "encr": "aes256", "integ": "sha256", "ke": null, "esn": true,
+                "encapsulation": "udp", "bytes_in": 1500, "bytes_out": 0,
+                "packets_in": 2, "packets_out": 0, "last_in_s": 3, "last_out_s": null,
+                "data_plane": "userspace", "age_s": 5, "rekey_in_s": 3540
+            }]
+        }],
+        "policies": [{"connection": "hosts", "child": "pods", "mode": "tunnel",
+                      "local_ts": ["172.16.1.0/24"], "remote_ts": ["172.16.2.0/24"],
+                      "state": "up"}],
+        "drops": {"replay": 0, "no_sa": 4}
+    }"#;
+
+    #[test]
+    fn status_is_readable() {
+        let report: StatusReport = serde_json::from_str(STATUS).unwrap();
+        let expected = "\
+obol 1.2.3, pid 7, up 1m01s, userspace data plane, /etc/obol/obol.toml
+
+hosts: established for 5s, rekey in 4h00m, initiator
+  192.168.0.1:500 (a.example.com) to [fd00::2]:500
+  aes256gcm16-prfsha256-x25519, NAT on the peer's side
+  CHILD  STATE      MODE    LOCAL          REMOTE         ESP                    IN      OUT  LAST IN  REKEY
+  pods   installed  tunnel  172.16.1.0/24  172.16.2.0/24  aes256-sha256, in UDP  1.5 kB  0 B  3s ago   in 59m00s
+
+  PROTECTED   MODE    LOCAL          REMOTE         PACKETS
+  hosts/pods  tunnel  172.16.1.0/24  172.16.2.0/24  through ESP
+
+  DROPPED  COUNT
+  no_sa    4
+";
+        assert_eq!(status(&report), expected);
+    }
+
+    #[test]
+    fn connections_are_readable() {
+        let child = |name: &str, state| ChildReport {
+            name: name.into(),
+            state,
+            mode: "tunnel".into(),
+            start_action: "trap".into(),
+            local_ts: vec!["10.1.0.0/16".into()],
+            remote_ts: vec!["10.2.0.0/16".into()],
+            proposals: vec!["aes256gcm16".into(), "aes128gcm16".into()],
+        };
+        let auth = |id: Option<&str>| AuthReport {
+            auth: "psk".into(),
+            id: id.map(Into::into),
+        };
+        let mut report = ConnectionReport {
+            name: "hosts".into(),
+            state: Some("up".into()),
+            local_addrs: vec!["192.0.2.1".into()],
+            remote_addrs: vec![],
+            local: auth(None),
+            remote: auth(Some("b.example.com")),
+            proposals: vec!["aes256gcm16-prfsha256-x25519".into()],
+            children: vec![child("a", Some(PolicyState::Trapped))],
+        };
+        let expected = "\
+hosts: up
+  local   192.0.2.1    psk as its address
+  remote  any address  psk as b.example.com
+  IKE:  aes256gcm16-prfsha256-x25519
+  CHILD  MODE    LOCAL        REMOTE       START  PACKETS
+  a      tunnel  10.1.0.0/16  10.2.0.0/16  trap   wait for an SA
+  ESP:  aes256gcm16
+        aes128gcm16
+";
+        assert_eq!(connections(&[report.clone()]), expected);
+        report.children = vec![child("a", None)];
+        assert!(!connections(&[report]).contains("PACKETS"));
+        assert_eq!(connections(&[]), "no connections\n");
     }
 }

@@ -139,9 +139,12 @@ mod tests {
         let mut stream = UnixStream::connect(path).await.expect("a listening server");
         stream.write_all(bytes).await.expect("sent");
         stream.shutdown().await.expect("half closed");
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await.expect("an answer");
-        text
+        let mut answer = Vec::new();
+        // A server that closes with octets unread resets the connection, after its answer.
+        match stream.read_to_end(&mut answer).await {
+            Err(e) if e.kind() != io::ErrorKind::ConnectionReset => panic!("no answer: {e}"),
+            _ => String::from_utf8(answer).expect("an answer in text"),
+        }
     }
 
     #[tokio::test]
