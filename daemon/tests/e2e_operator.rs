@@ -316,14 +316,11 @@ async fn pinged(host: &Host, peer: Side, limit: Duration) -> io::Result<Duration
 fn spis(status: &Value) -> (String, String) {
     let ike_sas = status["ike_sas"].as_array().unwrap();
     let ike = ike_sas.last().unwrap();
-    let children = ike_sas
+    let mut children = ike_sas
         .iter()
         .filter_map(|ike| ike["children"].as_array())
         .flatten();
-    let pods = children
-        .filter(|child| child["name"] == "pods")
-        .next_back()
-        .unwrap();
+    let pods = children.rfind(|child| child["name"] == "pods").unwrap();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     (text(&ike["spi_i"]), text(&pods["spi_in"]))
 }

@@ -14,7 +14,7 @@ use daemons::{
     LIMIT, PATIENCE, assert_only_protected, installed, printed_status, started, succeeds,
 };
 use obol_daemon::demo::capture::Capture;
-use obol_daemon::demo::lab::{A, B, Host, Lab, SERVICE, WIRE};
+use obol_daemon::demo::lab::{A, B, Lab, SERVICE, WIRE};
 use obol_daemon::demo::outage::Traffic;
 use obol_daemon::demo::protected;
 use obol_daemon::demo::traffic::{Service, converse, ping};
