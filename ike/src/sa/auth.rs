@@ -71,7 +71,7 @@ pub(crate) struct KnownSecret {
 #[derive(Clone, Debug)]
 pub(crate) enum OwnMethod {
     Psk,
-    Signature(PublicKey, SignatureScheme),
+    Signature(Box<PublicKey>, SignatureScheme),
 }
 
 /// How we prove ourselves to a peer that verifies signatures with these hashes.
@@ -91,7 +91,7 @@ pub(crate) fn own_method(
         (None, _) => None,
     };
     match scheme {
-        Some(scheme) => Ok(OwnMethod::Signature(key.clone(), scheme)),
+        Some(scheme) => Ok(OwnMethod::Signature(Box::new(key.clone()), scheme)),
         None => Err(IkeFailure::Credentials(format!(
             "the peer does not verify signatures of our {} key: it announces {}; update the peer \
              or use another kind of key on this side",

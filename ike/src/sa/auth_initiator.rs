@@ -28,6 +28,8 @@ use crate::wire::{Auth, ExchangeType, Id, Notify, NotifyType, Payload};
 pub(crate) struct AuthInitiator {
     /// The Child SA to ask for.
     pub(crate) first: ChildTask,
+    /// Why it is to be closed as soon as it is established.
+    pub(crate) closing: Option<IkeFailure>,
     transcript: Transcript,
     local_id: Identity,
     secret: Option<KnownSecret>,
@@ -46,6 +48,13 @@ enum Stage {
     PeerSecret(PeerProof, Opened),
 }
 
+impl AuthInitiator {
+    /// Whether the peer may have our request.
+    pub(crate) fn is_sent(&self) -> bool {
+        matches!(self.stage, Stage::Sent | Stage::PeerSecret(..))
+    }
+}
+
 impl IkeSa {
     /// Begins with our own proof.
     pub(crate) fn begin_auth(
@@ -62,6 +71,7 @@ impl IkeSa {
         };
         self.phase = Phase::AuthInitiator(Box::new(AuthInitiator {
             first,
+            closing: None,
             transcript,
             local_id: local_id.clone(),
             secret: None,
@@ -70,7 +80,7 @@ impl IkeSa {
         }));
         match (method, self.own_octets_initiator()) {
             (Ok(OwnMethod::Signature(key, scheme)), Some(octets)) => {
-                self.ask_signature(cx, key, scheme, octets.into_octets());
+                self.ask_signature(cx, *key, scheme, octets.into_octets());
             }
             (Ok(_), _) => self.ask_psk(cx, local_id, self.expected_remote_id()),
             (Err(failure), _) => self.end(cx, failure),
@@ -270,6 +280,10 @@ impl IkeSa {
             Established::new(verified, now, auth.local_id, peer.identity, lowest_nonce);
         self.establish(cx, now, established);
         self.announce(cx, false);
+        if let Some(reason) = auth.closing {
+            self.close(cx, now, reason);
+            return;
+        }
         let (Some(offer), Ok(payloads)) = (auth.offer, sort(opened)) else {
             return;
         };

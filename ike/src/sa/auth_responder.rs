@@ -249,7 +249,7 @@ impl IkeSa {
             },
             Ok(OwnMethod::Signature(key, scheme)) => {
                 auth.stage = Stage::OwnSignature(verified, scheme);
-                self.ask_signature(cx, key, scheme, octets.into_octets());
+                self.ask_signature(cx, *key, scheme, octets.into_octets());
             }
             Err(failure) => self.refuse(cx, now, failure),
         }

@@ -59,8 +59,12 @@ impl IkeSa {
                 });
             }
             Phase::Lingering { .. } | Phase::Gone => {}
-            _ => cx.event(Event::IkeFailed {
-                connection: Some(self.connection.name.clone()),
+            phase => cx.event(Event::IkeFailed {
+                // Before a peer's identity is accepted, the connection is only a guess.
+                connection: match phase {
+                    Phase::HalfOpen(_) => None,
+                    _ => Some(self.connection.name.clone()),
+                },
                 path: self.path,
                 reason,
             }),

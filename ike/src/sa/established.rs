@@ -18,6 +18,8 @@ const DELETE_PATIENCE: Duration = Duration::from_secs(30);
 /// The peer's delete of an IKE SA that it replaced is waited for this long, counted from its
 /// last sign: longer than the pause between two retransmissions.
 pub(crate) const REPLACED_PATIENCE: Duration = Duration::from_secs(90);
+/// A peer that began an IKE SA, and then was silent for this long, is asked whether it has it.
+const UNHEARD: Duration = Duration::from_secs(60);
 /// A host behind a NAT sends a keepalive this often, RFC 3948 section 4.
 pub(crate) const KEEPALIVE: Duration = Duration::from_secs(20);
 
@@ -132,10 +134,10 @@ impl IkeSa {
         let rekey_after = jittered(connection.rekey_time, LIFE_JITTER_PERCENT, &mut *cx.rng);
         established.rekey_at = now.checked_add(rekey_after);
         established.over_at = now.checked_add(connection.over_time);
-        established.liveness_at = connection
-            .dpd_delay
-            .and_then(|delay| now.checked_add(delay));
         established.heard = self.role == Role::Initiator;
+        let unheard = (!established.heard).then_some(UNHEARD);
+        let delay = connection.dpd_delay.or(unheard);
+        established.liveness_at = delay.and_then(|delay| now.checked_add(delay));
         if self.nat.local {
             self.keepalive_at = Some(now + KEEPALIVE);
         }
@@ -169,6 +171,8 @@ impl IkeSa {
                     self.tasks.push(Task::DeleteIke);
                 }
             }
+            // The peer may be establishing it: it can be deleted when that is known.
+            Phase::AuthInitiator(auth) if auth.is_sent() => auth.closing = Some(reason),
             _ => self.end(cx, reason),
         }
     }

@@ -87,7 +87,7 @@ impl IkeSa {
         let (id, spi_in) = (child.info.id, child.info.spi_in);
         let successor = child.rekeyed_by_peer;
         //= https://www.rfc-editor.org/rfc/rfc7296#section-1.4.1
-        //# the responses MUST NOT include delete payloads for the deleted SAs
+        //# the responses MUST NOT include Delete payloads for the deleted SAs,
         let crossing = matches!(
             self.requests.open().map(|open| &open.what),
             Some(Request::DeleteChild(ours)) if *ours == id

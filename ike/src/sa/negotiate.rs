@@ -93,9 +93,7 @@ impl Offer {
         let chosen = check_esp_answer(&self.proposals, answer).map_err(|_| {
             ChildFailure::Protocol("the answer has algorithms that we did not offer")
         })?;
-        //= https://www.rfc-editor.org/rfc/rfc7296#section-1.3.1
-        //# If the responder declines this request, the Child SA will be established in tunnel
-        //# mode. If this is unacceptable to the initiator, the initiator MUST delete the SA.
+        // Without the notify, the responder declined transport mode (RFC 7296 section 1.3.1).
         let transport = payloads.has(NotifyType::USE_TRANSPORT_MODE);
         if transport != (self.conf.mode == Mode::Transport) {
             return Err(ChildFailure::ModeMismatch);

@@ -123,6 +123,7 @@ impl IkeSa {
     /// Whether it is time to ask for a sign of life. What the data plane received counts too.
     fn check_liveness(&mut self, cx: &mut Context, now: Instant) {
         let Some(delay) = self.connection.dpd_delay else {
+            self.check_unheard(now);
             return;
         };
         let last_heard = self.last_heard;
@@ -130,7 +131,7 @@ impl IkeSa {
         let Some(established) = self.established_mut() else {
             return;
         };
-        if !established.liveness_at.is_some_and(|at| at <= now) {
+        if established.liveness_at.is_none_or(|at| at > now) {
             return;
         }
         let silent = now.saturating_duration_since(last_heard);
@@ -146,6 +147,20 @@ impl IkeSa {
             self.tasks.push(Task::Liveness);
         } else {
             cx.ask(Waiting::LastInbound(self.id), Ask::LastInbound(children));
+        }
+    }
+
+    /// Even without a check of idle peers: one that never showed that it has our reply is asked
+    /// once, since it may have nothing.
+    fn check_unheard(&mut self, now: Instant) {
+        let Some(established) = self.established_mut() else {
+            return;
+        };
+        if established.liveness_at.is_some_and(|at| at <= now) {
+            established.liveness_at = None;
+            if !established.heard && established.is_current() {
+                self.tasks.push(Task::Liveness);
+            }
         }
     }
 

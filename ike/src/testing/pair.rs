@@ -159,7 +159,7 @@ impl Node {
                     Output::Event(event) => self.events.push(event),
                 }
             }
-            if !self.waiting.front().is_some_and(|(at, _, _)| *at <= now) {
+            if self.waiting.front().is_none_or(|(at, _, _)| *at > now) {
                 return;
             }
             if let Some((_, id, ask)) = self.waiting.pop_front() {
