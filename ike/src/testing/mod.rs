@@ -9,6 +9,7 @@ mod invariants;
 pub mod net;
 pub mod pair;
 pub mod plane;
+pub mod scripted;
 pub mod setup;
 
 pub use fuzz::{fuzz_datagram, fuzz_identity, fuzz_payloads, fuzz_selector};
