@@ -28,9 +28,9 @@ pub(crate) use guard::blocked;
 pub(crate) use guard::{masquerade_like_docker, remove as remove_guard};
 pub(crate) use owner::port_owner;
 pub(crate) use plan::pairs;
+pub(crate) use purge::purge;
 #[cfg(test)]
 pub(crate) use purge::remove_rules;
-pub(crate) use purge::{Removed, purge};
 pub(crate) use steering::{apply, bring_up};
 pub(crate) use watch::Watch;
 

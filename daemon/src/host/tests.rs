@@ -7,6 +7,7 @@ use obol_ike::config::Mode;
 use obol_ike::ts::TrafficSelector;
 
 use super::netns::Netns;
+use super::purge::Removed;
 use super::*;
 use crate::dataplane::Policy;
 use crate::sys::tun::Tun;
