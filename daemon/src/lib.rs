@@ -1,6 +1,7 @@
 //! The `obol` daemon and command line as a library, so that tests, benches and fuzz targets
 //! reach its parts. Everything that touches the system is in this crate.
 #![doc(hidden)]
+#![deny(unsafe_code)]
 
 mod cli;
 mod clock;
