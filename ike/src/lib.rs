@@ -4,6 +4,13 @@
 //!  datagram, now, command, answer -> [ Endpoint ] -> datagrams, questions, events, deadline
 //! ```
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::disallowed_methods,
+        reason = "tests start clocks and read files of their own"
+    )
+)]
 
 pub mod auth;
 pub mod config;

@@ -176,6 +176,10 @@ impl Node {
 
 impl Pair {
     /// Two hosts at rest, nothing begun.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an instant to begin at; virtual time goes on from there"
+    )]
     pub fn new(a: Node, b: Node, net: Net) -> Self {
         Self {
             a,
