@@ -89,7 +89,6 @@ impl Rival {
     pub(crate) fn beats(&self, other: &ChildSa) -> bool {
         self.child == other.info.child
             && self.side != other.side
-            && other.info.replaces.is_none()
             && self.lowest_nonce > other.lowest_nonce
     }
 }

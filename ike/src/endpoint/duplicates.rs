@@ -95,14 +95,15 @@ impl Endpoint {
         }
     }
 
-    /// Child SAs that we made and that lost against one of the same child that the peer made.
+    /// Child SAs that we made, and that lost against one of the same child that the peer made, or
+    /// that a newer one of ours makes superfluous.
     fn duplicate_children(&self) -> Vec<ChildSaId> {
         let all = || {
             self.sas
                 .values()
                 .filter(|sa| sa.is_current())
                 .flat_map(|sa| sa.children.iter().map(move |child| (sa, child)))
-                .filter(|(_, child)| child.is_current() && child.info.replaces.is_none())
+                .filter(|(sa, child)| child.is_current() && !sa.is_replacing(child.info.id))
         };
         all()
             .filter(|(sa, loser)| {
@@ -155,9 +156,12 @@ fn same_ends(a: &IkeSa, b: &IkeSa) -> bool {
 }
 
 fn beats(winner: &ChildSa, loser: &ChildSa) -> bool {
-    winner.side != loser.side
-        && winner.info.child == loser.info.child
-        && winner.lowest_nonce > loser.lowest_nonce
+    let better = if winner.side == loser.side {
+        winner.info.id > loser.info.id
+    } else {
+        winner.lowest_nonce > loser.lowest_nonce
+    };
+    better && winner.info.child == loser.info.child
 }
 
 fn is_up(sa: &IkeSa, child: &str) -> bool {

@@ -136,6 +136,12 @@ impl IkeSa {
         self.children.iter_mut().find(|child| child.info.id == id)
     }
 
+    /// Whether this Child SA takes the place of one that is still there.
+    pub(crate) fn is_replacing(&self, id: ChildSaId) -> bool {
+        let old = self.child(id).and_then(|child| child.info.replaces);
+        old.is_some_and(|old| self.child(old).is_some())
+    }
+
     /// Stages a Child SA: asks the data plane to accept its packets. What follows depends on the
     /// answer. Returns its name, or why there are no keys for it.
     pub(crate) fn install(
@@ -231,6 +237,7 @@ impl IkeSa {
             // A newer one is in use already.
             return;
         }
+        let alone = !self.is_replacing(id);
         let Some(child) = self.child_mut(id) else {
             return;
         };
@@ -238,8 +245,7 @@ impl IkeSa {
         if child.state == ChildState::Deleting {
             return;
         }
-        let rivals = cx.rivals.iter().any(|rival| rival.beats(child));
-        if rivals {
+        if alone && cx.rivals.iter().any(|rival| rival.beats(child)) {
             // Both ends made this child at once, and this one will go: packets stay where they
             // can stay.
             return;

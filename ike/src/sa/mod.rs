@@ -187,11 +187,19 @@ impl IkeSa {
         self.established().is_some_and(Established::is_current)
     }
 
+    /// Whether its deletion is under way, or waits for an open request.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.established().is_some_and(|e| e.closing.is_some())
+    }
+
     /// Whether a Child SA of this child is up, being made, or waiting to be asked for.
     pub(crate) fn cares_for(&self, child: &str) -> bool {
         let being_asked = match self.requests.open().map(|open| &open.what) {
             Some(Request::Child(request)) => {
-                request.task.rekeys.is_none() && request.task.conf.name == child
+                // A rekey whose old Child SA is gone makes a new one all the same.
+                let rekeys = request.task.rekeys;
+                let new = rekeys.is_none_or(|old| self.child(old).is_none());
+                new && request.task.conf.name == child
             }
             _ => false,
         };

@@ -70,6 +70,8 @@ impl IkeSa {
         match request {
             Request::Init => {}
             Request::Auth => self.on_auth_reply(cx, now, opened, payloads),
+            // The delete of the IKE SA that follows takes the new Child SA with it.
+            Request::Child(_) if self.is_closing() => {}
             Request::Child(request) => self.on_child_reply(cx, now, *request, payloads),
             Request::RekeyIke(request) => self.on_rekey_ike_reply(cx, now, *request, payloads),
             Request::DeleteChild(id) => self.on_child_deleted(cx, now, id, payloads),

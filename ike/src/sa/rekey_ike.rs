@@ -124,6 +124,12 @@ impl IkeSa {
     //# the node that created it, and the other surviving new IKE SA MUST
     //# inherit all the Child SAs.
     fn succeed(&mut self, cx: &mut Context, now: Instant, mut new: IkeSa) {
+        if self.is_closing() {
+            // The peer has moved its Child SAs to the new one.
+            new.close(cx, now, IkeFailure::Closed);
+            cx.signals.push(Signal::NewSa(Box::new(new)));
+            return;
+        }
         let our_lowest = new.established().map(|e| e.lowest_nonce.clone());
         let contest = self.established().map(|e| e.succession.clone());
         if let Some(Succession::Contested { by, lowest_nonce }) = contest {
