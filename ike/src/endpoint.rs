@@ -206,12 +206,13 @@ impl Endpoint {
         Some(sa.id)
     }
 
-    /// The Child SAs that are up on any IKE SA of the same connection.
+    /// The Child SAs that are up, and to stay, on any IKE SA of the same connection.
     fn rivals(&self, sa: &IkeSa) -> Vec<Rival> {
         self.sas
             .values()
             .filter(|other| other.connection.name == sa.connection.name)
             .chain([sa])
+            .filter(|sa| sa.is_current())
             .flat_map(|sa| &sa.children)
             .filter(|child| child.up && child.is_current())
             .map(|child| Rival {

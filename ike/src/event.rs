@@ -90,7 +90,8 @@ pub enum Ask {
     AddInbound(Box<InboundSa>),
     /// Send new packets with this SA, replacing the outbound SA of `replaces`, if any.
     UseOutbound(Box<OutboundSa>),
-    /// Forget both directions of the SA.
+    /// Forget both directions of the SA. If new packets used it, they go back to the SA of the
+    /// same child that was put to use last before it and is still there.
     Remove(ChildSaId),
     /// How long ago did the data plane last open a packet of any of these SAs?
     LastInbound(Vec<ChildSaId>),

@@ -68,11 +68,7 @@ impl Endpoint {
                 Ok(())
             }
             Command::HardExpired(id) => {
-                self.on_child(now, id, |sa, cx| {
-                    if let Some(child) = sa.remove_child(cx, id) {
-                        sa.tasks.push(Task::DeleteSpi(child.info.spi_in));
-                    }
-                });
+                self.on_child(now, id, |sa, cx| sa.expire_child(cx, id));
                 Ok(())
             }
             Command::Shutdown => {

@@ -7,7 +7,7 @@ use super::Endpoint;
 use crate::error::IkeFailure;
 use crate::event::{ChildSaId, IkeSaId};
 use crate::identity::Identity;
-use crate::sa::child::ChildSa;
+use crate::sa::child::{ChildSa, ChildState};
 use crate::sa::task::{ChildTask, Task};
 use crate::sa::{IkeSa, Phase, Role, Side};
 
@@ -44,6 +44,21 @@ impl Endpoint {
         for id in self.duplicate_children() {
             self.with_child(now, id, |sa, _| sa.delete_child(id));
         }
+        for id in self.held_back() {
+            self.with_child(now, id, |sa, cx| sa.use_outbound(cx, id));
+        }
+    }
+
+    /// Child SAs that were not put to use for the sake of a better one, and may be the better one
+    /// by themselves now.
+    fn held_back(&self) -> Vec<ChildSaId> {
+        self.sas
+            .values()
+            .filter(|sa| sa.is_current())
+            .flat_map(|sa| &sa.children)
+            .filter(|child| child.held_back && child.state == ChildState::Installed)
+            .map(|child| child.info.id)
+            .collect()
     }
 
     /// Pairs of IKE SAs with one peer that were begun by both ends: the one to close, where that

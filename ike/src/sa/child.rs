@@ -61,6 +61,10 @@ pub(crate) struct ChildSa {
     pub(crate) rekeyed_by_peer: Option<ChildSaId>,
     /// It was reported as up.
     pub(crate) up: bool,
+    /// It was not put to use for the sake of a better one that the peer made at once.
+    pub(crate) held_back: bool,
+    /// It has left the data plane.
+    pub(crate) taken_out: bool,
     /// As replier: the peer may not have our reply yet, and so not know it.
     pub(crate) unknown: bool,
     /// The same was true when our delete was sent.
@@ -167,6 +171,8 @@ impl IkeSa {
             switch_at: None,
             rekeyed_by_peer: None,
             up: false,
+            held_back: false,
+            taken_out: false,
             unknown: agreed.side == Side::Replier,
             deleted_unknown: false,
             delete_tries: 0,
@@ -245,9 +251,10 @@ impl IkeSa {
         if child.state == ChildState::Deleting {
             return;
         }
-        if alone && cx.rivals.iter().any(|rival| rival.beats(child)) {
-            // Both ends made this child at once, and this one will go: packets stay where they
-            // can stay.
+        // Both ends made this child at once, and this one will go: packets stay where they can
+        // stay.
+        child.held_back = alone && cx.rivals.iter().any(|rival| rival.beats(child));
+        if child.held_back {
             return;
         }
         if let Some(outbound) = child.outbound.take() {
@@ -358,22 +365,41 @@ impl IkeSa {
     }
 
     /// Forgets a Child SA: both halves leave the data plane.
-    pub(crate) fn remove_child(&mut self, cx: &mut Context, id: ChildSaId) -> Option<ChildSa> {
-        let position = self.children.iter().position(|c| c.info.id == id)?;
-        let child = self.children.remove(position);
+    pub(crate) fn remove_child(&mut self, cx: &mut Context, id: ChildSaId) {
+        self.take_out(cx, id);
+        let Some(position) = self.children.iter().position(|c| c.info.id == id) else {
+            return;
+        };
+        let info = self.children.remove(position).info;
+        cx.signals.push(Signal::ChildLost {
+            connection: info.connection,
+            child: info.child,
+        });
+    }
+
+    /// A Child SA must not be used any more: it leaves the data plane at once, and is forgotten
+    /// when the peer has answered our delete.
+    pub(crate) fn expire_child(&mut self, cx: &mut Context, id: ChildSaId) {
+        self.take_out(cx, id);
+        self.delete_child(id);
+    }
+
+    /// Both halves leave the data plane, if they have not yet.
+    fn take_out(&mut self, cx: &mut Context, id: ChildSaId) {
+        let Some(child) = self.child_mut(id).filter(|child| !child.taken_out) else {
+            return;
+        };
+        child.taken_out = true;
+        child.outbound = None;
+        let (up, info) = (child.up, child.info.clone());
         cx.ask(Waiting::Nobody, Ask::Remove(id));
-        if child.up {
+        if up {
             cx.event(Event::ChildDown {
                 id,
-                connection: child.info.connection.clone(),
-                child: child.info.child.clone(),
+                connection: info.connection,
+                child: info.child,
             });
         }
-        cx.signals.push(Signal::ChildLost {
-            connection: child.info.connection.clone(),
-            child: child.info.child.clone(),
-        });
-        Some(child)
     }
 
     /// Forgets a Child SA that the data plane did not take.

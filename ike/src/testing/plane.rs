@@ -13,6 +13,8 @@ pub struct FakePlane {
     pub outbound: BTreeMap<ChildSaId, OutboundSa>,
     /// The SA that new packets of a child use: by connection and child.
     pub current: BTreeMap<(String, String), ChildSaId>,
+    /// In the order in which they were put to use.
+    pub order: Vec<ChildSaId>,
     /// SAs that are gone.
     pub removed: BTreeSet<ChildSaId>,
     /// Refuse this many inbound SAs with [`DataPlaneRefusal::SpiTaken`].
@@ -60,6 +62,7 @@ impl FakePlane {
         assert!(self.inbound.contains_key(&id), "outbound before inbound");
         let key = (sa.info.connection.clone(), sa.info.child.clone());
         self.current.insert(key, id);
+        self.order.push(id);
         let twice = self.outbound.insert(id, sa);
         assert!(twice.is_none(), "used twice");
         Ok(())
@@ -75,8 +78,21 @@ impl FakePlane {
             self.inbound.remove(&id).is_some(),
             "{id:?} removed, never added"
         );
-        self.outbound.remove(&id);
-        self.current.retain(|_, current| *current != id);
+        self.order.retain(|used| *used != id);
+        let Some(sa) = self.outbound.remove(&id) else {
+            return;
+        };
+        let key = (sa.info.connection, sa.info.child);
+        if self.current.get(&key) == Some(&id) {
+            self.current.remove(&key);
+            let same = |used: &&ChildSaId| {
+                let info = self.outbound.get(used).map(|sa| &sa.info);
+                info.is_some_and(|info| (&info.connection, &info.child) == (&key.0, &key.1))
+            };
+            if let Some(last) = self.order.iter().rev().find(same).copied() {
+                self.current.insert(key, last);
+            }
+        }
     }
 
     /// The SPI that new packets of a child go out with.
