@@ -137,7 +137,9 @@ impl IkeSa {
     //# created with the lowest of the four nonces used in the two exchanges
     //# SHOULD be closed by the endpoint that created it.
     fn lost_contest(&mut self, request: &ChildRequest, answered: &Answered<'_>) -> bool {
-        let Some((by, lowest_nonce)) = &request.contest else {
+        // If the peer has deleted its new one already, ours is the one left.
+        let contest = request.contest.as_ref();
+        let Some((by, lowest_nonce)) = contest.filter(|(by, _)| self.child(*by).is_some()) else {
             return false;
         };
         let lost = (&answered.ni).min(&answered.nr) < lowest_nonce;
