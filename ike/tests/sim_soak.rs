@@ -26,13 +26,22 @@ fn any_command(rng: &mut ChaCha20Rng, pair: &mut Pair, end: End) -> Command {
         },
         5 => Command::SoftExpired(id),
         6 => Command::HardExpired(id),
-        7 => Command::InboundUsed(id),
+        7 => Command::InboundUsed(used(pair, end).unwrap_or(ChildSaId(0))),
         _ => Command::Initiate {
             connection,
             child: None,
             local: None,
         },
     }
+}
+
+/// An SA whose packets may have come, since the other end sends with it.
+fn used(pair: &mut Pair, end: End) -> Option<ChildSaId> {
+    let other = if end == End::A { End::B } else { End::A };
+    let spi = pair.node(other).plane.spi_out(HOSTS, PODS)?;
+    let inbound = &pair.node(end).plane.inbound;
+    let (id, _) = inbound.iter().find(|(_, sa)| sa.info.spi_in == spi)?;
+    Some(*id)
 }
 
 fn soak(seed: u64) {
