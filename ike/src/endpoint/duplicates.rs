@@ -61,18 +61,16 @@ impl Endpoint {
             .collect()
     }
 
-    /// Pairs of IKE SAs with one peer that were begun by both ends: the one to close, where that
-    /// is for us to do, and the one to keep.
+    /// Pairs of IKE SAs with one peer: the one to close, where that is for us to do since we
+    /// began it, and the one to keep.
     fn duplicate_sas(&self) -> Vec<(IkeSaId, IkeSaId)> {
         let current: Vec<&IkeSa> = self.sas.values().filter(|sa| sa.is_current()).collect();
         let ours = current.iter().filter(|sa| sa.role == Role::Initiator);
         let mut pairs = Vec::new();
         for loser in ours {
-            let winner = current.iter().find(|other| {
-                other.role == Role::Responder
-                    && same_ends(loser, other)
-                    && nonce(other) > nonce(loser)
-            });
+            let winner = current
+                .iter()
+                .find(|other| same_ends(loser, other) && nonce(other) > nonce(loser));
             pairs.extend(winner.map(|winner| (loser.id, winner.id)));
         }
         pairs
