@@ -203,3 +203,19 @@ fn different_modes_fail_the_child() {
         assert_eq!(failures(&pair.b), [&ChildFailure::ModeMismatch]);
     }
 }
+
+#[test]
+fn packets_do_not_ask_a_peer_that_refuses_again_and_again() {
+    let tunnel = |local, remote| child("net", Mode::Tunnel, local, remote, StartAction::Trap);
+    let mut pair = differing(
+        tunnel("10.1.0.0/16", "10.2.0.0/16"),
+        tunnel("10.4.0.0/16", "10.5.0.0/16"),
+    );
+    let flow = tcp(([10, 1, 0, 1].into(), 1), ([10, 2, 0, 1].into(), 2));
+    for _ in 0..600 {
+        pair.command(End::A, acquire("net", flow)).expect("known");
+        pair.run_for(Duration::from_millis(100));
+    }
+    let tries = failures(&pair.a).len();
+    assert!((3..=10).contains(&tries), "{tries} tries in a minute");
+}

@@ -46,6 +46,9 @@ impl Endpoint {
                 remote,
                 local,
             } => {
+                if self.wishes.is_pausing(&connection, &child, now) {
+                    return Ok(());
+                }
                 let wish = Wish {
                     flow,
                     remote,

@@ -54,7 +54,20 @@ impl Wishes {
     pub(super) fn add(&mut self, connection: &Connection, child: &Child, wish: Wish) {
         let key = (connection.name.clone(), child.name.clone());
         let lasting = child.start_action == StartAction::Start;
-        self.0.insert(key, Wish { lasting, ..wish });
+        let failures = self.0.get(&key).map_or(0, |wish| wish.failures);
+        let wish = Wish {
+            lasting,
+            failures,
+            ..wish
+        };
+        self.0.insert(key, wish);
+    }
+
+    /// Whether the last try failed so lately that packets cannot ask for another one.
+    pub(super) fn is_pausing(&self, connection: &str, child: &str, now: Instant) -> bool {
+        let key = (connection.to_owned(), child.to_owned());
+        let not_before = self.0.get(&key).and_then(|wish| wish.not_before);
+        not_before.is_some_and(|at| at > now)
     }
 
     /// Drops what somebody asked for, and holds what starts by itself: of one child, or of all.
@@ -201,18 +214,16 @@ impl Endpoint {
         Some((Arc::clone(connection), Arc::clone(child)))
     }
 
-    /// A negotiation of a child failed: a lasting wish waits, another one is over.
+    /// A negotiation of a child failed: a lasting wish is tried again after a pause.
     pub(super) fn child_failed(&mut self, now: Instant, connection: &str, child: &str) {
         let key = (connection.to_owned(), child.to_owned());
         if self.is_cared_for(&key) {
             return;
         }
         if let Some(wish) = self.wishes.0.get_mut(&key) {
-            if wish.lasting {
-                wish.failed(now, &mut *self.cx.rng);
-            } else {
-                self.wishes.0.remove(&key);
-            }
+            wish.failed(now, &mut *self.cx.rng);
+            // What somebody asked for waits to be asked for again, and not by every packet.
+            wish.held |= !wish.lasting;
         }
     }
 
@@ -240,8 +251,8 @@ impl Endpoint {
             .cloned()
             .collect();
         for key in keys {
-            let waiting = |wish: &Wish| wish.not_before.is_some_and(|at| at > now);
-            if !self.wishes.0.get(&key).is_some_and(waiting) {
+            let at_work = |wish: &Wish| !wish.held && wish.not_before.is_none_or(|at| at <= now);
+            if self.wishes.0.get(&key).is_some_and(at_work) {
                 self.child_failed(now, &key.0, &key.1);
             }
         }

@@ -8,7 +8,7 @@ use crate::config::{Connection, RemoteAuthMethod};
 use crate::context::{Context, Signal};
 use crate::crypto::signature::SignatureScheme;
 use crate::error::{Fault, IkeFailure};
-use crate::event::{Answer, Event};
+use crate::event::Answer;
 use crate::identity::Identity;
 use crate::proposal::ChildExchange;
 use crate::sa::auth::{
@@ -64,38 +64,32 @@ impl IkeSa {
             )
         };
         let staged = payloads.map_err(broken).and_then(|payloads| {
-            self.claim(&payloads)
-                .map_err(broken)
-                .map(|claim| (payloads, claim))
+            let claim = self.claim(&payloads).map_err(broken)?;
+            let wanted = payloads
+                .id_r
+                .and_then(|id| Identity::from_payload(&id).ok());
+            Ok((claim, wanted))
         });
-        let (payloads, claim) = match staged {
+        let (claim, wanted) = match staged {
             Ok(staged) => staged,
             Err((fault, reason)) => {
                 self.refuse_with(cx, now, reason, fault.notify());
                 return;
             }
         };
-        let Some(peer) = claim.proof else {
-            let reason = IkeFailure::PeerNotProven {
-                local: self.local_id(),
-                remote: claim.identity,
-                reason: "it sends no AUTH payload, so it asks for EAP: let the peer \
-                         authenticate with a shared secret or a key"
-                    .to_owned(),
-            };
-            self.refuse(cx, now, reason);
-            return;
-        };
-        let wanted = payloads
-            .id_r
-            .and_then(|id| Identity::from_payload(&id).ok());
-        match self.choose_connection(cx, &peer, wanted.as_ref()) {
-            Ok(connection) => self.connection = connection,
+        let chosen = self
+            .no_eap(claim)
+            .and_then(|peer| Ok((self.choose_connection(cx, &peer, wanted.as_ref())?, peer)));
+        let peer = match chosen {
+            Ok((connection, peer)) => {
+                self.connection = connection;
+                peer
+            }
             Err(reason) => {
                 self.refuse(cx, now, reason);
                 return;
             }
-        }
+        };
         let Phase::HalfOpen(half_open) = std::mem::replace(&mut self.phase, Phase::Gone) else {
             return;
         };
@@ -108,6 +102,17 @@ impl IkeSa {
             stage: Stage::Moving,
         }));
         self.check_initiator(cx, now);
+    }
+
+    /// Without AUTH, an initiator asks for EAP (RFC 7296 section 2.16), which obol has not.
+    fn no_eap(&self, claim: Claim) -> Result<PeerProof, IkeFailure> {
+        claim.proof.ok_or_else(|| IkeFailure::PeerNotProven {
+            local: self.local_id(),
+            remote: claim.identity,
+            reason: "it sends no AUTH payload, so it asks for EAP: let the peer authenticate \
+                     with a shared secret or a key"
+                .to_owned(),
+        })
     }
 
     /// Who the initiator claims to be, and its proof.
@@ -328,24 +333,30 @@ impl IkeSa {
                 before: self.begun,
             });
         }
+        let transcript = auth.transcript;
+        self.grant_first_child(cx, now, &payloads, transcript, Lead::Auth(proof));
+    }
+
+    /// What the request asks for beside the IKE SA, which stands whatever comes of it.
+    fn grant_first_child(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        payloads: &Payloads<'_>,
+        transcript: Transcript,
+        lead: Lead,
+    ) {
         let between = Between {
             path: self.path,
             nat: self.nat,
         };
-        let granted = grant(
-            &self.connection,
-            between,
-            &payloads,
-            ChildExchange::IkeAuth,
-            None,
-        );
-        let lead = Lead::Auth(proof);
-        match granted {
+        let exchange = ChildExchange::IkeAuth;
+        match grant(&self.connection, between, payloads, exchange, None) {
             Ok(grant) => {
                 let staged = Staged {
                     grant,
-                    ni: auth.transcript.ni,
-                    nr: auth.transcript.nr,
+                    ni: transcript.ni,
+                    nr: transcript.nr,
                     shared: None,
                     replaces: None,
                     lead,
@@ -353,11 +364,7 @@ impl IkeSa {
                 self.stage_grant(cx, now, staged);
             }
             Err(fault) => {
-                cx.event(Event::ChildFailed {
-                    connection: self.connection.name.clone(),
-                    child: None,
-                    reason: fault.child_failure(),
-                });
+                self.report_refusal(cx, fault);
                 self.reply_without_child(cx, &lead, fault);
             }
         }

@@ -105,7 +105,8 @@ impl IkeSa {
         Ok(())
     }
 
-    fn report_refusal(&self, cx: &mut Context, fault: Fault) {
+    /// Reports that a peer did not get the Child SA that it asked for.
+    pub(crate) fn report_refusal(&self, cx: &mut Context, fault: Fault) {
         cx.event(Event::ChildFailed {
             connection: self.connection.name.clone(),
             child: None,
