@@ -42,12 +42,34 @@ pub(crate) fn earlier(a: Option<Deadline>, b: Option<Deadline>) -> Option<Deadli
     }
 }
 
-/// `time` less up to `percent` per cent, so that peers and SAs do not act in step.
+/// `time` less up to `percent` per cent, so that peers and SAs do not act in step. Any time will
+/// do, also one that means never.
 pub(crate) fn jittered(
     time: Duration,
     percent: u32,
     rng: &mut dyn rand_core::CryptoRng,
 ) -> Duration {
     let share = f64::from(rng.next_u32()) / f64::from(u32::MAX);
-    time.mul_f64(1.0 - share * f64::from(percent) / 100.0)
+    let most = (time / 100).saturating_mul(percent);
+    time.saturating_sub(most.mul_f64(share))
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_core::SeedableRng;
+
+    use super::*;
+
+    #[test]
+    fn jitter_shortens_within_its_share_and_takes_any_time() {
+        let mut rng = rand_chacha::ChaCha20Rng::seed_from_u64(1);
+        for _ in 0..1000 {
+            let time = jittered(Duration::from_secs(100), 10, &mut rng);
+            assert!((90.0..=100.0).contains(&time.as_secs_f64()), "{time:?}");
+            assert!(
+                jittered(Duration::MAX, 50, &mut rng) >= Duration::MAX / 2 - Duration::from_secs(1)
+            );
+            assert_eq!(jittered(Duration::ZERO, 50, &mut rng), Duration::ZERO);
+        }
+    }
 }

@@ -259,3 +259,17 @@ fn a_shutdown_with_nothing_up_is_idle_at_once() {
     pair.command(End::A, Command::Shutdown).expect("always");
     assert!(matches!(pair.a.events[..], [Event::Idle]));
 }
+
+#[test]
+fn lifetimes_may_be_without_end() {
+    let mut setup = Setup::started(1);
+    setup.connection.rekey_time = Duration::MAX;
+    setup.connection.over_time = Duration::MAX;
+    setup.connection.dpd_delay = Some(Duration::MAX);
+    let mut child = pods(StartAction::Start);
+    (child.rekey_time, child.life_time) = (Duration::MAX, Duration::MAX);
+    let mut pair = setup.children(vec![child]).up(1);
+    pair.run_for(Duration::from_secs(1_000_000));
+    pair.assert_up(1);
+    assert_eq!(pair.net.sent.len(), 4);
+}

@@ -73,7 +73,7 @@ pub(crate) struct ChildSa {
     pub(crate) delete_tries: u32,
     pub(crate) made: Instant,
     pub(crate) rekey_at: Option<Instant>,
-    pub(crate) life_at: Instant,
+    pub(crate) life_at: Option<Instant>,
 }
 
 /// How far a Child SA is.
@@ -112,16 +112,14 @@ impl ChildSa {
     /// The next deadline.
     pub(crate) fn deadline(&self) -> Option<Deadline> {
         let switch = self.switch_at.map(|at| (at, TimerKind::SwitchOutbound));
+        let life = self.life_at.map(|at| (at, TimerKind::ChildLife));
         match self.state {
             ChildState::Deleting => None,
             ChildState::Installed => {
                 let rekey = self.rekey_at.map(|at| (at, TimerKind::RekeyChild));
-                earlier(
-                    switch,
-                    earlier(rekey, Some((self.life_at, TimerKind::ChildLife))),
-                )
+                earlier(switch, earlier(rekey, life))
             }
-            _ => earlier(switch, Some((self.life_at, TimerKind::ChildLife))),
+            _ => earlier(switch, life),
         }
     }
 
@@ -178,7 +176,7 @@ impl IkeSa {
             delete_tries: 0,
             made: now,
             rekey_at: now.checked_add(rekey_after),
-            life_at: now + agreed.conf.life_time,
+            life_at: now.checked_add(agreed.conf.life_time),
             info: info.clone(),
         });
         let inbound = InboundSa {
