@@ -219,14 +219,18 @@ class Bed:
         return list(pcap.packets(os.path.join(self.sun.share, "wire.pcap")))
 
     def requests(self, exchange, source=None):
-        """The IKE requests of an exchange type, from `source` or from either end."""
+        """The different IKE requests of an exchange type, from `source` or from either end.
+
+        Repetitions are not counted. charon repeats a restarted IKE_SA_INIT when the answer comes
+        before it has put its state away ("ignoring request with ID 0, already processing").
+        """
         ends = {peer.end.outer for peer in ([source] if source else [self.moon, self.sun])}
-        return [
-            packet
+        return {
+            packet.ike
             for packet in self.wire()
             if packet.kind == "ike" and packet.source in ends
             and packet.ike[18] == exchange and not packet.ike[19] & 0x20
-        ]
+        }
 
     def expect_no_esp(self):
         """No ESP packet was sent by either end."""

@@ -35,6 +35,7 @@ class Settings:
     child_rekey_seconds: int | None = None
     child_rekey_packets: int | None = None
     cookies: bool = False  # ask for cookies
+    dpd_seconds: int | None = None
     log: int = 2  # charon's log level
     extra: dict = field(default_factory=dict)  # file or implementation -> more of its own words
 

@@ -52,6 +52,7 @@ class Obol(Peer):
             "proposals": [s.ike] if s.ike else None,
             "encap": True if s.encap else None,
             "rekey_time": f"{s.ike_rekey_seconds}s" if s.ike_rekey_seconds else None,
+            "dpd_delay": f"{s.dpd_seconds}s" if s.dpd_seconds else None,
             "local": {**local, "id": me.identity},
             "remote": {**remote, "id": self.remote_identity},
         }

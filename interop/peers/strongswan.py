@@ -30,6 +30,7 @@ DAEMON = """charon-systemd {{
     log {{
       path = /lab/strongswan.log
       default = {level}
+      enc = {enc}
       lib = 1
       job = 1
       flush_line = yes
@@ -46,7 +47,7 @@ SWANCTL = """connections {{
     {ike}
     encap = {encap}
     {more}
-    dpd_delay = 30s
+    dpd_delay = {dpd}s
     rekey_time = {ike_rekey}
     local {{
       auth = {local_auth}
@@ -131,7 +132,7 @@ class StrongSwan(Peer):
         # Cookies are asked for from the first half-open SA on; zero would turn them off.
         cookies = "cookie_threshold = 1\n  cookie_threshold_ip = 1\n  block_threshold = 100" if s.cookies else ""
         self.write("strongswan.conf", DAEMON.format(
-            plugins=PLUGINS, cookies=cookies, level=s.log, extra=s.extra.get("strongswan.conf", ""),
+            plugins=PLUGINS, cookies=cookies, level=s.log, enc=1 if s.log < 4 else s.log, extra=s.extra.get("strongswan.conf", ""),
         ))
         children = "".join(
             SWANCTL_CHILD.format(
@@ -147,6 +148,7 @@ class StrongSwan(Peer):
             local=me.outer, remote="%any" if s.any_remote else peer.outer,
             ike=f"proposals = {s.ike}" if s.ike else "",
             encap="yes" if s.encap else "no", more=s.extra.get("swanctl", ""),
+            dpd=s.dpd_seconds or 30,
             ike_rekey=f"{s.ike_rekey_seconds}s" if s.ike_rekey_seconds else "4h",
             local_auth=_auth(s.auth), remote_auth=_auth(s.peer_auth),
             local_id=me.identity, remote_id=self.remote_identity,

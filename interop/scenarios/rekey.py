@@ -1,8 +1,8 @@
 """New keys while traffic flows, and orderly ends."""
 
-from lab.wait import expect
+from lab.wait import expect, until
 
-from . import RESPONDER, scenario
+from . import INITIATOR, RESPONDER, scenario
 
 
 def _rekey(bed, kind, by):
@@ -94,3 +94,20 @@ def peer_restart(bed):
     expect(old.spis != new.spis, "the IKE SA is the old one")
     bed.traffic()
     bed.down()
+
+
+@scenario("dead-peer", roles=(INITIATOR,), needs_obol=True)
+def dead_peer(bed):
+    """strongSwan vanishes: obol notices, keeps the flow closed, and restores the tunnel when it is back."""
+    bed.sun_settings.start = "start"
+    bed.sun_settings.dpd_seconds = 2
+    bed.sun_settings.extra["obol"] = {"retransmit_timeout": "300ms", "retransmit_tries": 3}
+    bed.start()
+    old, _ = bed.agreed(20)
+    bed.moon.kill()
+    until("obol gives the dead SA up", lambda: all(sa.spis != old.spis for sa in bed.sun.sas()), 20)
+    _blocked(bed)
+    bed.moon.launch()
+    new, _ = bed.agreed(30)
+    expect(old.spis != new.spis, "the IKE SA is the old one")
+    bed.traffic()
