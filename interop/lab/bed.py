@@ -144,6 +144,15 @@ class Bed:
 
         until("both ends count the packets", counted, 5)
 
+    def reauthenticated(self, old, seconds=15):
+        """Waits until both ends have another IKE SA than `old` with another child."""
+
+        def check():
+            moon, _ = self.agreed(0)
+            return moon.spi_i != old.spi_i and moon.children[0].spi_in != old.children[0].spi_in
+
+        until("both ends have a new IKE SA with a new child", check, seconds)
+
     def ping(self, peer, family=0, count=3, size=56):
         """Pings from `peer` to the other end's host; every one must be answered."""
         own, far = peer.end.hosts[family], peer.other.hosts[family]

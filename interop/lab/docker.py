@@ -95,5 +95,15 @@ class Container:
         """Starts a shell script in the background of the container."""
         docker("exec", "-d", self.name, "sh", "-c", script)
 
+    def link(self, state):
+        """Sets the host's end of the container's link `up` or `down`, as if a cable were pulled."""
+        index = self.sh("cat /sys/class/net/eth0/iflink")
+        for name in os.listdir("/sys/class/net"):
+            with open(f"/sys/class/net/{name}/ifindex") as file:
+                if file.read().strip() == index:
+                    subprocess.run(["ip", "link", "set", name, state], check=True)
+                    return
+        raise Failure(f"no interface of this host has the index {index}")
+
     def remove(self):
         docker("rm", "-f", self.name, check=False)

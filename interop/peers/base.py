@@ -73,6 +73,8 @@ class Peer:
         ours, theirs = list(self.end.nets), list(self.other.nets)
         if self.settings.extra.get("narrow"):
             ours, theirs = ([net.replace("/16", "/24") for net in side] for side in (ours, theirs))
+        if self.settings.extra.get("other networks"):
+            ours, theirs = ["192.168.1.0/24"], ["192.168.2.0/24"]
         if not self.settings.extra.get("split"):
             return {CHILD: (ours, theirs)}
         return {f"{CHILD}-{at}": ([own], [far]) for at, (own, far) in enumerate(zip(ours, theirs))}

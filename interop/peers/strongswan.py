@@ -192,6 +192,12 @@ class StrongSwan(Peer):
         if answer.get("success") != "yes":
             raise Failure(f"charon refused to rekey: {answer}")
 
+    def reauthenticate(self):
+        """Makes a new IKE SA with a new child beside the old one, then closes the old one."""
+        answer = self._request("rekey", ike=CONNECTION, reauth="yes")
+        if answer.get("success") != "yes":
+            raise Failure(f"charon refused to reauthenticate: {answer}")
+
     def sas(self):
         with self._socket() as vici:
             _, events = vici.stream("list-sas", "list-sa")

@@ -30,6 +30,32 @@ def no_proposal(bed):
         until(f"{peer.kind} at {peer.end.name} has no SA", peer.nothing, 30)
 
 
+def _child_refused(bed):
+    """The IKE SA comes up and the child does not; no ESP is sent."""
+    bed.start()
+    done, said = bed.initiator.initiate()
+    expect(not done, f"{bed.initiator.kind} says that the child is up: {said}")
+    for peer in (bed.moon, bed.sun):
+        children = [sa.children for sa in peer.sas() if sa.children]
+        expect(not children, f"{peer.kind} has children: {children}")
+    bed.expect_no_esp()
+
+
+@scenario("no-esp-proposal")
+def no_esp_proposal(bed):
+    """No common ESP proposal: NO_PROPOSAL_CHOSEN for the child."""
+    bed.initiator_settings.esp = "aes128gcm16"
+    bed.responder_settings.esp = "aes256-sha512"
+    _child_refused(bed)
+
+
+@scenario("no-selectors")
+def no_selectors(bed):
+    """No common traffic selectors: TS_UNACCEPTABLE for the child."""
+    bed.responder_settings.extra["other networks"] = True
+    _child_refused(bed)
+
+
 @scenario("cookie")
 def cookie(bed):
     """The responder asks for a cookie, RFC 7296 section 2.6."""

@@ -48,6 +48,52 @@ def ike_rekey_by_strongswan(bed):
     _rekey(bed, "ike", "moon")
 
 
+def _crossing(bed, kind):
+    """Both ends ask for the same rekey while the link is down; their repeated requests cross."""
+    bed.prepare_rekey("sun", kind)
+    bed.start()
+    before = bed.up()[0]
+    bed.sun.container.link("down")
+    bed.sun.rekey(kind)
+    if kind == "ike":
+        until("obol asks for a rekey", lambda: any(not sa.established for sa in bed.sun.sas()), 10)
+    bed.moon.rekey(kind)
+    bed.sun.container.link("up")
+    if kind == "child":
+        bed.rekeyed(before.children[0], 30)
+    else:
+        bed.ike_rekeyed(before, 30)
+    bed.traffic()
+    bed.down()
+
+
+@scenario("child-rekey-crossing", needs_obol=True)
+def child_rekey_crossing(bed):
+    """Both ends rekey the child at the same time and agree on one, RFC 7296 section 2.8.1."""
+    _crossing(bed, "child")
+
+
+@scenario("ike-rekey-crossing", needs_obol=True)
+def ike_rekey_crossing(bed):
+    """Both ends rekey the IKE SA at the same time and agree on one, RFC 7296 section 2.8.2."""
+    _crossing(bed, "ike")
+
+
+@scenario("reauthentication", roles=(RESPONDER,))
+def reauthentication(bed):
+    """strongSwan makes a new IKE SA with a new child before it closes the old one; nothing is lost."""
+    bed.start()
+    old, _ = bed.up()
+    pinging = [bed.start_pinging(p, count=100) for p in (bed.moon, bed.sun)]
+    bed.moon.reauthenticate()
+    bed.reauthenticated(old)
+    for ping in pinging:
+        sent, got = bed.answered(ping)
+        expect(sent == got == 100, f"{sent - got} of {sent} pings were lost")
+    bed.traffic()
+    bed.down()
+
+
 def _blocked(bed):
     """obol lets nothing out in clear when the tunnel is down; the capture is looked at later."""
     if bed.sun.kind == "obol":

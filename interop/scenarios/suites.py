@@ -30,8 +30,10 @@ for _ke in KEY_EXCHANGES:
     _register(f"ke-{_ke}", f"aes128gcm16-prfsha256-{_ke}", "aes128gcm16", f"Key exchange {_ke}.")
 
 
-def _pfs(bed, ke, name):
-    bed.both(ike="aes128gcm16-prfsha256-x25519", esp=f"aes128gcm16-{ke}")
+def _pfs(bed, name, ours, theirs):
+    """Rekeys the child; `ours` is the initiator's ESP proposal, `name` the expected method."""
+    bed.both(ike="aes128gcm16-prfsha256-x25519")
+    bed.initiator_settings.esp, bed.responder_settings.esp = ours, theirs
     bed.prepare_rekey(bed.initiator_name, "child")
     bed.start()
     before = bed.up()[0].children[0]
@@ -45,5 +47,11 @@ def _pfs(bed, ke, name):
 
 for _ke, _name in (("x25519", "CURVE_25519"), ("ecp256", "ECP_256"), ("modp2048", "MODP_2048")):
     scenario(f"pfs-{_ke}", shows=f"Child rekey with a fresh key exchange ({_ke}).")(
-        lambda bed, ke=_ke, name=_name: _pfs(bed, ke, name)
+        lambda bed, ke=_ke, name=_name: _pfs(bed, name, f"aes128gcm16-{ke}", f"aes128gcm16-{ke}")
     )
+
+
+@scenario("pfs-ke-mismatch")
+def pfs_ke_mismatch(bed):
+    """Child rekey whose first key exchange is not the responder's: INVALID_KE_PAYLOAD inside the IKE SA."""
+    _pfs(bed, "ECP_256", "aes128gcm16-x25519-ecp256", "aes128gcm16-ecp256")
