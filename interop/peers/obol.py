@@ -53,6 +53,8 @@ class Obol(Peer):
             "encap": True if s.encap else None,
             "rekey_time": f"{s.ike_rekey_seconds}s" if s.ike_rekey_seconds else None,
             "dpd_delay": f"{s.dpd_seconds}s" if s.dpd_seconds else None,
+            # Rekeyed this often, it must still be allowed to grow older than a lost request.
+            "over_time": "1m" if s.ike_rekey_seconds else None,
             "local": {**local, "id": me.identity},
             "remote": {**remote, "id": self.remote_identity},
         }
