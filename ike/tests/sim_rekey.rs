@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use obol_ike::config::StartAction;
 use obol_ike::event::{Command, Event};
-use obol_ike::proposal::EspProposal;
+use obol_ike::proposal::{EspProposal, IkeProposal};
 use obol_ike::testing::net::Net;
 use obol_ike::testing::pair::{End, Pair};
 use obol_ike::testing::setup::{HOSTS, PODS, Setup, pods};
@@ -116,6 +116,29 @@ fn the_ike_sa_is_rekeyed_from_either_end_and_keeps_its_children() {
         rest(&mut pair);
         pair.assert_up(1);
     }
+}
+
+#[test]
+fn an_ike_rekey_begins_with_the_key_exchange_that_was_agreed_on() {
+    let wide = IkeProposal::parse("aes256gcm16-prfsha384-x25519-ecp256").expect("sound");
+    let narrow = IkeProposal::parse("aes256gcm16-prfsha384-ecp256").expect("sound");
+    let mut setup = Setup::started(1);
+    setup.connection.ike_proposals = narrow;
+    let b = setup.clone().pair(1).b;
+    setup.connection.ike_proposals = wide;
+    let mut pair = setup.pair(1);
+    pair.b = b;
+    pair.start();
+    pair.run_until_idle();
+    pair.net.sent.clear();
+    pair.command(End::A, ike()).expect("it is up");
+    pair.run_until_idle();
+    pair.assert_up(1);
+    assert_eq!(
+        pair.net.sent.len(),
+        4,
+        "a rekey and a delete, each answered"
+    );
 }
 
 #[test]

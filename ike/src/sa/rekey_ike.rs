@@ -44,8 +44,15 @@ impl IkeSa {
     /// Sends the request, unless the IKE SA is being replaced or closed already.
     pub(crate) fn ask_rekey_ike(&mut self, cx: &mut Context, now: Instant, task: RekeyIkeTask) {
         let configured = &self.connection.ike_proposals;
+        // What made this IKE SA needs no second try, unless the configuration has changed.
+        let current = self
+            .protection
+            .as_ref()
+            .map(|protection| protection.keys.algorithms().ke)
+            .filter(|method| configured.iter().any(|p| p.ke.contains(method)));
         let first = || configured.iter().find_map(|p| p.ke.first().copied());
-        let Some(method) = task.methods.last().copied().or_else(first) else {
+        let retry = task.methods.last().copied();
+        let Some(method) = retry.or(current).or_else(first) else {
             return;
         };
         let Ok(ke) = KeyExchange::generate(method, &mut *cx.rng) else {
