@@ -6,7 +6,6 @@ mod init;
 mod wishes;
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,6 +16,7 @@ use crate::context::{Context, Rival, Signal, Waiting};
 use crate::error::{Dropped, IkeFailure};
 use crate::event::{Answer, Ask, AskId, ChildSaId, Event, IkeSaId, IkeSpi, Output};
 use crate::exchange::cookie::Cookies;
+use crate::exchange::half_open::HalfOpens;
 use crate::exchange::limit::Limit;
 use crate::sa::{IkeSa, Phase};
 use crate::status::IkeSaStatus;
@@ -36,8 +36,8 @@ pub struct Endpoint {
     sas: BTreeMap<IkeSaId, IkeSa>,
     /// By the SPI that we chose.
     by_spi: HashMap<IkeSpi, IkeSaId>,
-    /// As responder, not established yet: by the peer's address and SPI.
-    half_open: HashMap<(SocketAddr, IkeSpi), IkeSaId>,
+    /// As responder, not established yet.
+    half_open: HalfOpens,
     cookies: Cookies,
     strangers: Limit,
     wishes: Wishes,
@@ -57,7 +57,7 @@ impl Endpoint {
             cx: Context::new(config, rng),
             sas: BTreeMap::new(),
             by_spi: HashMap::new(),
-            half_open: HashMap::new(),
+            half_open: HalfOpens::default(),
             cookies: Cookies::new(),
             strangers: Limit::new(),
             wishes,
@@ -88,7 +88,11 @@ impl Endpoint {
         } else {
             self.on_known(now, path, &message)
         };
-        self.settle(now);
+        // What was dropped changed nothing, and whoever sent it shall not make us look at every
+        // IKE SA.
+        if result.is_ok() {
+            self.settle(now);
+        }
         result
     }
 
@@ -230,7 +234,7 @@ impl Endpoint {
             Phase::HalfOpen(_) | Phase::AuthResponder(_) | Phase::Lingering { .. }
         );
         if !half_open {
-            self.half_open.retain(|_, id| *id != sa.id);
+            self.half_open.remove(sa.id);
         }
         if sa.is_gone() {
             self.by_spi.remove(&sa.own_spi());

@@ -7,6 +7,7 @@ use obol_ike::error::Dropped;
 use obol_ike::event::{Command, Event, IkeSpi};
 use obol_ike::testing::net::{Net, Packet};
 use obol_ike::testing::pair::{End, Pair};
+use obol_ike::testing::scripted::Scripted;
 use obol_ike::testing::setup::{A, B, HOSTS, PODS, Setup};
 use obol_ike::wire::{
     Delete, ExchangeType, Flags, Header, KeMethod, Notify, NotifyType, Payload, emit_message,
@@ -274,4 +275,78 @@ fn a_flood_of_first_requests_is_bounded_and_a_peer_with_a_cookie_gets_through() 
     pair.start();
     pair.run_for(Duration::from_secs(3));
     assert_eq!(pair.a.count(|e| matches!(e, Event::ChildUp(_))), 1);
+}
+
+/// A host that nobody has asked for anything, and a first request to it.
+fn asked(half_open_limit: usize) -> (Pair, Packet) {
+    let mut setup = Setup::started(1);
+    setup.settings.half_open_limit = half_open_limit;
+    let first = setup.clone().up(1).net.sent[0].clone();
+    // The second host takes peers from anywhere.
+    setup.connection.local_addrs = Vec::new();
+    (setup.pair(2), first)
+}
+
+#[test]
+fn first_requests_that_share_an_spi_count_each() {
+    let (mut pair, first) = asked(100);
+    for n in 0..200u32 {
+        let mut packet = first.clone();
+        // Within the hash of an address, which may say anything.
+        let at = packet.datagram.len() - 22;
+        packet.datagram[at..at + 4].copy_from_slice(&n.to_be_bytes());
+        pair.net.inject(pair.now, packet);
+    }
+    pair.run_for(Duration::from_millis(1));
+    let half_open = pair.b.endpoint.status(pair.now).len();
+    assert_eq!(half_open, 32, "the threshold of cookies");
+    assert_eq!(pair.b.dropped[&Dropped::Cookie], 200 - 32);
+}
+
+/// The same request with the cookie that was asked for in the last reply.
+fn with_cookie(pair: &Pair, request: &Packet) -> Packet {
+    let reply = &pair.net.sent.last().expect("a reply").datagram;
+    let notify = &reply[28..];
+    assert_eq!(notify[6..8], NotifyType::COOKIE.0.to_be_bytes());
+    let mut packet = request.clone();
+    let first = packet.datagram[16];
+    packet.datagram[16] = 41;
+    packet.datagram.splice(28..28, notify.iter().copied());
+    packet.datagram[28] = first;
+    let len = u32::try_from(packet.datagram.len()).expect("short");
+    packet.datagram[24..28].copy_from_slice(&len.to_be_bytes());
+    packet
+}
+
+#[test]
+fn one_network_does_not_take_all_places_with_cookies() {
+    let (mut pair, first) = asked(400);
+    let mut from = |network: u8, n: u64| {
+        let mut packet = first.clone();
+        packet.datagram[..8].copy_from_slice(&(n + 1).to_be_bytes());
+        packet.from = ([203, 0, network, (n % 250) as u8], 500).into();
+        pair.net.inject(pair.now, packet.clone());
+        pair.run_for(Duration::ZERO);
+        if n >= 32 {
+            let again = with_cookie(&pair, &packet);
+            pair.net.inject(pair.now, again);
+            pair.run_for(Duration::ZERO);
+        }
+        pair.b.endpoint.status(pair.now).len()
+    };
+    let taken = (0..500).map(|n| from(113, n)).last();
+    assert_eq!(taken, Some(32 + 400 / 4));
+    assert_eq!(from(114, 1000), 32 + 400 / 4 + 1, "another network");
+}
+
+#[test]
+fn a_reply_to_a_stranger_is_not_longer_than_its_request() {
+    let peer = Scripted::begun(Setup::new(1));
+    let reply = &peer.pair.net.sent[0].datagram;
+    assert!(
+        reply.len() <= peer.first_request().len(),
+        "{} octets for {}",
+        reply.len(),
+        peer.first_request().len()
+    );
 }

@@ -16,6 +16,10 @@ use crate::wire::{
     ExchangeType, Flags, Header, Message, Notify, NotifyType, Payload, ProtocolId, emit_message,
 };
 
+/// So many networks share the places for half-open IKE SAs, once cookies are asked for: who
+/// receives at all addresses of one cannot keep everybody out.
+const NETWORKS: usize = 4;
+
 impl Endpoint {
     /// Takes a request for a new IKE SA.
     pub(super) fn on_init_request(
@@ -52,7 +56,7 @@ impl Endpoint {
             connection,
             &chosen,
         )?;
-        self.half_open.insert((path.remote, header.spi_i), sa.id);
+        self.half_open.add(path.remote, message.octets, sa.id);
         self.put(sa);
         Ok(())
     }
@@ -60,12 +64,12 @@ impl Endpoint {
     /// Answers a repetition with the stored reply. A request that is not the same octet for
     /// octet is a new one, even with the same SPI (RFC 7296 section 2.1).
     fn repeat_init(&mut self, path: Path, message: &Message<'_>) -> Result<(), Dropped> {
-        let Some(id) = self.half_open.get(&(path.remote, message.header.spi_i)) else {
+        let Some(id) = self.half_open.find(path.remote, message.octets) else {
             return Ok(());
         };
         let Some(reply) = self
             .sas
-            .get(id)
+            .get(&id)
             .and_then(|sa| sa.repeated_init(message.octets))
         else {
             return Ok(());
@@ -104,6 +108,11 @@ impl Endpoint {
             .notify(NotifyType::COOKIE)
             .and_then(Notify::as_cookie);
         if cookie.is_some_and(|cookie| self.cookies.check(now, cookie, ni, ip, spi_i)) {
+            // What may be forged, because it came before cookies were asked for, takes no share.
+            let share = threshold + limit / NETWORKS;
+            if self.half_open.from_network_of(ip) >= share {
+                return Err(Dropped::HalfOpenLimit);
+            }
             return Ok(());
         }
         let cookie = self.cookies.make(now, &mut *self.cx.rng, ni, ip, spi_i);

@@ -109,7 +109,12 @@ impl IkeSa {
             }),
             Payload::Nonce(nr),
         ];
-        reply.extend(self.nat_notifies(path));
+        // Who does no NAT traversal has no use for them, and whoever forged its address none at
+        // all: a reply to a stranger should not be longer than the request.
+        let (sources, destination) = payloads.nat_hashes();
+        if !sources.is_empty() || destination.is_some() {
+            reply.extend(self.nat_notifies(path));
+        }
         if payloads.hashes().is_some() {
             reply.push(Payload::Notify(Notify::hash_algorithms(&OUR_HASHES)));
         }

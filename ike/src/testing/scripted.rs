@@ -234,6 +234,11 @@ impl Scripted {
         reply
     }
 
+    /// The IKE_SA_INIT request as it was sent.
+    pub fn first_request(&self) -> &[u8] {
+        &self.message1
+    }
+
     /// How many IKE SAs the second host has, and how many Child SAs.
     pub fn up(&self) -> (usize, usize) {
         let status = self.pair.b.endpoint.status(self.pair.now);
