@@ -273,3 +273,20 @@ fn lifetimes_may_be_without_end() {
     pair.assert_up(1);
     assert_eq!(pair.net.sent.len(), 4);
 }
+
+#[test]
+fn at_the_end_of_its_life_a_child_is_out_of_use_whether_or_not_the_peer_answers() {
+    let mut child = pods(StartAction::Start);
+    child.rekey_time = Duration::from_secs(3000);
+    child.life_time = Duration::from_secs(60);
+    let mut setup = Setup::started(1).children(vec![child]);
+    setup.settings.retransmit_tries = 20;
+    let mut pair = setup.up(1);
+    pair.assert_up(1);
+    pair.net.partitioned = true;
+    pair.run_for(Duration::from_secs(61));
+    for node in [&pair.a, &pair.b] {
+        assert!(node.plane.inbound.is_empty() && node.plane.outbound.is_empty());
+        assert_eq!(node.count(|e| matches!(e, Event::ChildDown { .. })), 1);
+    }
+}

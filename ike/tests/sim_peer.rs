@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use obol_ike::config::{Config, RemoteAuthMethod, StartAction};
 use obol_ike::error::{Dropped, IkeFailure};
-use obol_ike::event::{EspSpi, Event};
-use obol_ike::proposal::ChildExchange;
+use obol_ike::event::{EspSpi, Event, InboundSa};
+use obol_ike::proposal::{ChildExchange, EspProposal};
 use obol_ike::testing::scripted::{SCRIPTED_SPI, Scripted, child_payloads, rekey_notify};
 use obol_ike::testing::setup::{ID_A, Setup, mirror};
+use obol_ike::ts::TrafficSelector;
 use obol_ike::wire::{
     Delete, ExchangeType, Id, Notify, NotifyType, Payload, PayloadType, ProtocolId,
 };
@@ -306,4 +307,59 @@ fn an_initial_contact_outside_ike_auth_closes_nothing() {
     let reply = peer.request(INFORMATIONAL, &contact).expect("answered");
     assert!(reply.payloads.is_empty());
     assert_eq!(peer.up(), (1, 1));
+}
+
+/// A request for one more Child SA, without key exchange, to be sent with this SPI.
+fn one_more(spi: u32, ts_i: &[TrafficSelector], ts_r: &[TrafficSelector]) -> Vec<Payload<'static>> {
+    let proposals = EspProposal::to_wire(
+        &EspProposal::defaults(),
+        EspSpi(spi),
+        ChildExchange::IkeAuth,
+    );
+    vec![
+        Payload::Sa(proposals),
+        Payload::Nonce(&[9; 32]),
+        Payload::TsI(ts_i.to_vec().into()),
+        Payload::TsR(ts_r.to_vec().into()),
+    ]
+}
+
+#[test]
+fn a_peer_gets_only_so_many_child_sas() {
+    let mut peer = established();
+    let pods = |text: &str| vec![text.parse::<TrafficSelector>().expect("a selector")];
+    let (ts_i, ts_r) = (pods("172.16.1.0/24"), pods("172.16.2.0/24"));
+    let mut refused = 0;
+    for n in 0..400 {
+        let request = one_more(0x1000 + n, &ts_i, &ts_r);
+        let reply = peer.request(CREATE_CHILD_SA, &request).expect("answered");
+        match reply.error() {
+            None => assert_eq!(refused, 0),
+            Some(error) => {
+                assert_eq!(error, NotifyType::NO_ADDITIONAL_SAS);
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!(peer.up(), (1, 256));
+    let delete = Payload::Delete(Delete::Esp(vec![EspSpi(0x1000)]));
+    peer.request(INFORMATIONAL, &[delete]).expect("answered");
+    let request = one_more(0x9000, &ts_i, &ts_r);
+    let reply = peer.request(CREATE_CHILD_SA, &request).expect("answered");
+    assert_eq!(reply.error(), None, "there is room again");
+}
+
+#[test]
+fn a_peer_gets_only_so_many_selectors() {
+    let mut peer = established();
+    let hosts = |network: &str| -> Vec<TrafficSelector> {
+        let host = |n| format!("{network}.{n}").parse().expect("a selector");
+        (0..255).step_by(2).map(host).collect()
+    };
+    let request = one_more(0x1000, &hosts("172.16.1"), &hosts("172.16.2"));
+    let reply = peer.request(CREATE_CHILD_SA, &request).expect("answered");
+    assert_eq!(reply.error(), None);
+    let sas = &peer.pair.b.plane.inbound;
+    let pairs = |sa: &InboundSa| sa.info.local_ts.len() * sa.info.remote_ts.len();
+    assert_eq!(sas.values().map(pairs).max(), Some(64 * 64));
 }

@@ -110,7 +110,7 @@ impl Endpoint {
         if cookie.is_some_and(|cookie| self.cookies.check(now, cookie, ni, ip, spi_i)) {
             // What may be forged, because it came before cookies were asked for, takes no share.
             let share = threshold + limit / NETWORKS;
-            if self.half_open.from_network_of(ip) >= share {
+            if self.half_open.in_network_of(ip) >= share {
                 return Err(Dropped::HalfOpenLimit);
             }
             return Ok(());

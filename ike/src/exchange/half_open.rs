@@ -22,7 +22,7 @@ impl HalfOpens {
     }
 
     /// How many come from the network of this address.
-    pub(crate) fn from_network_of(&self, ip: IpAddr) -> usize {
+    pub(crate) fn in_network_of(&self, ip: IpAddr) -> usize {
         let network = network(ip);
         let from_there = |(remote, _): &&(SocketAddr, _)| self::network(remote.ip()) == network;
         self.0.keys().filter(from_there).count()
@@ -75,9 +75,9 @@ mod tests {
         }
         half_open.add(at(places[0]), b"another", IkeSaId(5));
         assert_eq!(half_open.len(), 5);
-        assert_eq!(half_open.from_network_of(at("10.0.0.77:1").ip()), 3);
-        assert_eq!(half_open.from_network_of(at("[fd00::77]:1").ip()), 1);
-        assert_eq!(half_open.from_network_of(at("[fd00:0:0:1::1]:1").ip()), 0);
+        assert_eq!(half_open.in_network_of(at("10.0.0.77:1").ip()), 3);
+        assert_eq!(half_open.in_network_of(at("[fd00::77]:1").ip()), 1);
+        assert_eq!(half_open.in_network_of(at("[fd00:0:0:1::1]:1").ip()), 0);
         assert_eq!(half_open.find(at(places[0]), b"another"), Some(IkeSaId(5)));
         assert_eq!(half_open.find(at(places[1]), b"another"), None);
         half_open.remove(IkeSaId(5));

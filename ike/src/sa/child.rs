@@ -431,7 +431,8 @@ impl IkeSa {
             match kind {
                 TimerKind::SwitchOutbound => self.use_outbound(cx, id),
                 TimerKind::RekeyChild => self.rekey_child(id),
-                _ => self.delete_child(id),
+                // However long the peer takes to answer, nothing uses it from here on.
+                _ => self.expire_child(cx, id),
             }
         }
     }

@@ -24,6 +24,9 @@ use crate::wire::{Auth, ExchangeType, Id, Notify, NotifyType, Payload, ProtocolI
 /// SPIs drawn for one Child SA before we give up.
 const MAX_SPIS: u32 = 8;
 
+/// Child SAs that a peer may have on one IKE SA: a bound on what it can make us keep.
+const MAX_CHILDREN: usize = 256;
+
 /// A reply that waits for the data plane.
 pub(crate) struct InWork {
     child: ChildSaId,
@@ -80,6 +83,9 @@ impl IkeSa {
             .nonce
             .ok_or(Fault::InvalidSyntax("no Nonce in CREATE_CHILD_SA"))?;
         let rekeyed = self.rekeyed_child(payloads)?;
+        if self.children.len() >= MAX_CHILDREN {
+            return Err(Fault::NoAdditionalSas);
+        }
         let exchange = ChildExchange::CreateChildSa(payloads.ke.map(|ke| ke.method));
         let between = Between {
             path: self.path,

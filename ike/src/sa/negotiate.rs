@@ -13,6 +13,10 @@ use crate::sa::payloads::Payloads;
 use crate::ts::{TrafficSelector, flow_selectors, narrow};
 use crate::wire::{Notify, NotifyType, Payload, Proposal};
 
+/// Pairs of a selector of each side that one Child SA may have: the data plane compares packets
+/// with each of them.
+const MAX_PAIRS: usize = 4096;
+
 /// Our offer of a Child SA, as requester.
 pub(crate) struct Offer {
     pub(crate) conf: Arc<Child>,
@@ -98,7 +102,8 @@ impl Offer {
         if transport != (self.conf.mode == Mode::Transport) {
             return Err(ChildFailure::ModeMismatch);
         }
-        if !within(ts_i, &self.local_ts) || !within(ts_r, &self.remote_ts) {
+        let too_many = ts_i.len() * ts_r.len() > MAX_PAIRS;
+        if too_many || !within(ts_i, &self.local_ts) || !within(ts_r, &self.remote_ts) {
             return Err(ChildFailure::TsUnacceptable);
         }
         Ok((chosen, ts_i.clone(), ts_r.clone()))
@@ -219,8 +224,9 @@ impl Asked {
         path: Path,
     ) -> Option<(Fit, Vec<TrafficSelector>, Vec<TrafficSelector>)> {
         let (local, remote) = selectors(conf, path);
-        let local_ts = narrow(&self.local.selectors, &local);
-        let remote_ts = narrow(&self.remote.selectors, &remote);
+        let mut local_ts = narrow(&self.local.selectors, &local);
+        let mut remote_ts = narrow(&self.remote.selectors, &remote);
+        limit_pairs(&mut local_ts, &mut remote_ts);
         if local_ts.is_empty() || remote_ts.is_empty() {
             return None;
         }
@@ -278,6 +284,18 @@ fn put_first(selectors: &mut Vec<TrafficSelector>, packet: TrafficSelector) {
         && selectors.first() != Some(&first)
     {
         selectors.insert(0, first);
+    }
+}
+
+/// Leaves the last selectors out until there are at most [`MAX_PAIRS`]; a responder may always
+/// take less.
+fn limit_pairs(local: &mut Vec<TrafficSelector>, remote: &mut Vec<TrafficSelector>) {
+    while local.len() * remote.len() > MAX_PAIRS {
+        if local.len() > remote.len() {
+            local.pop();
+        } else {
+            remote.pop();
+        }
     }
 }
 
