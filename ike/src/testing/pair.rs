@@ -44,8 +44,39 @@ pub struct Node {
     pub answer_delay: Duration,
     /// Single octets that keep NAT mappings alive.
     pub keepalives: usize,
+    /// What a log of everything would hold; kept if there is one to begin with.
+    pub transcript: Option<Transcript>,
     waiting: VecDeque<(Instant, AskId, Ask)>,
     rng: ChaCha20Rng,
+}
+
+/// All that went out of an endpoint and into it, and the keys that went with it.
+#[derive(Clone, Debug, Default)]
+pub struct Transcript {
+    /// Outputs and answers, a line each, as `Debug` prints them.
+    pub text: String,
+    /// Keys of all Child SAs; those of an AEAD end with the salt.
+    pub keys: Vec<Vec<u8>>,
+}
+
+impl Transcript {
+    fn add(&mut self, line: &dyn std::fmt::Debug) {
+        self.text.push_str(&format!("{line:?}\n"));
+    }
+
+    fn add_output(&mut self, output: &Output) {
+        self.add(output);
+        let keys = match output {
+            Output::Ask(_, Ask::AddInbound(sa)) => &sa.keys,
+            Output::Ask(_, Ask::UseOutbound(sa)) => &sa.keys,
+            _ => return,
+        };
+        for key in [&keys.encr, &keys.integ] {
+            if !key.is_empty() {
+                self.keys.push(key.expose().to_vec());
+            }
+        }
+    }
 }
 
 /// Which host.
@@ -84,6 +115,7 @@ impl Node {
             dropped: BTreeMap::new(),
             answer_delay: Duration::ZERO,
             keepalives: 0,
+            transcript: None,
             waiting: VecDeque::new(),
             rng: ChaCha20Rng::seed_from_u64(seed ^ 0x5eed),
         }
@@ -148,6 +180,9 @@ impl Node {
     fn drain(&mut self, now: Instant, net: &mut Net) {
         loop {
             while let Some(output) = self.endpoint.poll_output() {
+                if let Some(transcript) = &mut self.transcript {
+                    transcript.add_output(&output);
+                }
                 match output {
                     Output::Transmit(transmit) if transmit.datagram == [0xff] => {
                         self.keepalives += 1;
@@ -164,6 +199,9 @@ impl Node {
             }
             if let Some((_, id, ask)) = self.waiting.pop_front() {
                 let answer = self.answer(ask);
+                if let Some(transcript) = &mut self.transcript {
+                    transcript.add(&answer);
+                }
                 self.endpoint.handle_answer(now, id, answer);
             }
         }
