@@ -1,5 +1,7 @@
 //! Configurations that are wrong: where the error is, and what it says.
 
+use std::path::Path;
+
 use proptest::prelude::*;
 
 use super::{HOSTS, Table};
@@ -512,6 +514,17 @@ fn short_secrets_are_a_warning() {
     let psk = &loaded.credentials.psks[0];
     assert_eq!(psk.secret.expose(), b"hunter2");
     assert!(!format!("{loaded:?}").contains("hunter2"));
+}
+
+#[test]
+fn the_corpus_of_the_fuzzer_is_survived() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/config");
+    let mut files = 0;
+    for file in std::fs::read_dir(directory).unwrap() {
+        crate::config::fuzz_config(&std::fs::read(file.unwrap().path()).unwrap());
+        files += 1;
+    }
+    assert!(files > 0);
 }
 
 proptest! {
