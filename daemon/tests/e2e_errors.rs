@@ -135,6 +135,36 @@ fn an_ordinary_user_is_told_what_is_missing() {
     assert!(as_nobody().arg("check").output().unwrap().status.success());
 }
 
+#[test]
+fn a_missing_or_forbidden_tun_is_named() {
+    if !is_root() {
+        return;
+    }
+    let lab = Lab::new(obol(), None).unwrap();
+    let cases = [
+        ("true", FAILED, "cannot open /dev/net/tun"),
+        (
+            "mknod /dev/net/tun c 10 200",
+            NOT_PERMITTED,
+            "--device /dev/net/tun",
+        ),
+    ];
+    for (change, code, words) in cases {
+        let command = with_other_dev_net(&lab.a.command(&["run"]), change);
+        assert_refused(&lab.a, command, code, &[words]);
+    }
+}
+
+/// The command as it runs where /dev/net is empty but for what `change` puts there, which no
+/// one may open: a file system without devices.
+fn with_other_dev_net(inner: &Command, change: &str) -> Command {
+    let script = format!("mount -t tmpfs -o nodev none /dev/net && {change} && exec \"$@\"");
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &script, "sh"]);
+    command.arg(inner.get_program()).args(inner.get_args());
+    command
+}
+
 /// The user `nobody` has this number everywhere.
 const NOBODY: u32 = 65534;
 

@@ -274,10 +274,13 @@ fn open_tun(name: &str) -> Result<Tun, DataPlaneError> {
     Tun::open(name).map_err(|source| {
         let what = match source.kind() {
             std::io::ErrorKind::NotFound => {
-                "cannot open /dev/net/tun (does this kernel have TUN?)".to_owned()
+                "cannot open /dev/net/tun (`modprobe tun`; for a container, --device /dev/net/tun)"
+                    .to_owned()
             }
             std::io::ErrorKind::PermissionDenied => {
-                format!("no right to create the TUN device {name} (CAP_NET_ADMIN)")
+                format!(
+                    "no right to create the TUN device {name} (CAP_NET_ADMIN; for a container, --device /dev/net/tun too)"
+                )
             }
             std::io::ErrorKind::ResourceBusy => {
                 format!("the TUN device {name} belongs to another process")
