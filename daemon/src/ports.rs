@@ -141,7 +141,7 @@ impl Ports {
             return msg::send(socket.ok_or_else(missing)?, &[datagram], &header);
         }
         let socket = self.natt.by_family(v4).ok_or_else(missing)?;
-        if transmit.datagram == [0xff] {
+        if *transmit.datagram == [0xff] {
             return msg::send(socket, &[datagram], &header);
         }
         msg::send(socket, &[IoSlice::new(&MARKER), datagram], &header)
@@ -287,7 +287,7 @@ mod tests {
                 local: local.parse().unwrap(),
                 remote,
             },
-            datagram: datagram.to_vec(),
+            datagram: datagram.to_vec().into(),
         }
     }
 

@@ -5,6 +5,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use rand_core::{CryptoRng, Rng};
 
 use crate::config::{Config, Path, Settings};
@@ -112,7 +114,8 @@ impl Context {
         &self.config.settings
     }
 
-    pub(crate) fn transmit(&mut self, path: Path, datagram: Vec<u8>) {
+    pub(crate) fn transmit(&mut self, path: Path, datagram: impl Into<Bytes>) {
+        let datagram = datagram.into();
         self.out
             .push_back(Output::Transmit(Transmit { path, datagram }));
     }

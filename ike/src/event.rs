@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::config::{Mode, Path};
 use crate::crypto::secret::Secret;
 use crate::crypto::signature::{PublicKey, SignatureScheme};
@@ -61,7 +63,7 @@ pub struct Transmit {
     /// From where to where.
     pub path: Path,
     /// The IKE message, without non-ESP marker.
-    pub datagram: Vec<u8>,
+    pub datagram: Bytes,
 }
 
 /// A question to the daemon. Until it is answered, the exchange it belongs to waits.

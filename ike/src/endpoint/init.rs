@@ -74,7 +74,7 @@ impl Endpoint {
         else {
             return Ok(());
         };
-        let reply = reply.to_vec();
+        let reply = reply.clone();
         self.cx.transmit(path, reply);
         Err(Dropped::Repeated)
     }

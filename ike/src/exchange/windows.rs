@@ -1,5 +1,7 @@
 //! Message IDs in both directions, RFC 7296 sections 2.2 and 2.3. Both windows have size one.
 
+use bytes::Bytes;
+
 use super::retransmit::Retransmit;
 
 /// What we asked: at most one request is open at a time.
@@ -15,7 +17,7 @@ pub(crate) struct OpenRequest<T> {
     /// Its Message ID.
     pub(crate) message_id: u32,
     /// Its octets; a retransmission repeats them.
-    pub(crate) datagram: Vec<u8>,
+    pub(crate) datagram: Bytes,
     /// When it goes out again.
     pub(crate) retransmit: Retransmit,
     /// What it asks.
@@ -35,7 +37,7 @@ impl<T> RequestWindow<T> {
     }
 
     /// Opens a request with the Message ID that [`next_id`](Self::next_id) gave.
-    pub(crate) fn begin(&mut self, datagram: Vec<u8>, retransmit: Retransmit, what: T) {
+    pub(crate) fn begin(&mut self, datagram: Bytes, retransmit: Retransmit, what: T) {
         debug_assert!(self.open.is_none());
         self.open = Some(OpenRequest {
             message_id: self.next,
@@ -74,7 +76,7 @@ impl<T> RequestWindow<T> {
 pub(crate) struct ReplyWindow {
     next: u32,
     in_work: bool,
-    last_reply: Option<Vec<u8>>,
+    last_reply: Option<Bytes>,
 }
 
 /// What a request's Message ID says about it.
@@ -83,7 +85,7 @@ pub(crate) enum Incoming<'a> {
     /// The next in order.
     New,
     /// A repetition of the last one: send this again.
-    Repeated(&'a [u8]),
+    Repeated(&'a Bytes),
     /// A repetition of the one that is in work.
     InWork,
     /// Any other: RFC 7296 section 2.3 forbids to act on it.
@@ -130,7 +132,7 @@ impl ReplyWindow {
 
     /// The request in work is answered with these octets, kept until the next request shows
     /// that they arrived.
-    pub(crate) fn answer(&mut self, reply: Vec<u8>) {
+    pub(crate) fn answer(&mut self, reply: Bytes) {
         self.in_work = false;
         self.last_reply = Some(reply);
         self.next += 1;
@@ -147,8 +149,11 @@ mod tests {
         assert_eq!(window.check(1), Incoming::New);
         window.begin();
         assert_eq!(window.check(1), Incoming::InWork);
-        window.answer(vec![7]);
-        assert_eq!(window.check(1), Incoming::Repeated(&[7]));
+        window.answer(Bytes::from_static(&[7]));
+        assert_eq!(
+            window.check(1),
+            Incoming::Repeated(&Bytes::from_static(&[7]))
+        );
         assert_eq!(window.check(2), Incoming::New);
         assert_eq!(window.check(0), Incoming::Outside);
         assert_eq!(window.check(3), Incoming::Outside);

@@ -3,6 +3,8 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use crate::auth::{
     AuthError, AuthVerified, Proof, SignatureOptions, SignedOctets, psk_auth_data, signature_auth,
     verify_psk, verify_signature,
@@ -23,8 +25,8 @@ pub(crate) struct Transcript {
     pub(crate) ni: Vec<u8>,
     pub(crate) nr: Vec<u8>,
     /// The request that was answered, and the reply.
-    pub(crate) message1: Vec<u8>,
-    pub(crate) message2: Vec<u8>,
+    pub(crate) message1: Bytes,
+    pub(crate) message2: Bytes,
     /// What the peer verifies signatures with; `None` without RFC 7427.
     pub(crate) peer_hashes: Option<Vec<HashId>>,
 }

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use crate::config::{Connection, Path};
 use crate::context::Context;
 use crate::crypto::ke::KeyExchange;
@@ -137,6 +139,7 @@ impl IkeSa {
         drop(payloads);
         self.requests = RequestWindow::new(0);
         let retransmit = cx.retransmit(now);
+        let datagram = Bytes::from(datagram);
         cx.transmit(self.path, datagram.clone());
         self.requests.begin(datagram, retransmit, Request::Init);
     }
@@ -324,7 +327,7 @@ impl IkeSa {
             ni: init.ni,
             nr: accepted.nr,
             message1: request.datagram,
-            message2: message2.to_vec(),
+            message2: Bytes::copy_from_slice(message2),
             peer_hashes: accepted.hashes,
         };
         self.begin_auth(cx, init.first, transcript);

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use crate::config::{Connection, Path};
 use crate::context::Context;
 use crate::crypto::ke::KeyExchange;
@@ -76,7 +78,7 @@ impl IkeSa {
             last_heard: now,
             keepalive_at: None,
         };
-        let reply = sa.init_reply(path, payloads, chosen, &ours, &nr)?;
+        let reply = Bytes::from(sa.init_reply(path, payloads, chosen, &ours, &nr)?);
         cx.transmit(path, reply.clone());
         sa.replies.begin();
         sa.replies.answer(reply.clone());
@@ -84,7 +86,7 @@ impl IkeSa {
             transcript: Transcript {
                 ni: ni.to_vec(),
                 nr,
-                message1: message.octets.to_vec(),
+                message1: Bytes::copy_from_slice(message.octets),
                 message2: reply,
                 peer_hashes: payloads.hashes(),
             },
@@ -123,7 +125,7 @@ impl IkeSa {
     }
 
     /// If this datagram is the very IKE_SA_INIT request that this IKE SA answered: the answer.
-    pub(crate) fn repeated_init(&self, datagram: &[u8]) -> Option<&[u8]> {
+    pub(crate) fn repeated_init(&self, datagram: &[u8]) -> Option<&Bytes> {
         match &self.phase {
             Phase::HalfOpen(half_open) if half_open.transcript.message1 == datagram => {
                 Some(&half_open.transcript.message2)

@@ -118,7 +118,7 @@ impl IkeSa {
                 //= https://www.rfc-editor.org/rfc/rfc7296#section-2.1
                 //# the responder MUST ignore the retransmitted
                 //# request except insofar as it causes a retransmission of the response.
-                let reply = reply.to_vec();
+                let reply = reply.clone();
                 cx.transmit(path, reply);
                 self.reply_was_lost(now);
                 return Err(Dropped::Repeated);

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use crate::context::Context;
 use crate::error::{Fault, IkeFailure};
 use crate::sa::{IkeSa, Request, Role};
@@ -56,6 +58,7 @@ impl IkeSa {
         what: Request,
     ) {
         let retransmit = cx.retransmit(now);
+        let datagram = Bytes::from(datagram);
         cx.transmit(self.path, datagram.clone());
         self.requests.begin(datagram, retransmit, what);
     }
@@ -70,6 +73,7 @@ impl IkeSa {
         let message_id = self.replies.current();
         match self.seal(exchange, true, message_id, payloads) {
             Ok(datagram) => {
+                let datagram = Bytes::from(datagram);
                 cx.transmit(self.reply_path, datagram.clone());
                 self.replies.answer(datagram);
             }

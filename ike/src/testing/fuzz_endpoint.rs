@@ -77,7 +77,7 @@ pub(super) fn settle(endpoint: &mut Endpoint, now: Instant) -> Vec<Vec<u8>> {
     for _ in 0..MAX_OUTPUTS {
         match endpoint.poll_output() {
             None => return sent,
-            Some(Output::Transmit(transmit)) => sent.push(transmit.datagram),
+            Some(Output::Transmit(transmit)) => sent.push(transmit.datagram.to_vec()),
             Some(Output::Ask(id, ask)) => endpoint.handle_answer(now, id, answer(&ask)),
             Some(Output::Event(_)) => {}
         }

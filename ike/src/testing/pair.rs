@@ -184,10 +184,12 @@ impl Node {
                     transcript.add_output(&output);
                 }
                 match output {
-                    Output::Transmit(transmit) if transmit.datagram == [0xff] => {
+                    Output::Transmit(transmit) if *transmit.datagram == [0xff] => {
                         self.keepalives += 1;
                     }
-                    Output::Transmit(transmit) => net.send(now, transmit.path, transmit.datagram),
+                    Output::Transmit(transmit) => {
+                        net.send(now, transmit.path, transmit.datagram.to_vec())
+                    }
                     Output::Ask(id, ask) => {
                         self.waiting.push_back((now + self.answer_delay, id, ask));
                     }
