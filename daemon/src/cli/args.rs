@@ -23,8 +23,12 @@ Exit codes:
   4  the peer refused
   5  the peer did not answer
   6  the configuration of this host is wrong
-  7  a right is missing (root, or CAP_NET_ADMIN)
-  8  a firewall or the path blocks
+  7  a right is missing (root, or the capabilities that the message names)
+  8  a firewall or the path blocks (not told apart yet: today that is a 5)
+
+Words:
+  connection  one peer, and how the two prove who they are: negotiated as an IKE SA
+  child       flows to and from that peer that are protected: negotiated as a Child SA
 
 Examples:
   obol check hosts.toml           # what does this file mean, is it right?
@@ -35,10 +39,11 @@ Examples:
 #[derive(Debug, Parser)]
 #[command(name = "obol", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
 pub(crate) struct Cli {
-    /// Configuration file; beside one called obol.toml, conf.d/*.toml is read too
+    /// Configuration file, for run, check, down --all and purge; beside one called obol.toml,
+    /// conf.d/*.toml is read too
     #[arg(long, global = true, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     pub(crate) config: PathBuf,
-    /// Directory of the control socket, one per daemon [env: OBOL_RUNTIME_DIR] [default:
+    /// Directory of the control socket: says which daemon is meant [env: OBOL_RUNTIME_DIR] [default:
     /// /run/obol]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) runtime_dir: Option<PathBuf>,
@@ -60,7 +65,8 @@ pub(crate) enum Command {
 Examples:
   obol run
   obol run --config ./hosts.toml
-  obol run --config ./b.toml --runtime-dir /run/obol-b   # a second one, with its own tun")]
+  obol run --config ./b.toml --runtime-dir /run/obol-b
+      # a second one: its [daemon] table has other ports, tun, table and rule_priority")]
     Run,
     /// Bring up a connection or one child of it, and wait until it is up
     #[command(after_help = "\
@@ -90,7 +96,7 @@ Examples:
   obol status hosts/pods && echo protected
   obol status --json | jq '.ike_sas[].children[] | {name, bytes_in, bytes_out}'")]
     Status(StatusArgs),
-    /// List what the running daemon has configured, and the state of it
+    /// List what the running daemon has configured, whether it is up or not
     #[command(after_help = "\
 Examples:
   obol list
@@ -98,8 +104,9 @@ Examples:
     List(OutputArgs),
     /// Let the running daemon read its configuration again
     ///
-    /// Everything or nothing: with an error in the file, all stays as it was. Connections that
-    /// did not change keep their SAs.
+    /// It reads the file that it was started with. Everything or nothing: with an error in the
+    /// file, all stays as it was. Connections that did not change keep their SAs. The [daemon]
+    /// table is only read at start.
     #[command(after_help = "\
 Examples:
   obol check && obol reload
@@ -217,7 +224,7 @@ pub(crate) struct KeygenArgs {
     /// Kind of key
     #[arg(long = "type", value_name = "TYPE", value_enum, default_value_t = KeyType::Ed25519)]
     pub(crate) key_type: KeyType,
-    /// Size of an RSA key in bits, 2048 to 8192
+    /// Size of an RSA key in bits, 2048 to 8192; goes with --type rsa
     #[arg(long, value_name = "N", default_value_t = 3072, value_parser = clap::value_parser!(u32).range(2048..=8192))]
     pub(crate) bits: u32,
     /// Make a pre-shared key
