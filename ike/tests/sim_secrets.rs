@@ -18,6 +18,7 @@ const TELLING: usize = 8;
 /// The beginning of a secret in every way that octets are printed.
 fn forms(secret: &[u8]) -> Vec<String> {
     let octets = &secret[..TELLING];
+    let as_bytes = format!("{:?}", bytes::Bytes::copy_from_slice(octets));
     let inner = |list: String| list[1..list.len() - 1].to_owned();
     let mut forms = vec![
         hex::encode(octets),
@@ -26,6 +27,7 @@ fn forms(secret: &[u8]) -> Vec<String> {
         inner(format!("{octets:x?}")),
         inner(format!("{octets:02x?}")),
         octets.escape_ascii().to_string(),
+        as_bytes[2..as_bytes.len() - 1].to_owned(),
     ];
     forms.extend(std::str::from_utf8(octets).map(str::to_owned));
     forms
@@ -158,7 +160,7 @@ fn a_wrong_secret_is_not_told_either() {
 
 #[test]
 fn a_secret_is_found_in_whatever_form() {
-    let key = [0, 255, 10, 16, 7, 92, 200, 34, 1];
+    let key = [0, 255, 10, 39, 7, 92, 200, 34, 1];
     for secret in [PSK, &key] {
         for printed in [
             format!("{secret:?}"),
@@ -166,6 +168,7 @@ fn a_secret_is_found_in_whatever_form() {
             hex::encode(secret),
             hex::encode_upper(secret),
             format!("b\"{}\"", secret.escape_ascii()),
+            format!("{:?}", bytes::Bytes::copy_from_slice(secret)),
         ] {
             assert!(holds(&printed, secret), "{printed}");
             assert!(!holds(&printed, b"another secret"), "{printed}");
