@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use obol_ike::config::Path;
+use obol_ike::config::{Connection, Mode, Path};
 use obol_ike::endpoint::Endpoint;
 use obol_ike::error::Dropped;
 use obol_ike::event::{Answer, Ask, AskId, Command, DataPlaneRefusal, Event, Output, PacketFlow};
@@ -200,8 +200,8 @@ impl<D: DataPlane> Driver<D> {
         }
     }
 
-    /// A connection that names no peer is started towards the packet's own destination, which
-    /// is the peer itself in transport mode.
+    /// In transport mode, the packet's own destination is the peer of a connection that names
+    /// none.
     fn acquire(&self, connection: String, child: String, flow: PacketFlow) -> Command {
         let open = self
             .loaded
@@ -209,8 +209,13 @@ impl<D: DataPlane> Driver<D> {
             .connections
             .iter()
             .find(|c| c.name == connection);
+        let direct = |c: &&Arc<Connection>| {
+            let mut children = c.children.iter();
+            children.any(|own| own.name == child && own.mode == Mode::Transport)
+        };
         let remote = open
             .filter(|c| c.remote_addrs.is_empty())
+            .filter(direct)
             .map(|_| flow.destination);
         let local = open.filter(|c| c.local_addrs.is_empty() && remote.is_some());
         let local = local.map(|_| flow.source);

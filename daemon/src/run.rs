@@ -47,8 +47,7 @@ async fn daemon(config: &Path, runtime_dir: &Path) -> Result<(), Failure> {
     crate::logging::start(&loaded.daemon.log)?;
     check_rights()?;
     let _lock = Lock::take(runtime_dir)?;
-    check_addresses(&loaded).await?;
-    look_up_sources(&mut loaded);
+    resolve(&mut loaded).await?;
     check_algorithms()?;
     for warning in &loaded.warnings {
         warn!("{warning}");
@@ -111,10 +110,18 @@ fn check_algorithms() -> Result<(), Failure> {
 /// # Errors
 /// All that is wrong with it.
 pub(crate) async fn load_checked(path: &Path) -> Result<Loaded, Failure> {
-    let loaded =
+    let mut loaded =
         config::load(path).map_err(|errors| Failure::new(ExitClass::Config, errors.to_string()))?;
-    check_addresses(&loaded).await?;
+    resolve(&mut loaded).await?;
     Ok(loaded)
+}
+
+/// Fits a configuration to this host, at start and at reload alike: what differs would count as
+/// changed.
+async fn resolve(loaded: &mut Loaded) -> Result<(), Failure> {
+    check_addresses(loaded).await?;
+    look_up_sources(loaded);
+    Ok(())
 }
 
 /// Asks the routing table from which address we reach the peers of connections that leave

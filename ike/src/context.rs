@@ -2,6 +2,7 @@
 //! open questions, and names that are never reused.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -27,7 +28,7 @@ pub(crate) struct Context {
     pub(crate) out: VecDeque<Output>,
     /// What an IKE SA wants of the endpoint, acted upon when the handler is done.
     pub(crate) signals: Vec<Signal>,
-    /// Child SAs of the same connection, for the IKE SA at work.
+    /// Child SAs of the same connection and peer, for the IKE SA at work.
     pub(crate) rivals: Vec<Rival>,
     asks: HashMap<AskId, Waiting>,
     last_ask: u64,
@@ -71,11 +72,19 @@ pub(crate) enum Signal {
         before: Instant,
     },
     /// A negotiation of this child failed.
-    ChildFailed { connection: String, child: String },
+    ChildFailed {
+        connection: String,
+        child: String,
+        peer: IpAddr,
+    },
     /// A Child SA of this child is gone and nothing replaces it.
-    ChildLost { connection: String, child: String },
+    ChildLost {
+        connection: String,
+        child: String,
+        peer: IpAddr,
+    },
     /// An IKE SA is gone.
-    SaEnded { connection: String },
+    SaEnded { connection: String, peer: IpAddr },
 }
 
 /// A Child SA that is up.

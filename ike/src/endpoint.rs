@@ -185,7 +185,7 @@ impl Endpoint {
         let mut sa = self.sas.remove(&id)?;
         sa.alone = !self.sas.values().any(|other| {
             let proven = matches!(other.phase, Phase::Established(_) | Phase::AuthResponder(_));
-            proven && other.connection.name == sa.connection.name
+            proven && other.may_stand_for(&sa)
         });
         self.cx.rivals = self.rivals(&sa);
         let result = act(&mut sa, &mut self.cx);
@@ -210,11 +210,11 @@ impl Endpoint {
         Some(sa.id)
     }
 
-    /// The Child SAs that are up, and to stay, on any IKE SA of the same connection.
+    /// The Child SAs that are up, and to stay, on any IKE SA of the same connection and peer.
     fn rivals(&self, sa: &IkeSa) -> Vec<Rival> {
         self.sas
             .values()
-            .filter(|other| other.connection.name == sa.connection.name)
+            .filter(|other| other.may_stand_for(sa))
             .chain([sa])
             .filter(|sa| sa.is_current())
             .flat_map(|sa| &sa.children)
@@ -279,13 +279,17 @@ impl Endpoint {
                         self.with(now, id, |sa, cx| sa.end(cx, IkeFailure::Replaced));
                     }
                 }
-                Signal::ChildFailed { connection, child } => {
-                    self.child_failed(now, &connection, &child);
-                }
-                Signal::ChildLost { connection, child } => {
-                    self.child_lost(now, &connection, &child);
-                }
-                Signal::SaEnded { connection } => self.sa_ended(now, &connection),
+                Signal::ChildFailed {
+                    connection,
+                    child,
+                    peer,
+                } => self.child_failed(now, &connection, &child, peer),
+                Signal::ChildLost {
+                    connection,
+                    child,
+                    peer,
+                } => self.child_lost(now, &connection, &child, peer),
+                Signal::SaEnded { connection, peer } => self.sa_ended(now, &connection, peer),
             }
         }
     }

@@ -1,11 +1,13 @@
 //! Which child a peer gets, with which selectors and in which mode.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use obol_ike::config::{Child, Mode, StartAction};
+use obol_ike::config::{Child, Config, Connection, LocalAuth, Mode, StartAction};
 use obol_ike::error::ChildFailure;
 use obol_ike::event::{ChildSaInfo, Command, Event, PacketFlow};
+use obol_ike::identity::Identity;
 use obol_ike::testing::pair::{End, Node, Pair};
 use obol_ike::testing::setup::{A, B, HOSTS, Setup, child};
 
@@ -218,4 +220,74 @@ fn packets_do_not_ask_a_peer_that_refuses_again_and_again() {
     }
     let tries = failures(&pair.a).len();
     assert!((3..=10).contains(&tries), "{tries} tries in a minute");
+}
+
+/// A policy between all hosts of a network, and a connection that names no peer.
+fn any_peer() -> Pair {
+    let service =
+        |name, local, remote| child(name, Mode::Transport, local, remote, StartAction::Trap);
+    let children = vec![
+        service("server", "192.168.0.0/24[tcp/27017]", "192.168.0.0/24[tcp]"),
+        service("client", "192.168.0.0/24[tcp]", "192.168.0.0/24[tcp/27017]"),
+    ];
+    let mut setup = Setup::new(5).children(children);
+    setup.connection.remote_addrs.clear();
+    setup.connection.local_addrs.clear();
+    setup.connection.remote.id = None;
+    let connection = |own| Connection {
+        local: LocalAuth {
+            id: Some(own),
+            ..setup.connection.local.clone()
+        },
+        ..setup.connection.clone()
+    };
+    let node = |address: IpAddr, seed| {
+        let config = Config {
+            connections: vec![Arc::new(connection(Identity::from(address)))],
+            settings: setup.settings.clone(),
+        };
+        Node::new(address, config, seed).with_secret(
+            &A.to_string(),
+            &B.to_string(),
+            b"a secret of all",
+        )
+    };
+    Pair::new(node(A, 1), node(B, 2), setup.net.clone())
+}
+
+#[test]
+fn a_connection_without_peer_is_up_with_each_on_its_own() {
+    let third: IpAddr = "192.168.0.3".parse().unwrap();
+    let to = |peer: IpAddr| Command::Acquire {
+        connection: HOSTS.to_owned(),
+        child: "client".to_owned(),
+        flow: Some(tcp((A, 40_000), (peer, 27017))),
+        remote: Some(peer),
+        local: Some(A),
+    };
+    let peers = |pair: &Pair, state: &str| -> Vec<IpAddr> {
+        let sas = pair.a.endpoint.status(pair.now).into_iter();
+        sas.filter(|sa| sa.state == state)
+            .map(|sa| sa.path.remote.ip())
+            .collect()
+    };
+    let mut pair = any_peer();
+    pair.start();
+    pair.command(End::A, to(third)).unwrap();
+    pair.run_for(Duration::from_secs(1));
+    pair.command(End::A, to(B)).unwrap();
+    pair.run_for(Duration::from_secs(1));
+    assert_eq!(peers(&pair, "established"), [B]);
+    assert_eq!(peers(&pair, "connecting"), [third]);
+    let client = info(&pair.a, "client");
+    let want = (vec![format!("{A}[tcp]")], vec![format!("{B}[tcp/27017]")]);
+    assert_eq!(texts(&client), want);
+
+    pair.run_for(Duration::from_secs(300));
+    assert!(peers(&pair, "connecting").is_empty());
+    pair.command(End::A, to(third)).unwrap();
+    pair.command(End::A, to(B)).unwrap();
+    pair.run_for(Duration::from_secs(1));
+    assert_eq!(peers(&pair, "connecting"), [third]);
+    assert_eq!(info(&pair.a, "client").id, client.id);
 }

@@ -60,12 +60,12 @@ pub(crate) fn read(
     section.finish();
 
     let (local_place, local) = local?;
-    let remote = remote?;
-    if remote_addrs.is_empty() && remote.value.id.is_none() {
+    let (remote, said_id) = remote?;
+    if remote_addrs.is_empty() && remote.value.id.is_none() && !said_id {
         report.error(
             &remote.place,
             "neither remote_addrs nor the remote id says who the peer is",
-            "add id = \"…\" to remote, or remote_addrs to the connection",
+            "add id = \"…\" to remote, or remote_addrs to the connection; id = \"%any\" is whoever has the secret or key",
         );
         return None;
     }
@@ -345,13 +345,15 @@ fn own_key(report: &Report<'_>, secrets: &Secrets, local: &Section<'_>) -> Optio
     }
 }
 
+/// Who the peer must prove to be, and whether the file says so: `%any` is said, too.
 fn read_remote(
     report: &Report<'_>,
     files: &dyn FileSource,
     name: &Located<&str>,
     section: &Section<'_>,
-) -> Option<Located<RemoteAuth>> {
+) -> Option<(Located<RemoteAuth>, bool)> {
     let remote = auth_section(report, name, section, "remote")?;
+    let said_id = remote.has("id");
     let psk = read_method(report, &remote);
     let id = read_side_id(report, &remote);
     let method = match psk {
@@ -377,7 +379,7 @@ fn read_remote(
         id: id.ok()?,
         method: method?,
     };
-    Some(Located { value, place })
+    Some((Located { value, place }, said_id))
 }
 
 fn read_pubkeys(

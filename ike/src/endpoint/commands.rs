@@ -46,7 +46,7 @@ impl Endpoint {
                 remote,
                 local,
             } => {
-                if self.wishes.is_pausing(&connection, &child, now) {
+                if self.wishes.is_pausing(&connection, &child, remote, now) {
                     return Ok(());
                 }
                 let wish = Wish {
@@ -99,7 +99,9 @@ impl Endpoint {
         if connection.children.is_empty() {
             return Err(CommandError::NoChildren(name.to_owned()));
         }
-        if self.current(name).is_none() && start_path(&connection, wish).is_none() {
+        if self.current(name, wish.peer(&connection)).is_none()
+            && start_path(&connection, wish).is_none()
+        {
             return Err(CommandError::NoRemote(name.to_owned()));
         }
         let mut known = false;
@@ -159,7 +161,7 @@ impl Endpoint {
     fn rekey_ike(&mut self, now: Instant, name: &str) -> Result<(), CommandError> {
         self.connection(name)?;
         let id = self
-            .current(name)
+            .current(name, None)
             .ok_or_else(|| CommandError::NotUp(name.to_owned()))?;
         self.with(now, id, |sa, _| {
             sa.tasks.push(Task::RekeyIke(RekeyIkeTask::default()));

@@ -18,8 +18,37 @@ use crate::timer::jittered;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// Wishes from which failures with single peers of a connection that names none are forgotten:
+/// programs on this host can ask for as many peers as a network has addresses.
+const FAILURES_REMEMBERED: usize = 4096;
+
 /// Names a child of a connection.
-type Key = (String, String);
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct Key {
+    connection: String,
+    child: String,
+    /// With whom, for a connection that names no peer and so may be up with many.
+    peer: Option<IpAddr>,
+}
+
+impl Key {
+    fn new(connection: &Connection, child: &Child, peer: Option<IpAddr>) -> Self {
+        Self {
+            connection: connection.name.clone(),
+            child: child.name.clone(),
+            peer,
+        }
+    }
+
+    /// Whether an IKE SA is the one on which this child belongs.
+    fn is_with(&self, sa: &IkeSa) -> bool {
+        sa.connection.name == self.connection && is_peer(self.peer, sa.path.remote.ip())
+    }
+}
+
+fn is_peer(wanted: Option<IpAddr>, peer: IpAddr) -> bool {
+    wanted.is_none_or(|wanted| wanted == peer)
+}
 
 /// All wishes.
 #[derive(Debug, Default)]
@@ -52,8 +81,11 @@ impl Wishes {
 
     /// Wishes for a child.
     pub(super) fn add(&mut self, connection: &Connection, child: &Child, wish: Wish) {
-        let key = (connection.name.clone(), child.name.clone());
-        let lasting = child.start_action == StartAction::Start;
+        let key = Key::new(connection, child, wish.peer(connection));
+        if self.0.len() >= FAILURES_REMEMBERED {
+            self.0.retain(|key, wish| key.peer.is_none() || !wish.held);
+        }
+        let lasting = child.start_action == StartAction::Start && key.peer.is_none();
         let failures = self.0.get(&key).map_or(0, |wish| wish.failures);
         let wish = Wish {
             lasting,
@@ -64,10 +96,19 @@ impl Wishes {
     }
 
     /// Whether the last try failed so lately that packets cannot ask for another one.
-    pub(super) fn is_pausing(&self, connection: &str, child: &str, now: Instant) -> bool {
-        let key = (connection.to_owned(), child.to_owned());
-        let not_before = self.0.get(&key).and_then(|wish| wish.not_before);
-        not_before.is_some_and(|at| at > now)
+    pub(super) fn is_pausing(
+        &self,
+        connection: &str,
+        child: &str,
+        remote: Option<IpAddr>,
+        now: Instant,
+    ) -> bool {
+        self.0.iter().any(|(key, wish)| {
+            key.connection == connection
+                && key.child == child
+                && (key.peer.is_none() || key.peer == remote)
+                && wish.not_before.is_some_and(|at| at > now)
+        })
     }
 
     /// Drops what somebody asked for, and holds what starts by itself: of one child, or of all.
@@ -75,7 +116,8 @@ impl Wishes {
     pub(super) fn hold(&mut self, connection: &str, child: Option<&str>) -> bool {
         let mut any = false;
         self.0.retain(|key, wish| {
-            let meant = key.0 == connection && child.is_none_or(|child| key.1 == child);
+            let meant =
+                key.connection == connection && child.is_none_or(|child| key.child == child);
             any |= meant && !wish.held;
             wish.held |= meant;
             wish.lasting || !meant
@@ -85,7 +127,7 @@ impl Wishes {
 
     /// Forgets all wishes of a connection.
     pub(super) fn forget(&mut self, connection: &str) {
-        self.0.retain(|key, _| key.0 != connection);
+        self.0.retain(|key, _| key.connection != connection);
     }
 
     /// Forgets all.
@@ -95,6 +137,11 @@ impl Wishes {
 }
 
 impl Wish {
+    /// With whom, where the connection leaves that open.
+    pub(super) fn peer(&self, connection: &Connection) -> Option<IpAddr> {
+        self.remote.filter(|_| connection.remote_addrs.is_empty())
+    }
+
     fn failed(&mut self, now: Instant, rng: &mut dyn rand_core::CryptoRng) {
         let pause = FIRST_PAUSE * 2u32.pow(self.failures.min(6));
         self.failures += 1;
@@ -116,19 +163,19 @@ impl Endpoint {
 
     /// Whether a child is up, somebody is at it, or it has to wait.
     fn is_cared_for(&self, key: &Key) -> bool {
-        self.of_connection(&key.0).any(|sa| match &sa.phase {
+        self.of_key(key).any(|sa| match &sa.phase {
             Phase::Init(_) | Phase::AuthInitiator(_) => true,
             // Which IKE SA goes on is decided within a round trip.
             Phase::Established(established) if established.is_contest() => true,
-            _ => sa.is_current() && sa.cares_for(&key.1),
+            _ => sa.is_current() && sa.cares_for(&key.child),
         })
     }
 
     fn is_up(&self, key: &Key) -> bool {
-        self.of_connection(&key.0)
+        self.of_key(key)
             .filter(|sa| sa.is_current())
             .flat_map(|sa| &sa.children)
-            .any(|c| c.info.child == key.1 && c.state == ChildState::Installed)
+            .any(|c| c.info.child == key.child && c.state == ChildState::Installed)
     }
 
     /// The IKE SAs of a connection.
@@ -138,11 +185,15 @@ impl Endpoint {
             .filter(move |sa| sa.connection.name == name)
     }
 
-    /// The IKE SA of a connection on which new exchanges begin. Of several, the one that stays:
+    fn of_key<'a>(&'a self, key: &'a Key) -> impl Iterator<Item = &'a IkeSa> {
+        self.sas.values().filter(|sa| key.is_with(sa))
+    }
+
+    /// The IKE SA of a connection, and with this peer if one is named, on which new exchanges begin. Of several, the one that stays:
     /// both ends find the same.
-    pub(super) fn current(&self, connection: &str) -> Option<IkeSaId> {
+    pub(super) fn current(&self, connection: &str, peer: Option<IpAddr>) -> Option<IkeSaId> {
         self.of_connection(connection)
-            .filter(|sa| sa.is_current())
+            .filter(|sa| sa.is_current() && is_peer(peer, sa.path.remote.ip()))
             .max_by_key(|sa| sa.established().map(|e| e.lowest_nonce.clone()))
             .map(|sa| sa.id)
     }
@@ -183,12 +234,12 @@ impl Endpoint {
         if wish.not_before.is_some_and(|at| at > now) {
             return;
         }
-        let Some((connection, child)) = self.find_child(&key.0, &key.1) else {
+        let Some((connection, child)) = self.find_child(&key.connection, &key.child) else {
             self.wishes.0.remove(key);
             return;
         };
         let task = ChildTask::new(child, wish.flow, None);
-        if let Some(id) = self.current(&key.0) {
+        if let Some(id) = self.current(&key.connection, key.peer) {
             self.with(now, id, |sa, _| sa.tasks.push(Task::Child(task)));
             return;
         }
@@ -215,45 +266,60 @@ impl Endpoint {
     }
 
     /// A negotiation of a child failed: a lasting wish is tried again after a pause.
-    pub(super) fn child_failed(&mut self, now: Instant, connection: &str, child: &str) {
-        let key = (connection.to_owned(), child.to_owned());
-        if self.is_cared_for(&key) {
+    pub(super) fn child_failed(
+        &mut self,
+        now: Instant,
+        connection: &str,
+        child: &str,
+        peer: IpAddr,
+    ) {
+        for key in self.wanted(connection, peer) {
+            if key.child == child {
+                self.wish_failed(now, &key);
+            }
+        }
+    }
+
+    fn wish_failed(&mut self, now: Instant, key: &Key) {
+        if self.is_cared_for(key) {
             return;
         }
-        if let Some(wish) = self.wishes.0.get_mut(&key) {
+        if let Some(wish) = self.wishes.0.get_mut(key) {
             wish.failed(now, &mut *self.cx.rng);
             // What somebody asked for waits to be asked for again, and not by every packet.
             wish.held |= !wish.lasting;
         }
     }
 
+    /// What is wanted of a connection with this peer.
+    fn wanted(&self, connection: &str, peer: IpAddr) -> Vec<Key> {
+        let keys = self.wishes.0.keys();
+        keys.filter(|key| key.connection == connection && is_peer(key.peer, peer))
+            .cloned()
+            .collect()
+    }
+
     /// A Child SA is gone. What is wanted for ever comes again, after a pause: the peer may have
     /// had its reasons.
-    pub(super) fn child_lost(&mut self, now: Instant, connection: &str, child: &str) {
-        let key = (connection.to_owned(), child.to_owned());
-        if self.is_cared_for(&key) {
-            return;
-        }
-        if let Some(wish) = self.wishes.0.get_mut(&key)
-            && wish.lasting
-        {
-            wish.failed(now, &mut *self.cx.rng);
+    pub(super) fn child_lost(&mut self, now: Instant, connection: &str, child: &str, peer: IpAddr) {
+        for key in self.wanted(connection, peer) {
+            if key.child != child || self.is_cared_for(&key) {
+                continue;
+            }
+            if let Some(wish) = self.wishes.0.get_mut(&key)
+                && wish.lasting
+            {
+                wish.failed(now, &mut *self.cx.rng);
+            }
         }
     }
 
     /// An IKE SA is gone, and with it what was to be made on it.
-    pub(super) fn sa_ended(&mut self, now: Instant, connection: &str) {
-        let keys: Vec<Key> = self
-            .wishes
-            .0
-            .keys()
-            .filter(|key| key.0 == connection)
-            .cloned()
-            .collect();
-        for key in keys {
+    pub(super) fn sa_ended(&mut self, now: Instant, connection: &str, peer: IpAddr) {
+        for key in self.wanted(connection, peer) {
             let at_work = |wish: &Wish| !wish.held && wish.not_before.is_none_or(|at| at <= now);
             if self.wishes.0.get(&key).is_some_and(at_work) {
-                self.child_failed(now, &key.0, &key.1);
+                self.wish_failed(now, &key);
             }
         }
     }

@@ -372,6 +372,7 @@ impl IkeSa {
         cx.signals.push(Signal::ChildLost {
             connection: info.connection,
             child: info.child,
+            peer: self.path.remote.ip(),
         });
     }
 
@@ -415,6 +416,7 @@ impl IkeSa {
         cx.signals.push(Signal::ChildFailed {
             connection: self.connection.name.clone(),
             child: child.to_owned(),
+            peer: self.path.remote.ip(),
         });
     }
 

@@ -36,6 +36,7 @@ impl IkeSa {
         if !matches!(self.phase, Phase::Lingering { .. } | Phase::Gone) {
             cx.signals.push(Signal::SaEnded {
                 connection: self.connection.name.clone(),
+                peer: self.path.remote.ip(),
             });
         }
         self.tasks.clear();
@@ -102,6 +103,7 @@ impl IkeSa {
         self.report(cx, reason);
         cx.signals.push(Signal::SaEnded {
             connection: self.connection.name.clone(),
+            peer: self.path.remote.ip(),
         });
         self.phase = Phase::Lingering {
             until: now + LINGER,

@@ -192,6 +192,18 @@ impl IkeSa {
         self.established().is_some_and(|e| e.closing.is_some())
     }
 
+    /// Whether both are of one connection and with one peer, so that one of them can do what the
+    /// other is for. A connection that names no peer can be up with many.
+    pub(crate) fn may_stand_for(&self, other: &Self) -> bool {
+        let named = !self.connection.remote_addrs.is_empty();
+        self.connection.name == other.connection.name
+            && match (named, self.established(), other.established()) {
+                (true, ..) => true,
+                (false, Some(a), Some(b)) => a.remote_id.matches(&b.remote_id),
+                _ => self.path.remote.ip() == other.path.remote.ip(),
+            }
+    }
+
     /// Whether a Child SA of this child is up, being made, or waiting to be asked for.
     pub(crate) fn cares_for(&self, child: &str) -> bool {
         let being_asked = match self.requests.open().map(|open| &open.what) {

@@ -314,3 +314,16 @@ fn nothing_at_all_is_a_configuration_too() {
     let loaded = parse("");
     assert!(loaded.ike.connections.is_empty() && loaded.policies.is_empty());
 }
+
+#[test]
+fn a_peer_may_be_anybody_if_the_file_says_so() {
+    const ANYBODY: &str = include_str!("../../../examples/mongodb.toml");
+    let loaded = parse(ANYBODY);
+    assert_eq!(loaded.warnings, []);
+    let connection = &loaded.ike.connections[0];
+    assert!(connection.remote_addrs.is_empty());
+    assert_eq!(connection.remote.id, None);
+    let unsaid = ANYBODY.replace(", id = \"%any\"", "");
+    let errors = parse_str("test.toml", &unsaid, &NoFiles).unwrap_err();
+    assert!(errors.to_string().contains("says who the peer is"));
+}
