@@ -99,7 +99,8 @@ impl Lab {
         self.directory.keep = true;
     }
 
-    /// Joins the two hosts by an overlay: a VXLAN device each, VNI 1, over the wire.
+    /// Joins the two hosts by an overlay: a VXLAN device each, VNI 1, pinned to the wire as
+    /// flannel does it.
     ///
     /// # Errors
     /// `Unsupported` if the kernel has no VXLAN.
@@ -110,7 +111,7 @@ impl Lab {
                     address, overlay, ..
                 } = host.side;
                 links
-                    .vxlan(OVERLAY, 1, OVERLAY_PORT, address, peer.address)
+                    .vxlan(OVERLAY, 1, OVERLAY_PORT, address, peer.address, WIRE)
                     .await?;
                 links.address(OVERLAY, IpAddr::V4(overlay), 24).await
             })?;

@@ -7,6 +7,8 @@
 //! ```text
 //!  leaving:  not by the TUN, not ours (mark), and matches local -> remote:  counted, dropped
 //!            asked before source NAT and once more after it
+//!  pinned:   about to leave by a device that its sender chose, and matches local -> remote:
+//!            marked, so that it is routed again, into the TUN
 //!  incoming: not by the TUN, and matches remote -> local:  counted, dropped
 //! ```
 
@@ -66,6 +68,7 @@ pub(crate) fn load(settings: &HostSettings, policies: &[Policy]) -> Result<(), D
         batch.rule(chain, &rule.verdict(Verdict::Drop));
     }
     guard_leaving(&mut batch, settings, policies);
+    free_pinned(&mut batch, settings, policies);
     guard_incoming(&mut batch, settings, policies);
     if policies.iter().any(|policy| policy.mode == Mode::Tunnel) {
         keep_sources(&mut batch, settings);
@@ -143,6 +146,33 @@ fn guard_leaving(batch: &mut Batch, settings: &HostSettings, policies: &[Policy]
         };
         batch.chain(chain, Some(hook));
         batch.rule(chain, &rule().verdict(Verdict::Jump(LEAVING)));
+    }
+}
+
+/// Packets of this host whose sender names the device to leave by go past routing rules that
+/// lead to another one: VXLAN devices with an underlying device, as flannel makes them. A packet
+/// whose mark changes is routed once more, without that device; the mark leads it to the TUN.
+fn free_pinned(batch: &mut Batch, settings: &HostSettings, policies: &[Policy]) {
+    const PINNED: &str = "pinned";
+    let hook = Hook {
+        kind: "route",
+        hook: HookNumber::Output,
+        priority: BEFORE_NAT,
+    };
+    batch.chain(PINNED, Some(hook));
+    let rule = Rule::default;
+    let left_alone = [
+        rule().device(Meta::OifName, "lo"),
+        rule().device(Meta::OifName, &settings.tun),
+        rule().mark(settings.fwmark),
+        ndp(),
+    ];
+    for rule in left_alone {
+        batch.rule(PINNED, &rule.verdict(Verdict::Accept));
+    }
+    for (local, remote) in all_pairs(policies) {
+        let matched = selected(&local, &remote);
+        batch.rule(PINNED, &matched.set_mark(settings.pinned_mark()));
     }
 }
 

@@ -87,11 +87,13 @@ impl Links {
         port: u16,
         local: Ipv4Addr,
         remote: Ipv4Addr,
+        over: &str,
     ) -> io::Result<()> {
         let link = LinkVxlan::new(name, vni)
             .port(port)
             .local(local)
-            .remote(remote);
+            .remote(remote)
+            .dev(self.index(over).await?);
         self.add(name, link.up().build()).await
     }
 

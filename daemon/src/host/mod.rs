@@ -60,6 +60,14 @@ pub(crate) struct HostSettings {
     pub(crate) natt_port: u16,
 }
 
+impl HostSettings {
+    /// Mark of packets that are led to the TUN although their sender chose another device: the
+    /// highest bit tells it from the marks of our own packets, of any instance.
+    fn pinned_mark(&self) -> u32 {
+        self.fwmark ^ 1 << 31
+    }
+}
+
 #[cfg(test)]
 impl HostSettings {
     /// Settings for tests, which run in namespaces of their own.

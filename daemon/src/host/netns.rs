@@ -348,7 +348,7 @@ mod tests {
                 links.mtu("d0", 1400).await?;
                 links.address("d0", A, 24).await?;
                 links.route(network, "d0", Some(B)).await?;
-                links.vxlan("v0", 1, 8472, local, remote).await?;
+                links.vxlan("v0", 1, 8472, local, remote, "d0").await?;
                 let mut names = links.names().await?;
                 names.sort();
                 assert_eq!(names, ["d0", "d1", "lo", "v0"]);

@@ -69,6 +69,7 @@ pub(crate) fn plan(
     for v4 in [true, false] {
         if lookups.iter().any(|rule| rule.v4 == v4) {
             plan.rules.extend(bypass(settings, v4));
+            plan.rules.push(pinned(settings, v4));
         }
     }
     for own in protected_hosts(policies, own) {
@@ -118,6 +119,16 @@ fn bypass(settings: &HostSettings, v4: bool) -> [Rule; 2] {
         ..jump(settings, v4)
     };
     [rule, marked]
+}
+
+/// What the guard has marked because its sender chose another device goes into the TUN.
+fn pinned(settings: &HostSettings, v4: bool) -> Rule {
+    Rule {
+        priority: settings.rule_priority + 1,
+        action: Action::Lookup(settings.table),
+        fwmark: Some(settings.pinned_mark()),
+        ..jump(settings, v4)
+    }
 }
 
 /// A jump past all rules of ours, without condition.
@@ -328,6 +339,7 @@ mod tests {
             [
                 "6199 any any proto 0 None None Nop",
                 "5200 any any proto 0 None None Goto(6199)",
+                "5201 any any proto 0 None None Lookup(26250)",
                 "5201 192.168.0.1/32 192.168.0.2/32 proto 6 Some((27017, 27017)) None Lookup(26250)",
                 "5201 0.0.0.0/32 192.168.0.2/32 proto 6 Some((27017, 27017)) None Lookup(26250)",
             ]
@@ -344,7 +356,7 @@ mod tests {
         let own = ["192.168.0.1".parse().unwrap(), "10.0.0.1".parse().unwrap()];
         let policies = [policy(Mode::Transport, local, local)];
         let plan = plan(&settings, &policies, &own, 1500).unwrap();
-        let rules: Vec<_> = plan.rules[2..7].iter().map(show).collect();
+        let rules: Vec<_> = plan.rules[3..8].iter().map(show).collect();
         let rule = |what| format!("5200 192.168.0.1/32 any proto {what} Goto(6199)");
         assert_eq!(
             rules,
@@ -356,7 +368,7 @@ mod tests {
                 rule("17 None Some((4500, 4500))"),
             ]
         );
-        assert_eq!(plan.rules.len(), 7 + 2);
+        assert_eq!(plan.rules.len(), 8 + 2);
     }
 
     #[test]
@@ -366,7 +378,7 @@ mod tests {
         let settings = HostSettings::for_tests();
         let policies = [policy(Mode::Tunnel, local, remote)];
         let plan = plan(&settings, &policies, &[], 1500).unwrap();
-        let rules: Vec<_> = plan.rules[2..].iter().map(show).collect();
+        let rules: Vec<_> = plan.rules[3..].iter().map(show).collect();
         assert_eq!(
             rules,
             ["5201 172.16.1.0/24 any proto 0 None None Lookup(26250)"]

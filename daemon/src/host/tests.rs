@@ -172,13 +172,13 @@ fn steering_is_set_once_changed_and_purged() {
     );
     lab.apply(&[tunnel.clone(), transport.clone(), v6.clone()]);
     let all = lab.state();
-    // Two for the mark, two for each IPv4 policy and five for the host in one; three of IPv6;
+    // Three for the marks, two for each IPv4 policy and five for the host in one; four of IPv6;
     // and two routes each.
-    assert_eq!(all.len(), 2 + 2 + 2 + 5 + 3 + 6, "{all:#?}");
+    assert_eq!(all.len(), 3 + 2 + 2 + 5 + 4 + 6, "{all:#?}");
     lab.apply(&[v6.clone(), transport.clone(), tunnel.clone()]);
     assert_eq!(lab.state(), all);
     lab.apply(std::slice::from_ref(&transport));
-    assert_eq!(lab.state().len(), 4 + 2);
+    assert_eq!(lab.state().len(), 5 + 2);
     lab.apply(&[tunnel, transport, v6]);
     assert_eq!(lab.state(), all);
 
@@ -188,7 +188,7 @@ fn steering_is_set_once_changed_and_purged() {
     };
     let removed = purge_there().unwrap();
     let expected = Removed {
-        rules: 14,
+        rules: 16,
         routes: 6,
         tun: true,
         guard: true,
@@ -231,11 +231,11 @@ fn rules_and_routes_of_others_stay() {
         host,
         ts("10.0.0.0", "10.0.0.255", 0, ANY),
     )]);
-    assert_eq!(count(), before + 9);
+    assert_eq!(count(), before + 10);
     let purged = lab
         .host
         .block_on(async || purge(&lab.settings).await.unwrap());
-    assert_eq!(purged.unwrap().rules, 9);
+    assert_eq!(purged.unwrap().rules, 10);
     assert_eq!(count(), before);
 }
 

@@ -142,6 +142,18 @@ impl Rule {
             .cmp(Op::Eq, &RTN_LOCAL.to_ne_bytes())
     }
 
+    /// Gives the packet this mark.
+    pub(crate) fn set_mark(self, mark: u32) -> Self {
+        let mut value = Attributes::default();
+        value.put(1, &mark.to_ne_bytes());
+        let mut load = Attributes::default();
+        load.put_u32(1, REG_1).put_list(2, &value);
+        let mut data = Attributes::default();
+        // Key, source register.
+        data.put_u32(2, Meta::Mark as u32).put_u32(3, REG_1);
+        self.push("immediate", &load).push("meta", &data)
+    }
+
     /// Counts the packet, from these numbers on.
     pub(crate) fn counter(self, packets: u64, bytes: u64) -> Self {
         let mut data = Attributes::default();

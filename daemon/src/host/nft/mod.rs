@@ -51,7 +51,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Where a chain hangs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Hook {
-    /// `filter` or `nat`.
+    /// `filter`, `nat` or `route`.
     pub(super) kind: &'static str,
     /// Which hook.
     pub(super) hook: HookNumber,
@@ -64,6 +64,8 @@ pub(super) struct Hook {
 pub(super) enum HookNumber {
     /// Every packet that came in.
     Prerouting = 0,
+    /// Every packet of this host itself.
+    Output = 3,
     /// Every packet that leaves.
     Postrouting = 4,
 }
