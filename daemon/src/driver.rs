@@ -153,6 +153,7 @@ impl<D: DataPlane> Driver<D> {
         let now = self.clock.now();
         match wake {
             Wake::Datagram(path, datagram) => self.datagram(now, path, &datagram),
+            Wake::Plane(DataPlaneEvent::Maintain) => self.plane.maintain().await,
             Wake::Plane(event) => self.plane_event(now, event),
             Wake::Deadline => {
                 self.endpoint.handle_timeout(now);
@@ -184,6 +185,8 @@ impl<D: DataPlane> Driver<D> {
 
     fn plane_event(&mut self, now: Instant, event: DataPlaneEvent) {
         match event {
+            // Seen to before.
+            DataPlaneEvent::Maintain => {}
             DataPlaneEvent::Ike { path, datagram } => self.datagram(now, path, &datagram),
             DataPlaneEvent::Acquire {
                 connection,
@@ -289,7 +292,9 @@ impl<D: DataPlane> Driver<D> {
 
     /// Reads the configuration again; what runs goes on if the new one is bad.
     async fn reload(&mut self, now: Instant) -> Result<(), Failure> {
-        let loaded = crate::run::load_checked(&self.path).await?;
+        let mut loaded = crate::run::load_checked(&self.path).await?;
+        // As at start: a connection without is another one, and would be closed.
+        crate::run::look_up_sources(&mut loaded);
         crate::run::refuse_daemon_changes(&self.loaded.daemon, &loaded.daemon)?;
         self.plane
             .set_policies(loaded.policies.clone())

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use obol_ike::endpoint::Endpoint;
 use rustix::fs::{FlockOperation, flock};
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -45,6 +46,7 @@ async fn daemon(config: &Path, runtime_dir: &Path) -> Result<(), Failure> {
     let mut loaded = config::load(config)
         .map_err(|errors| Failure::new(ExitClass::Config, errors.to_string()))?;
     crate::logging::start(&loaded.daemon.log)?;
+    keep_memory_private();
     check_rights()?;
     let _lock = Lock::take(runtime_dir)?;
     resolve(&mut loaded).await?;
@@ -95,6 +97,19 @@ async fn protect(
     }
 }
 
+/// Keeps keys out of core dumps, and our memory from other processes of the same user.
+fn keep_memory_private() {
+    let nothing = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    let done = rustix::process::setrlimit(Resource::Core, nothing)
+        .and_then(|()| rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable));
+    if let Err(error) = done {
+        warn!(%error, "a core dump of this process would hold keys");
+    }
+}
+
 fn check_algorithms() -> Result<(), Failure> {
     obol_ike::crypto::self_test().map_err(|failed| {
         let list = failed.join(", ");
@@ -126,7 +141,7 @@ async fn resolve(loaded: &mut Loaded) -> Result<(), Failure> {
 
 /// Asks the routing table from which address we reach the peers of connections that leave
 /// their own address open.
-fn look_up_sources(loaded: &mut Loaded) {
+pub(crate) fn look_up_sources(loaded: &mut Loaded) {
     for connection in &mut loaded.ike.connections {
         let Some(remote) = connection.remote_addrs.first().copied() else {
             continue;

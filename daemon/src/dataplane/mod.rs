@@ -101,6 +101,8 @@ pub(crate) enum DataPlaneEvent {
     SoftExpired(ChildSaId),
     /// A hard limit was met.
     HardExpired(ChildSaId),
+    /// Something of the host needs care: call [`DataPlane::maintain`].
+    Maintain,
     /// An IKE datagram came in on port 4500 (the non-ESP marker is taken off).
     Ike {
         /// From where to where, from our side.
@@ -130,6 +132,9 @@ pub(crate) trait DataPlane {
     fn drops(&self) -> Vec<(&'static str, u64)>;
     /// The next event; cancel safe.
     async fn next_event(&mut self) -> DataPlaneEvent;
+    /// Does what [`DataPlaneEvent::Maintain`] is about. To be run to its end: it is no part of
+    /// waiting for events, or whoever sends us datagrams could interrupt it again and again.
+    async fn maintain(&mut self);
     /// `userspace` or `kernel`.
     fn name(&self) -> &'static str;
 }

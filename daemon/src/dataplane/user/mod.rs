@@ -47,6 +47,8 @@ pub(crate) struct UserDataPlane {
     usages: HashMap<ChildSaId, Arc<SaUsage>>,
     policies: Vec<Policy>,
     upkeep: Upkeep,
+    /// What [`DataPlaneEvent::Maintain`] was said for.
+    due: Option<Task>,
     events: mpsc::UnboundedReceiver<Told>,
     ike: mpsc::Receiver<DataPlaneEvent>,
 }
@@ -119,6 +121,7 @@ impl UserDataPlane {
             usages: HashMap::new(),
             policies: Vec::new(),
             upkeep: Upkeep::new()?,
+            due: None,
             events,
             ike,
         })
@@ -138,8 +141,8 @@ impl UserDataPlane {
         host::purge(&settings).await.map(|_| ())
     }
 
-    /// Sees to a task of [`Upkeep`]. May be cancelled at any point: the task then comes again.
-    async fn maintain(&mut self, task: Task) {
+    /// Sees to a task of [`Upkeep`]. If that fails, the task comes again.
+    async fn see_to(&mut self, task: Task) {
         let done = match task {
             Task::Revive => self.revive().await,
             Task::Apply => self.apply().await,
@@ -169,6 +172,17 @@ impl UserDataPlane {
         Ok(())
     }
 
+    async fn tell_policies(&self, policies: &[Policy]) -> Result<(), DataPlaneError> {
+        let with_selectors = policies
+            .iter()
+            .map(|policy| Ok((policy.clone(), sa::policy_selectors(policy)?)))
+            .collect::<Result<Vec<_>, DataPlaneError>>()?;
+        let (answer, answered) = oneshot::channel();
+        self.outbound
+            .send(outbound::Command::Policies(with_selectors, answer))?;
+        answered.await.map_err(|_| worker_gone())
+    }
+
     async fn apply(&self) -> Result<(), DataPlaneError> {
         host::apply(&self.settings, self.tun, &self.policies).await
     }
@@ -180,16 +194,18 @@ impl UserDataPlane {
 
 impl DataPlane for UserDataPlane {
     async fn set_policies(&mut self, policies: Vec<Policy>) -> Result<(), DataPlaneError> {
-        let with_selectors = policies
-            .iter()
-            .map(|policy| Ok((policy.clone(), sa::policy_selectors(policy)?)))
-            .collect::<Result<Vec<_>, DataPlaneError>>()?;
-        let (answer, answered) = oneshot::channel();
-        self.outbound
-            .send(outbound::Command::Policies(with_selectors, answer))?;
-        answered.await.map_err(|_| worker_gone())?;
-        self.policies = policies;
-        self.apply().await
+        self.tell_policies(&policies).await?;
+        let before = std::mem::replace(&mut self.policies, policies);
+        let Err(error) = self.apply().await else {
+            return Ok(());
+        };
+        // At start there is nothing to go back to, and what an earlier run left must stay.
+        if !before.is_empty() {
+            self.tell_policies(&before).await?;
+            self.policies = before;
+            self.apply().await?;
+        }
+        Err(error)
     }
 
     async fn add_inbound(&mut self, sa: InboundSa) -> Result<(), DataPlaneError> {
@@ -259,9 +275,18 @@ impl DataPlane for UserDataPlane {
                     Told::Event(event) => return event,
                     Told::TunGone => self.upkeep.tun_gone(),
                 },
-                task = self.upkeep.due() => self.maintain(task).await,
+                task = self.upkeep.due() => {
+                    self.due = Some(task);
+                    return DataPlaneEvent::Maintain;
+                }
                 Some(event) = self.ike.recv() => return event,
             }
+        }
+    }
+
+    async fn maintain(&mut self) {
+        if let Some(task) = self.due.take() {
+            self.see_to(task).await;
         }
     }
 

@@ -81,9 +81,17 @@ impl Host {
 
     fn event(&mut self) -> DataPlaneEvent {
         let plane = &mut self.plane;
+        let mut next = async || {
+            loop {
+                match plane.next_event().await {
+                    DataPlaneEvent::Maintain => plane.maintain().await,
+                    event => return event,
+                }
+            }
+        };
         let event = self
             .netns
-            .block_on(async || tokio::time::timeout(5 * SECOND, plane.next_event()).await);
+            .block_on(async || tokio::time::timeout(5 * SECOND, next()).await);
         event.unwrap().expect("an event within five seconds")
     }
 

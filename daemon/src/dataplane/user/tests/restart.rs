@@ -73,8 +73,13 @@ fn a_tun_device_that_was_deleted_comes_back() {
     eventually("packets pass again", || {
         let (netns, plane) = (&a.netns, &mut a.plane);
         // Whoever waits for events also has the device made anew.
-        let wait = async || tokio::time::timeout(SECOND / 5, plane.next_event()).await;
-        let _ = netns.block_on(wait).unwrap();
+        let wait = async || {
+            let event = tokio::time::timeout(SECOND / 5, plane.next_event()).await;
+            if let Ok(DataPlaneEvent::Maintain) = event {
+                plane.maintain().await;
+            }
+        };
+        netns.block_on(wait).unwrap();
         arrives(&at_a, &at_b).then_some(())
     });
     exchange(&at_b, &at_a, b"after");
@@ -110,13 +115,13 @@ fn rules_and_addresses_that_others_change_are_put_right() {
         while source().is_err() {
             let wait = tokio::time::timeout(5 * SECOND, plane.upkeep.due());
             let task = wait.await.expect("the change is noticed");
-            plane.maintain(task).await;
+            plane.see_to(task).await;
         }
         assert_eq!(source().unwrap(), own);
 
         crate::host::remove_guard(&settings).unwrap();
         assert_eq!(crate::host::blocked(&settings).unwrap(), None);
-        plane.maintain(Task::CheckGuard).await;
+        plane.see_to(Task::CheckGuard).await;
         assert!(crate::host::blocked(&settings).unwrap().is_some());
     };
     netns.block_on(all).unwrap();
@@ -162,4 +167,62 @@ fn a_second_data_plane_of_the_same_name_is_refused() {
     });
     let error = second.unwrap().unwrap_err();
     assert!(error.to_string().contains("another process"), "{error}");
+}
+
+#[test]
+fn policies_that_cannot_be_set_leave_those_before_in_force() {
+    if skipped() {
+        return;
+    }
+    let (mut a, mut b) = hosts(true);
+    TUNNEL.protect(&mut a, &mut b);
+    TUNNEL.install(&mut a, &mut b);
+    let (at_a, at_b) = (a.socket(a.subnet, 7000), b.socket(b.subnet, 7000));
+    exchange(&at_a, &at_b, b"before");
+    let wide = |last: &str| TrafficSelector {
+        end: ip(last),
+        ..ts(ip("0.0.0.1"), 0, ANY)
+    };
+    let mut too_much = TUNNEL.policy(&a, &b, true);
+    too_much.child = "too-much".to_owned();
+    too_much.local_ts = ["254", "253", "252", "251", "250"]
+        .map(|last| wide(&format!("255.255.255.{last}")))
+        .to_vec();
+    too_much.remote_ts = too_much.local_ts.clone();
+    a.policies(vec![too_much]).unwrap_err();
+    exchange(&at_a, &at_b, b"after");
+}
+
+#[test]
+fn who_waits_for_something_else_does_not_interrupt_repairs() {
+    if skipped() {
+        return;
+    }
+    let netns = Netns::anonymous().unwrap();
+    let all = async || {
+        let settings = HostSettings::for_tests();
+        let ports = Ports::open(&settings).unwrap();
+        let mut plane = UserDataPlane::new(settings.clone(), &ports).await.unwrap();
+        let policy = Policy {
+            connection: "hosts".into(),
+            child: "child".into(),
+            mode: Mode::Tunnel,
+            local_ts: vec![ts(ip("172.16.1.1"), 0, ANY)],
+            remote_ts: vec![ts(ip("172.16.2.1"), 0, ANY)],
+            trap: true,
+        };
+        plane.set_policies(vec![policy]).await.unwrap();
+        crate::host::remove_rules(&settings).await.unwrap();
+        let deadline = std::time::Instant::now() + 5 * SECOND;
+        // Something comes in every millisecond.
+        loop {
+            assert!(std::time::Instant::now() < deadline, "never said");
+            let event = tokio::time::timeout(SECOND / 1000, plane.next_event()).await;
+            if let Ok(DataPlaneEvent::Maintain) = event {
+                break plane.maintain().await;
+            }
+        }
+        assert!(crate::host::remove_rules(&settings).await.unwrap() > 0);
+    };
+    netns.block_on(all).unwrap();
 }
