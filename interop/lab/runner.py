@@ -1,6 +1,7 @@
 """Runs scenarios side by side, each in its own test bed."""
 
 import concurrent.futures
+import fcntl
 import fnmatch
 import functools
 import os
@@ -56,16 +57,16 @@ def run(todo, options):
     """Runs them and returns their results in the order of `todo`."""
     if os.geteuid() != 0:
         raise SystemExit("interop/run needs root: it makes networks and containers")
+    lock = _lock()
     subprocess.run([os.path.join(ROOT, "interop", "setup"), "--quiet"], check=True)
     directory = options.logs or tempfile.mkdtemp(prefix="obol-interop-")
     os.makedirs(directory, exist_ok=True)
-    lock = threading.Lock()
+    making_keys = threading.Lock()
 
-    def key_pair(kind, name):
-        with lock:
+    def key_pair(kind, name):  # the same ones for all scenarios
+        with making_keys:
             return keys.pair(directory, kind, name)
 
-    # Keys are shared by all scenarios.
     seats, mounts = _seats(options)
     jobs = 1 if options.keep else max(1, options.jobs)
     slots = queue.SimpleQueue()
@@ -82,6 +83,17 @@ def run(todo, options):
         if not options.keep:
             for slot in range(jobs):
                 remove_leftovers(slot)
+        lock.close()
+
+
+def _lock():
+    """Two runs on one machine would remove each other's containers."""
+    file = open("/run/obol-interop.lock", "w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SystemExit("another interop/run is at work on this machine") from None
+    return file
 
 
 def _seats(options):
