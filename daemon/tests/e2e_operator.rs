@@ -101,7 +101,8 @@ async fn a_peer_that_does_not_run_does_not_answer() {
     let output = run(&lab.a, &["up", "hosts", "--timeout", "500ms"]);
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(NO_ANSWER), "{error}");
-    assert!(error.contains("hosts"), "{error}");
+    assert!(error.contains("hosts is not up"), "{error}");
+    assert!(error.contains("192.168.0.2 has not answered"), "{error}");
 }
 
 #[tokio::test]

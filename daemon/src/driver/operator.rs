@@ -155,7 +155,12 @@ impl<D: DataPlane> Driver<D> {
         for waiter in late {
             let seconds = now.saturating_duration_since(waiter.started).as_secs_f64();
             let what = match &waiter.goal {
-                Goal::Up { connection, .. } => format!("{connection} is not up"),
+                Goal::Up { connection, .. } => match self.silent_peer(now, connection) {
+                    Some(peer) => format!(
+                        "{connection} is not up: {peer} has not answered (is its IKE daemon running, and do firewalls let UDP 500 and 4500 pass both ways?)"
+                    ),
+                    None => format!("{connection} is not up"),
+                },
                 Goal::Down { .. } => "the peer has not confirmed".to_owned(),
             };
             let text = format!("{what} after {seconds:.1} s; the daemon goes on trying");
@@ -163,6 +168,16 @@ impl<D: DataPlane> Driver<D> {
                 .call
                 .reply(Failure::new(ExitClass::NoAnswer, text).into());
         }
+    }
+
+    /// The peer that a connection waits for without having an IKE SA with it yet.
+    fn silent_peer(&self, now: Instant, connection: &str) -> Option<std::net::IpAddr> {
+        let sas = self.endpoint.status(now);
+        let mut own = sas
+            .iter()
+            .filter(|sa| sa.connection.as_deref() == Some(connection));
+        let silent = own.clone().all(|sa| sa.state == "connecting");
+        own.next().filter(|_| silent).map(|sa| sa.path.remote.ip())
     }
 
     /// Tells those who wait for an `up` that it failed.
