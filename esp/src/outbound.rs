@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::cipher::{self, Cipher};
 use crate::error::{KeyError, SealError};
-use crate::flow::IpInfo;
+use crate::flow::{FlowKey, IpInfo};
 use crate::ip::{UDP_HEADER, V4_HEADER, V6_HEADER};
 use crate::lifetime::{Lifetime, Usage};
 use crate::params::{Mode, SaParams};
@@ -71,6 +71,11 @@ impl Outbound {
         self.spi
     }
 
+    /// Whether packets of this flow are what the SA is for.
+    pub fn carries(&self, flow: &FlowKey) -> bool {
+        self.selectors.matches(flow)
+    }
+
     /// What was sealed so far.
     pub fn usage(&self) -> Usage {
         self.lifetime.usage()
@@ -83,10 +88,32 @@ impl Outbound {
     /// The packet must be dropped; its octets are as they were.
     pub fn seal(&mut self, buffer: &mut [u8], packet: Range<usize>) -> Result<Sealed, SealError> {
         let octets = buffer.get(packet.clone()).ok_or(SealError::NoRoom)?;
-        let info = tunnel::before_seal(octets, &self.selectors)?;
+        let parsed = FlowKey::parse(octets).map_err(|_| SealError::Malformed)?;
+        self.seal_parsed(buffer, packet, &parsed)
+    }
+
+    /// As [`seal`](Self::seal), for a packet that the caller has parsed already to find its SA.
+    /// Where several SAs may carry it, ask one after the other: one that does not says
+    /// [`SealError::Selector`] and leaves the packet as it was.
+    ///
+    /// # Errors
+    /// As [`seal`](Self::seal).
+    pub fn seal_parsed(
+        &mut self,
+        buffer: &mut [u8],
+        packet: Range<usize>,
+        (flow, info): &(FlowKey, IpInfo),
+    ) -> Result<Sealed, SealError> {
+        if !self.carries(flow) {
+            return Err(SealError::Selector);
+        }
+        let octets = buffer.get(packet.clone()).ok_or(SealError::NoRoom)?;
+        if octets.len() < info.total_len {
+            return Err(SealError::Malformed);
+        }
         let (header, next_header) = match self.mode {
             Mode::Tunnel => (0, tunnel::next_header(info.version)),
-            Mode::Transport => transport::split(octets, &info)?,
+            Mode::Transport => transport::split(octets, info)?,
         };
         let payload = packet.start + header..packet.start + info.total_len;
         let range = self.place(buffer.len(), &payload)?;
@@ -101,7 +128,7 @@ impl Outbound {
             next_header,
         )?;
         let soft_limit = self.lifetime.record(info.total_len) || half_used;
-        Ok(self.sealed(range, &info, soft_limit))
+        Ok(self.sealed(range, info, soft_limit))
     }
 
     /// Where the ESP packet for this payload will lie.

@@ -1,8 +1,8 @@
 //! Tunnel mode: whole IP packets, RFC 4301 section 5.1.2.
 
 use crate::ecn;
-use crate::error::{OpenError, SealError};
-use crate::flow::{FlowKey, IpInfo};
+use crate::error::OpenError;
+use crate::flow::FlowKey;
 use crate::ip::protocol;
 use crate::selector::Selectors;
 
@@ -13,15 +13,6 @@ pub(crate) fn next_header(version: u8) -> u8 {
     } else {
         protocol::IPV6
     }
-}
-
-/// Looks at a packet that is to be sealed.
-pub(crate) fn before_seal(packet: &[u8], selectors: &Selectors) -> Result<IpInfo, SealError> {
-    let (flow, info) = FlowKey::parse(packet).map_err(|_| SealError::Malformed)?;
-    if !selectors.matches(&flow) {
-        return Err(SealError::Selector);
-    }
-    Ok(info)
 }
 
 /// Looks at what came out of the tunnel, with TFC padding perhaps behind it, and takes the outer

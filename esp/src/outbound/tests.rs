@@ -123,6 +123,32 @@ fn what_is_outside_of_the_selectors_is_refused() {
 }
 
 #[test]
+fn a_packet_parsed_before_is_sealed_alike_and_refused_without_a_trace() {
+    let octets = packet();
+    let place = HEADROOM..HEADROOM + octets.len();
+    let mut buffer = vec![0; place.end + TAILROOM];
+    buffer[place.clone()].copy_from_slice(&octets);
+    let parsed = FlowKey::parse(&octets).unwrap();
+
+    let mut params = params(TUNNEL);
+    params.selectors = Vec::new().into();
+    let mut other = Outbound::new(params).unwrap();
+    assert!(!other.carries(&parsed.0));
+    let refused = other.seal_parsed(&mut buffer, place.clone(), &parsed);
+    assert_eq!(refused, Err(SealError::Selector));
+    assert_eq!(buffer[place.clone()], octets);
+
+    // What was parsed is not what lies there.
+    let short = HEADROOM..HEADROOM + octets.len() - 1;
+    let cut = sa(TUNNEL).seal_parsed(&mut buffer, short, &parsed);
+    assert_eq!(cut, Err(SealError::Malformed));
+    assert_eq!(buffer[place.clone()], octets);
+
+    let sealed = sa(TUNNEL).seal_parsed(&mut buffer, place, &parsed).unwrap();
+    assert_eq!(sealed, seal(&mut sa(TUNNEL), &octets).unwrap());
+}
+
+#[test]
 fn the_room_that_is_needed_is_enough_and_one_octet_less_is_not() {
     for choice in 0..16 {
         let mut sa = sa(choice);

@@ -155,23 +155,24 @@ impl Worker {
     /// Sends the packet at `place` in the buffer by its SA, or sees to it that there is one.
     fn packet(&mut self, place: Range<usize>) {
         let drops = &self.shared.drops;
-        let Ok((flow, _)) = FlowKey::parse(&self.buffer[place.clone()]) else {
+        let Ok(parsed) = FlowKey::parse(&self.buffer[place.clone()]) else {
             return drops.count(Reason::NotIp);
         };
-        let Some(entry) = self.policies.lookup(&flow) else {
+        let flow = &parsed.0;
+        let Some(entry) = self.policies.lookup(flow) else {
             return drops.count(Reason::NoPolicy);
         };
-        let Some(out) = entry.sa(&flow) else {
-            let verdict = entry.without_sa(&flow, &self.buffer[place], self.now);
+        let Some((out, sealed)) = entry.seal(&mut self.buffer, place.clone(), &parsed) else {
+            let verdict = entry.without_sa(flow, &self.buffer[place], self.now);
             if !verdict.kept {
                 drops.count(Reason::NoSa);
             }
             if verdict.ask {
-                self.shared.tell(acquire(entry, &flow));
+                self.shared.tell(acquire(entry, flow));
             }
             return;
         };
-        match out.sa.seal(&mut self.buffer, place) {
+        match sealed {
             Ok(sealed) => {
                 let header = Header {
                     tos: sealed.tos,

@@ -3,8 +3,9 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::ops::Range;
 
-use obol_esp::{FlowKey, Spd};
+use obol_esp::{FlowKey, IpInfo, SealError, Sealed, Spd};
 use obol_ike::config::Mode;
 use obol_ike::event::ChildSaId;
 
@@ -140,9 +141,21 @@ impl Entry {
         &self.policy
     }
 
-    /// The SA for a packet of this policy.
-    pub(super) fn sa(&mut self, flow: &FlowKey) -> Option<&mut Out> {
-        self.sas.iter_mut().find(|sa| sa.selectors.matches(flow))
+    /// Seals the packet at `place` in the buffer by the first SA that carries it, and says which
+    /// that was; `None`: there is none.
+    pub(super) fn seal(
+        &mut self,
+        buffer: &mut [u8],
+        place: Range<usize>,
+        parsed: &(FlowKey, IpInfo),
+    ) -> Option<(&Out, Result<Sealed, SealError>)> {
+        for out in &mut self.sas {
+            match out.sa.seal_parsed(buffer, place.clone(), parsed) {
+                Err(SealError::Selector) => {}
+                result => return Some((out, result)),
+            }
+        }
+        None
     }
 
     /// What to do with a packet that has no SA; keeps it if there is room.
@@ -204,7 +217,7 @@ impl Entry {
             if now.saturating_sub(kept.since) >= KEPT_FOR {
                 continue;
             }
-            if self.sas.iter().any(|sa| sa.selectors.matches(&kept.flow)) {
+            if self.sas.iter().any(|sa| sa.sa.carries(&kept.flow)) {
                 released.push(kept.packet);
             } else {
                 stay.push_back(kept);

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use obol_esp::{Hash, Inbound, Limits, Outbound, SaParams, Selector, Selectors, Suite};
+use obol_esp::{Hash, Inbound, Limits, Outbound, SaParams, Selector, Suite};
 use obol_ike::config::Mode;
 use obol_ike::event::{ChildSaId, ChildSaInfo, EspKeys, InboundSa, OutboundSa};
 use obol_ike::ts::TrafficSelector;
@@ -25,8 +25,6 @@ pub(super) struct Out {
     pub(super) child: String,
     /// The SA that this one takes over from.
     pub(super) replaces: Option<ChildSaId>,
-    /// What it may carry.
-    pub(super) selectors: Selectors,
     /// The SA itself.
     pub(super) sa: Outbound,
     /// Whether its packets go in UDP.
@@ -55,12 +53,11 @@ impl Out {
     pub(super) fn new(sa: OutboundSa, usage: Arc<SaUsage>) -> Result<Self, DataPlaneError> {
         let info = sa.info;
         let selectors = outbound_selectors(&info.local_ts, &info.remote_ts)?;
-        let params = params(&info, sa.keys, info.spi_out.0, selectors.clone())?;
+        let params = params(&info, sa.keys, info.spi_out.0, selectors)?;
         let local = info.path.local.ip();
         Ok(Self {
             id: info.id,
             replaces: info.replaces,
-            selectors: selectors.into(),
             sa: Outbound::new(params).map_err(refused)?,
             encap: info.encap,
             header: Header {
