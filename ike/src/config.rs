@@ -116,15 +116,25 @@ pub enum Mode {
     Transport,
 }
 
-/// What to do with a Child SA when the configuration is loaded.
+/// What to do about a Child SA that is not up: when the configuration is loaded, and when it was
+/// lost.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
 pub enum StartAction {
     /// Wait for the peer or an operator.
     None,
     /// Negotiate when a packet asks for it.
     Trap,
-    /// Negotiate at once, and again whenever it is lost.
+    /// Negotiate at once, and again until it is up.
     Start,
+}
+
+/// What to do about a Child SA once it was up. By default all goes on as at the start.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Upkeep {
+    /// The peer closed it, or its IKE SA. `None`: as the start action says.
+    pub close_action: Option<StartAction>,
+    /// The peer is dead, or has forgotten it. `None`: as the start action says.
+    pub dpd_action: Option<StartAction>,
 }
 
 /// One Child SA as configured.
@@ -142,6 +152,8 @@ pub struct Child {
     pub esp_proposals: Vec<EspProposal>,
     /// What to do at load.
     pub start_action: StartAction,
+    /// What to do later.
+    pub upkeep: Upkeep,
     /// Rekey after this time, less up to 10 % of jitter.
     pub rekey_time: Duration,
     /// Hard limit of the SA's age.
@@ -154,6 +166,20 @@ pub struct Child {
     pub rekey_packets: Option<u64>,
     /// Hard limit in packets.
     pub life_packets: Option<u64>,
+}
+
+impl Child {
+    /// Whether packets may ask for it at some time.
+    pub fn may_trap(&self) -> bool {
+        let Upkeep {
+            close_action,
+            dpd_action,
+        } = self.upkeep;
+        [Some(self.start_action), close_action, dpd_action]
+            .into_iter()
+            .flatten()
+            .any(|action| action != StartAction::None)
+    }
 }
 
 /// The two ends of an IKE SA's UDP flow, from our side.

@@ -82,9 +82,21 @@ pub(crate) enum Signal {
         connection: String,
         child: String,
         peer: IpAddr,
+        loss: Loss,
     },
     /// An IKE SA is gone.
     SaEnded { connection: String, peer: IpAddr },
+}
+
+/// By whose doing a Child SA is gone.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Loss {
+    /// The peer closed it.
+    Closed,
+    /// The peer is dead, or has forgotten it.
+    Dead,
+    /// Ours: its time is over, or an operator closed it.
+    Own,
 }
 
 /// A Child SA that is up.

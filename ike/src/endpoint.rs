@@ -288,7 +288,8 @@ impl Endpoint {
                     connection,
                     child,
                     peer,
-                } => self.child_lost(now, &connection, &child, peer),
+                    loss,
+                } => self.child_lost(now, &connection, &child, peer, loss),
                 Signal::SaEnded { connection, peer } => self.sa_ended(now, &connection, peer),
             }
         }

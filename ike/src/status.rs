@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::Path;
+use crate::config::{Path, StartAction};
 use crate::event::{ChildSaInfo, IkeSaId, IkeSpi};
 use crate::identity::Identity;
 use crate::proposal::Encr;
@@ -39,6 +39,21 @@ pub struct IkeSaStatus {
     pub rekey_in: Option<Duration>,
     /// Its Child SAs.
     pub children: Vec<ChildSaStatus>,
+}
+
+/// What is to be expected of a configured child.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ChildOutlook {
+    /// Name of the connection.
+    pub connection: String,
+    /// Name of the child.
+    pub child: String,
+    /// What is done about it while it is not up: its start action, unless it was closed or lost.
+    pub action: StartAction,
+    /// Tries in a row that failed.
+    pub failures: u32,
+    /// Time until the next try, if one waits.
+    pub next_try_in: Option<Duration>,
 }
 
 /// The algorithms of one IKE SA.

@@ -77,9 +77,9 @@ Examples:
     Up(UpArgs),
     /// Close a connection or one child of it, or everything
     ///
-    /// What is closed stays closed until `obol up`, or until a packet asks for a child with
-    /// start_action trap or start. Its packets are dropped meanwhile. Only --all lifts the
-    /// protection: it ends the daemon and removes its rules, routes and nftables table, and does
+    /// What is closed stays closed until `obol up`; a child with start_action trap goes back to
+    /// its trap, and the next packet asks for it. Packets are dropped meanwhile. Only --all lifts
+    /// the protection: it ends the daemon and removes its rules, routes and nftables table, and does
     /// the latter for a dead daemon too.
     #[command(after_help = "\
 Examples:

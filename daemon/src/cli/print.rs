@@ -155,10 +155,25 @@ fn policies(policies: &[PolicyReport]) -> String {
             &policy.mode,
             &policy.local_ts.join(" "),
             &policy.remote_ts.join(" "),
-            policy_state(policy.state),
+            &outlook(policy),
         ]));
     }
     table(&rows)
+}
+
+/// What happens to packets now, and when that may change.
+fn outlook(policy: &PolicyReport) -> String {
+    let state = policy_state(policy.state);
+    match (policy.next_try_in_s, policy.failures) {
+        (Some(seconds), failures) => format!(
+            "{state}; next try in {} ({failures} failed)",
+            duration(seconds)
+        ),
+        (None, failures) if failures > 0 && policy.state != PolicyState::Up => {
+            format!("{state}; {failures} tries failed")
+        }
+        _ => state.to_owned(),
+    }
 }
 
 fn policy_state(state: PolicyState) -> &'static str {
@@ -357,12 +372,28 @@ hosts: established for 5s, rekey in 4h00m, initiator
     }
 
     #[test]
+    fn the_next_try_is_told() {
+        let mut report: StatusReport = serde_json::from_str(STATUS).unwrap();
+        let policy = &mut report.policies[0];
+        assert_eq!(outlook(policy), "through ESP");
+        (policy.state, policy.failures) = (PolicyState::Trapped, 3);
+        assert_eq!(outlook(policy), "wait for an SA; 3 tries failed");
+        policy.next_try_in_s = Some(61);
+        assert_eq!(
+            outlook(policy),
+            "wait for an SA; next try in 1m01s (3 failed)"
+        );
+    }
+
+    #[test]
     fn connections_are_readable() {
         let child = |name: &str, state| ChildReport {
             name: name.into(),
             state,
             mode: "tunnel".into(),
             start_action: "trap".into(),
+            close_action: "trap".into(),
+            dpd_action: "trap".into(),
             local_ts: vec!["10.1.0.0/16".into()],
             remote_ts: vec!["10.2.0.0/16".into()],
             proposals: vec!["aes256gcm16".into(), "aes128gcm16".into()],

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use obol_ike::config::{Child, Mode, StartAction};
+use obol_ike::config::{Child, Mode, StartAction, Upkeep};
 use obol_ike::proposal::EspProposal;
 use obol_ike::ts::TrafficSelector;
 
@@ -68,7 +68,8 @@ fn read(
     let local_ts = read_selectors(report, name, &section, "local", local_addrs);
     let remote_ts = read_selectors(report, name, &section, "remote", remote_addrs);
     let esp_proposals = read_proposals(report, &section);
-    let start_action = read_start_action(report, &section);
+    let start_action = read_action(report, &section, "start_action");
+    let upkeep = read_upkeep(report, &section);
     let lifetimes = read_lifetimes(report, name, &section);
     section.finish();
 
@@ -85,7 +86,8 @@ fn read(
         local_ts: local_ts.iter().map(|ts| ts.value).collect(),
         remote_ts: remote_ts.iter().map(|ts| ts.value).collect(),
         esp_proposals: esp_proposals?,
-        start_action: start_action?,
+        start_action: start_action?.unwrap_or(StartAction::None),
+        upkeep: upkeep?,
         rekey_time: lifetimes.time.0,
         life_time: lifetimes.time.1,
         rekey_bytes: lifetimes.bytes.0,
@@ -166,26 +168,37 @@ fn read_mode(report: &Report<'_>, section: &Section<'_>) -> Option<Mode> {
     }
 }
 
-fn read_start_action(report: &Report<'_>, section: &Section<'_>) -> Option<StartAction> {
-    let Some(action) = section.string("start_action") else {
-        return (!section.has("start_action")).then_some(StartAction::None);
+/// One of the actions: `None` if it is wrong, `Some(None)` if it is not there.
+fn read_action(
+    report: &Report<'_>,
+    section: &Section<'_>,
+    key: &'static str,
+) -> Option<Option<StartAction>> {
+    let Some(action) = section.string(key) else {
+        return (!section.has(key)).then_some(None);
     };
     match action.value {
-        "none" => Some(StartAction::None),
-        "trap" => Some(StartAction::Trap),
-        "start" | "trap|start" => Some(StartAction::Start),
+        "none" | "clear" => Some(Some(StartAction::None)),
+        "trap" => Some(Some(StartAction::Trap)),
+        "start" | "trap|start" | "restart" => Some(Some(StartAction::Start)),
         other => {
             report.error(
                 &action.place,
-                format!(
-                    "start_action = \"{}\" is none that obol knows",
-                    shorten(other)
-                ),
+                format!("{key} = \"{}\" is none that obol knows", shorten(other)),
                 "write \"none\" (wait), \"trap\" (on the first packet) or \"start\" (at once)",
             );
             None
         }
     }
+}
+
+fn read_upkeep(report: &Report<'_>, section: &Section<'_>) -> Option<Upkeep> {
+    let close_action = read_action(report, section, "close_action");
+    let dpd_action = read_action(report, section, "dpd_action");
+    Some(Upkeep {
+        close_action: close_action?,
+        dpd_action: dpd_action?,
+    })
 }
 
 fn read_proposals(report: &Report<'_>, section: &Section<'_>) -> Option<Vec<EspProposal>> {

@@ -24,7 +24,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use obol_ike::config::{Child, Config, Connection, StartAction};
+use obol_ike::config::{Child, Config, Connection};
 use toml::Spanned;
 use toml::de::DeTable;
 
@@ -313,7 +313,7 @@ fn policies(connections: &[Arc<Connection>]) -> Vec<Policy> {
         mode: child.mode,
         local_ts: child.local_ts.clone(),
         remote_ts: child.remote_ts.clone(),
-        trap: child.start_action != StartAction::None,
+        trap: child.may_trap(),
     };
     connections
         .iter()

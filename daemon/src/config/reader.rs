@@ -23,14 +23,6 @@ const FOREIGN: &[(&str, &str)] = &[
         "IKE SAs are rekeyed, see rekey_time: remove the line",
     ),
     (
-        "dpd_action",
-        "start_action also says what happens when the peer is lost: remove the line",
-    ),
-    (
-        "close_action",
-        "start_action also says what happens when the peer closes: remove the line",
-    ),
-    (
         "dpd_timeout",
         "[daemon] retransmit_tries and retransmit_timeout decide: remove the line",
     ),

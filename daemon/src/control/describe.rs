@@ -52,18 +52,24 @@ pub(crate) fn connection(connection: &Connection) -> ConnectionReport {
 }
 
 fn child(child: &Child) -> ChildReport {
-    let start_action = match child.start_action {
-        StartAction::None => "none",
-        StartAction::Trap => "trap",
-        StartAction::Start => "start",
-    };
     ChildReport {
         name: child.name.clone(),
         state: None,
         mode: mode(child.mode).to_owned(),
-        start_action: start_action.to_owned(),
+        start_action: action(child.start_action).to_owned(),
+        close_action: action(child.upkeep.close_action.unwrap_or(child.start_action)).to_owned(),
+        dpd_action: action(child.upkeep.dpd_action.unwrap_or(child.start_action)).to_owned(),
         local_ts: texts(&child.local_ts),
         remote_ts: texts(&child.remote_ts),
         proposals: texts(&child.esp_proposals),
+    }
+}
+
+/// The word for an action.
+fn action(action: StartAction) -> &'static str {
+    match action {
+        StartAction::None => "none",
+        StartAction::Trap => "trap",
+        StartAction::Start => "start",
     }
 }

@@ -369,6 +369,11 @@ pub(crate) struct PolicyReport {
     pub(crate) remote_ts: Vec<String>,
     /// What happens to a packet.
     pub(crate) state: PolicyState,
+    /// Tries in a row that failed to bring it up.
+    #[serde(default)]
+    pub(crate) failures: u32,
+    /// Seconds until the next try to bring it up, if one waits.
+    pub(crate) next_try_in_s: Option<u64>,
 }
 
 /// What happens to a packet that matches a policy.
@@ -435,6 +440,12 @@ pub(crate) struct ChildReport {
     pub(crate) mode: String,
     /// `none`, `trap` or `start`.
     pub(crate) start_action: String,
+    /// The same, once the peer closed it.
+    #[serde(default)]
+    pub(crate) close_action: String,
+    /// The same, once the peer died.
+    #[serde(default)]
+    pub(crate) dpd_action: String,
     /// Configured selectors of our side.
     pub(crate) local_ts: Vec<String>,
     /// Configured selectors of the peer's side.

@@ -1,11 +1,11 @@
 //! The daemon's state as its operator reads it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use obol_ike::config::Connection;
+use obol_ike::config::{Connection, StartAction};
 use obol_ike::identity::Identity;
-use obol_ike::status::{ChildSaStatus, IkeSaStatus};
+use obol_ike::status::{ChildOutlook, ChildSaStatus, IkeSaStatus};
 use obol_ike::wire::{EncrId, IntegId};
 
 use super::Driver;
@@ -20,6 +20,8 @@ impl<D: DataPlane> Driver<D> {
     pub(super) fn status_report(&self) -> StatusReport {
         let now = self.clock.now();
         let sas = self.endpoint.status(now);
+        let outlook = self.endpoint.outlook(now);
+        let outlooks = by_name(&outlook);
         let mut drops: BTreeMap<String, u64> = self
             .dropped
             .iter()
@@ -41,7 +43,7 @@ impl<D: DataPlane> Driver<D> {
                 .loaded
                 .policies
                 .iter()
-                .map(|p| policy(p, &sas))
+                .map(|p| policy(p, &sas, &outlooks))
                 .collect(),
             ike_sas: sas.iter().map(|sa| self.ike_sa(sa)).collect(),
             drops,
@@ -49,15 +51,25 @@ impl<D: DataPlane> Driver<D> {
     }
 
     pub(super) fn list_report(&self) -> ListReport {
-        let sas = self.endpoint.status(self.clock.now());
+        let now = self.clock.now();
+        let sas = self.endpoint.status(now);
+        let outlook = self.endpoint.outlook(now);
+        let outlooks = by_name(&outlook);
         let connections = self.loaded.ike.connections.iter();
         ListReport {
             schema_version: SCHEMA_VERSION,
-            connections: connections.map(|c| self.connection(c, &sas)).collect(),
+            connections: connections
+                .map(|c| self.connection(c, &sas, &outlooks))
+                .collect(),
         }
     }
 
-    fn connection(&self, connection: &Connection, sas: &[IkeSaStatus]) -> ConnectionReport {
+    fn connection(
+        &self,
+        connection: &Connection,
+        sas: &[IkeSaStatus],
+        outlook: &Outlooks<'_>,
+    ) -> ConnectionReport {
         let mut own = sas
             .iter()
             .filter(|sa| sa.connection.as_ref() == Some(&connection.name));
@@ -74,7 +86,7 @@ impl<D: DataPlane> Driver<D> {
                 .policies
                 .iter()
                 .find(|p| p.connection == connection.name && p.child == child.name);
-            child.state = found.map(|p| policy(p, sas).state);
+            child.state = found.map(|p| policy(p, sas, outlook).state);
         }
         report
     }
@@ -142,7 +154,19 @@ impl<D: DataPlane> Driver<D> {
     }
 }
 
-fn policy(policy: &Policy, sas: &[IkeSaStatus]) -> PolicyReport {
+/// What is to be expected of each child, by the names of its connection and its own.
+type Outlooks<'a> = HashMap<(&'a str, &'a str), &'a ChildOutlook>;
+
+fn by_name(outlook: &[ChildOutlook]) -> Outlooks<'_> {
+    outlook
+        .iter()
+        .map(|o| ((&*o.connection, &*o.child), o))
+        .collect()
+}
+
+fn policy(policy: &Policy, sas: &[IkeSaStatus], outlook: &Outlooks<'_>) -> PolicyReport {
+    let outlook = outlook.get(&(&*policy.connection, &*policy.child));
+    let trapped = outlook.is_some_and(|o| o.action != StartAction::None);
     let up = sas
         .iter()
         .flat_map(|sa| &sa.children)
@@ -153,7 +177,11 @@ fn policy(policy: &Policy, sas: &[IkeSaStatus]) -> PolicyReport {
         mode: mode(policy.mode).to_owned(),
         local_ts: texts(&policy.local_ts),
         remote_ts: texts(&policy.remote_ts),
-        state: match (up, policy.trap) {
+        failures: outlook.map_or(0, |o| o.failures),
+        next_try_in_s: outlook
+            .and_then(|o| o.next_try_in)
+            .map(|time| time.as_secs_f64().ceil() as u64),
+        state: match (up, trapped) {
             (true, _) => PolicyState::Up,
             (false, true) => PolicyState::Trapped,
             (false, false) => PolicyState::Blocked,

@@ -33,6 +33,7 @@ impl Endpoint {
                 child,
                 local,
             } => {
+                self.wishes.release(&connection, child.as_deref());
                 let wish = Wish {
                     local,
                     ..Wish::default()
@@ -46,7 +47,10 @@ impl Endpoint {
                 remote,
                 local,
             } => {
-                if self.wishes.is_pausing(&connection, &child, remote, now) {
+                let trapped = self
+                    .find_child(&connection, &child)
+                    .is_none_or(|(c, child)| self.wishes.is_trapped(&c, &child, remote));
+                if !trapped || self.wishes.is_pausing(&connection, &child, remote, now) {
                     return Ok(());
                 }
                 let wish = Wish {
@@ -135,8 +139,8 @@ impl Endpoint {
         name: &str,
         child: Option<&str>,
     ) -> Result<(), CommandError> {
-        self.connection(name)?;
-        let mut any = self.wishes.hold(name, child);
+        let connection = self.connection(name)?;
+        let mut any = self.wishes.hold(&connection, child);
         for id in self.ids_of(name) {
             let acted = self.with(now, id, |sa, cx| match child {
                 None => {

@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 
 use super::Endpoint;
 use crate::config::{Child, Connection, Path, StartAction};
+use crate::context::Loss;
 use crate::event::{IkeSaId, PacketFlow};
 use crate::exchange::nat::IKE_PORT;
 use crate::sa::child::ChildState;
 use crate::sa::task::{ChildTask, Task};
 use crate::sa::{IkeSa, Phase};
+use crate::status::ChildOutlook;
 use crate::timer::jittered;
 
 /// First pause before a start is tried again; it doubles up to the longest.
@@ -40,6 +42,20 @@ impl Key {
         }
     }
 
+    /// Whether it is one of this connection, and this child if one is named.
+    fn is_of(&self, connection: &str, child: Option<&str>) -> bool {
+        self.connection == connection && child.is_none_or(|child| self.child == child)
+    }
+
+    /// What is done about a child at first. Who names no peer does not start towards those who
+    /// came by themselves.
+    fn first_action(&self, child: &Child) -> StartAction {
+        match child.start_action {
+            StartAction::Start if self.peer.is_some() => StartAction::Trap,
+            action => action,
+        }
+    }
+
     /// Whether an IKE SA is the one on which this child belongs.
     fn is_with(&self, sa: &IkeSa) -> bool {
         sa.connection.name == self.connection && is_peer(self.peer, sa.path.remote.ip())
@@ -52,7 +68,19 @@ fn is_peer(wanted: Option<IpAddr>, peer: IpAddr) -> bool {
 
 /// All wishes.
 #[derive(Debug, Default)]
-pub(super) struct Wishes(BTreeMap<Key, Wish>);
+pub(super) struct Wishes {
+    open: BTreeMap<Key, Wish>,
+    /// Children about which something else is done now than their start action says.
+    resting: BTreeMap<Key, Rest>,
+}
+
+/// What is done about a child while it is not up.
+#[derive(Clone, Copy, Debug)]
+struct Rest {
+    action: StartAction,
+    /// An operator closed it; only an operator changes that.
+    held: bool,
+}
 
 /// That a child be up.
 #[derive(Clone, Debug, Default)]
@@ -62,6 +90,8 @@ pub(super) struct Wish {
     pub(super) remote: Option<IpAddr>,
     /// It stays when it is fulfilled, and is tried for ever.
     pub(super) lasting: bool,
+    /// It is tried until it is fulfilled.
+    pub(super) tireless: bool,
     /// An operator wants it down, until somebody asks again.
     pub(super) held: bool,
     pub(super) failures: u32,
@@ -82,17 +112,58 @@ impl Wishes {
     /// Wishes for a child.
     pub(super) fn add(&mut self, connection: &Connection, child: &Child, wish: Wish) {
         let key = Key::new(connection, child, wish.peer(connection));
-        if self.0.len() >= FAILURES_REMEMBERED {
-            self.0.retain(|key, wish| key.peer.is_none() || !wish.held);
+        if self.open.len() >= FAILURES_REMEMBERED {
+            self.open
+                .retain(|key, wish| key.peer.is_none() || !wish.held);
         }
         let lasting = child.start_action == StartAction::Start && key.peer.is_none();
-        let failures = self.0.get(&key).map_or(0, |wish| wish.failures);
+        let failures = self.open.get(&key).map_or(0, |wish| wish.failures);
         let wish = Wish {
             lasting,
+            tireless: wish.tireless || lasting,
             failures,
             ..wish
         };
-        self.0.insert(key, wish);
+        self.open.insert(key, wish);
+    }
+
+    /// An operator wants a child: what was said before counts no more.
+    pub(super) fn release(&mut self, connection: &str, child: Option<&str>) {
+        self.resting.retain(|key, _| !key.is_of(connection, child));
+    }
+
+    /// What is done about a child that is not up.
+    fn action(&self, key: &Key, child: &Child) -> StartAction {
+        let rest = self.resting.get(key);
+        rest.map_or(key.first_action(child), |rest| rest.action)
+    }
+
+    /// Whether packets may ask for a child. Of one for which they never may, nobody reports any.
+    pub(super) fn is_trapped(
+        &self,
+        connection: &Connection,
+        child: &Child,
+        peer: Option<IpAddr>,
+    ) -> bool {
+        let peer = peer.filter(|_| connection.remote_addrs.is_empty());
+        let action = self.action(&Key::new(connection, child, peer), child);
+        action != StartAction::None || !child.may_trap()
+    }
+
+    /// A child was lost: from now on this is done about it.
+    fn rest(&mut self, key: &Key, child: &Child, action: StartAction) {
+        if self.resting.get(key).is_some_and(|rest| rest.held) {
+            return;
+        }
+        if action == key.first_action(child) {
+            self.resting.remove(key);
+        } else if self.resting.len() < FAILURES_REMEMBERED {
+            let rest = Rest {
+                action,
+                held: false,
+            };
+            self.resting.insert(key.clone(), rest);
+        }
     }
 
     /// Whether the last try failed so lately that packets cannot ask for another one.
@@ -103,7 +174,7 @@ impl Wishes {
         remote: Option<IpAddr>,
         now: Instant,
     ) -> bool {
-        self.0.iter().any(|(key, wish)| {
+        self.open.iter().any(|(key, wish)| {
             key.connection == connection
                 && key.child == child
                 && (key.peer.is_none() || key.peer == remote)
@@ -112,27 +183,38 @@ impl Wishes {
     }
 
     /// Drops what somebody asked for, and holds what starts by itself: of one child, or of all.
-    /// Says whether there was anything.
-    pub(super) fn hold(&mut self, connection: &str, child: Option<&str>) -> bool {
+    /// What packets ask for goes back to its trap. Says whether there was anything.
+    pub(super) fn hold(&mut self, connection: &Connection, child: Option<&str>) -> bool {
         let mut any = false;
-        self.0.retain(|key, wish| {
-            let meant =
-                key.connection == connection && child.is_none_or(|child| key.child == child);
+        self.open.retain(|key, wish| {
+            let meant = key.is_of(&connection.name, child);
             any |= meant && !wish.held;
             wish.held |= meant;
             wish.lasting || !meant
         });
+        self.release(&connection.name, child);
+        let starts = |conf: &&Arc<Child>| conf.start_action == StartAction::Start;
+        for conf in connection.children.iter().filter(starts) {
+            if child.is_none_or(|child| conf.name == child) {
+                let rest = Rest {
+                    action: StartAction::None,
+                    held: true,
+                };
+                self.resting.insert(Key::new(connection, conf, None), rest);
+            }
+        }
         any
     }
 
     /// Forgets all wishes of a connection.
     pub(super) fn forget(&mut self, connection: &str) {
-        self.0.retain(|key, _| key.connection != connection);
+        self.open.retain(|key, _| key.connection != connection);
+        self.release(connection, None);
     }
 
     /// Forgets all.
     pub(super) fn clear(&mut self) {
-        self.0.clear();
+        self.open.clear();
     }
 }
 
@@ -150,11 +232,42 @@ impl Wish {
 }
 
 impl Endpoint {
+    /// What is to be expected of each configured child, in the order of the configuration. Of
+    /// several peers of a connection that names none, the next one to be tried.
+    pub fn outlook(&self, now: Instant) -> Vec<ChildOutlook> {
+        let mut next: BTreeMap<(&str, &str), (Option<Instant>, u32)> = BTreeMap::new();
+        for (key, wish) in &self.wishes.open {
+            let entry = next.entry((&key.connection, &key.child)).or_default();
+            entry.1 = entry.1.max(wish.failures);
+            if !wish.held && wish.not_before.is_some() && !self.is_cared_for(key) {
+                entry.0 = entry.0.min(wish.not_before).or(wish.not_before);
+            }
+        }
+        let connections = self.cx.config.connections.iter();
+        let children = connections.flat_map(|c| c.children.iter().map(move |child| (c, child)));
+        children
+            .map(|(connection, child)| {
+                let (at, failures) = next
+                    .get(&(&*connection.name, &*child.name))
+                    .copied()
+                    .unwrap_or_default();
+                let key = Key::new(connection, child, None);
+                ChildOutlook {
+                    connection: connection.name.clone(),
+                    child: child.name.clone(),
+                    action: self.wishes.action(&key, child),
+                    failures,
+                    next_try_in: at.map(|at| at.saturating_duration_since(now)),
+                }
+            })
+            .collect()
+    }
+
     /// When the next wish is to be tried.
     pub(super) fn next_start(&self) -> Option<Instant> {
         let open = |(key, wish): &(&Key, &Wish)| !wish.held && !self.is_cared_for(key);
         self.wishes
-            .0
+            .open
             .iter()
             .filter(open)
             .filter_map(|(_, wish)| wish.not_before)
@@ -202,7 +315,7 @@ impl Endpoint {
     pub(super) fn start_wishes(&mut self, now: Instant) {
         let keys: Vec<Key> = self
             .wishes
-            .0
+            .open
             .iter()
             .filter(|(_, wish)| !wish.held)
             .map(|(key, _)| key.clone())
@@ -217,25 +330,25 @@ impl Endpoint {
     }
 
     fn fulfilled(&mut self, key: &Key) {
-        let Some(wish) = self.wishes.0.get_mut(key) else {
+        let Some(wish) = self.wishes.open.get_mut(key) else {
             return;
         };
         wish.failures = 0;
         wish.not_before = None;
         if !wish.lasting {
-            self.wishes.0.remove(key);
+            self.wishes.open.remove(key);
         }
     }
 
     fn start_wish(&mut self, now: Instant, key: &Key) {
-        let Some(wish) = self.wishes.0.get(key).cloned() else {
+        let Some(wish) = self.wishes.open.get(key).cloned() else {
             return;
         };
         if wish.not_before.is_some_and(|at| at > now) {
             return;
         }
         let Some((connection, child)) = self.find_child(&key.connection, &key.child) else {
-            self.wishes.0.remove(key);
+            self.wishes.open.remove(key);
             return;
         };
         let task = ChildTask::new(child, wish.flow, None);
@@ -249,7 +362,7 @@ impl Endpoint {
             Some(sa) => self.put(sa),
             // Nothing to start towards, or nothing to start with: no use in trying again.
             None => {
-                self.wishes.0.remove(key);
+                self.wishes.open.remove(key);
             }
         }
     }
@@ -284,33 +397,65 @@ impl Endpoint {
         if self.is_cared_for(key) {
             return;
         }
-        if let Some(wish) = self.wishes.0.get_mut(key) {
+        if let Some(wish) = self.wishes.open.get_mut(key) {
             wish.failed(now, &mut *self.cx.rng);
             // What somebody asked for waits to be asked for again, and not by every packet.
-            wish.held |= !wish.lasting;
+            wish.held |= !wish.tireless;
         }
     }
 
     /// What is wanted of a connection with this peer.
     fn wanted(&self, connection: &str, peer: IpAddr) -> Vec<Key> {
-        let keys = self.wishes.0.keys();
+        let keys = self.wishes.open.keys();
         keys.filter(|key| key.connection == connection && is_peer(key.peer, peer))
             .cloned()
             .collect()
     }
 
-    /// A Child SA is gone. What is wanted for ever comes again, after a pause: the peer may have
-    /// had its reasons.
-    pub(super) fn child_lost(&mut self, now: Instant, connection: &str, child: &str, peer: IpAddr) {
-        for key in self.wanted(connection, peer) {
-            if key.child != child || self.is_cared_for(&key) {
-                continue;
-            }
-            if let Some(wish) = self.wishes.0.get_mut(&key)
-                && wish.lasting
-            {
-                wish.failed(now, &mut *self.cx.rng);
-            }
+    /// A Child SA is gone. What is to be done about it now depends on by whose doing; what is
+    /// wanted comes again after a pause, since the peer may have had its reasons.
+    pub(super) fn child_lost(
+        &mut self,
+        now: Instant,
+        connection: &str,
+        child: &str,
+        peer: IpAddr,
+        loss: Loss,
+    ) {
+        let Some((connection, child)) = self.find_child(connection, child) else {
+            return;
+        };
+        let peer = connection.remote_addrs.is_empty().then_some(peer);
+        let key = Key::new(&connection, &child, peer);
+        if self.is_cared_for(&key) {
+            return;
+        }
+        let action = match loss {
+            Loss::Closed => child.upkeep.close_action,
+            Loss::Dead => child.upkeep.dpd_action,
+            Loss::Own => Some(self.wishes.action(&key, &child)),
+        };
+        let action = action.unwrap_or(key.first_action(&child));
+        self.wishes.rest(&key, &child, action);
+        if self.wishes.action(&key, &child) == StartAction::Start && self.shutdown.is_none() {
+            self.want_again(now, &connection, &child, &key);
+        } else if let Some(wish) = self.wishes.open.get_mut(&key) {
+            wish.held |= wish.lasting;
+        }
+    }
+
+    fn want_again(&mut self, now: Instant, connection: &Connection, child: &Child, key: &Key) {
+        if !self.wishes.open.contains_key(key) {
+            let wish = Wish {
+                remote: key.peer,
+                tireless: true,
+                ..Wish::default()
+            };
+            self.wishes.add(connection, child, wish);
+        }
+        if let Some(wish) = self.wishes.open.get_mut(key) {
+            wish.held = false;
+            wish.failed(now, &mut *self.cx.rng);
         }
     }
 
@@ -318,7 +463,7 @@ impl Endpoint {
     pub(super) fn sa_ended(&mut self, now: Instant, connection: &str, peer: IpAddr) {
         for key in self.wanted(connection, peer) {
             let at_work = |wish: &Wish| !wish.held && wish.not_before.is_none_or(|at| at <= now);
-            if self.wishes.0.get(&key).is_some_and(at_work) {
+            if self.wishes.open.get(&key).is_some_and(at_work) {
                 self.wish_failed(now, &key);
             }
         }

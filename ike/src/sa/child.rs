@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::{Child, Mode};
-use crate::context::{Context, Signal, Waiting};
+use crate::context::{Context, Loss, Signal, Waiting};
 use crate::crypto::secret::Secret;
 use crate::error::ChildFailure;
 use crate::event::{
@@ -363,16 +363,19 @@ impl IkeSa {
     }
 
     /// Forgets a Child SA: both halves leave the data plane.
-    pub(crate) fn remove_child(&mut self, cx: &mut Context, id: ChildSaId) {
+    pub(crate) fn remove_child(&mut self, cx: &mut Context, id: ChildSaId, loss: Loss) {
         self.take_out(cx, id);
         let Some(position) = self.children.iter().position(|c| c.info.id == id) else {
             return;
         };
-        let info = self.children.remove(position).info;
+        let child = self.children.remove(position);
+        // What we are closing ourselves, we lose for our own reasons.
+        let ours = child.state == ChildState::Deleting || self.is_closing();
         cx.signals.push(Signal::ChildLost {
-            connection: info.connection,
-            child: info.child,
+            connection: child.info.connection,
+            child: child.info.child,
             peer: self.path.remote.ip(),
+            loss: if ours { Loss::Own } else { loss },
         });
     }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::context::Context;
+use crate::context::{Context, Loss};
 use crate::crypto::ke::KeyExchange;
 use crate::crypto::secret::Secret;
 use crate::error::{ChildFailure, IkeFailure};
@@ -230,7 +230,7 @@ impl IkeSa {
             }
             (Some(NotifyType::CHILD_SA_NOT_FOUND), _) if task.rekeys.is_some() => {
                 if let Some(old) = task.rekeys {
-                    self.remove_child(cx, old);
+                    self.remove_child(cx, old, Loss::Dead);
                 }
                 if !self.cares_for(&task.conf.name) {
                     self.tasks

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::context::{Context, Signal};
+use crate::context::{Context, Loss, Signal};
 use crate::error::IkeFailure;
 use crate::event::{ChildSaId, Event};
 use crate::sa::{IkeSa, Phase, Request};
@@ -14,8 +14,14 @@ const LINGER: Duration = Duration::from_secs(30);
 impl IkeSa {
     /// Ends the IKE SA: its Child SAs leave the data plane, and the operator is told why.
     pub(crate) fn end(&mut self, cx: &mut Context, reason: IkeFailure) {
+        let loss = match reason {
+            IkeFailure::PeerDeleted => Loss::Closed,
+            // A peer says that it has forgotten us by its INITIAL_CONTACT.
+            IkeFailure::NoAnswer { .. } | IkeFailure::Replaced => Loss::Dead,
+            _ => Loss::Own,
+        };
         self.report(cx, reason);
-        self.forget(cx);
+        self.forget_for(cx, loss);
     }
 
     /// The peer ended it: as [`end`](Self::end), but our answer can still be repeated.
@@ -29,9 +35,13 @@ impl IkeSa {
 
     /// Ends it without a word.
     pub(crate) fn forget(&mut self, cx: &mut Context) {
+        self.forget_for(cx, Loss::Own);
+    }
+
+    fn forget_for(&mut self, cx: &mut Context, loss: Loss) {
         let children: Vec<ChildSaId> = self.children.iter().map(|c| c.info.id).collect();
         for id in children {
-            self.remove_child(cx, id);
+            self.remove_child(cx, id, loss);
         }
         if !matches!(self.phase, Phase::Lingering { .. } | Phase::Gone) {
             cx.signals.push(Signal::SaEnded {

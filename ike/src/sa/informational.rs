@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::context::Context;
+use crate::context::{Context, Loss};
 use crate::error::IkeFailure;
 use crate::event::{ChildSaId, EspSpi};
 use crate::sa::child::ChildState;
@@ -96,7 +96,7 @@ impl IkeSa {
         if let Some(successor) = successor {
             self.use_outbound(cx, successor);
         }
-        self.remove_child(cx, id);
+        self.remove_child(cx, id, Loss::Closed);
         self.unmark_successor_of(id);
         (!crossing).then_some(spi_in)
     }
@@ -145,7 +145,7 @@ impl IkeSa {
             self.tasks.push_later(now + pause, Task::DeleteChild(id));
             return;
         }
-        self.remove_child(cx, id);
+        self.remove_child(cx, id, Loss::Own);
     }
 
     /// Tells the peer that a Child SA is gone.

@@ -8,7 +8,7 @@ use super::net::Net;
 use super::pair::{Node, Pair};
 use crate::config::{
     Child, Config, Connection, LocalAuth, LocalAuthMethod, Mode, RemoteAuth, RemoteAuthMethod,
-    Settings, StartAction,
+    Settings, StartAction, Upkeep,
 };
 use crate::proposal::{EspProposal, IkeProposal};
 
@@ -145,6 +145,7 @@ pub fn child(name: &str, mode: Mode, local: &str, remote: &str, start: StartActi
         remote_ts: parse(remote),
         esp_proposals: EspProposal::defaults(),
         start_action: start,
+        upkeep: Upkeep::default(),
         rekey_time: Duration::from_secs(3600),
         life_time: Duration::from_secs(4000),
         rekey_bytes: None,

@@ -54,9 +54,15 @@ const ROWS: &[Row] = &[
     ),
     row(
         "start_action = \"start\"",
-        "dpd_action = \"restart\"",
-        "13:1",
-        &["start_action also says"],
+        "dpd_action = \"reboot\"",
+        "13:14",
+        &["dpd_action = \"reboot\" is none", "\"trap\""],
+    ),
+    row(
+        "start_action = \"start\"",
+        "close_action = 1",
+        "13:16",
+        &["close_action"],
     ),
     row(
         "local  = {",

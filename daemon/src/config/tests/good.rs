@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use obol_ike::config::{LocalAuthMethod, Mode, RemoteAuthMethod, Settings, StartAction};
+use obol_ike::config::{LocalAuthMethod, Mode, RemoteAuthMethod, Settings, StartAction, Upkeep};
 use obol_ike::crypto::private_key::PrivateKey;
 use obol_ike::proposal::{EspProposal, IkeProposal};
 
@@ -193,6 +193,24 @@ fn the_reference_with_everything_in_it_loads() {
         (Some(1_000_000), Some(1_100_000))
     );
     assert_eq!(child.esp_proposals.len(), 1);
+}
+
+#[test]
+fn what_follows_a_loss_is_as_at_the_start_unless_it_is_said() {
+    let loaded = parse(HOSTS);
+    let pods = &loaded.ike.connections[0].children[0];
+    assert_eq!(pods.upkeep, Upkeep::default());
+    let text = HOSTS.replacen(
+        "start_action = \"start\"",
+        "close_action = \"none\"\ndpd_action = \"restart\"",
+        1,
+    );
+    let loaded = parse(&text);
+    let pods = &loaded.ike.connections[0].children[0];
+    assert_eq!(pods.start_action, StartAction::None);
+    assert_eq!(pods.upkeep.close_action, Some(StartAction::None));
+    assert_eq!(pods.upkeep.dpd_action, Some(StartAction::Start));
+    assert!(loaded.policies[0].trap, "packets may ask for it later");
 }
 
 #[test]

@@ -1,0 +1,204 @@
+//! What should be up comes up without an operator: what is done about a child at the start, when
+//! the peer closes it, and when the peer is dead.
+
+use std::time::Duration;
+
+use obol_ike::config::{Child, StartAction, Upkeep};
+use obol_ike::error::IkeFailure;
+use obol_ike::event::{Command, Event};
+use obol_ike::testing::pair::{End, Pair};
+use obol_ike::testing::setup::{HOSTS, PODS, Setup, pods};
+
+const NONE: StartAction = StartAction::None;
+const TRAP: StartAction = StartAction::Trap;
+const START: StartAction = StartAction::Start;
+
+fn terminate(child: Option<&str>) -> Command {
+    Command::Terminate {
+        connection: HOSTS.to_owned(),
+        child: child.map(str::to_owned),
+    }
+}
+
+fn acquire() -> Command {
+    Command::Acquire {
+        connection: HOSTS.to_owned(),
+        child: PODS.to_owned(),
+        flow: None,
+        remote: None,
+        local: None,
+    }
+}
+
+fn with(start: StartAction, upkeep: Upkeep) -> Setup {
+    let child = Child {
+        upkeep,
+        ..pods(start)
+    };
+    let mut setup = Setup::new(1).children(vec![child]);
+    setup.connection.dpd_delay = Some(Duration::from_secs(30));
+    setup
+}
+
+/// Up, by whatever means; what the other host does by itself is nothing.
+fn brought_up(setup: &Setup) -> Pair {
+    let mut pair = setup.clone().pair(1);
+    pair.b
+        .endpoint
+        .reload(pair.now, std::sync::Arc::new(quiet(setup)));
+    pair.start();
+    pair.initiate(End::A, HOSTS);
+    pair.run_for(Duration::from_secs(5));
+    pair.assert_up(1);
+    pair
+}
+
+/// The other host's configuration without any wishes of its own.
+fn quiet(setup: &Setup) -> obol_ike::config::Config {
+    let mut setup = setup.clone().children(vec![pods(NONE)]);
+    setup.b_starts = NONE;
+    let theirs = obol_ike::testing::setup::mirror(&setup.connection, NONE);
+    obol_ike::config::Config {
+        connections: vec![std::sync::Arc::new(theirs)],
+        settings: setup.settings,
+    }
+}
+
+fn is_up(pair: &Pair) -> bool {
+    pair.a.plane.current.len() == 1
+}
+
+/// What is so without a packet, and after one.
+fn settles(mut pair: Pair, setup: &Setup) -> StartAction {
+    pair.run_for(Duration::from_secs(90));
+    if is_up(&pair) {
+        pair.assert_up(1);
+        return START;
+    }
+    // What packets never may ask for, the data plane does not report.
+    if !setup.connection.children[0].may_trap() {
+        return NONE;
+    }
+    pair.command(End::A, acquire()).expect("known");
+    pair.run_for(Duration::from_secs(5));
+    if is_up(&pair) {
+        pair.assert_up(1);
+        return TRAP;
+    }
+    NONE
+}
+
+#[test]
+fn the_close_action_says_what_follows_when_the_peer_closes() {
+    for start in [NONE, TRAP, START] {
+        for action in [None, Some(NONE), Some(TRAP), Some(START)] {
+            for child in [None, Some(PODS)] {
+                let upkeep = Upkeep {
+                    close_action: action,
+                    dpd_action: Some(NONE),
+                };
+                let setup = with(start, upkeep);
+                let mut pair = brought_up(&setup);
+                pair.command(End::B, terminate(child)).expect("it is up");
+                let found = settles(pair, &setup);
+                assert_eq!(
+                    found,
+                    action.unwrap_or(start),
+                    "{start:?} {action:?} {child:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn the_dpd_action_says_what_follows_when_the_peer_is_dead() {
+    for start in [NONE, TRAP, START] {
+        for action in [None, Some(NONE), Some(TRAP), Some(START)] {
+            let upkeep = Upkeep {
+                close_action: Some(NONE),
+                dpd_action: action,
+            };
+            let setup = with(start, upkeep);
+            let mut pair = brought_up(&setup);
+            // The other host starts anew and knows nothing.
+            pair.net.partitioned = true;
+            pair.run_for(Duration::from_secs(300));
+            let dead = |e: &Event| {
+                let Event::IkeDown { reason, .. } = e else {
+                    return false;
+                };
+                matches!(reason, IkeFailure::NoAnswer { .. })
+            };
+            assert_eq!(pair.a.count(dead), 1);
+            pair.net.partitioned = false;
+            let found = settles(pair, &setup);
+            assert_eq!(found, action.unwrap_or(start), "{start:?} {action:?}");
+        }
+    }
+}
+
+#[test]
+fn what_an_operator_closed_stays_closed() {
+    for child in [None, Some(PODS)] {
+        let start = Some(START);
+        let upkeep = Upkeep {
+            close_action: start,
+            dpd_action: start,
+        };
+        let mut pair = brought_up(&with(START, upkeep));
+        pair.command(End::A, terminate(child)).expect("it is up");
+        for _ in 0..100 {
+            pair.run_for(Duration::from_secs(3));
+            pair.command(End::A, acquire()).expect("known");
+            assert!(!is_up(&pair));
+        }
+        let outlook = &pair.a.endpoint.outlook(pair.now)[0];
+        assert_eq!((outlook.action, outlook.next_try_in), (NONE, None));
+        // The peer may still bring it up, and that does not change what the operator said.
+        pair.initiate(End::B, HOSTS);
+        pair.run_for(Duration::from_secs(5));
+        pair.assert_up(1);
+        pair.command(End::B, terminate(None)).expect("it is up");
+        pair.run_for(Duration::from_secs(90));
+        assert!(!is_up(&pair));
+        pair.initiate(End::A, HOSTS);
+        pair.run_for(Duration::from_secs(5));
+        pair.assert_up(1);
+        pair.command(End::B, terminate(None)).expect("it is up");
+        pair.run_for(Duration::from_secs(30));
+        pair.assert_up(1);
+    }
+}
+
+#[test]
+fn what_an_operator_closed_goes_back_to_its_trap() {
+    let setup = with(TRAP, Upkeep::default());
+    let mut pair = brought_up(&setup);
+    pair.command(End::A, terminate(Some(PODS)))
+        .expect("it is up");
+    assert_eq!(settles(pair, &setup), TRAP);
+}
+
+#[test]
+fn the_next_try_and_the_failed_ones_are_told() {
+    let setup = with(START, Upkeep::default());
+    let mut pair = setup.pair(1);
+    pair.net.partitioned = true;
+    pair.start();
+    pair.run_for(Duration::from_secs(1000));
+    let outlook = pair.a.endpoint.outlook(pair.now)[0].clone();
+    assert!(outlook.failures >= 5, "{outlook:?}");
+    let mut waits = Vec::new();
+    for _ in 0..400 {
+        pair.run_for(Duration::from_secs(1));
+        waits.extend(pair.a.endpoint.outlook(pair.now)[0].next_try_in);
+    }
+    let longest = waits.iter().max().expect("it waits at times");
+    assert!((40..=60).contains(&longest.as_secs()), "{longest:?}");
+    pair.net.partitioned = false;
+    pair.run_for(Duration::from_secs(120));
+    pair.assert_up(1);
+    let outlook = &pair.a.endpoint.outlook(pair.now)[0];
+    assert_eq!((outlook.failures, outlook.next_try_in), (0, None));
+}
