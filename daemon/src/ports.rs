@@ -20,6 +20,7 @@ use crate::dataplane::DataPlaneError;
 use crate::host::HostSettings;
 use crate::sys::{msg, sockopt};
 
+//= rfc7296 2-1
 /// Longest UDP payload in octets, and so the longest IKE message.
 const DATAGRAM_MAX: usize = 65_535;
 
@@ -119,6 +120,7 @@ impl Ports {
         }
     }
 
+    //= rfc7296 2-2 2.11-2
     /// Sends a datagram: from port 500 as it is, from port 4500 with the non-ESP marker
     /// (unless it is a NAT keepalive, RFC 3948 section 2.3).
     ///
@@ -156,6 +158,7 @@ impl Encapsulation {
 }
 
 impl RawEsp {
+    //= rfc4303 2-1
     /// Opens the sockets.
     ///
     /// # Errors
@@ -291,6 +294,7 @@ mod tests {
         }
     }
 
+    //= test rfc7296 2.11-2
     #[test]
     fn datagrams_leave_from_the_address_of_their_path_and_say_where_they_arrived() {
         if skipped() {

@@ -205,6 +205,7 @@ async fn keys_made_by_keygen_authenticate_both_hosts() {
     assert_only_protected(&capture).await;
 }
 
+//= test rfc7296 2.23-3 2.23-11
 #[tokio::test]
 async fn encapsulation_that_is_asked_for_puts_all_esp_in_udp() {
     if !is_root() {
@@ -230,6 +231,7 @@ async fn encapsulation_that_is_asked_for_puts_all_esp_in_udp() {
     assert_eq!((seen.esp, seen.clear, seen.other), (0, 0, 0), "{seen:?}");
 }
 
+//= test rfc7296 2.8.1-2
 #[tokio::test]
 async fn rekeys_under_traffic_lose_nothing() {
     if !is_root() {

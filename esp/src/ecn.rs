@@ -14,6 +14,7 @@ fn shift(version: u8) -> u32 {
     if version == 4 { 0 } else { 4 }
 }
 
+//= rfc7296 2.24-1
 /// The ECN field of the inner packet once the tunnel header is gone, RFC 6040 section 4.2,
 /// figure 4; `None`: drop it.
 fn combine(inner: u8, outer: u8) -> Option<u8> {
@@ -26,6 +27,7 @@ fn combine(inner: u8, outer: u8) -> Option<u8> {
     }
 }
 
+//= rfc7296 2.24-1
 /// Takes what the tunnel header says about congestion over into the inner packet, whose headers
 /// were parsed; `false`: the packet is to be dropped.
 #[must_use]
@@ -55,6 +57,7 @@ mod tests {
 
     const ECT_0: u8 = 0b10;
 
+    //= test rfc7296 2.24-1
     /// RFC 6040 figure 4: rows by inner, columns by outer: Not-ECT, ECT(0), ECT(1), CE.
     #[test]
     fn the_fields_combine_as_in_figure_4() {

@@ -87,6 +87,7 @@ impl Inbound {
         self.lifetime.usage()
     }
 
+    //= rfc4303 3.4.3-7 3.4.4.1-5
     /// Opens the ESP datagram at `datagram` (from the SPI to the ICV) in place.
     /// [`HEADROOM`](crate::HEADROOM) octets before it are overwritten.
     ///
@@ -172,6 +173,7 @@ impl Inbound {
         Ok(sequence)
     }
 
+    //= rfc4303 2.6-1 2.6-2
     /// Where the payload of the opened `esp` lies in the buffer, and its Next Header.
     fn body(&self, esp: &[u8], start: usize) -> Result<(Range<usize>, u8), OpenError> {
         let layout = self.cipher.layout();

@@ -51,6 +51,7 @@ impl Lifetime {
         self.used
     }
 
+    //= rfc7296 2.8-1
     /// Whether one more packet of `bytes` octets may pass.
     ///
     /// # Errors

@@ -168,6 +168,7 @@ impl Outbound {
             .map_err(|_| SealError::Cipher)
     }
 
+    //= rfc7296 2.24-1
     fn sealed(&self, range: Range<usize>, info: &IpInfo, soft_limit: bool) -> Sealed {
         Sealed {
             range,
@@ -187,6 +188,7 @@ impl Outbound {
         layout.header() + layout.align - 1 + ESP_TRAILER + layout.icv
     }
 
+    //= rfc4303 3.3.4-1
     /// The longest packet in octets that fits a path of `path_mtu` octets once it is sealed,
     /// with the outer IP header and with the UDP header of RFC 3948 if `encap`.
     pub fn max_packet(&self, path_mtu: usize, outer_v6: bool, encap: bool) -> usize {

@@ -1,6 +1,7 @@
 //! The receive window, RFC 4303 section 3.4.3, over whole 64-bit sequence numbers, and the way
 //! from the 32 bits on the wire to 64 (appendix A2).
 
+//= rfc4303 3.4.3-1
 /// Sequence numbers seen: exact for the last `size` of them, "too old" before.
 ///
 /// The bitmap is a ring of words, one word longer than the window, so that moving it forward
@@ -12,6 +13,7 @@ pub(crate) struct Window {
 }
 
 impl Window {
+    //= rfc4303 3.4.3-4
     /// A window of `size` packets, into which nothing has come yet.
     pub(crate) fn new(size: u32) -> Self {
         let words = (size as usize).div_ceil(64) + 1;
@@ -34,6 +36,7 @@ impl Window {
         self.top - sequence < self.size && self.words[self.word(sequence)] & bit(sequence) == 0
     }
 
+    //= rfc4303 3.4.3-5
     /// Marks a number as seen; only after its packet was authenticated. Returns what
     /// [`Window::is_fresh`] would have said before.
     pub(crate) fn commit(&mut self, sequence: u64) -> bool {
@@ -48,6 +51,7 @@ impl Window {
         true
     }
 
+    //= rfc4303 2.2.1-1 A-1
     /// The whole sequence number for its low half, by RFC 4303 appendix A2.2: the one that lies
     /// in the window or else ahead of it. `None` if it would lie before 0 or beyond the last.
     pub(crate) fn extend(&self, low: u32) -> Option<u64> {

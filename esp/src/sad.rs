@@ -20,6 +20,7 @@ impl<T> Sad<T> {
         }
     }
 
+    //= rfc4303 2.1-1 2.1-4
     /// What belongs to this SPI.
     pub fn get(&self, spi: u32) -> Option<&T> {
         self.entries.get(&spi)
@@ -99,6 +100,7 @@ impl Hasher for SpiHasher {
 mod tests {
     use super::*;
 
+    //= test rfc4303 2.1-1
     #[test]
     fn an_spi_in_use_is_refused_and_kept() {
         let mut sad = Sad::new();
@@ -110,6 +112,7 @@ mod tests {
         assert!(sad.is_empty());
     }
 
+    //= test rfc4303 2.1-4
     #[test]
     fn neighbouring_spis_do_not_share_a_bucket() {
         let low_bits = |spi: u32| {

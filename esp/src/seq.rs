@@ -10,6 +10,7 @@ pub(crate) struct SendCounter {
 }
 
 impl SendCounter {
+    //= rfc4303 2.2.1-1
     /// A counter of 64 bits with ESN, of 32 without. It asks for a successor when half of the
     /// numbers are used.
     pub(crate) fn new(esn: bool) -> Self {
@@ -21,6 +22,7 @@ impl SendCounter {
         }
     }
 
+    //= rfc4303 2.2-1 2.2-5 3.3.3-1
     /// The next number, used up by this call, and whether it is the one at which to ask for a
     /// successor.
     ///
@@ -45,12 +47,14 @@ impl SendCounter {
 mod tests {
     use super::*;
 
+    //= test rfc4303 2.2-1
     #[test]
     fn the_first_number_is_one() {
         assert_eq!(SendCounter::new(false).take(), Ok((1, false)));
         assert_eq!(SendCounter::new(true).take(), Ok((1, false)));
     }
 
+    //= test rfc4303 2.2-5 3.3.3-1
     #[test]
     fn without_esn_it_stops_before_the_last_number_and_asks_at_half() {
         let mut counter = SendCounter::new(false);
@@ -65,6 +69,7 @@ mod tests {
         }
     }
 
+    //= test rfc4303 2.2.1-1
     #[test]
     fn with_esn_it_goes_on_beyond_32_bits() {
         let mut counter = SendCounter::new(true);

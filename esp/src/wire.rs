@@ -47,6 +47,7 @@ pub(crate) fn header_fields(header: &[u8; ESP_HEADER]) -> (u32, u32) {
     )
 }
 
+//= rfc4303 2.2-2
 /// Writes SPI and the low half of the sequence number to the first octets of `esp`.
 pub(crate) fn write_header(esp: &mut [u8], spi: u32, sequence: u64) {
     esp[..4].copy_from_slice(&spi.to_be_bytes());
@@ -58,6 +59,7 @@ pub(crate) fn padding(payload: usize, align: usize) -> usize {
     (payload + ESP_TRAILER).next_multiple_of(align) - payload - ESP_TRAILER
 }
 
+//= rfc4303 2.4-1 2.4-2
 /// Fills `space` with padding 1, 2, 3, ... (RFC 4303 section 2.4), Pad Length and Next Header.
 /// It is at most 257 octets long and at least 2.
 pub(crate) fn write_trailer(space: &mut [u8], next_header: u8) {
@@ -69,6 +71,7 @@ pub(crate) fn write_trailer(space: &mut [u8], next_header: u8) {
     space[pad + 1] = next_header;
 }
 
+//= rfc4303 2.4-1 2.4-3
 /// Takes the trailer off a decrypted body: octets before the padding, and Next Header. `None` if
 /// the padding is longer than the body or not 1, 2, 3, ...
 pub(crate) fn read_trailer(body: &[u8]) -> Option<(usize, u8)> {
@@ -101,6 +104,7 @@ mod tests {
         }
     }
 
+    //= test rfc4303 2.4-1 2.4-2
     #[test]
     fn every_trailer_written_is_read_back() {
         for pad in 0..=255 {
@@ -115,6 +119,7 @@ mod tests {
         }
     }
 
+    //= test rfc4303 2.4-1
     #[test]
     fn padding_reaches_the_next_multiple() {
         for align in [4, 16] {
@@ -126,6 +131,7 @@ mod tests {
         }
     }
 
+    //= test rfc4303 2.4-3
     #[test]
     fn padding_that_does_not_fit_or_count_is_refused() {
         let rows: &[(&[u8], &str)] = &[

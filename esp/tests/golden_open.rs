@@ -19,6 +19,7 @@ struct Session {
     packets: Vec<Vec<u8>>,
 }
 
+//= test rfc4303 3.4.3-1 3.4.3-5
 #[test]
 fn every_packet_opens_once_and_unchanged_only() {
     let mut opened = 0;

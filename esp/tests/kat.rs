@@ -36,6 +36,7 @@ fn rfc_7634_appendix_a_opens() {
     assert_eq!(open(&mut inbound, &esp, outer(4, 0)), Ok(bytes(PING)));
 }
 
+//= test rfc4303 2.2-2
 #[test]
 fn every_suite_seals_what_openssl_sealed_and_opens_it() {
     for (suite, esn, esp) in PACKETS {

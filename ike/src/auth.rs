@@ -203,6 +203,7 @@ fn psk_mac(prf: Prf, secret: &Secret, octets: &impl SignedOctets) -> Secret {
     prf.compute(key.expose(), &[octets.octets()])
 }
 
+//= rfc7427 3-2
 /// Our Auth Method and Authentication Data for a signature made with `scheme`.
 pub fn signature_auth(scheme: SignatureScheme, signature: &[u8]) -> (AuthMethod, Vec<u8>) {
     let method = match scheme {
@@ -212,6 +213,7 @@ pub fn signature_auth(scheme: SignatureScheme, signature: &[u8]) -> (AuthMethod,
     (method, scheme.to_auth_data(signature))
 }
 
+//= rfc7296 1.2-2
 /// Checks a peer that should know a shared secret. `octets` are those of the peer's role.
 ///
 /// # Errors
@@ -239,6 +241,7 @@ pub fn verify_psk(
     }
 }
 
+//= rfc7296 1.2-2 3.8-1
 /// Checks a peer that should have the private half of one of `keys`. `octets` are those of the
 /// peer's role.
 ///

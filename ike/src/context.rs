@@ -177,6 +177,7 @@ impl Context {
         }
     }
 
+    //= rfc4303 2.1-6
     /// An ESP SPI above the reserved ones. The data plane says if it is taken.
     pub(crate) fn new_esp_spi(&mut self) -> EspSpi {
         loop {

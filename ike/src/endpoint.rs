@@ -66,6 +66,7 @@ impl Endpoint {
         }
     }
 
+    //= rfc7296 2.4-3
     /// Takes one IKE message from the network, without non-ESP marker.
     ///
     /// # Errors
@@ -158,6 +159,7 @@ impl Endpoint {
             .collect()
     }
 
+    //= rfc7296 1.5-1 2.21.4-4
     /// A message with an SPI of ours.
     fn on_known(&mut self, now: Instant, path: Path, message: &Message<'_>) -> Result<(), Dropped> {
         let header = &message.header;

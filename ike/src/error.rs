@@ -153,6 +153,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
+    //= rfc7296 3.10.1-4
     /// What the peer is told.
     pub(crate) fn notify(self) -> Notify<'static> {
         match self {

@@ -61,6 +61,7 @@ pub const MAX_TEXT_LEN: usize = 1024;
 const SHOWN_OCTETS: usize = 256;
 
 impl Identity {
+    //= rfc7296 3.5-4 3.5-5 3.5-6
     /// The identity in an ID payload.
     ///
     /// A name that is no text of the kind that its type lays down becomes [`Identity::Other`]
@@ -95,6 +96,7 @@ impl Identity {
         Ok(identity)
     }
 
+    //= rfc7296 3.5-1 3.5-4 3.5-5
     /// The body of an ID payload, RFC 7296 section 3.5: type, three zero octets, data.
     pub fn to_body(&self) -> Vec<u8> {
         let (ty, data): (IdType, &[u8]) = match self {
@@ -200,6 +202,7 @@ impl fmt::Debug for Identity {
     }
 }
 
+//= rfc7296 3.5-8
 fn parse_prefixed(prefix: &str, value: &str) -> Result<Identity, ParseIdentityError> {
     let not_a = |kind| ParseIdentityError::NotA {
         kind,
@@ -237,6 +240,7 @@ fn parse_host_name(text: &str) -> Result<Identity, ParseIdentityError> {
     }
 }
 
+//= rfc7296 3.5-7
 fn parse_mail_address(text: &str) -> Result<Identity, ParseIdentityError> {
     check_plain(text)?;
     if is_mail_address(text) {
@@ -249,6 +253,7 @@ fn parse_mail_address(text: &str) -> Result<Identity, ParseIdentityError> {
     }
 }
 
+//= rfc7296 3.5-2 3.5-3
 fn check_plain(text: &str) -> Result<(), ParseIdentityError> {
     if text.is_empty() {
         return Err(ParseIdentityError::Empty);
@@ -344,6 +349,7 @@ mod tests {
         Identity::from_payload(&Id::from_body(&body).unwrap())
     }
 
+    //= test rfc7296 3.5-4 3.5-5 3.5-6 3.5-7 3.5-8
     #[test]
     fn every_form_is_read() {
         for (text, want) in [
@@ -365,6 +371,7 @@ mod tests {
         }
     }
 
+    //= test rfc7296 3.5-2 3.5-3
     #[test]
     fn every_mistake_has_its_error() {
         use ParseIdentityError::*;
@@ -410,6 +417,7 @@ mod tests {
         }
     }
 
+    //= test rfc7296 3.5-6
     #[test]
     fn lengths_on_the_wire_are_checked() {
         for (ty, len, ok) in [
@@ -461,6 +469,7 @@ mod tests {
     }
 
     proptest! {
+        //= test rfc7296 3.5-1 3.5-4 3.5-5
         #[test]
         fn the_wire_keeps_every_identity(identity in identities()) {
             let body = identity.to_body();

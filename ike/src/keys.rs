@@ -188,6 +188,7 @@ impl IkeKeys {
 }
 
 impl SkeyseedStage {
+    //= rfc7296 2.13-3
     fn expand(
         self,
         alg: &IkeAlgorithms,
@@ -228,6 +229,7 @@ pub struct ChildKeys {
     pub responder_to_initiator: EspKeys,
 }
 
+//= rfc7296 2.17-1 2.17-2
 /// The keys of a Child SA, RFC 7296 section 2.17. "Initiator" is who asked for the Child SA in
 /// the exchange whose nonces these are; `shared` is g^ir of that exchange, if it had one.
 ///

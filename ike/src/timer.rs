@@ -60,6 +60,7 @@ mod tests {
 
     use super::*;
 
+    //= test rfc7296 2.8.1-1
     #[test]
     fn jitter_shortens_within_its_share_and_takes_any_time() {
         let mut rng = rand_chacha::ChaCha20Rng::seed_from_u64(1);

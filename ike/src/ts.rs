@@ -29,8 +29,10 @@ pub struct TrafficSelector {
     pub end: IpAddr,
 }
 
+//= rfc7296 3.13.1-1 3.13.1-2
 /// Any port, and packets whose ports cannot be known.
 const ANY_PORTS: (u16, u16) = (0, u16::MAX);
+//= rfc7296 3.13.1-4
 /// Only packets whose ports cannot be known.
 const OPAQUE_PORTS: (u16, u16) = (u16::MAX, 0);
 
@@ -198,6 +200,7 @@ fn has_type_and_code(protocol: u8) -> bool {
     matches!(protocol, ICMP | ICMPV6 | MOBILITY_HEADER)
 }
 
+//= rfc7296 3.13.1-3
 /// "Any" includes OPAQUE (RFC 7296 section 3.13.1). A range of ports does not, and has nothing
 /// in common with OPAQUE, whose end lies before its start.
 fn intersect_ports(a: (u16, u16), b: (u16, u16)) -> Option<(u16, u16)> {
@@ -244,6 +247,7 @@ mod tests {
         text.parse().unwrap()
     }
 
+    //= test rfc7296 3.13.1-3 3.13.1-4
     #[test]
     fn intersections() {
         for (a, b, want) in [
@@ -293,6 +297,7 @@ mod tests {
         assert_eq!(ts("10.0.0.1-10.0.0.4").as_subnet(), None);
     }
 
+    //= test rfc7296 3.13.1-3
     #[test]
     fn opaque_means_only_packets_without_ports() {
         let address = "10.0.0.1".parse().unwrap();

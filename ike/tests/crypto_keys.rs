@@ -66,6 +66,7 @@ fn in_hex(keys: &IkeKeys) -> [String; 7] {
     ]
 }
 
+//= test rfc7296 2.13-3
 #[test]
 fn keys_of_an_aead_have_their_salt_and_no_integrity_keys() {
     assert_eq!(
@@ -82,6 +83,7 @@ fn keys_of_an_aead_have_their_salt_and_no_integrity_keys() {
     );
 }
 
+//= test rfc7296 2.13-3
 #[test]
 fn keys_of_cbc_with_hmac() {
     let keys = derive(
@@ -170,6 +172,7 @@ fn child_keys_without_key_exchange() {
     );
 }
 
+//= test rfc7296 2.17-2
 #[test]
 fn child_keys_with_key_exchange_and_integrity() {
     let ike = aead_keys();
@@ -402,6 +405,8 @@ fn signatures_of_every_scheme() {
     );
 }
 
+//= test rfc7296 3.8-1
+//= test rfc7427 3-3
 #[test]
 fn proofs_that_are_no_signatures() {
     let key = PrivateKey::generate_ed25519(&mut ChaCha20Rng::seed_from_u64(7)).public();

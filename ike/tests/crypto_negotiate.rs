@@ -73,6 +73,7 @@ fn offers_shaped_like_other_implementations_are_accepted() {
     );
 }
 
+//= test rfc7296 2.7-1 3.3.4-5 3.3.4-6
 #[test]
 fn which_ike_proposal_is_chosen() {
     let x25519 = Some(KeMethod::CURVE25519);
@@ -184,6 +185,7 @@ fn changed(change: impl FnOnce(&mut Proposal)) -> Vec<Proposal> {
     offer
 }
 
+//= test rfc7296 2.7-2 2.7-4 3.3.3-1 3.3-5 3.3.5-5 3.3.6-4 3.3.6-6 3.3.6-7
 #[test]
 fn oddities_of_offers() {
     let chacha =
@@ -281,6 +283,8 @@ fn oddities_of_offers() {
     }
 }
 
+//= test rfc7296 2.7-1 3.3.4-6
+//= test rfc4303 2.2.1-2
 #[test]
 fn which_esp_proposal_is_chosen() {
     let with = |ke| ChildExchange::CreateChildSa(Some(ke));
@@ -389,6 +393,7 @@ fn which_esp_proposal_is_chosen() {
     }
 }
 
+//= test rfc7296 2.7-4 3.3.3-1 3.3.6-6
 #[test]
 fn oddities_of_esp_offers() {
     let configured = esp(&["aes256gcm16-esn-noesn"]);
@@ -413,6 +418,7 @@ fn oddities_of_esp_offers() {
     assert_eq!(prf, None, "a PRF in ESP");
 }
 
+//= test rfc7296 3.3-3 3.3-4
 #[test]
 fn in_ike_auth_proposals_that_differ_in_pfs_only_go_once() {
     let defaults = EspProposal::defaults();
@@ -427,6 +433,7 @@ fn in_ike_auth_proposals_that_differ_in_pfs_only_go_once() {
     assert_eq!(create[0].spi, [0, 0, 1, 0]);
 }
 
+//= test rfc7296 3.3.1-3 3.3.6-5
 #[test]
 fn answers_to_our_ike_offer() {
     let sent = ike_offer(&[
@@ -476,6 +483,7 @@ fn answers_to_our_ike_offer() {
     );
 }
 
+//= test rfc7296 3.3.6-5
 #[test]
 fn answers_to_our_esp_offer() {
     let sent = esp_offer(
@@ -502,6 +510,7 @@ fn answers_to_our_esp_offer() {
     }
 }
 
+//= test rfc7296 1.2-6 2.13-1 3.3-1 3.3-5 3.3.5-4 3.3.5-5
 #[test]
 fn the_wire_has_the_registered_numbers() {
     let offer = ike_offer(&[

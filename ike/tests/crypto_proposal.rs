@@ -4,6 +4,7 @@
 
 use obol_ike::proposal::{EspProposal, IkeProposal, ProposalError};
 
+//= test rfc7296 3.3.4-4
 #[test]
 fn ike_words() {
     for (text, printed) in [
@@ -46,6 +47,7 @@ fn ike_words() {
     }
 }
 
+//= test rfc7296 3.3.4-4
 #[test]
 fn esp_words() {
     for (text, printed) in [
@@ -80,6 +82,8 @@ fn default_is_a_word() {
     }
 }
 
+//= test rfc7296 3-1 5-2
+//= test rfc4303 3.2-1
 #[test]
 fn refused_words_name_their_replacement() {
     for (text, said) in [

@@ -65,6 +65,7 @@ fn ke_all_zero_rejected_per_group() {
     }
 }
 
+//= test rfc7296 3.4-1
 #[test]
 fn ke_length_must_equal_group_length() {
     for method in methods() {
@@ -85,6 +86,7 @@ fn ke_length_must_equal_group_length() {
     }
 }
 
+//= test rfc7296 3-1
 #[test]
 fn ke_group_unknown_private_internal_ids() {
     let known: Vec<u16> = methods().map(|method| method.0).collect();
@@ -107,6 +109,7 @@ fn every_prefix_length_0_to_28() {
     assert!(pair.net.sent.is_empty());
 }
 
+//= test rfc7296 2.5-3
 #[test]
 fn ikev1_any_bytes_ignored_without_state() {
     let request = first_request();
@@ -123,6 +126,7 @@ fn ikev1_any_bytes_ignored_without_state() {
     assert!(pair.net.sent.is_empty());
 }
 
+//= test rfc7296 1.5-1 2.21.4-3
 #[test]
 fn informational_for_unknown_spi_ignored() {
     let mut pair = Setup::new(1).pair(1);
@@ -153,6 +157,7 @@ fn init_failure_leaves_no_sa_then_child_request_ignored() {
     assert_eq!(pair.net.sent.len(), answers);
 }
 
+//= test rfc7296 2.1-1
 #[test]
 fn responder_never_sends_unprompted() {
     let mut peer = Scripted::begun(Setup::new(1));
@@ -162,6 +167,7 @@ fn responder_never_sends_unprompted() {
     assert_eq!(peer.up(), (0, 0));
 }
 
+//= test rfc7296 2.16-1
 #[test]
 fn eap_payload_gets_auth_failed_and_close() {
     let mut peer = Scripted::begun(Setup::new(1));
@@ -175,6 +181,7 @@ fn eap_payload_gets_auth_failed_and_close() {
     assert_eq!(peer.up(), (0, 0));
 }
 
+//= test rfc7296 1.2-2 2.21.2-1
 #[test]
 fn no_path_to_established_without_verified_auth() {
     for exchange in 0..=u8::MAX {
@@ -203,6 +210,7 @@ fn no_path_to_established_without_verified_auth() {
     assert_eq!(peer.up(), (0, 0));
 }
 
+//= test rfc7296 4-2
 #[test]
 fn payload_type_each_of_256_in_each_exchange() {
     for exchange in [ExchangeType::CREATE_CHILD_SA, ExchangeType::INFORMATIONAL] {

@@ -18,6 +18,7 @@ use obol_ike::wire::{
 use rsa::pkcs8::DecodePublicKey;
 use rsa::traits::PublicKeyParts;
 
+//= test rfc7296 3.3.5-1 3.3.5-3
 #[test]
 fn messages_are_written_as_they_were_read() {
     for session in sessions() {
@@ -88,6 +89,7 @@ fn a_changed_octet_does_not_open() {
     }
 }
 
+//= test rfc7296 2.13-3
 #[test]
 fn ike_keys_are_those_that_the_peer_derived() {
     for session in sessions() {
@@ -115,6 +117,7 @@ fn ike_keys_are_those_that_the_peer_derived() {
     }
 }
 
+//= test rfc7296 2.17-1 2.17-2
 #[test]
 fn child_keys_are_those_that_the_peer_derived() {
     let mut seen = 0;

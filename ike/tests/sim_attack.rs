@@ -50,6 +50,7 @@ fn picture(pair: &Pair) -> String {
     format!("{} {}", node(&pair.a), node(&pair.b))
 }
 
+//= test rfc7296 2.1-2
 #[test]
 fn replayed_datagrams_have_no_effect() {
     let mut pair = experienced();
@@ -183,6 +184,7 @@ fn forged_errors_do_not_stop_a_handshake() {
     }
 }
 
+//= test rfc7296 1.4-1 2.4-3 2.21.4-4 3.1-11
 #[test]
 fn nothing_unprotected_touches_an_established_sa() {
     let mut pair = Setup::started(1).up(1);
@@ -218,6 +220,7 @@ fn nothing_unprotected_touches_an_established_sa() {
     assert_eq!(picture(&pair), before);
 }
 
+//= test rfc7296 2.4-5 2.5-2
 #[test]
 fn another_major_version_is_told_ours_and_unknown_spis_are_told_nothing() {
     let mut pair = Setup::new(1).pair(1);
@@ -253,6 +256,7 @@ fn another_major_version_is_told_ours_and_unknown_spis_are_told_nothing() {
     assert_eq!(pair.net.sent.len(), sent);
 }
 
+//= test rfc7296 2.6-2
 #[test]
 fn a_flood_of_first_requests_is_bounded_and_a_peer_with_a_cookie_gets_through() {
     let mut setup = Setup::started(1);

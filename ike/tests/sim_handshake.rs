@@ -25,6 +25,7 @@ fn failures(node: &Node) -> Vec<&IkeFailure> {
         .collect()
 }
 
+//= test rfc7296 4-4
 #[test]
 fn a_shared_secret_brings_up_a_child() {
     let pair = Setup::started(1).up(1);
@@ -107,6 +108,7 @@ fn signed(a: Proof, b: Proof, a_seen: Proof, b_seen: Proof) -> Pair {
     pair
 }
 
+//= test rfc7427 3-2
 #[test]
 fn every_mix_of_methods_authenticates() {
     let proofs: [fn() -> [Proof; 2]; 6] = [
@@ -123,6 +125,7 @@ fn every_mix_of_methods_authenticates() {
     }
 }
 
+//= test rfc7296 1.2-2
 #[test]
 fn a_wrong_key_is_refused_on_either_side() {
     let pair = signed(
@@ -155,6 +158,7 @@ fn a_wrong_key_is_refused_on_either_side() {
     assert!(pair.b.plane.inbound.is_empty() && pair.a.plane.inbound.is_empty());
 }
 
+//= test rfc7296 1.2-2
 #[test]
 fn different_secrets_are_refused_and_both_sides_say_why() {
     let mut setup = Setup::new(1);
@@ -198,6 +202,7 @@ fn a_missing_secret_is_said_and_leaves_nothing() {
     }
 }
 
+//= test rfc7296 1.2-3
 #[test]
 fn an_unknown_identity_is_refused_with_both_names() {
     let mut pair = Setup::new(1).pair(1);
@@ -218,6 +223,7 @@ fn an_unknown_identity_is_refused_with_both_names() {
     ));
 }
 
+//= test rfc7296 2.1-6 2.3-6
 #[test]
 fn a_handshake_survives_losing_any_one_datagram() {
     for lost in 0..6 {
@@ -241,6 +247,7 @@ fn handshakes_survive_loss_duplication_and_reordering() {
     }
 }
 
+//= test rfc7296 1.2-4
 #[test]
 fn another_key_exchange_method_is_asked_for_and_given() {
     let mut setup = Setup::started(1);
@@ -261,6 +268,7 @@ fn another_key_exchange_method_is_asked_for_and_given() {
     assert_eq!(pair.net.sent.len(), 6);
 }
 
+//= test rfc7296 2.7-3
 #[test]
 fn no_common_algorithms_is_a_failure_after_a_while() {
     let mut setup = Setup::new(1);
@@ -277,6 +285,7 @@ fn no_common_algorithms_is_a_failure_after_a_while() {
     pair.assert_down();
 }
 
+//= test rfc7296 2.6.1-1 2.6-2
 #[test]
 fn under_load_a_cookie_is_asked_for_and_given() {
     let mut setup = Setup::started(1);
@@ -325,6 +334,7 @@ fn a_half_open_sa_is_forgotten() {
     );
 }
 
+//= test rfc7296 2.11-1 2.23-1 2.23-2 2.23-5 2.23-8 2.23-9 2.23-10
 #[test]
 fn behind_a_nat_packets_move_to_port_4500_and_into_udp() {
     let outside = [203, 0, 113, 9].into();
@@ -380,6 +390,7 @@ fn encapsulation_can_be_forced_from_either_side() {
     }
 }
 
+//= test rfc7296 2.1-2
 #[test]
 fn slow_answers_do_not_make_a_request_work_twice() {
     let mut pair = Setup::started(1).pair(1);

@@ -26,6 +26,7 @@ fn downs(node: &Node) -> Vec<&IkeFailure> {
         .collect()
 }
 
+//= test rfc7296 1.4-2
 #[test]
 fn a_terminated_connection_stays_down_until_it_is_asked_for() {
     let mut pair = Setup::started(1).up(1);
@@ -44,6 +45,7 @@ fn a_terminated_connection_stays_down_until_it_is_asked_for() {
     pair.assert_up(1);
 }
 
+//= test rfc7296 1.4.1-1 2.4-8
 #[test]
 fn a_terminated_child_goes_alone() {
     for end in [End::A, End::B] {
@@ -59,6 +61,7 @@ fn a_terminated_child_goes_alone() {
     }
 }
 
+//= test rfc7296 1.4.1-4
 #[test]
 fn deletes_that_cross_leave_nothing() {
     let mut pair = Setup::new(1).pair(1);
@@ -117,6 +120,7 @@ fn watched(seed: u64) -> Pair {
     setup.up(seed)
 }
 
+//= test rfc7296 2.4-4
 #[test]
 fn a_silent_peer_is_asked_and_a_dead_one_is_tried_for_ever() {
     let mut pair = watched(1);
@@ -149,6 +153,7 @@ fn received_packets_are_signs_of_life() {
     assert_eq!(pair.net.sent.len(), before);
 }
 
+//= test rfc7296 2.1-3 2.1-7 2.2-1
 #[test]
 fn a_peer_that_never_answers_is_reported_with_the_number_of_tries() {
     let mut setup = Setup::new(1);
@@ -230,6 +235,7 @@ fn a_new_configuration_touches_only_what_changed() {
     pair.assert_down();
 }
 
+//= test rfc7296 2.4-9
 #[test]
 fn a_shutdown_deletes_and_then_says_that_it_is_idle() {
     let mut pair = Setup::started(1).up(1);
@@ -274,6 +280,7 @@ fn lifetimes_may_be_without_end() {
     assert_eq!(pair.net.sent.len(), 4);
 }
 
+//= test rfc7296 2.8-1
 #[test]
 fn at_the_end_of_its_life_a_child_is_out_of_use_whether_or_not_the_peer_answers() {
     let mut child = pods(StartAction::Start);

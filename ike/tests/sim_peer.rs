@@ -28,6 +28,7 @@ fn unknown(critical: bool) -> Payload<'static> {
     }
 }
 
+//= test rfc7296 1.4-4 2.5-1 4-5
 #[test]
 fn a_good_peer_gets_what_it_asks_for() {
     let mut peer = established();
@@ -44,6 +45,7 @@ fn a_good_peer_gets_what_it_asks_for() {
     ));
 }
 
+//= test rfc7296 2.5-7 2.5-8 2.21.2-2
 #[test]
 fn a_critical_payload_that_is_not_known_is_named_and_nothing_else_happens() {
     let mut peer = established();
@@ -70,6 +72,7 @@ fn a_critical_payload_that_is_not_known_is_named_and_nothing_else_happens() {
     assert_eq!(peer.up(), (0, 0));
 }
 
+//= test rfc7296 2.21.3-1 3.10.1-4
 #[test]
 fn what_makes_no_sense_ends_the_ike_sa() {
     for (exchange, first, chain) in [
@@ -95,6 +98,7 @@ fn what_makes_no_sense_ends_the_ike_sa() {
     }
 }
 
+//= test rfc7296 1-1 1.4-1
 #[test]
 fn before_ike_auth_no_other_exchange_is_answered() {
     for exchange in [
@@ -135,6 +139,7 @@ fn each_payload_of_ike_auth_is_missed() {
     }
 }
 
+//= test rfc7296 2.21.2-2
 #[test]
 fn each_payload_of_ike_auth_twice_is_refused() {
     for nth in 0..5 {
@@ -147,6 +152,7 @@ fn each_payload_of_ike_auth_twice_is_refused() {
     }
 }
 
+//= test rfc7296 2.16-1
 #[test]
 fn who_asks_for_eap_is_refused() {
     let mut peer = Scripted::begun(Setup::new(1));
@@ -165,6 +171,7 @@ fn who_asks_for_eap_is_refused() {
     assert_eq!(peer.pair.b.count(refused), 1);
 }
 
+//= test rfc7296 2.21.2-1
 #[test]
 fn a_refusal_is_repeated_and_then_there_is_nothing() {
     let mut peer = Scripted::begun(Setup::new(1));
@@ -221,6 +228,7 @@ fn of_connections_with_the_same_addresses_the_identity_chooses() {
     assert_eq!(status[0].connection.as_deref(), Some("hosts"));
 }
 
+//= test rfc7296 2.21.3-1 2.25.1-6 2.25-4
 #[test]
 fn deletes_and_rekeys_of_what_is_not_there_do_nothing() {
     let mut peer = established();
@@ -245,6 +253,7 @@ fn deletes_and_rekeys_of_what_is_not_there_do_nothing() {
     assert_eq!(peer.up(), (1, 1));
 }
 
+//= test rfc7296 1.4.1-2 1.4.1-3
 #[test]
 fn a_child_is_deleted_in_both_directions_and_once() {
     let mut peer = established();
@@ -284,6 +293,7 @@ fn after_a_delete_of_the_ike_sa_nothing_in_the_message_counts() {
     );
 }
 
+//= test rfc7296 2.1-5 2.3-8 2.3-9
 #[test]
 fn message_ids_outside_the_window_are_dropped() {
     let mut peer = established();
@@ -300,6 +310,7 @@ fn message_ids_outside_the_window_are_dropped() {
     assert_eq!(peer.up(), (1, 1));
 }
 
+//= test rfc7296 2.4-2
 #[test]
 fn an_initial_contact_outside_ike_auth_closes_nothing() {
     let mut peer = established();
@@ -324,6 +335,7 @@ fn one_more(spi: u32, ts_i: &[TrafficSelector], ts_r: &[TrafficSelector]) -> Vec
     ]
 }
 
+//= test rfc7296 2.8-5
 #[test]
 fn a_peer_gets_only_so_many_child_sas() {
     let mut peer = established();
@@ -349,6 +361,7 @@ fn a_peer_gets_only_so_many_child_sas() {
     assert_eq!(reply.error(), None, "there is room again");
 }
 
+//= test rfc7296 2-1
 #[test]
 fn a_peer_gets_only_so_many_selectors() {
     let mut peer = established();

@@ -30,6 +30,7 @@ fn rest(pair: &mut Pair) {
     pair.run_until_idle();
 }
 
+//= test rfc7296 2.8-3
 #[test]
 fn a_child_is_rekeyed_from_either_end() {
     for end in [End::A, End::B] {
@@ -44,6 +45,7 @@ fn a_child_is_rekeyed_from_either_end() {
     }
 }
 
+//= test rfc7296 2.8.1-2 2.8-6
 #[test]
 fn the_replier_of_a_rekey_sends_on_the_new_sa_when_it_is_used() {
     let mut setup = Setup::started(1);
@@ -69,6 +71,7 @@ fn the_replier_of_a_rekey_sends_on_the_new_sa_when_it_is_used() {
     pair.assert_up(1);
 }
 
+//= test rfc7296 1.3-3
 #[test]
 fn with_perfect_forward_secrecy_the_method_may_have_to_be_corrected() {
     let mut setup = Setup::started(1);
@@ -88,6 +91,7 @@ fn with_perfect_forward_secrecy_the_method_may_have_to_be_corrected() {
     assert_eq!(info.ke, Some(KeMethod::ECP_256));
 }
 
+//= test rfc7296 1.4-3 2.18-1
 #[test]
 fn the_ike_sa_is_rekeyed_from_either_end_and_keeps_its_children() {
     for end in [End::A, End::B] {
@@ -118,6 +122,7 @@ fn the_ike_sa_is_rekeyed_from_either_end_and_keeps_its_children() {
     }
 }
 
+//= test rfc7296 3.3.6-8
 #[test]
 fn an_ike_rekey_begins_with_the_key_exchange_that_was_agreed_on() {
     let wide = IkeProposal::parse("aes256gcm16-prfsha384-x25519-ecp256").expect("sound");
@@ -141,6 +146,7 @@ fn an_ike_rekey_begins_with_the_key_exchange_that_was_agreed_on() {
     );
 }
 
+//= test rfc7296 2.3-3 2.8.1-3 2.8.2-1
 #[test]
 fn every_mix_of_rekeys_at_once_ends_with_one_of_each() {
     let commands: [fn() -> Command; 2] = [child, ike];
@@ -181,6 +187,7 @@ fn rekeys_at_once_survive_a_hostile_network() {
     }
 }
 
+//= test rfc7296 2.1-6 2.3-7
 #[test]
 fn a_rekey_survives_losing_any_one_datagram() {
     for command in [child, ike] {

@@ -66,6 +66,7 @@ fn differing(a: Child, b: Child) -> Pair {
     pair
 }
 
+//= test rfc7296 2.9-3
 #[test]
 fn the_responder_narrows() {
     let tunnel = |local, remote| child("net", Mode::Tunnel, local, remote, StartAction::None);
@@ -83,6 +84,7 @@ fn the_responder_narrows() {
     assert_eq!(texts(&info(&pair.a, "net")), want);
 }
 
+//= test rfc7296 1.3.1-3 2.21.2-3
 #[test]
 fn nothing_in_common_fails_the_child_and_leaves_the_ike_sa() {
     let tunnel = |local, remote| child("net", Mode::Tunnel, local, remote, StartAction::None);
@@ -108,6 +110,7 @@ fn services() -> Vec<Child> {
     ]
 }
 
+//= test rfc7296 1.3.1-1
 #[test]
 fn a_packet_brings_up_the_child_that_it_belongs_to() {
     let mut pair = Setup::new(1).children(services()).pair(1);
@@ -143,6 +146,7 @@ fn a_second_acquire_while_the_first_is_at_work_changes_nothing() {
     assert_eq!(pair.net.sent.len(), 4);
 }
 
+//= test rfc7296 2.23-12
 #[test]
 fn transport_mode_takes_the_two_hosts_out_of_networks() {
     let nets = child(
@@ -163,6 +167,7 @@ fn transport_mode_takes_the_two_hosts_out_of_networks() {
     assert_eq!(texts(&info(&pair.a, "all")), want);
 }
 
+//= test rfc7296 2.23.1-3 2.23.1-4 2.23-12
 #[test]
 fn transport_mode_crosses_a_nat() {
     let outside: IpAddr = [203, 0, 113, 9].into();

@@ -31,6 +31,7 @@ fn octets(text: &str) -> Vec<u8> {
     hex::decode(text.replace(' ', "")).expect("a row of hexadecimal digits")
 }
 
+//= test rfc7296 3.9-1 3.11-1 3.11-3 3.13.1-4
 #[test]
 fn payload_bodies() {
     use Malformed::*;
@@ -152,6 +153,7 @@ fn payload_bodies() {
     }
 }
 
+//= test rfc7296 3.3-2
 #[test]
 fn proposals() {
     use Malformed::*;
@@ -238,6 +240,7 @@ fn proposals() {
     }
 }
 
+//= test rfc7296 3.3.5-1 3.3-6 3.3.6-7
 #[test]
 fn an_attribute_that_is_not_known_spoils_its_transform_only() {
     let plain = Transform::new(TransformType::ENCR, 12, Some(256));
@@ -303,6 +306,7 @@ fn caps_hold_on_both_sides_of_the_limit() {
     }
 }
 
+//= test rfc7296 3.1-1
 #[test]
 fn chains() {
     let sk = |body| Payload::Sk {
@@ -329,6 +333,7 @@ fn chains() {
     assert_eq!(parse_chain(PayloadType::NONCE, &[0, 0, 0, 3]), short);
 }
 
+//= test rfc7296 2.5-1
 #[test]
 fn headers() {
     let good = emit_message(&header(), &[]).unwrap();
@@ -452,6 +457,7 @@ fn an_unknown_critical_payload_is_a_value() {
     assert_eq!(message.payloads[0].decode(), Ok(unknown));
 }
 
+//= test rfc7296 2.6-3
 #[test]
 fn notify_data() {
     use obol_ike::wire::{HashId, KeMethod};

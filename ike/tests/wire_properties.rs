@@ -75,6 +75,7 @@ fn same(a: &Payload<'_>, b: &Payload<'_>) -> bool {
 }
 
 proptest! {
+    //= test rfc7296 3.2-5
     #[test]
     fn what_is_emitted_parses_to_the_same(message in arbitrary::message()) {
         let datagram = message.emit();
@@ -121,6 +122,7 @@ proptest! {
         prop_assert_eq!(Message::parse(&datagram).err(), Some(Malformed::Trailing));
     }
 
+    //= test rfc7296 3.3-2
     #[test]
     fn every_truncation_of_a_counted_list_is_an_error(payload in arbitrary::payload()) {
         let payload = payload.borrow();
@@ -142,6 +144,7 @@ proptest! {
         }
     }
 
+    //= test rfc7296 2.5-6 3.1-9 3.2-6 3.3.1-1 3.3.2-1 3.5-1 3.8-2 3.13-1
     #[test]
     fn reserved_bits_do_not_count(message in arbitrary::message(), noise in any::<u8>()) {
         let datagram = message.emit();

@@ -75,6 +75,7 @@ fn number_and_unit(text: &str) -> Option<(u64, &str)> {
     Some((number, text[digits..].trim_start()))
 }
 
+//= rfc7296 2.15-2
 /// The octets of a secret: `0x` and hex, `0s` and base64, or the text itself.
 ///
 /// # Errors
@@ -173,6 +174,7 @@ mod tests {
         assert!(count("12k").is_err());
     }
 
+    //= test rfc7296 2.15-2
     #[test]
     fn secrets_in_their_three_forms() {
         assert_eq!(*secret("abc").unwrap(), b"abc");

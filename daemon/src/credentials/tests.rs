@@ -45,6 +45,7 @@ fn the_best_match_wins_in_any_order() {
     }
 }
 
+//= test rfc7296 1.2-3
 #[test]
 fn a_secret_of_others_is_not_used() {
     let shared = credentials(&[&["@a", "@b"]]);

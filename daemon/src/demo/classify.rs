@@ -314,6 +314,7 @@ mod tests {
         Class::Other(what.to_owned())
     }
 
+    //= test rfc4303 2-1
     #[test]
     fn what_protects_is_told_apart() {
         let udp = |port, payload: &[u8]| class_of(&ip(A, B, UDP, &segment(port, port, payload)));

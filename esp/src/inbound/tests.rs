@@ -70,6 +70,7 @@ impl Peer {
     }
 }
 
+//= test rfc4303 2.4-3
 #[test]
 fn padding_that_does_not_count_is_refused_once_and_then_a_replay() {
     let mut peer = Peer::new(TUNNEL);
@@ -83,6 +84,7 @@ fn padding_that_does_not_count_is_refused_once_and_then_a_replay() {
     );
 }
 
+//= test rfc4303 2.6-1 2.6-2
 #[test]
 fn a_dummy_packet_is_dropped_and_does_not_count_as_the_first() {
     let mut peer = Peer::new(TUNNEL);
@@ -120,6 +122,7 @@ fn a_tunnel_carries_ip_packets_only_and_their_version_must_match() {
     }
 }
 
+//= test rfc4303 2.7-1 2.7-2
 #[test]
 fn octets_behind_the_inner_packet_are_cut_off_and_missing_ones_refused() {
     for version in [4, 6] {
@@ -161,6 +164,7 @@ fn what_is_outside_of_the_selectors_is_dropped_after_decryption() {
     }
 }
 
+//= test rfc7296 2.24-1
 #[test]
 fn congestion_on_the_way_shows_in_the_inner_packet() {
     for version in [4, 6] {
@@ -205,6 +209,7 @@ fn limits_stop_the_sa() {
     );
 }
 
+//= test rfc4303 2.2.1-1
 #[test]
 fn extended_sequence_numbers_go_across_32_bits_and_back() {
     let packet = ip(4, 0, 17, &udp((1, 2), b"ab"));
@@ -390,6 +395,7 @@ fn a_range_outside_of_the_buffer_is_refused() {
     }
 }
 
+//= test rfc4303 2.1-6 3.4.3-9
 #[test]
 fn parameters_that_do_not_fit_are_refused() {
     let error = |choice, change: fn(&mut SaParams)| {

@@ -203,6 +203,7 @@ fn limits_stop_the_sa() {
     assert_eq!(soft(), Err(SealError::HardLimit));
 }
 
+//= test rfc4303 2.2-5 3.3.3-1
 #[test]
 fn the_counter_asks_for_a_successor_at_half_and_ends_before_it_cycles() {
     let mut sa = sa(TUNNEL);
@@ -215,6 +216,7 @@ fn the_counter_asks_for_a_successor_at_half_and_ends_before_it_cycles() {
     assert_eq!(seal(&mut sa, &packet()), Err(SealError::CounterExhausted));
 }
 
+//= test rfc4303 3.3.4-1
 #[test]
 fn the_longest_packet_for_a_path_fits_and_one_octet_more_does_not() {
     for choice in 0..16 {
@@ -239,6 +241,7 @@ fn the_longest_packet_for_a_path_fits_and_one_octet_more_does_not() {
     }
 }
 
+//= test rfc7296 2.24-1
 #[test]
 fn what_the_outer_header_needs_is_told() {
     let mut packet = ip(4, 0xba, 17, &udp((1, 2), b"ab"));

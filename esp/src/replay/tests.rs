@@ -36,6 +36,7 @@ fn any_steps() -> impl Strategy<Value = Vec<i64>> {
 }
 
 proptest! {
+    //= test rfc4303 3.4.3-1 3.4.3-5
     #[test]
     fn the_window_agrees_with_a_set(
         size in prop::sample::select(vec![1024u32, 1025, 1087, 4096]),
@@ -53,6 +54,7 @@ proptest! {
         }
     }
 
+    //= test rfc4303 A-1
     /// Appendix A2: any number in the window, or less than 2^32 minus the window ahead of the
     /// top, is found again from its low half.
     #[test]
@@ -75,6 +77,7 @@ proptest! {
     }
 }
 
+//= test rfc4303 3.4.3-4
 #[test]
 fn the_first_window_has_nothing_before_zero() {
     let mut window = Window::new(1024);

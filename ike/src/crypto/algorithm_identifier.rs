@@ -33,6 +33,7 @@ pub(super) fn scheme(identifier: &[u8]) -> Option<S> {
     all.find_map(|(scheme, form)| (form == identifier).then_some(scheme))
 }
 
+//= rfc7427 3-1
 /// The AlgorithmIdentifier that obol sends; `None` for the scheme of AUTH method 1.
 pub(super) fn preferred(scheme: S) -> Option<Vec<u8>> {
     Some(match scheme {
@@ -96,6 +97,7 @@ fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    //= test rfc7427 3-1
     #[test]
     fn the_published_encodings_are_recognised() {
         let table = [
@@ -180,6 +182,7 @@ mod tests {
         }
     }
 
+    //= test rfc7427 3-1
     #[test]
     fn what_is_sent_is_what_is_accepted() {
         for wanted in [

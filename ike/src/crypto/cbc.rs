@@ -94,6 +94,7 @@ impl Hmac {
         self.icv(aad, covered).ct_eq(icv).into()
     }
 
+    //= rfc7296 3.14-3
     /// An IV that nobody without the key can foresee, as RFC 7296 section 3.14 asks. Messages
     /// under this key are longer than these octets, so the two uses never meet on the same
     /// input.

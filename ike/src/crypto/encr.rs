@@ -72,6 +72,7 @@ pub fn integ_key_len(integ: IntegId) -> Option<usize> {
 }
 
 impl IkeCipher {
+    //= rfc7296 3.14-2 5-2
     /// With SK_ei or SK_er (for an AEAD: key and salt) and SK_ai or SK_ar (for an AEAD: empty).
     ///
     /// # Errors
@@ -188,11 +189,13 @@ impl fmt::Debug for IkeCipher {
     }
 }
 
+//= rfc7296 3.14-4
 /// Plaintext, padding and Pad Length together fill blocks.
 fn padded_len(plain_len: usize) -> usize {
     (plain_len + 1).next_multiple_of(BLOCK_LEN)
 }
 
+//= rfc7296 3.14-5
 fn without_padding(mut padded: Vec<u8>) -> Result<Vec<u8>, Integrity> {
     let pad_len = usize::from(padded.pop().ok_or(Integrity)?);
     let plain_len = padded.len().checked_sub(pad_len).ok_or(Integrity)?;
@@ -254,6 +257,7 @@ where
     Ok(plaintext)
 }
 
+//= rfc7296 3.14-5 3.14-6
 fn seal_cbc(
     cbc: &AesCbc,
     hmac: &Hmac,
@@ -273,6 +277,7 @@ fn seal_cbc(
     sealed.extend_from_slice(&icv);
 }
 
+//= rfc7296 3.14-6
 fn open_cbc(cbc: &AesCbc, hmac: &Hmac, aad: &[u8], body: &[u8]) -> Result<Vec<u8>, Integrity> {
     let split = body.len().checked_sub(hmac.icv_len()).ok_or(Integrity)?;
     let (covered, icv) = body.split_at(split);

@@ -111,7 +111,6 @@ impl KeyExchange {
     /// # Errors
     /// [`InvalidKe`] for every public value that RFC 6989 or the length of the method tells to
     /// refuse, and for an X25519 result of zeros (RFC 7748 section 6.1).
-    //= https://www.rfc-editor.org/rfc/rfc6989#section-2.3
     pub fn agree(&self, peer_public: &[u8]) -> Result<Secret, InvalidKe> {
         match &self.private {
             Private::X25519(secret) => agree_x25519(secret, peer_public),

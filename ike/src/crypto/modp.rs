@@ -80,11 +80,13 @@ impl ModpSecret {
         })
     }
 
+    //= rfc7296 3.4-1
     pub(super) fn public(&self) -> Vec<u8> {
         let two = BoxedUint::from(2u8).resize(self.group.bits);
         self.power(two).to_vec()
     }
 
+    //= rfc7296 3.4-1
     /// The shared secret, with leading zeros up to the length of the prime
     /// (RFC 7296 section 2.14).
     pub(super) fn agree(&self, peer_public: &[u8]) -> Result<Secret, InvalidKe> {
@@ -94,7 +96,6 @@ impl ModpSecret {
         let peer = BoxedUint::from_be_slice(peer_public, self.group.bits).map_err(|_| InvalidKe)?;
         let one = BoxedUint::one_with_precision(self.group.bits);
         let p_minus_1 = self.params.modulus().as_ref().wrapping_sub(&one);
-        //= https://www.rfc-editor.org/rfc/rfc6989#section-2.1
         if peer <= one || peer >= p_minus_1 {
             return Err(InvalidKe);
         }

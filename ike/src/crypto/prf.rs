@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 use super::secret::Secret;
 use crate::wire::PrfId;
 
+//= rfc7296 1.6-9 5-1
 /// A negotiated pseudorandom function.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Prf(Hash);
@@ -128,6 +129,7 @@ mod tests {
         }
     }
 
+    //= test rfc7296 1.6-9
     /// Computed with Python: `t = hmac.new(k, t + s + bytes([i]), hash)` until there is enough.
     #[test]
     fn prf_plus_has_keys_of_any_length() {
@@ -158,6 +160,7 @@ mod tests {
         }
     }
 
+    //= test rfc7296 1.6-9 5-1
     #[test]
     fn only_sha2_is_a_prf() {
         for id in [PrfId::HMAC_MD5, PrfId::HMAC_SHA1, PrfId(4), PrfId(0)] {

@@ -213,6 +213,7 @@ impl SignatureScheme {
         HashId::IDENTITY,
     ];
 
+    //= rfc7427 4-1
     /// The scheme to sign with for a peer that announced these hashes; `None` if there is none
     /// in common, or the peer announced nothing (it does not know RFC 7427).
     ///

@@ -108,6 +108,7 @@ impl Endpoint {
         }
     }
 
+    //= rfc7296 2.8-5
     /// Child SAs that we made, and that lost against one of the same child that the peer made, or
     /// that a newer one of ours makes superfluous.
     fn duplicate_children(&self) -> Vec<ChildSaId> {
@@ -132,6 +133,7 @@ impl Endpoint {
             .collect()
     }
 
+    //= rfc7296 2.4-4
     /// IKE SAs between these identities that were established before `before`.
     pub(super) fn established_between(
         &self,

@@ -85,6 +85,7 @@ impl Endpoint {
         connections.filter(move |connection| fits_path(connection, path))
     }
 
+    //= rfc7296 2.6-2
     /// Under load, only who receives at its address gets state; under more load, nobody.
     fn check_load(
         &mut self,
@@ -126,6 +127,7 @@ impl Endpoint {
         Err(Dropped::Cookie)
     }
 
+    //= rfc7296 2.7-3
     /// The first connection that agrees on algorithms; which one it is to be in the end is
     /// decided by identities, in IKE_AUTH.
     fn choose_init(
@@ -175,6 +177,7 @@ impl Endpoint {
         }
     }
 
+    //= rfc7296 2.5-2
     /// A message of another major version: says which one we speak (RFC 7296 section 2.5).
     pub(super) fn refuse_version(&mut self, now: Instant, path: Path, header: &Header) {
         // Who speaks version 1 or less would not understand; and an answer is never answered.
@@ -184,6 +187,7 @@ impl Endpoint {
         }
     }
 
+    //= rfc7296 2.4-5
     /// Sends an error outside any IKE SA, if there were not many lately. Says whether it did.
     fn refuse_stranger(
         &mut self,

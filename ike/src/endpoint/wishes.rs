@@ -470,6 +470,7 @@ impl Endpoint {
     }
 }
 
+//= rfc7296 2.23-1
 /// From where to where a connection is started.
 pub(super) fn start_path(connection: &Connection, wish: &Wish) -> Option<Path> {
     let remote = wish

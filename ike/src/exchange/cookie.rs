@@ -109,6 +109,7 @@ mod tests {
 
     const IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
+    //= test rfc7296 2.6-3
     #[test]
     fn a_cookie_is_good_for_its_initiator_and_its_time_only() {
         let mut rng = rand_chacha::ChaCha20Rng::seed_from_u64(1);

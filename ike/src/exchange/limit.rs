@@ -23,6 +23,7 @@ impl Limit {
         }
     }
 
+    //= rfc7296 2.4-5
     /// Takes a token; `false` if there is none.
     pub(crate) fn take(&mut self, now: Instant) -> bool {
         let since = *self.since.get_or_insert(now);
@@ -44,6 +45,7 @@ impl Limit {
 mod tests {
     use super::*;
 
+    //= test rfc7296 2.4-5
     #[test]
     fn a_burst_passes_then_a_trickle() {
         let start = Instant::now();

@@ -46,6 +46,7 @@ impl Retransmit {
         self.due
     }
 
+    //= rfc7296 2.4-6
     /// The step that is due at `now`.
     pub(crate) fn step(
         &mut self,
@@ -78,6 +79,7 @@ mod tests {
 
     use super::*;
 
+    //= test rfc7296 2.4-6
     #[test]
     fn intervals_grow_and_end_after_the_configured_tries() {
         let settings = Settings {

@@ -11,6 +11,7 @@ pub(crate) struct RequestWindow<T> {
     open: Option<OpenRequest<T>>,
 }
 
+//= rfc7296 2.1-3 2.3-6
 /// A request without answer.
 #[derive(Debug)]
 pub(crate) struct OpenRequest<T> {
@@ -102,6 +103,7 @@ impl ReplyWindow {
         }
     }
 
+    //= rfc7296 2.1-5 2.3-8
     /// Classifies a request.
     pub(crate) fn check(&self, message_id: u32) -> Incoming<'_> {
         if message_id == self.next && self.next < u32::MAX {
@@ -130,6 +132,7 @@ impl ReplyWindow {
         self.in_work = true;
     }
 
+    //= rfc7296 2.1-4 2.3-7
     /// The request in work is answered with these octets, kept until the next request shows
     /// that they arrived.
     pub(crate) fn answer(&mut self, reply: Bytes) {
@@ -143,6 +146,7 @@ impl ReplyWindow {
 mod tests {
     use super::*;
 
+    //= test rfc7296 2.1-4 2.3-7
     #[test]
     fn a_request_is_new_once_then_in_work_then_repeated() {
         let mut window = ReplyWindow::new(1);

@@ -16,6 +16,7 @@ impl IkeProposal {
         numbered(ProtocolId::IKE, spi, transforms)
     }
 
+    //= rfc7296 1.2-6 3.3-5
     fn transforms(&self) -> Vec<Transform> {
         let mut list: Vec<Transform> = self.encr.iter().map(|encr| encr.transform()).collect();
         list.extend(self.prf.iter().map(|prf| plain(TransformType::PRF, prf.0)));
@@ -43,6 +44,7 @@ impl EspProposal {
         numbered(ProtocolId::ESP, &spi.0.to_be_bytes(), lists.into_iter())
     }
 
+    //= rfc7296 1.2-6
     fn transforms(&self, exchange: ChildExchange) -> Vec<Transform> {
         let mut list: Vec<Transform> = self.encr.iter().map(|encr| encr.transform()).collect();
         list.extend(
@@ -62,6 +64,7 @@ impl EspProposal {
     }
 }
 
+//= rfc7296 3.3-1 3.3-3 3.3-4
 fn numbered(
     protocol: ProtocolId,
     spi: &[u8],
@@ -83,12 +86,14 @@ fn plain(ty: TransformType, id: u16) -> Transform {
 }
 
 impl Encr {
+    //= rfc7296 2.13-1 3.3.5-4 3.3.5-5
     fn transform(self) -> Transform {
         // ChaCha20-Poly1305 has one key length, so no attribute (RFC 7296 section 3.3.5).
         let key_bits = (self.id != EncrId::CHACHA20_POLY1305).then_some(self.key_bits);
         Transform::new(TransformType::ENCR, self.id.0, key_bits)
     }
 
+    //= rfc7296 3.3.5-5
     /// What a transform of a peer stands for. A key length with ChaCha20-Poly1305 is
     /// superfluous, but some send it.
     fn of(transform: &Transform) -> Option<Self> {
@@ -145,6 +150,7 @@ pub struct ChosenEsp {
 }
 
 impl ChosenIke {
+    //= rfc7296 2.7-2 3.3.1-3
     /// The proposal to answer with; `spi` is ours in a rekey, else empty.
     pub fn answer(&self, spi: &[u8]) -> Proposal {
         Proposal {
@@ -157,6 +163,7 @@ impl ChosenIke {
 }
 
 impl ChosenEsp {
+    //= rfc7296 2.7-2
     /// The proposal to answer with; `spi` is ours, that of packets to us.
     pub fn answer(&self, spi: EspSpi) -> Proposal {
         Proposal {
@@ -168,6 +175,7 @@ impl ChosenEsp {
     }
 }
 
+//= rfc7296 2.7-1 2.7-3
 /// Chooses for an IKE SA, as responder. Our order of proposals decides, then the peer's; of
 /// the key exchange methods that fit, `prefer_ke` (that of the peer's KE payload) comes first,
 /// since any other costs a round trip.
@@ -183,6 +191,7 @@ pub fn choose_ike(
     })
 }
 
+//= rfc7296 3.3.3-1 3.3.4-5 3.3.4-6
 fn match_ike(
     theirs: &Proposal,
     ours: &IkeProposal,
@@ -206,6 +215,7 @@ fn match_ike(
     })
 }
 
+//= rfc7296 2.7-1
 /// Chooses for a Child SA, as replier. Our order of proposals decides, then the peer's. A
 /// proposal of ours with key exchange fits only one with it, one without only one without; so
 /// PFS is given up only where the configuration has both.
@@ -221,6 +231,7 @@ pub fn choose_esp(
     })
 }
 
+//= rfc7296 3.3.3-1 3.3.4-6
 fn match_esp(theirs: &Proposal, ours: &EspProposal, exchange: ChildExchange) -> Option<ChosenEsp> {
     let spi = esp_spi(theirs)?;
     let mut offer = Offer::new(theirs, ProtocolId::ESP)?;
@@ -272,12 +283,14 @@ impl<'a> Offer<'a> {
         })
     }
 
+    //= rfc7296 3.3.6-7
     fn of_type(&self, ty: TransformType) -> impl Iterator<Item = &'a Transform> + use<'a> {
         self.transforms
             .iter()
             .filter(move |transform| transform.ty == ty && !transform.unknown_attributes)
     }
 
+    //= rfc7296 3.3.6-4
     /// Takes the first of `wanted` that is there. Only encryption has attributes.
     fn take(&mut self, ty: TransformType, wanted: impl IntoIterator<Item = u16>) -> Option<u16> {
         let found = wanted.into_iter().find_map(|id| {
@@ -288,6 +301,7 @@ impl<'a> Offer<'a> {
         Some(found.id)
     }
 
+    //= rfc7296 3.3.6-4
     fn take_encr(&mut self, wanted: &[Encr]) -> Option<Encr> {
         let (found, encr) = wanted.iter().find_map(|encr| {
             self.of_type(TransformType::ENCR)
@@ -298,6 +312,7 @@ impl<'a> Offer<'a> {
         Some(encr)
     }
 
+    //= rfc7296 3.3-5
     /// With an AEAD there is no integrity algorithm, or it is NONE (RFC 7296 section 3.3).
     fn take_integ(&mut self, encr: Encr, wanted: &[IntegId]) -> Option<IntegId> {
         if encr.is_aead() {
@@ -314,6 +329,7 @@ impl<'a> Offer<'a> {
         self.take(TransformType::KE, wanted).map(KeMethod)
     }
 
+    //= rfc4303 2.2.1-2
     /// ESN must be offered, but who leaves it out means the numbers of RFC 2406.
     fn take_esn(&mut self, wanted: &[bool]) -> Option<bool> {
         if !self.has(TransformType::ESN) {
@@ -336,6 +352,7 @@ impl<'a> Offer<'a> {
         self.transforms.iter().any(|transform| transform.ty == ty)
     }
 
+    //= rfc7296 2.7-4 3.3.6-6
     /// What was taken, if that is one of each type: a type that is left over, known or not,
     /// makes the proposal unacceptable (RFC 7296 section 3.3.6).
     fn finish(self, ignored: &[TransformType]) -> Option<Vec<Transform>> {
@@ -351,6 +368,7 @@ impl<'a> Offer<'a> {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct BadAnswer;
 
+//= rfc7296 3.3.6-5
 /// Checks, as initiator, that the answer is exactly one of our proposals `sent`, with one
 /// transform of each type out of it.
 ///
@@ -379,6 +397,7 @@ pub fn check_ike_answer(sent: &[Proposal], answer: &[Proposal]) -> Result<Chosen
     chosen.ok_or(BadAnswer)
 }
 
+//= rfc7296 3.3.6-5
 /// As [`check_ike_answer`], for a Child SA.
 ///
 /// # Errors
@@ -415,6 +434,7 @@ pub fn check_esp_answer(sent: &[Proposal], answer: &[Proposal]) -> Result<Chosen
     chosen.ok_or(BadAnswer)
 }
 
+//= rfc7296 3.3.1-3
 /// The one proposal of the answer, and ours of that number; no type comes twice.
 fn answered<'a>(
     sent: &'a [Proposal],

@@ -66,6 +66,7 @@ fn nearest_words(nearest: &Option<&'static str>) -> String {
 }
 
 impl IkeProposal {
+    //= rfc7296 3.3.4-4
     /// Reads one element of `proposals`; `default` stands for several.
     ///
     /// Without a PRF, that of the integrity algorithms is taken, as strongSwan does; with an
@@ -105,6 +106,7 @@ impl IkeProposal {
 }
 
 impl EspProposal {
+    //= rfc7296 3.3.4-4
     /// Reads one element of `esp_proposals`; `default` stands for several.
     ///
     /// Without `esn` it means `noesn`, as in strongSwan; without a key exchange, no PFS.
@@ -208,6 +210,7 @@ fn prf_of(integ: IntegId) -> PrfId {
     }
 }
 
+//= rfc7296 3-1
 fn lookup(written: &str) -> Result<Word, ProposalError> {
     let word = written.to_ascii_lowercase();
     if let Some((_, found)) = KNOWN.iter().find(|(text, _)| *text == word) {

@@ -76,6 +76,8 @@ pub(crate) enum OwnMethod {
     Signature(Box<PublicKey>, SignatureScheme),
 }
 
+//= rfc7296 3.8-1
+//= rfc7427 3-2
 /// How we prove ourselves to a peer that verifies signatures with these hashes.
 pub(crate) fn own_method(
     connection: &Connection,
@@ -121,6 +123,7 @@ pub(crate) enum Check {
     Failed(AuthError),
 }
 
+//= rfc7296 1.2-2 1.2-3
 /// Checks the peer's proof. `secret` is the shared one, if it is known already.
 pub(crate) fn check_peer(
     connection: &Connection,

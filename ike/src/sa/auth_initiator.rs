@@ -150,6 +150,7 @@ impl IkeSa {
         self.send_auth(cx, now, &proof);
     }
 
+    //= rfc7296 2.4-2
     fn send_auth(&mut self, cx: &mut Context, now: Instant, proof: &OwnProof) {
         let spi_in = cx.new_esp_spi();
         let Phase::AuthInitiator(auth) = &mut self.phase else {
@@ -263,6 +264,7 @@ impl IkeSa {
         }
     }
 
+    //= rfc7296 2.21.2-3
     fn responder_proven(
         &mut self,
         cx: &mut Context,

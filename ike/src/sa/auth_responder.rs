@@ -47,6 +47,7 @@ enum Stage {
 }
 
 impl IkeSa {
+    //= rfc7296 2.21.2-2
     /// Takes the first IKE_AUTH request.
     pub(crate) fn on_auth_request(
         &mut self,
@@ -104,6 +105,7 @@ impl IkeSa {
         self.check_initiator(cx, now);
     }
 
+    //= rfc7296 2.16-1
     /// Without AUTH, an initiator asks for EAP (RFC 7296 section 2.16), which obol has not.
     fn no_eap(&self, claim: Claim) -> Result<PeerProof, IkeFailure> {
         claim.proof.ok_or_else(|| IkeFailure::PeerNotProven {
@@ -131,6 +133,7 @@ impl IkeSa {
         Ok(Claim { identity, proof })
     }
 
+    //= rfc7296 1.2-3
     /// Finds the connection whose identities, proofs and algorithms fit.
     fn choose_connection(
         &self,
@@ -301,6 +304,7 @@ impl IkeSa {
         }
     }
 
+    //= rfc7296 2.4-2
     /// Both proofs stand: the IKE SA is established, and the Child SA is looked at.
     fn initiator_accepted(
         &mut self,

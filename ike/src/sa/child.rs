@@ -144,6 +144,7 @@ impl IkeSa {
         old.is_some_and(|old| self.child(old).is_some())
     }
 
+    //= rfc7296 2.8.1-1
     /// Stages a Child SA: asks the data plane to accept its packets. What follows depends on the
     /// answer. Returns its name, or why there are no keys for it.
     pub(crate) fn install(
@@ -379,6 +380,7 @@ impl IkeSa {
         });
     }
 
+    //= rfc7296 2.8-1
     /// A Child SA must not be used any more: it leaves the data plane at once, and is forgotten
     /// when the peer has answered our delete.
     pub(crate) fn expire_child(&mut self, cx: &mut Context, id: ChildSaId) {
@@ -386,6 +388,7 @@ impl IkeSa {
         self.delete_child(id);
     }
 
+    //= rfc7296 1.4.1-1
     /// Both halves leave the data plane, if they have not yet.
     fn take_out(&mut self, cx: &mut Context, id: ChildSaId) {
         let Some(child) = self.child_mut(id).filter(|child| !child.taken_out) else {

@@ -52,6 +52,7 @@ pub(crate) fn pause(cx: &mut Context, tries: u32) -> Duration {
 }
 
 impl IkeSa {
+    //= rfc7296 2.8-3
     /// Sends the request, unless what it is about has changed.
     pub(crate) fn ask_child(&mut self, cx: &mut Context, now: Instant, task: ChildTask) {
         let rekeys = match task.rekeys.map(|id| self.child(id)) {
@@ -130,12 +131,9 @@ impl IkeSa {
         }
     }
 
+    //= rfc7296 2.8.1-3
     /// Both ends rekeyed the same Child SA. The new one that was made with the lowest of the four
     /// nonces goes, and whoever made it deletes it; whoever made the other deletes the old one.
-    //= https://www.rfc-editor.org/rfc/rfc7296#section-2.8.1
-    //# If redundant SAs are created through such a collision, the SA
-    //# created with the lowest of the four nonces used in the two exchanges
-    //# SHOULD be closed by the endpoint that created it.
     fn lost_contest(&mut self, request: &ChildRequest, answered: &Answered<'_>) -> bool {
         // If the peer has deleted its new one already, ours is the one left.
         let contest = request.contest.as_ref();
@@ -155,6 +153,7 @@ impl IkeSa {
         lost
     }
 
+    //= rfc7296 2.8.1-2
     /// Checks the answer to an offer and stages what was agreed.
     ///
     /// # Errors

@@ -120,6 +120,7 @@ impl IkeSa {
         });
     }
 
+    //= rfc7296 2.25-4
     /// The Child SA that the peer wants to replace, named by the SPI of packets to the peer.
     fn rekeyed_child(
         &self,
@@ -242,6 +243,7 @@ impl IkeSa {
         }
     }
 
+    //= rfc7296 2.8-6
     fn grant_child(&mut self, cx: &mut Context, now: Instant, work: InWork) {
         let InWork {
             child,
@@ -297,6 +299,7 @@ impl IkeSa {
         self.reply_without_child(cx, &work.lead, Fault::NoAdditionalSas);
     }
 
+    //= rfc7296 1.3.1-3
     /// Replies with an error in the place of the Child SA. In IKE_AUTH, the IKE SA stands all the
     /// same (RFC 7296 section 1.2).
     pub(crate) fn reply_without_child(&mut self, cx: &mut Context, lead: &Lead, fault: Fault) {
@@ -317,6 +320,7 @@ impl Lead {
         }
     }
 
+    //= rfc7296 1.3.1-1
     fn payloads<'a>(&'a self, agreed: &'a Agreed, grant: &Grant) -> Vec<Payload<'a>> {
         let mut payloads = match self {
             Self::Auth(proof) => proof_payloads(proof),
@@ -347,6 +351,7 @@ fn proof_payloads(proof: &OwnProof) -> Vec<Payload<'_>> {
     id.into_iter().chain([auth]).collect()
 }
 
+//= rfc7296 1.3-3
 /// Our half of the key exchange that a request asks for.
 ///
 /// # Errors

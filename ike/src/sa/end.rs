@@ -82,6 +82,7 @@ impl IkeSa {
         }
     }
 
+    //= rfc7296 2.21.2-1
     /// As responder in IKE_AUTH: answers AUTHENTICATION_FAILED.
     pub(crate) fn refuse(&mut self, cx: &mut Context, now: Instant, reason: IkeFailure) {
         self.refuse_with(

@@ -123,6 +123,7 @@ impl Established {
 }
 
 impl IkeSa {
+    //= rfc7296 2.8.1-1 2.23-9
     /// Enters the established phase: timers start.
     pub(crate) fn establish(
         &mut self,

@@ -14,6 +14,7 @@ use crate::sa::{IkeSa, Request};
 use crate::wire::{Delete, ExchangeType, NotifyType, Payload};
 
 impl IkeSa {
+    //= rfc7296 1.4-4 4-5
     /// Takes a request; it is always answered.
     pub(crate) fn on_informational(
         &mut self,
@@ -80,14 +81,13 @@ impl IkeSa {
         self.end_by_peer(cx, now, reason);
     }
 
+    //= rfc7296 1.4.1-2 1.4.1-3 1.4.1-4 2.25.1-6
     /// The peer deleted a Child SA, named by the SPI of packets to the peer. Returns the SPI of
     /// the other direction, which we delete in return.
     fn on_peer_deleted_child(&mut self, cx: &mut Context, spi_out: EspSpi) -> Option<EspSpi> {
         let child = self.children.iter().find(|c| c.info.spi_out == spi_out)?;
         let (id, spi_in) = (child.info.id, child.info.spi_in);
         let successor = child.rekeyed_by_peer;
-        //= https://www.rfc-editor.org/rfc/rfc7296#section-1.4.1
-        //# the responses MUST NOT include Delete payloads for the deleted SAs,
         let crossing = matches!(
             self.requests.open().map(|open| &open.what),
             Some(Request::DeleteChild(ours)) if *ours == id
@@ -120,6 +120,7 @@ impl IkeSa {
         }
     }
 
+    //= rfc7296 1.4.1-4
     /// The peer answered our delete of a Child SA.
     pub(crate) fn on_child_deleted(
         &mut self,
@@ -148,6 +149,7 @@ impl IkeSa {
         self.remove_child(cx, id, Loss::Own);
     }
 
+    //= rfc7296 1.4.1-2 2.4-8
     /// Tells the peer that a Child SA is gone.
     pub(crate) fn ask_delete_child(&mut self, cx: &mut Context, now: Instant, id: ChildSaId) {
         if let Some(child) = self.child_mut(id) {
@@ -168,6 +170,7 @@ impl IkeSa {
         self.request(cx, now, ExchangeType::INFORMATIONAL, &[delete], what);
     }
 
+    //= rfc7296 1.4-2 2.4-9
     /// Tells the peer that the IKE SA is gone.
     pub(crate) fn ask_delete_ike(&mut self, cx: &mut Context, now: Instant) {
         let delete = Payload::Delete(Delete::Ike);

@@ -65,6 +65,7 @@ struct Accepted {
 }
 
 impl IkeSa {
+    //= rfc7296 3.3.6-8 4-4
     /// Begins an IKE SA and its first Child SA. `None` if the connection has no key exchange
     /// method that is implemented, which the configuration does not let pass.
     pub(crate) fn initiate(
@@ -205,6 +206,7 @@ impl IkeSa {
         self.take_hint(now, error)
     }
 
+    //= rfc7296 2.6.1-1
     fn follow_cookie(
         &mut self,
         cx: &mut Context,
@@ -223,9 +225,7 @@ impl IkeSa {
         Ok(())
     }
 
-    //= https://www.rfc-editor.org/rfc/rfc7296#section-1.2
-    //# the initiator MUST retry the IKE_SA_INIT with the
-    //# corrected Diffie-Hellman group.
+    //= rfc7296 1.2-4 2.6.1-1
     fn follow_invalid_ke(
         &mut self,
         cx: &mut Context,
@@ -258,6 +258,7 @@ impl IkeSa {
         Ok(())
     }
 
+    //= rfc7296 2.23-10
     fn check_init_reply(
         &self,
         init: &InitSent,
@@ -298,6 +299,7 @@ impl IkeSa {
             .map_err(|_| Dropped::Unexpected)
     }
 
+    //= rfc7296 2.23-2 2.23-10
     /// Commits to a reply, and goes on to IKE_AUTH.
     fn accept_init_reply(
         &mut self,

@@ -30,6 +30,7 @@ pub(crate) struct HalfOpen {
 }
 
 impl IkeSa {
+    //= rfc7296 4-4
     /// Answers an IKE_SA_INIT request with what was chosen of it.
     ///
     /// # Errors

@@ -156,6 +156,7 @@ impl IkeSa {
         from && self.spi_i == header.spi_i && spi_r
     }
 
+    //= rfc7296 2.23-5
     /// Whether ESP goes into UDP.
     pub(crate) fn encap(&self) -> bool {
         self.nat.any() || self.connection.force_encap

@@ -84,6 +84,7 @@ impl Offer {
         payloads
     }
 
+    //= rfc7296 1.3.1-1
     /// Checks the answer: algorithms out of our offer, selectors within ours, the same mode.
     pub(crate) fn check(
         &self,
@@ -110,6 +111,7 @@ impl Offer {
     }
 }
 
+//= rfc7296 2.8-3 2.9-2
 /// Decides what a peer gets of what it asks for: the child that fits best, in a rekey the same
 /// one as before if it still fits.
 pub(crate) fn grant(
@@ -252,6 +254,7 @@ impl Asked {
     }
 }
 
+//= rfc7296 2.23.1-3 2.23.1-4
 /// The configured selectors; in transport mode only the two hosts themselves are left of them.
 fn selectors(conf: &Child, path: Path) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
     match conf.mode {
@@ -263,6 +266,7 @@ fn selectors(conf: &Child, path: Path) -> (Vec<TrafficSelector>, Vec<TrafficSele
     }
 }
 
+//= rfc7296 2.23-12
 fn only_host(selectors: &[TrafficSelector], host: IpAddr) -> Vec<TrafficSelector> {
     selectors
         .iter()

@@ -39,6 +39,7 @@ impl<'a> Payloads<'a> {
         Ok(sorted)
     }
 
+    //= rfc7296 2.5-7
     fn put(&mut self, payload: Payload<'a>) -> Result<(), Malformed> {
         match payload {
             Payload::Sa(value) => once(&mut self.sa, value),
@@ -61,9 +62,6 @@ impl<'a> Payloads<'a> {
                 self.eap = true;
                 Ok(())
             }
-            //= https://www.rfc-editor.org/rfc/rfc7296#section-2.5
-            //# If the critical flag is set and the payload type is unrecognized, the message
-            //# MUST be rejected
             Payload::Unknown {
                 ty, critical: true, ..
             } => {
@@ -123,6 +121,7 @@ impl<'a> Payloads<'a> {
         (sources, destination)
     }
 
+    //= rfc7296 2.5-8
     /// Refuses a message with a payload that must be understood and is not.
     pub(crate) fn check_critical(&self) -> Result<(), Fault> {
         match self.critical {

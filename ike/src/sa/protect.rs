@@ -6,6 +6,7 @@ use crate::keys::{IkeKeys, UnsupportedAlgorithm};
 use crate::sa::Role;
 use crate::wire::{Header, Message, Payload, PayloadType, TooLong, emit_chain, protected_prefix};
 
+//= rfc7296 2-1
 /// No message of ours is longer; a datagram cannot be.
 const MAX_MESSAGE: usize = 65_000;
 

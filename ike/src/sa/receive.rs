@@ -13,6 +13,7 @@ use crate::sa::{IkeSa, Phase, Request};
 use crate::wire::{Delete, ExchangeType, Message, NotifyType, parse_chain};
 
 impl IkeSa {
+    //= rfc7296 3.1-11
     /// Takes a message whose SPIs are those of this IKE SA.
     pub(crate) fn on_message(
         &mut self,
@@ -92,6 +93,7 @@ impl IkeSa {
         }
     }
 
+    //= rfc7296 1-1 1.4-1 2.1-1 2.1-2 2.3-3 2.3-8 2.11-1
     fn on_request(
         &mut self,
         cx: &mut Context,
@@ -115,9 +117,6 @@ impl IkeSa {
         match self.replies.check(header.message_id) {
             Incoming::New => {}
             Incoming::Repeated(reply) => {
-                //= https://www.rfc-editor.org/rfc/rfc7296#section-2.1
-                //# the responder MUST ignore the retransmitted
-                //# request except insofar as it causes a retransmission of the response.
                 let reply = reply.clone();
                 cx.transmit(path, reply);
                 self.reply_was_lost(now);
@@ -162,6 +161,7 @@ impl IkeSa {
                 .any(|delete| matches!(delete, Delete::Esp(_)))
     }
 
+    //= rfc7296 1.4-1
     fn on_established_request(
         &mut self,
         cx: &mut Context,

@@ -41,6 +41,7 @@ struct Material<'a> {
 }
 
 impl IkeSa {
+    //= rfc7296 2.18-1 3.3.6-8
     /// Sends the request, unless the IKE SA is being replaced or closed already.
     pub(crate) fn ask_rekey_ike(&mut self, cx: &mut Context, now: Instant, task: RekeyIkeTask) {
         let configured = &self.connection.ike_proposals;
@@ -124,12 +125,9 @@ impl IkeSa {
         self.successor(cx, now, &material)
     }
 
+    //= rfc7296 2.8.2-1
     /// Our rekey was granted: the new IKE SA takes over, unless the peer made one, too, and ours
     /// is the one with the lowest of the four nonces.
-    //= https://www.rfc-editor.org/rfc/rfc7296#section-2.8.2
-    //# The new IKE SA containing the lowest nonce SHOULD be deleted by
-    //# the node that created it, and the other surviving new IKE SA MUST
-    //# inherit all the Child SAs.
     fn succeed(&mut self, cx: &mut Context, now: Instant, mut new: IkeSa) {
         if self.is_closing() {
             // The peer has moved its Child SAs to the new one.
@@ -198,6 +196,7 @@ impl IkeSa {
                 .any(|proposal| proposal.ke.contains(&method))
     }
 
+    //= rfc7296 2.18-1
     /// Takes a request for a new IKE SA.
     pub(crate) fn on_rekey_ike_request(
         &mut self,
@@ -244,6 +243,7 @@ impl IkeSa {
         Ok(())
     }
 
+    //= rfc7296 2.8.2-1
     /// The peer made a new IKE SA. It takes over, unless a rekey of our own is open: then it is
     /// decided by the nonces once that is answered.
     fn replaced_by(&mut self, cx: &mut Context, now: Instant, mut new: IkeSa, contested: bool) {
@@ -263,6 +263,7 @@ impl IkeSa {
         cx.signals.push(Signal::NewSa(Box::new(new)));
     }
 
+    //= rfc7296 1.4-3
     /// Gives Child SAs, and what is left to ask about them, to the new IKE SA. Only the deletion
     /// of this one is left; if the peer does not see to that, we do.
     pub(crate) fn hand_over(&mut self, cx: &mut Context, now: Instant, to: IkeSaId) {
@@ -278,6 +279,7 @@ impl IkeSa {
         }
     }
 
+    //= rfc7296 1.4-3
     /// Takes Child SAs over from the IKE SA that this one replaces.
     pub(crate) fn adopt(
         &mut self,

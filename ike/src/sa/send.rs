@@ -63,6 +63,7 @@ impl IkeSa {
         self.requests.begin(datagram, retransmit, what);
     }
 
+    //= rfc7296 2.11-1 2.11-2 2.23-1
     /// Sends the protected reply to the request in work, and keeps it for repetitions.
     pub(crate) fn reply(
         &mut self,
@@ -81,6 +82,7 @@ impl IkeSa {
         }
     }
 
+    //= rfc7296 2.21.3-1
     /// Answers the request in work with an error; some errors end the IKE SA.
     pub(crate) fn reply_fault(&mut self, cx: &mut Context, exchange: ExchangeType, fault: Fault) {
         self.reply_notify(cx, exchange, fault.notify());

@@ -44,6 +44,7 @@ impl IkeSa {
         earlier(earlier(over, again), earlier(rekey, liveness))
     }
 
+    //= rfc7296 2.23-9
     /// Does what is due.
     pub(crate) fn on_timeout(&mut self, cx: &mut Context, now: Instant) {
         if self
@@ -62,11 +63,11 @@ impl IkeSa {
         }
         if self.keepalive_at.is_some_and(|at| at <= now) && !self.is_gone() {
             self.keepalive_at = Some(now + KEEPALIVE);
-            //= https://www.rfc-editor.org/rfc/rfc3948#section-2.3
             cx.transmit(self.path, vec![0xff]);
         }
     }
 
+    //= rfc7296 2.1-6 2.1-7 2.2-1
     fn retransmit(&mut self, cx: &mut Context, now: Instant) {
         let Some(open) = self.requests.open_mut() else {
             return;
@@ -80,6 +81,7 @@ impl IkeSa {
         }
     }
 
+    //= rfc7296 2.4-4
     /// The peer did not answer, or only with an error that anybody could have sent.
     fn give_up(&mut self, cx: &mut Context, now: Instant) {
         let hint = match &self.phase {

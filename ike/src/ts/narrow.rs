@@ -6,6 +6,7 @@ use crate::event::PacketFlow;
 /// Selectors that fit one TS payload, whose count is one octet (RFC 7296 section 3.13).
 pub const MAX_SELECTORS: usize = 255;
 
+//= rfc7296 2.9-2 2.9-3
 /// What is both offered and configured.
 ///
 /// In the order of the offer; a selector that another one contains is left out. If the first
@@ -76,6 +77,7 @@ mod tests {
             .collect()
     }
 
+    //= test rfc7296 2.9-2
     #[test]
     fn narrowing() {
         for (case, offered, configured, want) in [
@@ -137,6 +139,7 @@ mod tests {
         assert_eq!(narrowed, many[..MAX_SELECTORS]);
     }
 
+    //= test rfc7296 3.13.1-1 3.13.1-2
     #[test]
     fn a_packet_is_offered_with_its_ports_if_it_has_some() {
         for (protocol, ports, want) in [
@@ -233,6 +236,7 @@ mod tests {
             }
         }
 
+        //= test rfc7296 2.9-2
         #[test]
         fn the_first_choice_comes_first(first in selector(), rest in selectors(), configured in selectors()) {
             let offered = [vec![first], rest].concat();

@@ -209,6 +209,7 @@ mod tests {
         text.parse()
     }
 
+    //= test rfc7296 3.13.1-1 3.13.1-2
     #[test]
     fn every_form_is_read_and_printed() {
         for (text, printed) in [

@@ -47,6 +47,7 @@ const VERSION: u8 = 0x10;
 const RESPONSE: u8 = 0x20;
 
 impl Header {
+    //= rfc7296 2.5-3
     /// A header of version 2.0 to send; emitting a message fills in the rest.
     pub fn new(
         spi_i: IkeSpi,
@@ -68,6 +69,7 @@ impl Header {
         }
     }
 
+    //= rfc7296 2.5-1
     /// Reads the header of a datagram, whatever follows it and whatever its version.
     ///
     /// # Errors
@@ -108,6 +110,7 @@ impl Header {
 }
 
 impl Flags {
+    //= rfc7296 3.1-9
     fn from_octet(octet: u8) -> Self {
         Self {
             initiator: octet & INITIATOR != 0,
@@ -116,6 +119,7 @@ impl Flags {
         }
     }
 
+    //= rfc7296 3.1-9
     fn to_octet(self) -> u8 {
         let bit = |set: bool, mask: u8| if set { mask } else { 0 };
         bit(self.initiator, INITIATOR) | bit(self.version, VERSION) | bit(self.response, RESPONSE)

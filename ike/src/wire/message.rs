@@ -126,6 +126,7 @@ impl<'a> RawPayload<'a> {
     }
 }
 
+//= rfc7296 3.1-1
 /// Reads the decrypted content of an Encrypted payload, without its padding.
 ///
 /// # Errors
@@ -138,6 +139,7 @@ pub fn parse_chain(first: PayloadType, octets: &[u8]) -> Result<Vec<RawPayload<'
     Ok(payloads)
 }
 
+//= rfc7296 3.2-6
 /// Appends the payloads to `out` and returns the type of the first: the content of an
 /// Encrypted payload, before its padding. [`Payload::Sk`] and [`Payload::Skf`] go last.
 ///
@@ -219,6 +221,7 @@ fn is_protected(ty: PayloadType) -> bool {
     matches!(ty, PayloadType::SK | PayloadType::SKF)
 }
 
+//= rfc7296 3.1-1 3.2-6
 fn read_chain(first: PayloadType, mut r: Reader<'_>) -> Result<Vec<RawPayload<'_>>, Malformed> {
     let mut payloads = Vec::new();
     let mut ty = first;

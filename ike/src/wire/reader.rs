@@ -68,6 +68,7 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_be_bytes)
     }
 
+    //= rfc7296 2.5-6
     /// Passes over octets that are ignored on receipt.
     pub(crate) fn reserved(&mut self, len: usize) -> Result<(), Malformed> {
         self.bytes(len).map(drop)

@@ -41,6 +41,7 @@ impl<'b> Writer<'b> {
         self.buf.extend_from_slice(octets);
     }
 
+    //= rfc7296 2.5-6
     pub(crate) fn reserved(&mut self, len: usize) {
         self.buf.resize(self.buf.len() + len, 0);
     }

@@ -179,6 +179,7 @@ impl Worker {
         }
     }
 
+    //= rfc7296 2.23-4 2.23-11
     fn datagram(&mut self, kind: Kind, received: Received) {
         let octets = &self.buffer[HEADROOM..HEADROOM + received.len];
         let before = match kind {
@@ -216,6 +217,7 @@ impl Worker {
         }
     }
 
+    //= rfc4303 2.1-1 3.4.2-1
     fn esp(&mut self, before: usize, received: Received) {
         let drops = &self.shared.drops;
         let datagram = HEADROOM + before..HEADROOM + received.len;

@@ -201,6 +201,7 @@ impl Worker {
 }
 
 impl Sockets {
+    //= rfc7296 2.23-3
     fn send(&self, encap: bool, header: &Header, octets: &[u8]) -> io::Result<()> {
         let v4 = header.to.is_ipv4();
         let missing = || io::Error::from(io::ErrorKind::AddrNotAvailable);

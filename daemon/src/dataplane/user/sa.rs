@@ -123,6 +123,7 @@ fn outbound_selectors(
         .collect()
 }
 
+//= rfc4303 2.2.1-2
 fn params(
     info: &ChildSaInfo,
     keys: EspKeys,
@@ -152,6 +153,7 @@ fn params(
     })
 }
 
+//= rfc4303 3.2-1
 fn suite(info: &ChildSaInfo) -> Result<Suite, DataPlaneError> {
     let key_bits = info.encr_key_bits;
     let hash = match info.integ {

@@ -43,6 +43,7 @@ fn message(cipher: &IkeCipher, counter: u64, plaintext: &[u8]) -> (Vec<u8>, Rang
     (message, body)
 }
 
+//= test rfc7296 3.14-4 3.14-5
 #[test]
 fn every_length_opens_again_and_has_the_announced_size() {
     for (name, cipher) in all() {
@@ -70,6 +71,7 @@ fn max_plain_len_is_the_most_that_fits() {
     }
 }
 
+//= test rfc7296 3.14-6
 #[test]
 fn no_changed_bit_and_no_cut_opens() {
     for (name, cipher) in all() {
@@ -96,6 +98,7 @@ fn no_changed_bit_and_no_cut_opens() {
     }
 }
 
+//= test rfc7296 3.14-3
 #[test]
 fn counters_give_different_messages_and_unforeseeable_cbc_ivs() {
     for (name, cipher) in all() {
@@ -114,6 +117,7 @@ fn counters_give_different_messages_and_unforeseeable_cbc_ivs() {
     }
 }
 
+//= test rfc7296 3.14-5
 #[test]
 fn padding_longer_than_the_plaintext_is_refused() {
     let aead = cipher(Encr::AES256_GCM16, IntegId::NONE);
@@ -139,6 +143,7 @@ fn padding_longer_than_the_plaintext_is_refused() {
     }
 }
 
+//= test rfc7296 3.14-2 5-2
 #[test]
 fn only_what_belongs_together_makes_a_cipher() {
     let try_new = |encr, integ, key: usize, integ_key: usize| {

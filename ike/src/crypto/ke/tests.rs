@@ -110,6 +110,7 @@ fn modp_known_answers() {
     }
 }
 
+//= test rfc7296 3.4-1
 /// RFC 7296 section 2.14: g^ir is padded with zeros to the length of the modulus. The peers'
 /// exponents were searched for with Python until a shared secret began with a zero octet.
 #[test]
@@ -145,7 +146,6 @@ fn modp_shared_secrets_keep_their_leading_zeros() {
     }
 }
 
-//= https://www.rfc-editor.org/rfc/rfc6989#section-2.1
 #[test]
 fn modp_values_out_of_range_are_refused() {
     for method in [

@@ -159,6 +159,7 @@ fn leading_zeros_make_no_other_key() {
     assert_eq!(plain.kind(), "RSA 2048");
 }
 
+//= test rfc7427 4-1
 #[test]
 fn the_scheme_is_one_that_the_peer_announced() {
     use HashId as H;

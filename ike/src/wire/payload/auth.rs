@@ -60,6 +60,7 @@ impl<'a> CertReq<'a> {
 }
 
 impl<'a> Auth<'a> {
+    //= rfc7296 3.8-2
     pub(super) fn parse(r: &mut Reader<'a>) -> Result<Self, Malformed> {
         let method = AuthMethod(r.u8()?);
         r.reserved(3)?;
@@ -69,6 +70,7 @@ impl<'a> Auth<'a> {
         })
     }
 
+    //= rfc7296 3.8-2
     pub(super) fn emit(&self, w: &mut Writer<'_>) {
         w.u8(self.method.0);
         w.reserved(3);

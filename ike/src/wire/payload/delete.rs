@@ -5,6 +5,7 @@ use crate::wire::ProtocolId;
 use crate::wire::reader::{Malformed, Reader};
 use crate::wire::writer::Writer;
 
+//= rfc7296 3.11-1
 /// Which SAs the sender has removed. ESP SPIs are those of packets to the sender of the Delete.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Delete<'a> {
@@ -26,6 +27,7 @@ pub enum Delete<'a> {
 }
 
 impl<'a> Delete<'a> {
+    //= rfc7296 3.11-3
     pub(super) fn parse(r: &mut Reader<'a>) -> Result<Self, Malformed> {
         let protocol = ProtocolId(r.u8()?);
         let spi_size = r.u8()?;
@@ -47,6 +49,7 @@ impl<'a> Delete<'a> {
         }
     }
 
+    //= rfc7296 3.11-3
     pub(super) fn emit(&self, w: &mut Writer<'_>) {
         match self {
             Self::Ike => {

@@ -13,6 +13,7 @@ pub struct Id<'a> {
 }
 
 impl<'a> Id<'a> {
+    //= rfc7296 3.5-1
     /// Takes a body, as [`Identity::to_body`](crate::identity::Identity::to_body) makes it:
     /// type, three reserved octets, data.
     ///

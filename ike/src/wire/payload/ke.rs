@@ -30,11 +30,10 @@ impl<'a> Ke<'a> {
     }
 }
 
+//= rfc7296 3.9-1
 /// Reads the body of a Nonce payload.
 pub(super) fn parse_nonce<'a>(r: &mut Reader<'a>) -> Result<&'a [u8], Malformed> {
     let nonce = r.rest();
-    //= https://www.rfc-editor.org/rfc/rfc7296#section-3.9
-    //# The size of the Nonce Data MUST be between 16 and 256 octets, inclusive.
     if (16..=256).contains(&nonce.len()) {
         Ok(nonce)
     } else {

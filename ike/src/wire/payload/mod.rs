@@ -106,6 +106,7 @@ impl<'a> Payload<'a> {
         }
     }
 
+    //= rfc7296 3.2-5 4-2
     /// Reads the content of a payload.
     pub(super) fn parse(raw: &RawPayload<'a>) -> Result<Self, Malformed> {
         let mut r = Reader::new(raw.body);

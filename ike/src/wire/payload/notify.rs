@@ -74,6 +74,7 @@ impl<'a> Notify<'a> {
         }
     }
 
+    //= rfc7296 2.6-3
     /// The cookie of a COOKIE notify, if it has a legal length (1 to 64 octets).
     pub fn as_cookie(&self) -> Option<&[u8]> {
         (self.ty == NotifyType::COOKIE && (1..=64).contains(&self.data.len()))

@@ -60,6 +60,7 @@ impl Transform {
     }
 }
 
+//= rfc7296 3.3.1-1 3.3-2
 pub(super) fn parse(r: &mut Reader<'_>) -> Result<Vec<Proposal>, Malformed> {
     let mut proposals: Vec<Proposal> = Vec::new();
     loop {
@@ -86,6 +87,7 @@ pub(super) fn parse(r: &mut Reader<'_>) -> Result<Vec<Proposal>, Malformed> {
     }
 }
 
+//= rfc7296 3.3.1-1
 pub(super) fn emit(proposals: &[Proposal], w: &mut Writer<'_>) {
     let mut rest = proposals.iter();
     while let Some(proposal) = rest.next() {
@@ -123,6 +125,7 @@ impl Proposal {
         })
     }
 
+    //= rfc7296 3.3.2-1
     fn emit(&self, w: &mut Writer<'_>) {
         w.u8(self.num);
         w.u8(self.protocol.0);
@@ -142,6 +145,7 @@ impl Proposal {
     }
 }
 
+//= rfc7296 3.3-2 3.3.2-1
 fn parse_transforms(count: usize, r: &mut Reader<'_>) -> Result<Vec<Transform>, Malformed> {
     if count > MAX_TRANSFORMS {
         return Err(Malformed::TooMany);
@@ -164,6 +168,7 @@ fn parse_transforms(count: usize, r: &mut Reader<'_>) -> Result<Vec<Transform>, 
 }
 
 impl Transform {
+    //= rfc7296 3.3-6 3.3.6-7
     fn parse(mut r: Reader<'_>) -> Result<Self, Malformed> {
         let ty = TransformType(r.u8()?);
         r.reserved(1)?;
@@ -183,6 +188,7 @@ impl Transform {
         Ok(transform)
     }
 
+    //= rfc7296 3.3.5-1 3.3.5-3
     fn emit(&self, w: &mut Writer<'_>) {
         w.u8(self.ty.0);
         w.reserved(1);

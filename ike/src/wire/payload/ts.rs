@@ -39,6 +39,7 @@ impl From<Vec<TrafficSelector>> for SelectorList<'_> {
 }
 
 impl<'a> SelectorList<'a> {
+    //= rfc7296 3.13-1
     pub(super) fn parse(r: &mut Reader<'a>) -> Result<Self, Malformed> {
         let count = r.u8()?;
         r.reserved(3)?;
@@ -64,6 +65,7 @@ impl<'a> SelectorList<'a> {
         Ok(list)
     }
 
+    //= rfc7296 3.13-1
     pub(super) fn emit(&self, w: &mut Writer<'_>) {
         w.count_u8(self.selectors.len() + self.unknown.len());
         w.reserved(3);

@@ -314,6 +314,8 @@ fn carries(child: Child, v4: bool) {
     assert_eq!(lost, []);
 }
 
+//= test rfc7296 2.23-4
+//= test rfc4303 2-1
 #[test]
 fn a_tunnel_carries_ipv4() {
     if !skipped() {
@@ -321,6 +323,7 @@ fn a_tunnel_carries_ipv4() {
     }
 }
 
+//= test rfc7296 2.23-4
 #[test]
 fn a_tunnel_in_udp_carries_ipv4() {
     if !skipped() {
@@ -412,6 +415,7 @@ fn the_first_packet_asks_for_an_sa_and_is_not_lost() {
     assert_eq!(a.drops("no-sa"), 0);
 }
 
+//= test rfc4303 2.1-1 3.4.2-1
 #[test]
 fn rekeyed_sas_take_over_and_go() {
     if skipped() {
@@ -449,6 +453,7 @@ fn rekeyed_sas_take_over_and_go() {
     assert_eq!(b.drops("unknown-spi"), 1);
 }
 
+//= test rfc7296 2.8-1
 #[test]
 fn a_hard_limit_ends_an_sa() {
     if skipped() {
@@ -479,6 +484,7 @@ fn a_hard_limit_ends_an_sa() {
     assert_eq!(a.drops("hard-limit"), 1);
 }
 
+//= test rfc7296 2-2
 #[test]
 fn ike_messages_on_port_4500_come_up_and_garbage_does_not() {
     if skipped() {
