@@ -18,6 +18,7 @@ use crate::sa::child::ChildSa;
 use crate::sa::task::Tasks;
 use crate::sa::{IkeSa, Side};
 
+//= rfc7296 2.10-1
 /// Octets of our nonces: at least half of the key size of any PRF, RFC 7296 section 2.10.
 const NONCE_LEN: usize = 32;
 
@@ -167,6 +168,7 @@ impl Context {
         ChildSaId(self.last_child)
     }
 
+    //= rfc7296 2.6-1 3.1-2
     /// An IKE SPI that no one can guess; with 64 random bits, collisions do not happen.
     pub(crate) fn new_ike_spi(&mut self) -> IkeSpi {
         loop {
@@ -188,6 +190,7 @@ impl Context {
         }
     }
 
+    //= rfc7296 2.10-1 3.9-2
     pub(crate) fn nonce(&mut self) -> Vec<u8> {
         let mut nonce = vec![0; NONCE_LEN];
         self.rng.fill_bytes(&mut nonce);

@@ -159,7 +159,7 @@ impl Endpoint {
             .collect()
     }
 
-    //= rfc7296 1.5-1 2.21.4-4
+    //= rfc7296 1.5-1 2.21.4-1 2.21.4-4
     /// A message with an SPI of ours.
     fn on_known(&mut self, now: Instant, path: Path, message: &Message<'_>) -> Result<(), Dropped> {
         let header = &message.header;

@@ -21,6 +21,7 @@ use crate::wire::{
 const NETWORKS: usize = 4;
 
 impl Endpoint {
+    //= rfc7296 3.1-2
     /// Takes a request for a new IKE SA.
     pub(super) fn on_init_request(
         &mut self,
@@ -85,7 +86,7 @@ impl Endpoint {
         connections.filter(move |connection| fits_path(connection, path))
     }
 
-    //= rfc7296 2.6-2
+    //= rfc7296 2.6-2 2.6-5
     /// Under load, only who receives at its address gets state; under more load, nobody.
     fn check_load(
         &mut self,
@@ -177,7 +178,7 @@ impl Endpoint {
         }
     }
 
-    //= rfc7296 2.5-2
+    //= rfc7296 2.5-2 2.21.4-1
     /// A message of another major version: says which one we speak (RFC 7296 section 2.5).
     pub(super) fn refuse_version(&mut self, now: Instant, path: Path, header: &Header) {
         // Who speaks version 1 or less would not understand; and an answer is never answered.
@@ -203,6 +204,7 @@ impl Endpoint {
         allowed
     }
 
+    //= rfc7296 2.21.4-2
     fn answer_stranger(
         &mut self,
         path: Path,

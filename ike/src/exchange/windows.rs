@@ -31,6 +31,7 @@ impl<T> RequestWindow<T> {
         Self { next, open: None }
     }
 
+    //= rfc7296 2.3-2
     /// The Message ID for a new request; `None` while one is open, or once the numbers are used
     /// up (RFC 7296 section 2.2: they never wrap).
     pub(crate) fn next_id(&self) -> Option<u32> {

@@ -86,7 +86,7 @@ fn plain(ty: TransformType, id: u16) -> Transform {
 }
 
 impl Encr {
-    //= rfc7296 2.13-1 3.3.5-4 3.3.5-5
+    //= rfc7296 2.13-1 3.3.5-4 3.3.5-5 3.3-7
     fn transform(self) -> Transform {
         // ChaCha20-Poly1305 has one key length, so no attribute (RFC 7296 section 3.3.5).
         let key_bits = (self.id != EncrId::CHACHA20_POLY1305).then_some(self.key_bits);
@@ -191,7 +191,7 @@ pub fn choose_ike(
     })
 }
 
-//= rfc7296 3.3.3-1 3.3.4-5 3.3.4-6
+//= rfc7296 2.18-2 3.3.3-1 3.3.4-5 3.3.4-6
 fn match_ike(
     theirs: &Proposal,
     ours: &IkeProposal,
@@ -231,7 +231,7 @@ pub fn choose_esp(
     })
 }
 
-//= rfc7296 3.3.3-1 3.3.4-6
+//= rfc7296 3.3.3-1 3.3.4-6 3.3.6-11
 fn match_esp(theirs: &Proposal, ours: &EspProposal, exchange: ChildExchange) -> Option<ChosenEsp> {
     let spi = esp_spi(theirs)?;
     let mut offer = Offer::new(theirs, ProtocolId::ESP)?;

@@ -150,7 +150,7 @@ impl IkeSa {
         self.send_auth(cx, now, &proof);
     }
 
-    //= rfc7296 2.4-2
+    //= rfc7296 2.4-1 2.4-2
     fn send_auth(&mut self, cx: &mut Context, now: Instant, proof: &OwnProof) {
         let spi_in = cx.new_esp_spi();
         let Phase::AuthInitiator(auth) = &mut self.phase else {
@@ -264,7 +264,7 @@ impl IkeSa {
         }
     }
 
-    //= rfc7296 2.21.2-3
+    //= rfc7296 1.3.1-2 2.21.2-3
     fn responder_proven(
         &mut self,
         cx: &mut Context,

@@ -380,7 +380,7 @@ impl IkeSa {
         });
     }
 
-    //= rfc7296 2.8-1
+    //= rfc7296 2.8-1 2.8-2
     /// A Child SA must not be used any more: it leaves the data plane at once, and is forgotten
     /// when the peer has answered our delete.
     pub(crate) fn expire_child(&mut self, cx: &mut Context, id: ChildSaId) {
@@ -445,6 +445,7 @@ impl IkeSa {
         }
     }
 
+    //= rfc7296 2.9.2-4
     /// Asks for a rekey of a Child SA, unless one is under way.
     pub(crate) fn rekey_child(&mut self, id: ChildSaId) {
         let Some(child) = self.child_mut(id) else {

@@ -44,6 +44,7 @@ pub(crate) struct Answered<'a> {
     pub(crate) replaces: Option<ChildSaId>,
 }
 
+//= rfc7296 2.25-2
 /// How long to wait after the peer put us off for the `tries`-th time.
 pub(crate) fn pause(cx: &mut Context, tries: u32) -> Duration {
     let longest = Duration::from_millis(500) * 2u32.pow(tries.min(7));
@@ -52,7 +53,7 @@ pub(crate) fn pause(cx: &mut Context, tries: u32) -> Duration {
 }
 
 impl IkeSa {
-    //= rfc7296 2.8-3
+    //= rfc7296 1.3-1 1.3-2 2.8-3 2.9.2-2 3.4-2 3.4-3
     /// Sends the request, unless what it is about has changed.
     pub(crate) fn ask_child(&mut self, cx: &mut Context, now: Instant, task: ChildTask) {
         let rekeys = match task.rekeys.map(|id| self.child(id)) {
@@ -102,6 +103,7 @@ impl IkeSa {
         self.send_request(cx, now, datagram, Request::Child(Box::new(request)));
     }
 
+    //= rfc7296 1.3.1-2 3.10.1-1
     /// Takes the answer.
     pub(crate) fn on_child_reply(
         &mut self,
@@ -110,7 +112,11 @@ impl IkeSa {
         request: ChildRequest,
         payloads: &Payloads<'_>,
     ) {
-        let (Some(_), Some(nr)) = (&payloads.sa, payloads.nonce) else {
+        let (Some(_), Some(nr), None) = (&payloads.sa, payloads.nonce, payloads.error()) else {
+            if payloads.sa.is_some() {
+                // Whatever went wrong there, the peer may have the Child SA.
+                self.tasks.push(Task::DeleteSpi(request.offer.spi_in));
+            }
             self.on_child_refused(cx, now, request, payloads);
             return;
         };
@@ -131,7 +137,7 @@ impl IkeSa {
         }
     }
 
-    //= rfc7296 2.8.1-3
+    //= rfc7296 2.8.1-3 2.25.1-2
     /// Both ends rekeyed the same Child SA. The new one that was made with the lowest of the four
     /// nonces goes, and whoever made it deletes it; whoever made the other deletes the old one.
     fn lost_contest(&mut self, request: &ChildRequest, answered: &Answered<'_>) -> bool {
@@ -198,6 +204,7 @@ impl IkeSa {
         Ok(())
     }
 
+    //= rfc7296 2.25-5 3.10.1-1 4-6
     fn on_child_refused(
         &mut self,
         cx: &mut Context,
@@ -252,6 +259,7 @@ impl IkeSa {
             .is_some_and(|child| child.unknown)
     }
 
+    //= rfc7296 2.25-2 2.25-3
     fn put_off(&mut self, cx: &mut Context, now: Instant, mut task: ChildTask) {
         task.tries += 1;
         if task.tries > MAX_TRIES {
@@ -262,6 +270,7 @@ impl IkeSa {
         self.tasks.push_later(now + pause, Task::Child(task));
     }
 
+    //= rfc7296 4-6
     /// A rekey that failed is tried again while the old Child SA lives.
     pub(crate) fn rekey_again(&mut self, now: Instant, old: Option<ChildSaId>) {
         if let Some(old) = old.and_then(|id| self.child_mut(id)) {
@@ -274,6 +283,7 @@ impl IkeSa {
 }
 
 impl ChildRequest {
+    //= rfc7296 1.3.3-1
     fn payloads(&self, rekeys: Option<crate::event::EspSpi>) -> Vec<Payload<'_>> {
         let mut payloads = Vec::new();
         if let Some(spi) = rekeys {

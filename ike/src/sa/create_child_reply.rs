@@ -55,6 +55,7 @@ pub(crate) struct Staged {
 }
 
 impl IkeSa {
+    //= rfc7296 2.25-1 2.25.2-5
     /// Takes a CREATE_CHILD_SA request.
     ///
     /// # Errors
@@ -120,7 +121,7 @@ impl IkeSa {
         });
     }
 
-    //= rfc7296 2.25-4
+    //= rfc7296 2.25.1-1 2.25-4
     /// The Child SA that the peer wants to replace, named by the SPI of packets to the peer.
     fn rekeyed_child(
         &self,
@@ -179,6 +180,7 @@ impl IkeSa {
         }
     }
 
+    //= rfc7296 2.25.1-2
     /// Remembers at the old Child SA, and at a rekey of it that we asked for ourselves, that the
     /// peer replaces it.
     fn note_contest(&mut self, child: ChildSaId, agreed: &Agreed) {

@@ -161,6 +161,7 @@ impl IkeSa {
         });
     }
 
+    //= rfc7296 2.8-4
     /// Closes the IKE SA: with a delete to the peer where it is established, else at once.
     pub(crate) fn close(&mut self, cx: &mut Context, now: Instant, reason: IkeFailure) {
         match &mut self.phase {

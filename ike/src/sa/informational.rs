@@ -14,7 +14,7 @@ use crate::sa::{IkeSa, Request};
 use crate::wire::{Delete, ExchangeType, NotifyType, Payload};
 
 impl IkeSa {
-    //= rfc7296 1.4-4 4-5
+    //= rfc7296 1.4-4 2.21.4-8 2.25.2-6 3.10.1-2 4-5
     /// Takes a request; it is always answered.
     pub(crate) fn on_informational(
         &mut self,
@@ -66,6 +66,7 @@ impl IkeSa {
         payloads.has(syntax).then_some(IkeFailure::Refused(syntax))
     }
 
+    //= rfc7296 2.25.2-3 2.25.2-4
     /// The peer deleted the IKE SA. If it replaced it, the new one inherits the Child SAs, and a
     /// rekey of our own is forgotten (RFC 7296 section 2.8.2).
     fn on_ike_deleted(&mut self, cx: &mut Context, now: Instant) {
@@ -81,7 +82,7 @@ impl IkeSa {
         self.end_by_peer(cx, now, reason);
     }
 
-    //= rfc7296 1.4.1-2 1.4.1-3 1.4.1-4 2.25.1-6
+    //= rfc7296 1.4.1-2 1.4.1-3 1.4.1-4 1.4.1-5 2.25.1-4 2.25.1-5 2.25.1-6
     /// The peer deleted a Child SA, named by the SPI of packets to the peer. Returns the SPI of
     /// the other direction, which we delete in return.
     fn on_peer_deleted_child(&mut self, cx: &mut Context, spi_out: EspSpi) -> Option<EspSpi> {

@@ -65,7 +65,7 @@ struct Accepted {
 }
 
 impl IkeSa {
-    //= rfc7296 3.3.6-8 4-4
+    //= rfc7296 3.1-3 3.3.1-4 3.3.6-8 3.4-2 4-4
     /// Begins an IKE SA and its first Child SA. `None` if the connection has no key exchange
     /// method that is implemented, which the configuration does not let pass.
     pub(crate) fn initiate(
@@ -115,6 +115,7 @@ impl IkeSa {
         Some(sa)
     }
 
+    //= rfc7296 1.2-5 2.6-4
     /// Sends the IKE_SA_INIT request as it stands, with Message ID 0 each time.
     fn send_init(&mut self, cx: &mut Context, now: Instant) {
         let Phase::Init(init) = &self.phase else {
@@ -145,6 +146,7 @@ impl IkeSa {
         self.requests.begin(datagram, retransmit, Request::Init);
     }
 
+    //= rfc7296 2.23-7
     /// What we say of the addresses. To force encapsulation, the source is one that cannot fit,
     /// so that the peer, too, sees a NAT.
     pub(crate) fn nat_notifies(&self, path: Path) -> [Payload<'static>; 2] {
@@ -206,7 +208,7 @@ impl IkeSa {
         self.take_hint(now, error)
     }
 
-    //= rfc7296 2.6.1-1
+    //= rfc7296 2.6.1-1 2.6-4
     fn follow_cookie(
         &mut self,
         cx: &mut Context,
@@ -225,7 +227,7 @@ impl IkeSa {
         Ok(())
     }
 
-    //= rfc7296 1.2-4 2.6.1-1
+    //= rfc7296 1.2-4 1.2-5 2.6.1-1
     fn follow_invalid_ke(
         &mut self,
         cx: &mut Context,

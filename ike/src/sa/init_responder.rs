@@ -96,6 +96,7 @@ impl IkeSa {
         Ok(sa)
     }
 
+    //= rfc7296 2.23-7
     fn init_reply(
         &self,
         path: Path,

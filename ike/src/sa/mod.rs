@@ -50,6 +50,7 @@ use protect::Protection;
 use rekey_ike::RekeyIkeRequest;
 use task::Tasks;
 
+//= rfc7296 3.1-13
 /// Who began the IKE SA; for life (RFC 7296 section 3.1). The requester of a rekey is the
 /// initiator of the new IKE SA.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

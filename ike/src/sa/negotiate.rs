@@ -46,6 +46,7 @@ pub(crate) struct Between {
 }
 
 impl Offer {
+    //= rfc7296 2.9-1
     /// The offer of a child, with the selectors of `flow` first.
     pub(crate) fn new(
         conf: Arc<Child>,
@@ -68,6 +69,7 @@ impl Offer {
         }
     }
 
+    //= rfc7296 2.5-11
     /// SA, TSi, TSr, and the notify that asks for transport mode. The Nonce and KE payloads of a
     /// CREATE_CHILD_SA exchange go between SA and TSi.
     pub(crate) fn payloads<'a>(&self, between: Vec<Payload<'a>>) -> Vec<Payload<'a>> {
@@ -84,7 +86,7 @@ impl Offer {
         payloads
     }
 
-    //= rfc7296 1.3.1-1
+    //= rfc7296 1.3.1-1 1.3.1-2
     /// Checks the answer: algorithms out of our offer, selectors within ours, the same mode.
     pub(crate) fn check(
         &self,
@@ -111,7 +113,7 @@ impl Offer {
     }
 }
 
-//= rfc7296 2.8-3 2.9-2
+//= rfc7296 2.8-3 2.9-2 2.9.2-1 2.9.2-3
 /// Decides what a peer gets of what it asks for: the child that fits best, in a rekey the same
 /// one as before if it still fits.
 pub(crate) fn grant(
@@ -282,6 +284,7 @@ fn with_host(selector: &TrafficSelector, host: IpAddr) -> TrafficSelector {
     }
 }
 
+//= rfc7296 2.9-1 2.23.1-2
 /// Puts the selector of a packet first, if it is configured at all.
 fn put_first(selectors: &mut Vec<TrafficSelector>, packet: TrafficSelector) {
     if let Some(first) = selectors.iter().find_map(|ts| ts.intersect(&packet))

@@ -81,6 +81,7 @@ impl IkeSa {
         }
     }
 
+    //= rfc7296 2.21.3-2
     fn broken_reply(&mut self, cx: &mut Context, now: Instant, request: Request, fault: Fault) {
         let reason = match fault {
             Fault::InvalidSyntax(words) => IkeFailure::Protocol(words),

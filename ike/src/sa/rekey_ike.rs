@@ -41,7 +41,7 @@ struct Material<'a> {
 }
 
 impl IkeSa {
-    //= rfc7296 2.18-1 3.3.6-8
+    //= rfc7296 1.3.2-1 2.18-1 2.18-2 3.3.6-8
     /// Sends the request, unless the IKE SA is being replaced or closed already.
     pub(crate) fn ask_rekey_ike(&mut self, cx: &mut Context, now: Instant, task: RekeyIkeTask) {
         let configured = &self.connection.ike_proposals;
@@ -125,7 +125,7 @@ impl IkeSa {
         self.successor(cx, now, &material)
     }
 
-    //= rfc7296 2.8.2-1
+    //= rfc7296 2.8.2-1 2.8-4
     /// Our rekey was granted: the new IKE SA takes over, unless the peer made one, too, and ours
     /// is the one with the lowest of the four nonces.
     fn succeed(&mut self, cx: &mut Context, now: Instant, mut new: IkeSa) {
@@ -196,7 +196,7 @@ impl IkeSa {
                 .any(|proposal| proposal.ke.contains(&method))
     }
 
-    //= rfc7296 2.18-1
+    //= rfc7296 2.8.2-2 2.18-1 2.25-1 2.25.1-7 2.25.2-1 2.25.2-2
     /// Takes a request for a new IKE SA.
     pub(crate) fn on_rekey_ike_request(
         &mut self,
@@ -243,7 +243,7 @@ impl IkeSa {
         Ok(())
     }
 
-    //= rfc7296 2.8.2-1
+    //= rfc7296 2.8.2-1 2.25.2-1
     /// The peer made a new IKE SA. It takes over, unless a rekey of our own is open: then it is
     /// decided by the nonces once that is answered.
     fn replaced_by(&mut self, cx: &mut Context, now: Instant, mut new: IkeSa, contested: bool) {
@@ -310,6 +310,7 @@ impl IkeSa {
         self.keepalive_at = None;
     }
 
+    //= rfc7296 2.18-3
     fn successor(&self, cx: &mut Context, now: Instant, material: &Material<'_>) -> Option<IkeSa> {
         let old = self.established()?;
         let keys = IkeKeys::rekey(

@@ -10,6 +10,7 @@ use crate::sa::{IkeSa, Request, Role};
 use crate::wire::{ExchangeType, Flags, Header, Notify, Payload, TooLong};
 
 impl IkeSa {
+    //= rfc7296 3.1-10 3.1-12 3.1-13
     /// The header of a message of ours.
     pub(crate) fn header(&self, exchange: ExchangeType, response: bool, message_id: u32) -> Header {
         let flags = Flags {

@@ -97,6 +97,7 @@ impl IkeSa {
         self.end(cx, reason);
     }
 
+    //= rfc7296 2.8-2
     fn on_established_timeout(&mut self, cx: &mut Context, now: Instant) {
         self.child_timers(cx, now);
         self.tasks.ripen(now);
@@ -184,6 +185,7 @@ impl IkeSa {
         }
     }
 
+    //= rfc7296 1.3.2-2
     /// Begins the next thing to ask for, if nothing is open.
     pub(crate) fn run_tasks(&mut self, cx: &mut Context, now: Instant) {
         while self.requests.next_id().is_some() {

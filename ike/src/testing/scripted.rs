@@ -1,5 +1,7 @@
 //! An initiator that does what a test says, right or wrong, against a real endpoint.
 
+mod heard;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +26,8 @@ use crate::wire::{
     Notify, NotifyType, Payload, PayloadType, PrfId, emit_chain, emit_message, parse_chain,
     protected_prefix,
 };
+
+pub use heard::Heard;
 
 /// SPI of the first Child SA's packets to the scripted peer.
 pub const SCRIPTED_SPI: EspSpi = EspSpi(0xc000_0001);

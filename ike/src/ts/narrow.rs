@@ -30,6 +30,7 @@ pub fn narrow(offered: &[TrafficSelector], configured: &[TrafficSelector]) -> Ve
     narrowed
 }
 
+//= rfc7296 2.9-1
 /// The first selectors to offer for an SA that a packet asks for (RFC 7296 section 2.9), of the
 /// packet's source and of its destination.
 ///

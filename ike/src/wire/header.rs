@@ -47,7 +47,7 @@ const VERSION: u8 = 0x10;
 const RESPONSE: u8 = 0x20;
 
 impl Header {
-    //= rfc7296 2.5-3
+    //= rfc7296 2.5-3 2.5-4 3.1-4 3.1-7
     /// A header of version 2.0 to send; emitting a message fills in the rest.
     pub fn new(
         spi_i: IkeSpi,
@@ -110,7 +110,7 @@ impl Header {
 }
 
 impl Flags {
-    //= rfc7296 3.1-9
+    //= rfc7296 3.1-9 3.1-12
     fn from_octet(octet: u8) -> Self {
         Self {
             initiator: octet & INITIATOR != 0,

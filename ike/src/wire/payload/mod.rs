@@ -173,6 +173,7 @@ impl<'a> Payload<'a> {
         }
     }
 
+    //= rfc7296 2.5-10 3.2-1
     /// The critical bit to send: zero for every payload that RFC 7296 defines.
     pub(super) fn critical(&self) -> bool {
         matches!(self, Self::Unknown { critical: true, .. })

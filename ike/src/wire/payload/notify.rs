@@ -21,6 +21,7 @@ pub struct Notify<'a> {
 }
 
 impl<'a> Notify<'a> {
+    //= rfc7296 3.10-2 3.10-3
     /// A notify with data about no particular SA.
     pub fn with_data(ty: NotifyType, data: impl Into<Cow<'a, [u8]>>) -> Self {
         Self {
@@ -63,6 +64,7 @@ impl<'a> Notify<'a> {
         Self::with_data(NotifyType::SIGNATURE_HASH_ALGORITHMS, data)
     }
 
+    //= rfc7296 3.10-1
     /// A notify about one ESP SA, such as REKEY_SA (RFC 7296 section 1.3.3) with the SPI of
     /// packets to the sender, or CHILD_SA_NOT_FOUND with the SPI that was asked for.
     pub fn about_esp(ty: NotifyType, spi: EspSpi) -> Self {

@@ -1,0 +1,129 @@
+//! Lifetimes, restarts and narrowed selectors, as RFC 7296 wants them.
+
+use std::time::Duration;
+
+use obol_ike::config::{Child, Mode, StartAction};
+use obol_ike::error::IkeFailure;
+use obol_ike::event::{Command, Event};
+use obol_ike::testing::pair::{End, Node};
+use obol_ike::testing::setup::{HOSTS, PODS, Setup, child, pods};
+
+fn downs(node: &Node) -> Vec<&IkeFailure> {
+    let downs = node.events.iter().filter_map(|event| match event {
+        Event::IkeDown { reason, .. } => Some(reason),
+        _ => None,
+    });
+    downs.collect()
+}
+
+//= test rfc7296 2.4-1
+#[test]
+fn one_of_several_with_the_same_credentials_replaces_no_other() {
+    for (alone, replaced) in [(true, 1), (false, 0)] {
+        let mut setup = Setup::started(1);
+        setup.b_starts = StartAction::Start;
+        setup.connection.initial_contact = alone;
+        let mut pair = setup.clone().up(1);
+        pair.run_for(Duration::from_secs(90));
+        pair.assert_up(1);
+        // Another one with the identity of the second host.
+        pair.b = setup.pair(99).b;
+        pair.net.clear();
+        pair.start();
+        pair.run_for(Duration::from_secs(5));
+        let of_contact = downs(&pair.a)
+            .into_iter()
+            .filter(|reason| **reason == IkeFailure::Replaced);
+        assert_eq!(of_contact.count().min(1), replaced, "{alone}");
+    }
+}
+
+//= test rfc7296 2.8-2
+#[test]
+fn at_the_end_of_its_life_an_ike_sa_goes_with_its_children() {
+    let mut setup = Setup::new(1);
+    setup.connection.rekey_time = Duration::MAX;
+    setup.connection.over_time = Duration::from_secs(100);
+    let mut pair = setup.pair(1);
+    pair.initiate(End::A, HOSTS);
+    pair.run_until_idle();
+    pair.run_for(Duration::from_secs(98));
+    pair.assert_up(1);
+    pair.run_for(Duration::from_secs(3));
+    pair.assert_down();
+    let expired = |node: &Node| downs(node).contains(&&IkeFailure::Expired);
+    assert!(expired(&pair.a) || expired(&pair.b));
+}
+
+//= test rfc7296 4-6
+#[test]
+fn a_child_that_cannot_be_rekeyed_ends_and_is_made_anew() {
+    let mut child = pods(StartAction::Start);
+    child.rekey_time = Duration::from_secs(60);
+    child.life_time = Duration::from_secs(200);
+    let mut pair = Setup::started(1).children(vec![child]).up(1);
+    // The second host has no room, and says NO_ADDITIONAL_SAS.
+    pair.b.plane.fail_inbound = u32::MAX;
+    pair.run_for(Duration::from_secs(195));
+    let refused = |e: &Event| matches!(e, Event::ChildFailed { .. });
+    assert!(pair.a.count(refused) > 0, "it was asked");
+    assert_eq!(pair.a.plane.outbound.len(), 1, "the old one goes on");
+    pair.run_for(Duration::from_secs(10));
+    assert_eq!(pair.a.plane.outbound.len(), 0, "but not for ever");
+    pair.b.plane.fail_inbound = 0;
+    pair.run_for(Duration::from_secs(60));
+    pair.run_until_idle();
+    pair.assert_up(1);
+    assert_eq!(pair.a.count(|e| matches!(e, Event::IkeUp { .. })), 1);
+}
+
+fn selectors(node: &Node) -> Vec<String> {
+    let sas = node.plane.outbound.values();
+    let texts = sas.flat_map(|sa| sa.info.local_ts.iter().chain(&sa.info.remote_ts));
+    texts.map(ToString::to_string).collect()
+}
+
+//= test rfc7296 2.8-3 2.9.2-1 2.9.2-3
+#[test]
+fn a_rekey_keeps_what_was_narrowed() {
+    let tunnel =
+        |local, remote| -> Child { child(PODS, Mode::Tunnel, local, remote, StartAction::None) };
+    for end in [End::A, End::B] {
+        let wide = tunnel("10.1.0.0/16 10.7.0.0/24", "10.2.0.0/16");
+        let narrow = tunnel("10.1.0.0/24", "10.2.5.0/24 10.3.0.0/24");
+        let mut pair = Setup::new(1).children(vec![wide]).pair(1);
+        pair.b = Setup::new(1).children(vec![narrow]).pair(1).b;
+        pair.initiate(End::A, HOSTS);
+        pair.run_until_idle();
+        let before = (selectors(&pair.a), selectors(&pair.b));
+        assert_eq!(before.0, ["10.1.0.0/24", "10.2.5.0/24"]);
+        let encr = pair
+            .a
+            .plane
+            .outbound
+            .values()
+            .next()
+            .expect("one")
+            .info
+            .encr;
+        let rekey = Command::RekeyChild {
+            connection: HOSTS.to_owned(),
+            child: PODS.to_owned(),
+        };
+        pair.command(end, rekey).expect("it is up");
+        pair.run_until_idle();
+        pair.run_for(Duration::from_secs(60));
+        assert_eq!(pair.a.plane.removed.len(), 1, "rekeyed");
+        assert_eq!((selectors(&pair.a), selectors(&pair.b)), before);
+        let again = pair
+            .a
+            .plane
+            .outbound
+            .values()
+            .next()
+            .expect("one")
+            .info
+            .encr;
+        assert_eq!(again, encr);
+    }
+}
