@@ -198,6 +198,10 @@ impl<D: DataPlane> Driver<D> {
                 self.command(now, command);
             }
             DataPlaneEvent::InboundUsed(id) => self.command(now, Command::InboundUsed(id)),
+            DataPlaneEvent::PeerMoved { id, path } => {
+                debug!(?id, peer = %path.remote, "packets come from elsewhere");
+                self.command(now, Command::PeerMoved { child: id, path });
+            }
             DataPlaneEvent::SoftExpired(id) => self.command(now, Command::SoftExpired(id)),
             DataPlaneEvent::HardExpired(id) => self.command(now, Command::HardExpired(id)),
         }
@@ -275,6 +279,10 @@ impl<D: DataPlane> Driver<D> {
             } => Answer::Signature(self.loaded.credentials.sign(&key, scheme, &octets)),
             Ask::AddInbound(sa) => Answer::Done(done(self.plane.add_inbound(*sa).await)),
             Ask::UseOutbound(sa) => Answer::Done(done(self.plane.use_outbound(*sa).await)),
+            Ask::MovePath(moved) => Answer::Done(match self.plane.move_path(moved).await {
+                Err(DataPlaneError::Unknown) => Ok(()),
+                moved => done(moved),
+            }),
             Ask::Remove(id) => Answer::Done(match self.plane.remove(id).await {
                 Ok(usage) => {
                     debug!(?id, ?usage, "SA removed");

@@ -49,6 +49,8 @@ pub struct Opened {
     pub soft_limit: bool,
     /// It is the first packet of this SA.
     pub first: bool,
+    /// No packet with a higher sequence number came before: where it came from is news.
+    pub newest: bool,
 }
 
 impl Inbound {
@@ -87,6 +89,17 @@ impl Inbound {
         self.lifetime.usage()
     }
 
+    /// The addresses of the hosts have changed. What came before stays known: nothing can be
+    /// replayed by a move.
+    pub fn move_to(
+        &mut self,
+        transport_addresses: Option<(IpAddr, IpAddr)>,
+        repair_checksums: bool,
+    ) {
+        self.transport_addresses = transport_addresses;
+        self.repair_checksums = repair_checksums;
+    }
+
     //= rfc4303 3.4.3-7 3.4.4.1-5
     /// Opens the ESP datagram at `datagram` (from the SPI to the ICV) in place.
     /// [`HEADROOM`](crate::HEADROOM) octets before it are overwritten.
@@ -105,6 +118,7 @@ impl Inbound {
         self.cipher
             .open(sequence, esp)
             .map_err(|_| OpenError::Integrity)?;
+        let newest = self.window.is_ahead(sequence);
         if !self.window.commit(sequence) {
             return Err(OpenError::Replay);
         }
@@ -122,7 +136,7 @@ impl Inbound {
                 range
             }
         };
-        self.account(range)
+        self.account(range, newest)
     }
 
     /// The header to restore, with room for it before the payload; `None` in tunnel mode.
@@ -186,7 +200,7 @@ impl Inbound {
         Ok((start..start + len, next_header))
     }
 
-    fn account(&mut self, range: Range<usize>) -> Result<Opened, OpenError> {
+    fn account(&mut self, range: Range<usize>, newest: bool) -> Result<Opened, OpenError> {
         self.lifetime
             .admit(range.len())
             .map_err(|_| OpenError::HardLimit)?;
@@ -196,6 +210,7 @@ impl Inbound {
             range,
             soft_limit,
             first,
+            newest,
         })
     }
 }

@@ -36,6 +36,11 @@ impl Window {
         self.top - sequence < self.size && self.words[self.word(sequence)] & bit(sequence) == 0
     }
 
+    /// Whether the number is higher than all that were seen.
+    pub(crate) fn is_ahead(&self, sequence: u64) -> bool {
+        sequence > self.top
+    }
+
     //= rfc4303 3.4.3-5
     /// Marks a number as seen; only after its packet was authenticated. Returns what
     /// [`Window::is_fresh`] would have said before.

@@ -95,6 +95,9 @@ pub enum Ask {
     /// Forget both directions of the SA. If new packets used it, they go back to the SA of the
     /// same child that was put to use last before it and is still there.
     Remove(ChildSaId),
+    /// The addresses of an SA have changed: packets in both directions go between the new ones
+    /// from here on, with the same keys, and with sequence numbers and replay window as they are.
+    MovePath(MovedSa),
     /// How long ago did the data plane last open a packet of any of these SAs?
     LastInbound(Vec<ChildSaId>),
 }
@@ -106,7 +109,7 @@ pub enum Answer {
     Psk(Option<Secret>),
     /// To [`Ask::Sign`]: the raw signature (no AlgorithmIdentifier before it), or why not.
     Signature(Result<Vec<u8>, String>),
-    /// To [`Ask::AddInbound`], [`Ask::UseOutbound`] and [`Ask::Remove`].
+    /// To [`Ask::AddInbound`], [`Ask::UseOutbound`], [`Ask::MovePath`] and [`Ask::Remove`].
     Done(Result<(), DataPlaneRefusal>),
     /// To [`Ask::LastInbound`]: `None` if there was no packet at all.
     LastInbound(Option<Duration>),
@@ -205,6 +208,19 @@ pub struct OutboundSa {
     pub keys: EspKeys,
 }
 
+/// Where the packets of an SA go from here on, in both directions.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct MovedSa {
+    /// Which.
+    pub id: ChildSaId,
+    /// Addresses of the ESP packets, and ports if `encap`.
+    pub path: Path,
+    /// ESP in UDP.
+    pub encap: bool,
+    /// A NAT was seen: transport-mode checksums of inbound packets need repair.
+    pub nat: bool,
+}
+
 /// The first packet of a flow that has no SA.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct PacketFlow {
@@ -266,6 +282,14 @@ pub enum Command {
     },
     /// The data plane opened the first packet of an inbound SA.
     InboundUsed(ChildSaId),
+    /// The data plane opened a packet of this SA, with a higher sequence number than any before,
+    /// that came from another address or port than it should. At most a few times a second.
+    PeerMoved {
+        /// The Child SA.
+        child: ChildSaId,
+        /// Where it came from and where to, from our side.
+        path: Path,
+    },
     /// A soft limit was met: rekey.
     SoftExpired(ChildSaId),
     /// A hard limit was met: the SA is gone.
@@ -300,6 +324,17 @@ pub enum Event {
         connection: Option<String>,
         /// Why, in words.
         reason: IkeFailure,
+    },
+    /// The peer, or this host, is reached at another address or port.
+    Moved {
+        /// The IKE SA.
+        id: IkeSaId,
+        /// Name of the connection.
+        connection: String,
+        /// Where it was.
+        from: Path,
+        /// Where it is.
+        to: Path,
     },
     /// A Child SA is up in both directions.
     ChildUp(Box<ChildSaInfo>),

@@ -3,7 +3,7 @@
 pub(crate) mod user;
 
 use obol_ike::config::{Mode, Path};
-use obol_ike::event::{ChildSaId, InboundSa, OutboundSa, PacketFlow};
+use obol_ike::event::{ChildSaId, InboundSa, MovedSa, OutboundSa, PacketFlow};
 use obol_ike::ts::TrafficSelector;
 use std::time::Duration;
 
@@ -97,6 +97,14 @@ pub(crate) enum DataPlaneEvent {
     },
     /// The first packet of this inbound SA was opened.
     InboundUsed(ChildSaId),
+    /// A packet of this SA, newer than all before, was opened and came by another path than it
+    /// should.
+    PeerMoved {
+        /// The SA.
+        id: ChildSaId,
+        /// From where to where, from our side. Without UDP, only the addresses mean something.
+        path: Path,
+    },
     /// A soft limit was met.
     SoftExpired(ChildSaId),
     /// A hard limit was met.
@@ -124,6 +132,8 @@ pub(crate) trait DataPlane {
     async fn add_inbound(&mut self, sa: InboundSa) -> Result<(), DataPlaneError>;
     /// `Ok`: new packets use this SA, and no longer the one it replaces.
     async fn use_outbound(&mut self, sa: OutboundSa) -> Result<(), DataPlaneError>;
+    /// `Ok`: packets of this SA go by the new path, and none was lost for it.
+    async fn move_path(&mut self, moved: MovedSa) -> Result<(), DataPlaneError>;
     /// Forgets both directions.
     async fn remove(&mut self, id: ChildSaId) -> Result<Usage, DataPlaneError>;
     /// How much it was used so far.

@@ -44,6 +44,18 @@ impl<D: DataPlane> Driver<D> {
                 warn!(connection = name(connection), "no IKE SA: {text}");
                 self.fail_waiters(connection.as_deref(), None, &Failure::new(code, text));
             }
+            Event::Moved {
+                connection,
+                from,
+                to,
+                ..
+            } => {
+                info!(
+                    %connection, local = %to.local, peer = %to.remote,
+                    was_local = %from.local, was_peer = %from.remote,
+                    "IKE SA moved"
+                );
+            }
             Event::ChildUp(info) => {
                 info!(
                     connection = %info.connection, child = %info.child,

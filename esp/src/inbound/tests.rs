@@ -438,3 +438,20 @@ fn names_of_reasons_are_distinct() {
     let any = any_selectors();
     assert!(any.matches(&FlowKey::parse(&ip(4, 0, 1, &[8, 0, 0, 0])).unwrap().0));
 }
+
+#[test]
+fn the_newest_packet_says_so_and_a_move_forgets_nothing() {
+    let mut peer = Peer::new(TUNNEL);
+    let packet = ip(4, 0, 17, &udp((1, 2), b"ab"));
+    let newest = |peer: &mut Peer, sequence| {
+        let sent = peer.send_through(sequence, &packet, 4, outer(4, 0));
+        sent.map(|(_, opened)| opened.newest)
+    };
+    assert_eq!(newest(&mut peer, 5), Ok(true));
+    assert_eq!(newest(&mut peer, 3), Ok(false));
+    assert_eq!(newest(&mut peer, 6), Ok(true));
+    peer.inbound.move_to(None, false);
+    assert_eq!(newest(&mut peer, 6), Err(OpenError::Replay));
+    assert_eq!(newest(&mut peer, 4), Ok(false));
+    assert_eq!(newest(&mut peer, 7), Ok(true));
+}

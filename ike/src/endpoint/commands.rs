@@ -70,6 +70,10 @@ impl Endpoint {
                 self.on_child(now, id, |sa, cx| sa.on_inbound_used(cx, id));
                 Ok(())
             }
+            Command::PeerMoved { child, path } => {
+                self.on_child(now, child, |sa, cx| sa.on_peer_moved(cx, path));
+                Ok(())
+            }
             Command::SoftExpired(id) => {
                 self.on_child(now, id, |sa, _| sa.rekey_child(id));
                 Ok(())

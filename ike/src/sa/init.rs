@@ -321,7 +321,7 @@ impl IkeSa {
         self.protection = Some(accepted.protection);
         self.path = path;
         // Whoever sees a NAT sends all further traffic from port 4500 (RFC 7296 section 2.23).
-        if self.encap() && self.path.remote.port() == IKE_PORT {
+        if self.wants_encap() && self.path.remote.port() == IKE_PORT {
             self.path.remote.set_port(NAT_PORT);
             if self.path.local.port() == IKE_PORT {
                 self.path.local.set_port(NAT_PORT);

@@ -21,6 +21,7 @@ pub(crate) mod informational;
 pub(crate) mod init;
 pub(crate) mod init_responder;
 pub(crate) mod negotiate;
+pub(crate) mod path;
 pub(crate) mod payloads;
 pub(crate) mod protect;
 pub(crate) mod receive;
@@ -155,12 +156,6 @@ impl IkeSa {
         };
         let spi_r = self.spi_r == header.spi_r || matches!(self.phase, Phase::Init(_));
         from && self.spi_i == header.spi_i && spi_r
-    }
-
-    //= rfc7296 2.23-5
-    /// Whether ESP goes into UDP.
-    pub(crate) fn encap(&self) -> bool {
-        self.nat.any() || self.connection.force_encap
     }
 
     /// The state of an established IKE SA.

@@ -45,7 +45,7 @@ impl IkeSa {
         }
         let opened = self.open(message)?;
         // Authenticated, and never seen before: from here on state may change.
-        self.heard_from(now, path);
+        self.heard_from(cx, now, path);
         let Some(request) = self.requests.close() else {
             return Ok(());
         };
@@ -136,7 +136,7 @@ impl IkeSa {
         {
             return Err(Dropped::Unexpected);
         }
-        self.heard_from(now, path);
+        self.heard_from(cx, now, path);
         self.reply_path = path;
         self.replies_arrived();
         self.replies.begin();
@@ -190,16 +190,12 @@ impl IkeSa {
         protection.open(message)
     }
 
-    /// The peer lives. If a NAT is before it, its address may have changed: a new message (never
-    /// a repeated one) from it says where it is (RFC 7296 section 2.23).
-    fn heard_from(&mut self, now: Instant, path: Path) {
+    /// The peer lives. A new message (never a repeated one) also says where it is.
+    fn heard_from(&mut self, cx: &mut Context, now: Instant, path: Path) {
         self.last_heard = now;
-        let nat = self.nat;
         if let Some(established) = self.established_mut() {
             established.heard = true;
-            if nat.remote && !nat.local {
-                self.path = path;
-            }
+            self.follow(cx, path);
         }
     }
 }

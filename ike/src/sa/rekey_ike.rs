@@ -294,6 +294,7 @@ impl IkeSa {
             }
         }
         self.children.append(&mut children);
+        self.move_children(cx);
         self.tasks.adopt(tasks);
         if let Some(established) = self.established_mut() {
             established.succession = Succession::None;

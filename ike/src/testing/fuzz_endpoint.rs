@@ -97,7 +97,9 @@ fn answer(ask: &Ask) -> Answer {
     match ask {
         Ask::Psk { .. } => Answer::Psk(Some(Secret::from(SECRET))),
         Ask::Sign { .. } => Answer::Signature(Err("there is no key".to_owned())),
-        Ask::AddInbound(_) | Ask::UseOutbound(_) | Ask::Remove(_) => Answer::Done(Ok(())),
+        Ask::AddInbound(_) | Ask::UseOutbound(_) | Ask::MovePath(_) | Ask::Remove(_) => {
+            Answer::Done(Ok(()))
+        }
         Ask::LastInbound(_) => Answer::LastInbound(None),
     }
 }

@@ -32,6 +32,9 @@ pub struct Net {
     pub sent: Vec<Packet>,
     in_flight: BTreeMap<(Instant, u64), Packet>,
     number: u64,
+    /// What the NAT knows: sockets inside by the ports that it gave them.
+    mappings: BTreeMap<u16, SocketAddr>,
+    shift: u16,
 }
 
 /// A datagram, as its sender addressed it or as it arrives.
@@ -45,7 +48,7 @@ pub struct Packet {
     pub datagram: Vec<u8>,
 }
 
-/// Ports behind a NAT are shifted by this.
+/// Ports behind a NAT are shifted by this, until it is rebooted.
 const NAT_SHIFT: u16 = 10_000;
 
 impl Net {
@@ -63,6 +66,8 @@ impl Net {
             sent: Vec::new(),
             in_flight: BTreeMap::new(),
             number: 0,
+            mappings: BTreeMap::new(),
+            shift: NAT_SHIFT,
         }
     }
 
@@ -122,6 +127,16 @@ impl Net {
         self.in_flight.clear();
     }
 
+    /// The NAT forgets its mappings, and gives other ports from here on.
+    pub fn rebind(&mut self) {
+        self.mappings.clear();
+        self.shift = if self.shift > 50_000 {
+            NAT_SHIFT
+        } else {
+            self.shift + 7
+        };
+    }
+
     fn deliver_later(&mut self, now: Instant, mut packet: Packet) {
         if self.chance(self.corrupted) && !packet.datagram.is_empty() {
             let bit = self.rng.next_u64() as usize % (packet.datagram.len() * 8);
@@ -136,21 +151,24 @@ impl Net {
     }
 
     /// What leaves the host behind the NAT gets another source.
-    fn translate_out(&self, mut packet: Packet) -> Packet {
+    fn translate_out(&mut self, mut packet: Packet) -> Packet {
         if let Some((inside, outside)) = self.nat
             && packet.from.ip() == inside
         {
-            packet.from = SocketAddr::new(outside, packet.from.port() + NAT_SHIFT);
+            let port = packet.from.port() + self.shift;
+            self.mappings.insert(port, packet.from);
+            packet.from = SocketAddr::new(outside, port);
         }
         packet
     }
 
-    /// What comes back to it gets its own address again.
+    /// What comes back to it gets its own address again; what the NAT does not know stays there.
     fn translate_in(&self, mut packet: Packet) -> Packet {
-        if let Some((inside, outside)) = self.nat
+        if let Some((_, outside)) = self.nat
             && packet.to.ip() == outside
+            && let Some(inside) = self.mappings.get(&packet.to.port())
         {
-            packet.to = SocketAddr::new(inside, packet.to.port().wrapping_sub(NAT_SHIFT));
+            packet.to = *inside;
         }
         packet
     }

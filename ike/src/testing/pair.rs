@@ -168,6 +168,10 @@ impl Node {
             }
             Ask::AddInbound(sa) => Answer::Done(self.plane.add_inbound(*sa)),
             Ask::UseOutbound(sa) => Answer::Done(self.plane.use_outbound(*sa)),
+            Ask::MovePath(moved) => {
+                self.plane.move_path(moved);
+                Answer::Done(Ok(()))
+            }
             Ask::Remove(id) => {
                 self.plane.remove(id);
                 Answer::Done(Ok(()))
@@ -270,6 +274,16 @@ impl Pair {
         self.command(end, command).expect("the connection exists");
     }
 
+    /// Sends a packet of the first child that is up; says whether there is one.
+    pub fn send_esp(&mut self, end: End) -> bool {
+        let now = self.now;
+        let Some((path, packet)) = self.node(end).plane.seal() else {
+            return false;
+        };
+        self.net.send(now, path, packet);
+        true
+    }
+
     /// Lets this much time pass.
     pub fn run_for(&mut self, time: Duration) {
         let end = self.now + time;
@@ -347,6 +361,15 @@ impl Pair {
                 local: packet.to,
                 remote: packet.from,
             };
+            if let Some(told) = node.plane.open(now, path, &packet.datagram) {
+                if let Some(command) = told {
+                    node.endpoint
+                        .handle_command(now, command)
+                        .expect("news of the data plane is always taken");
+                }
+                self.drain();
+                continue;
+            }
             if let Err(reason) = node.endpoint.handle_datagram(now, path, &packet.datagram) {
                 *node.dropped.entry(reason).or_default() += 1;
             }

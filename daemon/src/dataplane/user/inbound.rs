@@ -1,19 +1,21 @@
 //! The worker for packets to us: from the sockets to the TUN, one packet at a time and each to
 //! its end.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use obol_esp::{HEADROOM, OpenError, Outer, Sad, UdpKind, classify_udp, spi_of};
 use obol_ike::config::Path;
-use obol_ike::event::ChildSaId;
+use obol_ike::event::{ChildSaId, MovedSa};
 use rustix::event::{PollFd, PollFlags};
 use socket2::Socket;
 use tokio::sync::oneshot;
 
 use super::Shared;
 use super::count::Reason;
+use super::early::Early;
 use super::sa::In;
 use super::wake::Orders;
 use crate::dataplane::{DataPlaneError, DataPlaneEvent};
@@ -31,6 +33,8 @@ const TURN: usize = 64;
 pub(super) enum Command {
     /// Accept packets of this SA.
     Add(Box<In>, oneshot::Sender<Result<(), DataPlaneError>>),
+    /// Expect packets of an SA by another path; whether it is there.
+    Move(MovedSa, oneshot::Sender<bool>),
     /// Forget an SA; whether it was there.
     Remove(ChildSaId, oneshot::Sender<bool>),
     /// Use this device: the one before is gone.
@@ -44,6 +48,7 @@ pub(super) struct Worker {
     tun: Arc<Tun>,
     shared: Arc<Shared>,
     sad: Sad<In>,
+    early: Early,
     buffer: Vec<u8>,
     now: u64,
 }
@@ -89,6 +94,7 @@ impl Worker {
             tun,
             shared,
             sad: Sad::new(),
+            early: Early::default(),
             // Room after the datagram: none is needed to open it.
             buffer: vec![0; HEADROOM + DATAGRAM_MAX],
             now: 1,
@@ -103,6 +109,9 @@ impl Worker {
                 return;
             }
             self.now = self.shared.clock.millis();
+            for _ in 0..self.early.expire(self.now) {
+                self.shared.drops.count(Reason::UnknownSpi);
+            }
             for (index, ready) in ready.into_iter().enumerate() {
                 if ready {
                     self.drain(index);
@@ -117,7 +126,7 @@ impl Worker {
         // Unused places watch for orders once more.
         let place = |index| self.poll_fd(index).unwrap_or_else(|| orders.clone());
         let mut fds = [orders.clone(), place(0), place(1), place(2), place(3)];
-        if let Err(error) = rustix::event::poll(&mut fds, None) {
+        if let Err(error) = rustix::event::poll(&mut fds, self.early.patience()) {
             // A signal for this thread; the next turn waits again.
             tracing::debug!(%error, "poll");
         }
@@ -149,20 +158,40 @@ impl Worker {
                     .insert(spi, *sa)
                     .map_err(|_| DataPlaneError::SpiTaken);
                 let _ = answer.send(done);
+                self.catch_up(spi);
+            }
+            Command::Move(moved, answer) => {
+                let spis = self.spis(moved.id);
+                for spi in &spis {
+                    if let Some(sa) = self.sad.get_mut(*spi) {
+                        sa.move_to(moved);
+                    }
+                }
+                let _ = answer.send(!spis.is_empty());
             }
             Command::Remove(id, answer) => {
-                let spis: Vec<u32> = self
-                    .sad
-                    .iter()
-                    .filter(|(_, sa)| sa.id == id)
-                    .map(|(spi, _)| spi)
-                    .collect();
+                let spis = self.spis(id);
                 for spi in &spis {
                     self.sad.remove(*spi);
                 }
                 let _ = answer.send(!spis.is_empty());
             }
             Command::Tun(tun) => self.tun = tun,
+        }
+    }
+
+    fn spis(&self, id: ChildSaId) -> Vec<u32> {
+        let all = self.sad.iter().filter(|(_, sa)| sa.id == id);
+        all.map(|(spi, _)| spi).collect()
+    }
+
+    /// Opens what came before its SA.
+    fn catch_up(&mut self, spi: u32) {
+        self.now = self.shared.clock.millis();
+        for held in self.early.take(spi) {
+            let datagram = HEADROOM..HEADROOM + held.octets.len();
+            self.buffer[datagram.clone()].copy_from_slice(&held.octets);
+            self.esp(datagram, held.received, held.port);
         }
     }
 
@@ -182,20 +211,21 @@ impl Worker {
     //= rfc7296 2.23-4 2.23-11
     fn datagram(&mut self, kind: Kind, received: Received) {
         let octets = &self.buffer[HEADROOM..HEADROOM + received.len];
-        let before = match kind {
+        let (before, port) = match kind {
             Kind::Udp { port } => match classify_udp(octets) {
-                UdpKind::Esp { .. } => 0,
+                UdpKind::Esp { .. } => (0, Some(port)),
                 UdpKind::Keepalive => return,
                 UdpKind::Short => return self.shared.drops.count(Reason::ShortDatagram),
                 UdpKind::Ike => return self.ike(port, received),
             },
             // The low half of the first octet: header length in words of 4 octets.
-            Kind::RawV4 => octets
-                .first()
-                .map_or(0, |first| usize::from(first & 0xf) * 4),
-            Kind::RawV6 => 0,
+            Kind::RawV4 => {
+                let first = octets.first().copied().unwrap_or_default();
+                (usize::from(first & 0xf) * 4, None)
+            }
+            Kind::RawV6 => (0, None),
         };
-        self.esp(before, received);
+        self.esp(HEADROOM + before..HEADROOM + received.len, received, port);
     }
 
     fn ike(&self, port: u16, received: Received) {
@@ -218,14 +248,19 @@ impl Worker {
     }
 
     //= rfc4303 2.1-1 3.4.2-1
-    fn esp(&mut self, before: usize, received: Received) {
+    /// Opens the ESP datagram at `datagram` in the buffer, which came in UDP to `port` of ours,
+    /// or without UDP.
+    fn esp(&mut self, datagram: Range<usize>, received: Received, port: Option<u16>) {
         let drops = &self.shared.drops;
-        let datagram = HEADROOM + before..HEADROOM + received.len;
         let Some(spi) = self.buffer.get(datagram.clone()).and_then(spi_of) else {
             return drops.open(OpenError::Short);
         };
         let Some(sa) = self.sad.get_mut(spi) else {
-            return drops.count(Reason::UnknownSpi);
+            let octets = &self.buffer[datagram];
+            if !self.early.hold(spi, octets, received, port, self.now) {
+                drops.count(Reason::UnknownSpi);
+            }
+            return;
         };
         let any = IpAddr::from([0; 4]);
         let outer = Outer {
@@ -248,6 +283,14 @@ impl Worker {
         sa.usage.inbound.count(packet.len(), self.now);
         if self.tun.write(packet).is_err() {
             drops.count(Reason::TunWrite);
+        }
+        let local = received.local.zip(port).map(SocketAddr::from);
+        if opened.newest
+            && port.is_some()
+            && let Some(path) = sa.news(received.source, local, self.now)
+        {
+            self.shared
+                .tell(DataPlaneEvent::PeerMoved { id: sa.id, path });
         }
         if opened.first {
             self.shared.tell(DataPlaneEvent::InboundUsed(sa.id));

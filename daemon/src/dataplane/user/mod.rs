@@ -10,6 +10,7 @@
 //! what must not leave without: see [`crate::host`].
 
 mod count;
+mod early;
 mod inbound;
 mod outbound;
 mod policy;
@@ -20,7 +21,7 @@ mod wake;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use obol_ike::event::{ChildSaId, InboundSa, OutboundSa};
+use obol_ike::event::{ChildSaId, InboundSa, MovedSa, OutboundSa};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{DataPlane, DataPlaneError, DataPlaneEvent, Policy, Usage};
@@ -231,6 +232,20 @@ impl DataPlane for UserDataPlane {
         let sa = Box::new(Out::new(sa, usage)?);
         self.outbound.send(outbound::Command::Use(sa, answer))?;
         answered.await.map_err(|_| worker_gone())
+    }
+
+    async fn move_path(&mut self, moved: MovedSa) -> Result<(), DataPlaneError> {
+        let (out_answer, out_answered) = oneshot::channel();
+        self.outbound
+            .send(outbound::Command::Move(moved, out_answer))?;
+        let (in_answer, in_answered) = oneshot::channel();
+        self.inbound
+            .send(inbound::Command::Move(moved, in_answer))?;
+        let was_out = out_answered.await.map_err(|_| worker_gone())?;
+        let was_in = in_answered.await.map_err(|_| worker_gone())?;
+        (was_out || was_in)
+            .then_some(())
+            .ok_or(DataPlaneError::Unknown)
     }
 
     async fn remove(&mut self, id: ChildSaId) -> Result<Usage, DataPlaneError> {

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use obol_esp::{FlowKey, HEADROOM, SealError, Selector, TAILROOM};
-use obol_ike::event::{ChildSaId, PacketFlow};
+use obol_ike::event::{ChildSaId, MovedSa, PacketFlow};
 use rustix::event::{PollFd, PollFlags};
 use tokio::sync::oneshot;
 
@@ -32,6 +32,8 @@ pub(super) enum Command {
     Policies(Vec<(Policy, Vec<Selector>)>, oneshot::Sender<()>),
     /// Use this SA from here on.
     Use(Box<Out>, oneshot::Sender<()>),
+    /// Send packets of an SA by another path; whether it is there.
+    Move(MovedSa, oneshot::Sender<bool>),
     /// Forget an SA; whether it was there.
     Remove(ChildSaId, oneshot::Sender<bool>),
     /// Use this device: the one before is gone.
@@ -124,6 +126,10 @@ impl Worker {
                     self.buffer[place.clone()].copy_from_slice(&packet);
                     self.packet(place);
                 }
+            }
+            Command::Move(moved, answer) => {
+                let sa = self.policies.sa_mut(moved.id);
+                let _ = answer.send(sa.map(|sa| sa.move_to(moved)).is_some());
             }
             Command::Remove(id, answer) => {
                 let _ = answer.send(self.policies.remove(id));

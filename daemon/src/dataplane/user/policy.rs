@@ -101,6 +101,15 @@ impl Policies {
         self.entries[index].release(now)
     }
 
+    /// An SA by its name.
+    pub(super) fn sa_mut(&mut self, id: ChildSaId) -> Option<&mut Out> {
+        let lists = self.entries.iter_mut().map(|entry| &mut entry.sas);
+        lists
+            .chain([&mut self.orphans])
+            .flatten()
+            .find(|sa| sa.id == id)
+    }
+
     /// Forgets an SA; whether it was there.
     pub(super) fn remove(&mut self, id: ChildSaId) -> bool {
         let lists = self.entries.iter_mut().map(|entry| &mut entry.sas);

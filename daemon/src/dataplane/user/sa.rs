@@ -1,11 +1,11 @@
 //! From what IKE negotiated to the SAs of `obol_esp`, and to where their packets go.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use obol_esp::{Hash, Inbound, Limits, Outbound, SaParams, Selector, Suite};
-use obol_ike::config::Mode;
-use obol_ike::event::{ChildSaId, ChildSaInfo, EspKeys, InboundSa, OutboundSa};
+use obol_ike::config::{Mode, Path};
+use obol_ike::event::{ChildSaId, ChildSaInfo, EspKeys, InboundSa, MovedSa, OutboundSa};
 use obol_ike::ts::TrafficSelector;
 use obol_ike::wire::{EncrId, IntegId};
 use zeroize::Zeroizing;
@@ -41,9 +41,18 @@ pub(super) struct In {
     pub(super) id: ChildSaId,
     /// The SA itself.
     pub(super) sa: Inbound,
+    /// Transport mode.
+    transport: bool,
+    /// Where its packets come from, and where to.
+    path: Path,
+    /// When it was told last that they come from elsewhere, in milliseconds; 0: never.
+    told: u64,
     /// Its counters.
     pub(super) usage: Arc<SaUsage>,
 }
+
+/// Milliseconds until it is told again that packets come from elsewhere.
+const TELL_AGAIN: u64 = 500;
 
 impl Out {
     /// Makes the SA.
@@ -54,22 +63,32 @@ impl Out {
         let info = sa.info;
         let selectors = outbound_selectors(&info.local_ts, &info.remote_ts)?;
         let params = params(&info, sa.keys, info.spi_out.0, selectors)?;
-        let local = info.path.local.ip();
         Ok(Self {
             id: info.id,
             replaces: info.replaces,
             sa: Outbound::new(params).map_err(refused)?,
             encap: info.encap,
-            header: Header {
-                to: info.path.remote,
-                from: Some(local).filter(|ip| !ip.is_unspecified()),
-                tos: 0,
-                ttl: None,
-            },
+            header: header(info.path),
             connection: info.connection,
             child: info.child,
             usage,
         })
+    }
+
+    /// Sends by another path from here on.
+    pub(super) fn move_to(&mut self, moved: MovedSa) {
+        self.encap = moved.encap;
+        self.header = header(moved.path);
+    }
+}
+
+fn header(path: Path) -> Header {
+    let local = path.local.ip();
+    Header {
+        to: path.remote,
+        from: Some(local).filter(|ip| !ip.is_unspecified()),
+        tos: 0,
+        ttl: None,
     }
 }
 
@@ -82,17 +101,51 @@ impl In {
         let info = sa.info;
         let selectors = outbound_selectors(&info.remote_ts, &info.local_ts)?;
         let mut params = params(&info, sa.keys, info.spi_in.0, selectors)?;
-        if info.mode == Mode::Transport {
-            let (local, remote) = (info.path.local.ip(), info.path.remote.ip());
-            params.transport_addresses = Some((remote, local));
-            params.repair_checksums = info.nat;
-        }
+        let transport = info.mode == Mode::Transport;
+        params.transport_addresses = ends(transport, info.path);
+        params.repair_checksums = transport && info.nat;
         Ok(Self {
             id: info.id,
             sa: Inbound::new(params).map_err(refused)?,
+            transport,
+            path: info.path,
+            told: 0,
             usage,
         })
     }
+
+    /// Expects packets by another path from here on.
+    pub(super) fn move_to(&mut self, moved: MovedSa) {
+        self.path = moved.path;
+        self.told = 0;
+        let ends = ends(self.transport, moved.path);
+        self.sa.move_to(ends, self.transport && moved.nat);
+    }
+
+    /// Whether it is to be told that a packet came from `remote`, to `local` of our addresses and
+    /// ports if that is known: the path to tell.
+    pub(super) fn news(
+        &mut self,
+        remote: SocketAddr,
+        local: Option<SocketAddr>,
+        now: u64,
+    ) -> Option<Path> {
+        let path = Path {
+            local: local.unwrap_or(self.path.local),
+            remote,
+        };
+        let told = self.told != 0 && now < self.told + TELL_AGAIN;
+        if path == self.path || told {
+            return None;
+        }
+        self.told = now;
+        Some(path)
+    }
+}
+
+/// Source and destination of what is opened in transport mode.
+fn ends(transport: bool, path: Path) -> Option<(IpAddr, IpAddr)> {
+    transport.then(|| (path.remote.ip(), path.local.ip()))
 }
 
 /// The selectors of a policy's packets to the peer.

@@ -1,0 +1,89 @@
+//! Where an IKE SA and its Child SAs are, and that they go along when that changes: RFC 7296
+//! section 2.23.
+
+use crate::config::{Mode, Path};
+use crate::context::{Context, Waiting};
+use crate::event::{Ask, ChildSaId, Event, MovedSa};
+use crate::exchange::nat::IKE_PORT;
+use crate::sa::IkeSa;
+
+impl IkeSa {
+    /// Whether ESP is to go into UDP: there is a NAT, or the operator wants it so.
+    pub(crate) fn wants_encap(&self) -> bool {
+        self.nat.any() || self.connection.force_encap
+    }
+
+    //= rfc7296 2.23-5
+    /// Whether ESP goes into UDP. It never does on port 500, even if the peer stays there in spite
+    /// of a NAT (RFC 7296 section 2.23).
+    pub(crate) fn encap(&self) -> bool {
+        self.wants_encap() && self.path.local.port() != IKE_PORT
+    }
+
+    /// An authenticated message, never seen before, came by `path`. A peer behind a NAT is followed
+    /// to where the NAT has put it, unless we are behind one ourselves: then anyone who can pass
+    /// our packets on could break the connection with a single one (RFC 7296 section 2.23).
+    pub(crate) fn follow(&mut self, cx: &mut Context, path: Path) {
+        if self.nat.remote && !self.nat.local && path != self.path {
+            self.set_path(cx, path);
+            self.move_children(cx);
+        }
+    }
+
+    /// The data plane opened a packet that came by another path, and was never seen before.
+    pub(crate) fn on_peer_moved(&mut self, cx: &mut Context, path: Path) {
+        if self.established().is_some() && self.encap() {
+            self.follow(cx, path);
+        }
+    }
+
+    /// The IKE SA is on another path from here on.
+    pub(crate) fn set_path(&mut self, cx: &mut Context, path: Path) {
+        let from = std::mem::replace(&mut self.path, path);
+        if from != path {
+            cx.event(Event::Moved {
+                id: self.id,
+                connection: self.connection.name.clone(),
+                from,
+                to: path,
+            });
+        }
+    }
+
+    /// Puts all Child SAs on the path of the IKE SA. Those in transport mode are about the two
+    /// addresses themselves: where these change, they are closed, and come again if they are
+    /// wanted.
+    pub(crate) fn move_children(&mut self, cx: &mut Context) {
+        let ids: Vec<ChildSaId> = self.children.iter().map(|c| c.info.id).collect();
+        for id in ids {
+            self.move_child(cx, id);
+        }
+    }
+
+    fn move_child(&mut self, cx: &mut Context, id: ChildSaId) {
+        let (path, encap, nat) = (self.path, self.encap(), self.nat.any());
+        let Some(child) = self.child_mut(id).filter(|child| !child.taken_out) else {
+            return;
+        };
+        let info = &mut child.info;
+        if (info.path, info.encap, info.nat) == (path, encap, nat) {
+            return;
+        }
+        let hosts = |path: Path| (path.local.ip(), path.remote.ip());
+        if info.mode == Mode::Transport && hosts(info.path) != hosts(path) {
+            self.delete_child(id);
+            return;
+        }
+        (info.path, info.encap, info.nat) = (path, encap, nat);
+        if let Some(outbound) = &mut child.outbound {
+            outbound.info = child.info.clone();
+        }
+        let moved = MovedSa {
+            id,
+            path,
+            encap,
+            nat,
+        };
+        cx.ask(Waiting::Nobody, Ask::MovePath(moved));
+    }
+}
