@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::config::Mode;
 use crate::event::EspSpi;
 use crate::identity::Identity;
 use crate::wire::{KeMethod, Notify, NotifyType, PayloadType};
@@ -89,7 +90,12 @@ pub enum ChildFailure {
     /// No common traffic selectors.
     TsUnacceptable,
     /// One side wants transport mode, the other does not.
-    ModeMismatch,
+    ModeMismatch {
+        /// What this side has configured.
+        ours: Mode,
+    },
+    /// The peer answers a rekey with less than the Child SA in use carries.
+    RekeyNarrows,
     /// The data plane did not take the SA.
     DataPlane(String),
     /// The peer broke the protocol.
@@ -143,7 +149,10 @@ pub(crate) enum Fault {
     /// No common traffic selectors.
     TsUnacceptable,
     /// Transport mode is asked for where tunnel mode is configured, or the reverse.
-    ModeMismatch,
+    ModeMismatch {
+        /// What this side has configured.
+        ours: Mode,
+    },
     /// The Child SA could not be installed here.
     NoAdditionalSas,
     /// Not just now: it crosses with something of ours (RFC 7296 section 2.25).
@@ -160,7 +169,7 @@ impl Fault {
             Self::InvalidSyntax(_) => Notify::bare(NotifyType::INVALID_SYNTAX),
             Self::UnsupportedCritical(ty) => Notify::unsupported_critical(ty),
             // RFC 7296 has no notify of its own for the mode.
-            Self::NoProposalChosen | Self::ModeMismatch => {
+            Self::NoProposalChosen | Self::ModeMismatch { .. } => {
                 Notify::bare(NotifyType::NO_PROPOSAL_CHOSEN)
             }
             Self::InvalidKe { want } => Notify::invalid_ke(want),
@@ -181,7 +190,7 @@ impl Fault {
         match self {
             Self::NoProposalChosen | Self::InvalidKe { .. } => ChildFailure::NoProposalChosen,
             Self::TsUnacceptable => ChildFailure::TsUnacceptable,
-            Self::ModeMismatch => ChildFailure::ModeMismatch,
+            Self::ModeMismatch { ours } => ChildFailure::ModeMismatch { ours },
             Self::InvalidSyntax(what) => ChildFailure::Protocol(what),
             _ => ChildFailure::Refused(self.notify().ty),
         }

@@ -356,6 +356,18 @@ pub enum Event {
         /// Why.
         reason: ChildFailure,
     },
+    /// A Child SA is up, and does not carry the packet for which we asked: the peer took less
+    /// than it was offered. What it carries, it carries.
+    FlowLeftOut {
+        /// Name of the connection.
+        connection: String,
+        /// Name of the child.
+        child: String,
+        /// The packet.
+        flow: PacketFlow,
+        /// The peer says that another Child SA might carry it.
+        more: bool,
+    },
     /// An IKE SA could not be made: no answer, refused, or not proven.
     IkeFailed {
         /// Name of the connection, if one was found.

@@ -203,7 +203,9 @@ fn a_child_in_the_wrong_mode_is_deleted() {
     assert_eq!(next.len(), 1);
     assert_eq!(next[0].deleted()[0].0.to_be_bytes(), spi[..]);
     let mode = |e: &Event| {
-        let reason = ChildFailure::ModeMismatch;
+        let reason = ChildFailure::ModeMismatch {
+            ours: Mode::Transport,
+        };
         matches!(e, Event::ChildFailed { reason: r, .. } if *r == reason)
     };
     assert_eq!(peer.pair.b.count(mode), 1);

@@ -207,7 +207,7 @@ fn different_modes_fail_the_child() {
         pair.run_until_idle();
         pair.assert_up(0);
         assert_eq!(failures(&pair.a).len(), 1);
-        assert_eq!(failures(&pair.b), [&ChildFailure::ModeMismatch]);
+        assert_eq!(failures(&pair.b), [&ChildFailure::ModeMismatch { ours: b }]);
     }
 }
 

@@ -81,6 +81,15 @@ impl<D: DataPlane> Driver<D> {
                 let failure = Failure::new(code, text);
                 self.fail_waiters(Some(connection), child.as_deref(), &failure);
             }
+            Event::FlowLeftOut {
+                connection,
+                child,
+                flow,
+                more,
+            } => {
+                let text = words::left_out(flow, *more);
+                warn!(%connection, %child, "{text}");
+            }
             Event::Idle => {}
         }
     }

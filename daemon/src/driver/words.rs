@@ -1,7 +1,8 @@
 //! Failures of a negotiation in an operator's words: what happened, and who must change what.
 
-use obol_ike::config::Path;
+use obol_ike::config::{Mode, Path};
 use obol_ike::error::{ChildFailure, IkeFailure};
+use obol_ike::event::PacketFlow;
 use obol_ike::wire::NotifyType;
 
 use crate::error::ExitClass;
@@ -86,6 +87,10 @@ pub(super) fn child_failure(reason: &ChildFailure) -> (ExitClass, String) {
             ExitClass::Refused,
             "the peer refused with NO_PROPOSAL_CHOSEN: compare `esp_proposals` and `mode` on both sides".into(),
         ),
+        ChildFailure::Refused(NotifyType::SINGLE_PAIR_REQUIRED) => (
+            ExitClass::Refused,
+            "the peer wants an SA for each pair of addresses: start_action = \"trap\" asks for the pair of the first packet, or write single addresses into local_ts and remote_ts".into(),
+        ),
         ChildFailure::Refused(notify) => {
             (ExitClass::Refused, format!("the peer refused with {notify}"))
         }
@@ -97,9 +102,10 @@ pub(super) fn child_failure(reason: &ChildFailure) -> (ExitClass, String) {
             ExitClass::Refused,
             "no common traffic selectors: local_ts and remote_ts must mirror each other on the two sides".into(),
         ),
-        ChildFailure::ModeMismatch => (
+        ChildFailure::ModeMismatch { ours } => (ExitClass::Refused, other_mode(*ours)),
+        ChildFailure::RekeyNarrows => (
             ExitClass::Refused,
-            "one side wants transport mode and the other tunnel mode: set the same `mode` on both".into(),
+            "the peer answers a rekey with less than is in use, so the old SA stays until its end: its remote_ts and local_ts must still cover what they did".into(),
         ),
         ChildFailure::DataPlane(what) => {
             (ExitClass::Failed, format!("this host did not take the SA: {what}"))
@@ -108,5 +114,53 @@ pub(super) fn child_failure(reason: &ChildFailure) -> (ExitClass, String) {
             (ExitClass::Failed, format!("the peer broke the protocol: {what}"))
         }
         ChildFailure::IkeDown => (ExitClass::Failed, "the IKE SA ended first".into()),
+    }
+}
+
+fn other_mode(ours: Mode) -> String {
+    let (here, there) = match ours {
+        Mode::Transport => ("transport", "tunnel"),
+        Mode::Tunnel => ("tunnel", "transport"),
+    };
+    format!(
+        "the peer wants {there} mode, and this side is configured for {here} mode: set mode = \"{there}\" on this side, or {here} mode on the peer"
+    )
+}
+
+/// A packet asked for a Child SA that does not carry it.
+pub(super) fn left_out(flow: &PacketFlow, more: bool) -> String {
+    let advice = if more {
+        "it would with another SA, so give these addresses a child of their own"
+    } else {
+        "its local_ts and remote_ts leave them out, so compare the selectors on both sides"
+    };
+    format!(
+        "the peer's selectors do not carry packets from {} to {} (IP protocol {}), which are dropped: {advice}",
+        flow.source, flow.destination, flow.protocol
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mode_mismatch_names_what_each_side_may_change() {
+        for (ours, here, there) in [
+            (Mode::Transport, "transport", "tunnel"),
+            (Mode::Tunnel, "tunnel", "transport"),
+        ] {
+            let (_, text) = child_failure(&ChildFailure::ModeMismatch { ours });
+            assert!(
+                text.contains(&format!("the peer wants {there} mode")),
+                "{text}"
+            );
+            assert!(
+                text.contains(&format!(
+                    "set mode = \"{there}\" on this side, or {here} mode on the peer"
+                )),
+                "{text}"
+            );
+        }
     }
 }

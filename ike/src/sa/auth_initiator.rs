@@ -158,7 +158,7 @@ impl IkeSa {
         };
         let offer = Offer::new(
             Arc::clone(&auth.first.conf),
-            auth.first.flow.as_ref(),
+            auth.first.purpose(),
             self.path,
             spi_in,
             ChildExchange::IkeAuth,
@@ -289,6 +289,11 @@ impl IkeSa {
         let (Some(offer), Ok(payloads)) = (auth.offer, sort(opened)) else {
             return;
         };
+        let mut first = auth.first;
+        if first.becomes_single(payloads.error()) {
+            self.tasks.push(Task::Child(first));
+            return;
+        }
         if payloads.sa.is_none() {
             let reason = match payloads.error() {
                 Some(notify) => ChildFailure::Refused(notify),

@@ -8,10 +8,10 @@ use crate::context::{Context, Loss};
 use crate::crypto::ke::KeyExchange;
 use crate::crypto::secret::Secret;
 use crate::error::{ChildFailure, IkeFailure};
-use crate::event::ChildSaId;
+use crate::event::{ChildSaId, Event};
 use crate::proposal::ChildExchange;
 use crate::sa::child::{Agreed, ChildState};
-use crate::sa::negotiate::Offer;
+use crate::sa::negotiate::{Offer, Purpose};
 use crate::sa::payloads::Payloads;
 use crate::sa::task::{ChildTask, Task};
 use crate::sa::{IkeSa, Request, Side};
@@ -56,12 +56,13 @@ impl IkeSa {
     //= rfc7296 1.3-1 1.3-2 2.8-3 2.9.2-2 3.4-2 3.4-3
     /// Sends the request, unless what it is about has changed.
     pub(crate) fn ask_child(&mut self, cx: &mut Context, now: Instant, task: ChildTask) {
-        let rekeys = match task.rekeys.map(|id| self.child(id)) {
-            None => None,
+        let spi_in = cx.new_esp_spi();
+        let (rekeys, purpose) = match task.rekeys.map(|id| self.child(id)) {
+            None => (None, task.purpose()),
             Some(Some(old))
                 if old.state == ChildState::Installed && old.rekeyed_by_peer.is_none() =>
             {
-                Some(old.info.spi_in)
+                (Some(old.info.spi_in), Purpose::Rekey(&old.info))
             }
             Some(_) => return,
         };
@@ -80,13 +81,8 @@ impl IkeSa {
             }
             None => None,
         };
-        let offer = Offer::new(
-            Arc::clone(&task.conf),
-            task.flow.as_ref(),
-            self.path,
-            cx.new_esp_spi(),
-            ChildExchange::CreateChildSa(method),
-        );
+        let exchange = ChildExchange::CreateChildSa(method);
+        let offer = Offer::new(Arc::clone(&task.conf), purpose, self.path, spi_in, exchange);
         let request = ChildRequest {
             contest: None,
             unknown: self.may_be_unknown(task.rekeys),
@@ -173,7 +169,8 @@ impl IkeSa {
         payloads: &Payloads<'_>,
         answered: Answered<'_>,
     ) -> Result<(), ChildFailure> {
-        let (chosen, local_ts, remote_ts) = offer.check(payloads)?;
+        let answer = offer.check(payloads, self.path)?;
+        let chosen = answer.chosen;
         let shared = match chosen.ke {
             None => None,
             Some(method) => Some(agree(answered.ke, payloads.ke, method)?),
@@ -190,14 +187,22 @@ impl IkeSa {
             integ: chosen.integ,
             ke: chosen.ke,
             esn: chosen.esn,
-            local_ts,
-            remote_ts,
+            local_ts: answer.local_ts,
+            remote_ts: answer.remote_ts,
             shared,
             ni: answered.ni,
             nr: answered.nr,
             replaces,
         };
         self.install(cx, now, &agreed)?;
+        if let Some(flow) = answer.left_out {
+            cx.event(Event::FlowLeftOut {
+                connection: self.connection.name.clone(),
+                child: offer.conf.name.clone(),
+                flow,
+                more: payloads.has(NotifyType::ADDITIONAL_TS_POSSIBLE),
+            });
+        }
         if let Some(old) = replaces.and_then(|id| self.child_mut(id)) {
             old.state = ChildState::Rekeyed;
         }
@@ -212,7 +217,7 @@ impl IkeSa {
         request: ChildRequest,
         payloads: &Payloads<'_>,
     ) {
-        let task = request.task;
+        let mut task = request.task;
         if let Some((by, _)) = request.contest
             && self.child(by).is_some()
         {
@@ -224,11 +229,11 @@ impl IkeSa {
         }
         match (payloads.error(), payloads.wanted_ke()) {
             (_, Some(method)) if may_retry(&task, method) => {
-                let mut task = task;
                 task.methods.extend(request.ke.map(|ke| ke.method()));
                 task.methods.push(method);
                 self.tasks.push_front(Task::Child(task));
             }
+            (error, _) if task.becomes_single(error) => self.tasks.push_front(Task::Child(task)),
             (Some(NotifyType::TEMPORARY_FAILURE), _) => self.put_off(cx, now, task),
             // It is about to get our repeated reply that says that the Child SA is there.
             (Some(NotifyType::CHILD_SA_NOT_FOUND), _) if request.unknown => {

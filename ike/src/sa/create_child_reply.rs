@@ -340,6 +340,10 @@ impl Lead {
         }
         payloads.push(Payload::TsI(grant.told_i.clone().into()));
         payloads.push(Payload::TsR(grant.told_r.clone().into()));
+        if grant.more {
+            let more = NotifyType::ADDITIONAL_TS_POSSIBLE;
+            payloads.push(Payload::Notify(Notify::bare(more)));
+        }
         payloads
     }
 }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use crate::config::{Child, Connection, Mode, Path};
 use crate::error::{ChildFailure, Fault};
-use crate::event::{EspSpi, PacketFlow};
+use crate::event::{ChildSaInfo, EspSpi, PacketFlow};
 use crate::exchange::nat::Nat;
 use crate::proposal::{ChildExchange, ChosenEsp, EspProposal, check_esp_answer, choose_esp};
 use crate::sa::payloads::Payloads;
-use crate::ts::{TrafficSelector, flow_selectors, narrow};
+use crate::ts::{TrafficSelector, flow_matches, flow_selectors, narrow};
 use crate::wire::{Notify, NotifyType, Payload, Proposal};
 
 /// Pairs of a selector of each side that one Child SA may have: the data plane compares packets
@@ -24,6 +24,33 @@ pub(crate) struct Offer {
     pub(crate) proposals: Vec<Proposal>,
     pub(crate) local_ts: Vec<TrafficSelector>,
     pub(crate) remote_ts: Vec<TrafficSelector>,
+    /// The packet that asks for it, if what is offered carries it.
+    flow: Option<PacketFlow>,
+    /// It is for a rekey, and offers what is in use.
+    rekey: bool,
+}
+
+/// For what a Child SA is asked.
+#[derive(Clone, Copy)]
+pub(crate) enum Purpose<'a> {
+    /// All that is configured.
+    All,
+    /// All that is configured, and this packet first.
+    Flow(&'a PacketFlow),
+    /// Nothing but this packet and those of the same flow: the peer wants a Child SA for each
+    /// pair of addresses.
+    Single(&'a PacketFlow),
+    /// What another one carries, which it is to replace.
+    Rekey(&'a ChildSaInfo),
+}
+
+/// What an answer to an offer says.
+pub(crate) struct Answer {
+    pub(crate) chosen: ChosenEsp,
+    pub(crate) local_ts: Vec<TrafficSelector>,
+    pub(crate) remote_ts: Vec<TrafficSelector>,
+    /// The packet that asked for it and is not carried all the same.
+    pub(crate) left_out: Option<PacketFlow>,
 }
 
 /// What a peer may have, as replier.
@@ -36,6 +63,8 @@ pub(crate) struct Grant {
     /// Selectors as the peer wrote the addresses.
     pub(crate) told_i: Vec<TrafficSelector>,
     pub(crate) told_r: Vec<TrafficSelector>,
+    /// More of what the peer asked for would do, with another Child SA.
+    pub(crate) more: bool,
 }
 
 /// What the IKE SA contributes to a negotiation.
@@ -47,18 +76,33 @@ pub(crate) struct Between {
 
 impl Offer {
     //= rfc7296 2.9-1
-    /// The offer of a child, with the selectors of `flow` first.
+    /// The offer of a child.
     pub(crate) fn new(
         conf: Arc<Child>,
-        flow: Option<&PacketFlow>,
+        purpose: Purpose<'_>,
         path: Path,
         spi_in: EspSpi,
         exchange: ChildExchange,
     ) -> Self {
         let (mut local_ts, mut remote_ts) = selectors(&conf, path);
-        if let Some((source, destination)) = flow.map(flow_selectors) {
-            put_first(&mut local_ts, source);
-            put_first(&mut remote_ts, destination);
+        let mut asking = None;
+        match purpose {
+            Purpose::All => {}
+            Purpose::Flow(flow) | Purpose::Single(flow) => {
+                asking = flow_matches(&local_ts, &remote_ts, flow).then_some(*flow);
+                let (source, destination) = flow_selectors(flow);
+                put_first(&mut local_ts, source);
+                put_first(&mut remote_ts, destination);
+            }
+            // RFC 7296 section 2.9.2: the same as in use.
+            Purpose::Rekey(old) => {
+                local_ts.clone_from(&old.local_ts);
+                remote_ts.clone_from(&old.remote_ts);
+            }
+        }
+        if matches!(purpose, Purpose::Single(_)) {
+            local_ts.truncate(1);
+            remote_ts.truncate(1);
         }
         Self {
             proposals: EspProposal::to_wire(&conf.esp_proposals, spi_in, exchange),
@@ -66,6 +110,8 @@ impl Offer {
             spi_in,
             local_ts,
             remote_ts,
+            flow: asking,
+            rekey: matches!(purpose, Purpose::Rekey(_)),
         }
     }
 
@@ -91,7 +137,8 @@ impl Offer {
     pub(crate) fn check(
         &self,
         payloads: &Payloads<'_>,
-    ) -> Result<(ChosenEsp, Vec<TrafficSelector>, Vec<TrafficSelector>), ChildFailure> {
+        path: Path,
+    ) -> Result<Answer, ChildFailure> {
         let missing = ChildFailure::Protocol("the answer lacks SA, TSi or TSr");
         let (Some(answer), Some(ts_i), Some(ts_r)) = (&payloads.sa, &payloads.ts_i, &payloads.ts_r)
         else {
@@ -103,13 +150,40 @@ impl Offer {
         // Without the notify, the responder declined transport mode (RFC 7296 section 1.3.1).
         let transport = payloads.has(NotifyType::USE_TRANSPORT_MODE);
         if transport != (self.conf.mode == Mode::Transport) {
-            return Err(ChildFailure::ModeMismatch);
+            let ours = self.conf.mode;
+            return Err(ChildFailure::ModeMismatch { ours });
         }
+        self.check_selectors(ts_i, ts_r, path)?;
+        let carried = |flow: &PacketFlow| flow_matches(ts_i, ts_r, flow);
+        Ok(Answer {
+            chosen,
+            local_ts: ts_i.clone(),
+            remote_ts: ts_r.clone(),
+            left_out: self.flow.filter(|flow| !carried(flow)),
+        })
+    }
+
+    fn check_selectors(
+        &self,
+        ts_i: &[TrafficSelector],
+        ts_r: &[TrafficSelector],
+        path: Path,
+    ) -> Result<(), ChildFailure> {
+        let (local, remote) = if self.rekey {
+            // Nothing that is in use may be lost; peers that give more than was asked for are
+            // suffered within what is configured.
+            if !within(&self.local_ts, ts_i) || !within(&self.remote_ts, ts_r) {
+                return Err(ChildFailure::RekeyNarrows);
+            }
+            selectors(&self.conf, path)
+        } else {
+            (self.local_ts.clone(), self.remote_ts.clone())
+        };
         let too_many = ts_i.len() * ts_r.len() > MAX_PAIRS;
-        if too_many || !within(ts_i, &self.local_ts) || !within(ts_r, &self.remote_ts) {
+        if too_many || !within(ts_i, &local) || !within(ts_r, &remote) {
             return Err(ChildFailure::TsUnacceptable);
         }
-        Ok((chosen, ts_i.clone(), ts_r.clone()))
+        Ok(())
     }
 }
 
@@ -139,18 +213,20 @@ pub(crate) fn grant(
     let children = rekeyed.into_iter().chain(&connection.children);
     let mut best: Option<(Fit, Grant)> = None;
     let mut fault = Fault::TsUnacceptable;
+    let mut fitting = 0;
     for conf in children {
         let Some((fit, local_ts, remote_ts)) = asked.narrow(conf, between.path) else {
             continue;
         };
         if conf.mode != mode {
-            fault = Fault::ModeMismatch;
+            fault = Fault::ModeMismatch { ours: conf.mode };
             continue;
         }
         let Some(chosen) = choose_esp(offered, &conf.esp_proposals, exchange) else {
             fault = Fault::NoProposalChosen;
             continue;
         };
+        fitting += u32::from(rekeyed.is_none_or(|rekeyed| !Arc::ptr_eq(rekeyed, conf)));
         if best.as_ref().is_some_and(|(best, _)| *best >= fit) {
             continue;
         }
@@ -161,10 +237,13 @@ pub(crate) fn grant(
             chosen,
             local_ts,
             remote_ts,
+            more: !fit.all_kept,
         };
         best = Some((fit, grant));
     }
-    best.map(|(_, grant)| grant).ok_or(fault)
+    let (_, mut grant) = best.ok_or(fault)?;
+    grant.more &= fitting > 1;
+    Ok(grant)
 }
 
 /// How well a child fits what is asked: the packet that asks for it is carried, nothing is

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use crate::config::Child;
 use crate::event::{ChildSaId, EspSpi, PacketFlow};
-use crate::wire::KeMethod;
+use crate::sa::negotiate::Purpose;
+use crate::wire::{KeMethod, NotifyType};
 
 /// One thing to ask for.
 #[derive(Clone, Debug)]
@@ -32,6 +33,8 @@ pub(crate) struct ChildTask {
     pub(crate) conf: Arc<Child>,
     /// The packet that asks for it.
     pub(crate) flow: Option<PacketFlow>,
+    /// The peer wants to be asked for nothing but that packet.
+    pub(crate) single: bool,
     /// The Child SA that it replaces.
     pub(crate) rekeys: Option<ChildSaId>,
     /// Key exchange methods tried; the last is the one to use.
@@ -50,6 +53,26 @@ pub(crate) struct RekeyIkeTask {
 }
 
 impl ChildTask {
+    /// For what it asks.
+    pub(crate) fn purpose(&self) -> Purpose<'_> {
+        match &self.flow {
+            None => Purpose::All,
+            Some(flow) if self.single => Purpose::Single(flow),
+            Some(flow) => Purpose::Flow(flow),
+        }
+    }
+
+    /// Whether the peer refused because it wants to be asked for one pair of addresses, and that
+    /// can be done; notes it.
+    pub(crate) fn becomes_single(&mut self, error: Option<NotifyType>) -> bool {
+        let now = error == Some(NotifyType::SINGLE_PAIR_REQUIRED)
+            && self.flow.is_some()
+            && self.rekeys.is_none()
+            && !self.single;
+        self.single |= now;
+        now
+    }
+
     /// A first try.
     pub(crate) fn new(
         conf: Arc<Child>,
@@ -59,6 +82,7 @@ impl ChildTask {
         Self {
             conf,
             flow,
+            single: false,
             rekeys,
             methods: Vec::new(),
             tries: 0,

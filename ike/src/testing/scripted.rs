@@ -1,5 +1,6 @@
 //! An initiator that does what a test says, right or wrong, against a real endpoint.
 
+mod asked;
 mod heard;
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::wire::{
     protected_prefix,
 };
 
+pub use asked::Asked;
 pub use heard::Heard;
 
 /// SPI of the first Child SA's packets to the scripted peer.
