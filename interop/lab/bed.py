@@ -4,7 +4,7 @@ import itertools
 import os
 import subprocess
 
-from . import pcap
+from . import pcap, wire
 from .docker import Container, Network, remove_leftovers
 from .plan import End, Settings
 from .wait import Failure, expect, until
@@ -27,6 +27,7 @@ class Bed:
         self.moon_settings, self.sun_settings = Settings(), Settings()
         self.network = self.moon = self.sun = None
         self.clear_expected = False
+        self.behind_nat = ()  # `moon`, `sun`: whose IKE and ESP go through a NAT
 
     # Building and tearing down.
 
@@ -39,6 +40,8 @@ class Bed:
         self.sun = self._peer(self.seats[1], *reversed(ends), self.sun_settings)
         for peer in (self.moon, self.sun):
             peer.addresses()
+            if peer.end.name in self.behind_nat:
+                wire.put_behind_nat(peer)
         self._capture()
         # Whoever starts its connection by itself comes last, so that it finds the other up.
         for peer in sorted((self.moon, self.sun), key=lambda p: p.settings.start != "none"):
@@ -62,7 +65,7 @@ class Bed:
         share = os.path.join(self.directory, end.name)
         os.makedirs(share, exist_ok=True)
         v4, v6 = (end.outer, end.other_outer) if self.outer == 4 else (end.other_outer, end.outer)
-        container = Container(self.network, end.name, v4, v6, share, self.mounts)
+        container = Container(kind.image, self.network, end.name, v4, v6, share, self.mounts)
         return kind(container, end, other, settings, self.keys)
 
     def _capture(self):

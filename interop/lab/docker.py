@@ -5,7 +5,6 @@ import subprocess
 
 from .wait import Failure
 
-IMAGE = os.environ.get("OBOL_INTEROP_IMAGE", "obol-interop/strongswan:trixie")
 PREFIX = "obol-interop"
 
 
@@ -62,7 +61,7 @@ class Container:
     `share` on the host is /lab inside.
     """
 
-    def __init__(self, network, name, v4, v6, share, mounts=()):
+    def __init__(self, image, network, name, v4, v6, share, mounts=()):
         self.name = f"{network.name}-{name}"
         self.share = share
         args = [
@@ -77,7 +76,7 @@ class Container:
         ]
         for source, target in mounts:
             args += ["-v", f"{source}:{target}:ro"]
-        docker(*args, IMAGE, "sleep", "infinity")
+        docker(*args, image, "sleep", "infinity")
 
     def sh(self, script, check=True, timeout=60):
         """Runs a shell script in the container and returns its output."""

@@ -29,6 +29,7 @@ class Result:
 
     name: str
     role: str
+    against: str
     shows: str
     failure: str | None
     seconds: float
@@ -38,18 +39,20 @@ class Result:
     @property
     def key(self):
         """The name by which a failure can be expected."""
-        return f"{self.name}/{self.role}"
+        return f"{self.name}/{self.role}/{self.against}"
 
 
 def select(all_scenarios, options):
-    """The pairs of scenario and role that the options ask for."""
+    """Scenario, role and peer of all runs that the options ask for."""
     return [
-        (scenario, role)
+        (scenario, role, peer)
         for scenario in all_scenarios
         if not options.only or any(fnmatch.fnmatch(scenario.name, only) for only in options.only)
         if not (options.self_check and scenario.needs_obol)
         for role in scenario.roles
         if not options.role or role == options.role
+        for peer in scenario.peers_of(options.everybody)
+        if not options.peer or peer == options.peer
     ]
 
 
@@ -67,13 +70,13 @@ def run(todo, options):
         with making_keys:
             return keys.pair(directory, kind, name)
 
-    seats, mounts = _seats(options)
+    seat, mounts = _seat(options)
     jobs = 1 if options.keep else max(1, options.jobs)
     slots = queue.SimpleQueue()
     for slot in range(jobs):
         slots.put(slot)
     one = functools.partial(
-        _one, slots=slots, directory=directory, seats=seats, keys=key_pair, mounts=mounts, keep=options.keep
+        _one, slots=slots, directory=directory, seat=seat, keys=key_pair, mounts=mounts, keep=options.keep
     )
     print(f"{len(todo)} runs, {jobs} at a time; logs in {directory}", flush=True)
     try:
@@ -96,13 +99,14 @@ def _lock():
     return file
 
 
-def _seats(options):
+def _seat(options):
+    """What sits in obol's place, and what to mount for it."""
     from peers import Obol, StrongSwan
 
     if options.self_check:
-        return (StrongSwan, StrongSwan), ()
+        return StrongSwan, ()
     binary = options.obol or _build()
-    return (StrongSwan, Obol), ((os.path.abspath(binary), "/usr/local/bin/obol"),)
+    return Obol, ((os.path.abspath(binary), "/usr/local/bin/obol"),)
 
 
 def _build():
@@ -111,13 +115,15 @@ def _build():
     return os.path.join(target, "debug", "obol")
 
 
-def _one(item, slots, directory, seats, keys, mounts, keep):
-    scenario, role = item
-    logs = os.path.join(directory, f"{scenario.name}-{role}")
+def _one(item, slots, directory, seat, keys, mounts, keep):
+    from peers import PEERS
+
+    scenario, role, against = item
+    logs = os.path.join(directory, f"{scenario.name}-{role}-{against}")
     shutil.rmtree(logs, ignore_errors=True)
     os.makedirs(logs)
     slot = slots.get()
-    bed = Bed(slot, logs, role, seats, keys, mounts)
+    bed = Bed(slot, logs, role, (PEERS[against], seat), keys, mounts)
     failure, peer, began = None, "", time.monotonic()
     try:
         scenario.run(bed)
@@ -131,7 +137,7 @@ def _one(item, slots, directory, seats, keys, mounts, keep):
     if not keep:
         bed.remove()
     slots.put(slot)
-    print(f"{'FAIL' if failure else 'ok':4} {seconds:6.1f} s  {scenario.name}/{role}", flush=True)
+    print(f"{'FAIL' if failure else 'ok':4} {seconds:6.1f} s  {scenario.name}/{role}/{against}", flush=True)
     if failure:
         print("     " + failure.replace("\n", "\n     "), file=sys.stderr, flush=True)
-    return Result(scenario.name, role, scenario.shows, failure, seconds, peer, logs)
+    return Result(scenario.name, role, against, scenario.shows, failure, seconds, peer, logs)

@@ -1,6 +1,10 @@
 """The implementations that a scenario puts at its two ends."""
 
 from .obol import Obol
-from .strongswan import StrongSwan
+from .openiked import OpenIked
+from .strongswan import NextStrongSwan, StrongSwan
 
-__all__ = ["Obol", "StrongSwan"]
+# What a scenario calls obol's peer -> what it is.
+PEERS = {"strongswan": StrongSwan, "strongswan-next": NextStrongSwan, "openiked": OpenIked}
+
+__all__ = ["PEERS", "NextStrongSwan", "Obol", "OpenIked", "StrongSwan"]

@@ -14,6 +14,7 @@ class Peer:
     """
 
     kind = "?"
+    image = "obol-interop/strongswan:trixie"
     probe = None  # an address whose half-open SAs are the lab's own doing
 
     def __init__(self, container, end, other, settings, keys):
@@ -67,12 +68,21 @@ class Peer:
         """What the configuration expects the other end to be."""
         return self.settings.extra.get("remote identity", self.other.identity)
 
+    @property
+    def remote_address(self):
+        """Where the configuration expects the other end to be."""
+        return self.settings.extra.get("remote address", self.other.outer)
+
     def children(self):
         """The configured children: name -> our and the other end's networks. One for all
         networks, or one for each."""
+        if "children" in self.settings.extra:
+            return self.settings.extra["children"]
         ours, theirs = list(self.end.nets), list(self.other.nets)
         if self.settings.extra.get("narrow"):
             ours, theirs = ([net.replace("/16", "/24") for net in side] for side in (ours, theirs))
+        if self.settings.extra.get("host to host"):
+            ours, theirs = [self.end.outer], [self.other.outer]
         if self.settings.extra.get("other networks"):
             ours, theirs = ["192.168.1.0/24"], ["192.168.2.0/24"]
         if not self.settings.extra.get("split"):

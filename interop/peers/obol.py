@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 
-from lab.plan import CONNECTION, ChildSa, IkeSa, spi
+from lab.plan import CHILD, CONNECTION, ChildSa, IkeSa, spi
 from lab.wait import Failure, until
 
 from .base import Peer
@@ -48,7 +48,7 @@ class Obol(Peer):
             remote["pubkeys"] = ["peer.pem"]
         connection = {
             "local_addrs": [me.outer],
-            "remote_addrs": ["%any" if s.any_remote else peer.outer],
+            "remote_addrs": ["%any" if s.any_remote else self.remote_address],
             "proposals": [s.ike] if s.ike else None,
             "encap": True if s.encap else None,
             "rekey_time": f"{s.ike_rekey_seconds}s" if s.ike_rekey_seconds else None,
@@ -57,15 +57,18 @@ class Obol(Peer):
             "over_time": "1m" if s.ike_rekey_seconds else None,
             "local": {**local, "id": me.identity},
             "remote": {**remote, "id": self.remote_identity},
+            **s.extra.get("obol connection", {}),
         }
         children = {
             f"connections.{CONNECTION}.children.{name}": {
                 "local_ts": ours,
                 "remote_ts": theirs,
+                "mode": s.extra.get("host to host"),
                 "start_action": s.start,
                 "esp_proposals": [s.esp] if s.esp else None,
                 "rekey_time": f"{s.child_rekey_seconds}s" if s.child_rekey_seconds else None,
                 "rekey_packets": s.child_rekey_packets,
+                **s.extra.get("obol child", {}),
             }
             for name, (ours, theirs) in self.children().items()
         }
@@ -106,6 +109,10 @@ class Obol(Peer):
 
     def terminate(self):
         self.container.sh(f"{OBOL} down {CONNECTION}")
+
+    def terminate_child(self):
+        """Closes the child alone."""
+        self.container.sh(f"{OBOL} down {CONNECTION}/{CHILD}")
 
     @staticmethod
     def prepare_rekey(settings, kind):

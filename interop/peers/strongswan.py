@@ -23,7 +23,7 @@ DAEMON = """charon-systemd {{
   {extra}
   retransmit_timeout = 1
   retransmit_base = 1.6
-  retransmit_tries = 6
+  retransmit_tries = {tries}
   plugins {{ vici {{ socket = unix:///lab/charon.vici }} }}
   journal {{ default = -1 }}
   filelog {{
@@ -51,12 +51,12 @@ SWANCTL = """connections {{
     rekey_time = {ike_rekey}
     local {{
       auth = {local_auth}
-      id = {local_id}
+      id = "{local_id}"
       {local_key}
     }}
     remote {{
       auth = {remote_auth}
-      id = {remote_id}
+      id = "{remote_id}"
       {remote_key}
     }}
     children {{
@@ -78,13 +78,14 @@ SWANCTL_CHILD = """      {child} {{
         start_action = {start}
         rekey_time = {rekey}
         {packets}
+        {more}
         rand_time = 0
       }}
 """
 
 
 class StrongSwan(Peer):
-    """charon-systemd, controlled over VICI."""
+    """charon-systemd of Debian 13, controlled over VICI."""
 
     kind = "strongswan"
 
@@ -133,24 +134,26 @@ class StrongSwan(Peer):
         cookies = "cookie_threshold = 1\n  cookie_threshold_ip = 1\n  block_threshold = 100" if s.cookies else ""
         self.write("strongswan.conf", DAEMON.format(
             plugins=PLUGINS, cookies=cookies, level=s.log, enc=1 if s.log < 4 else s.log, extra=s.extra.get("strongswan.conf", ""),
+            tries=s.extra.get("charon tries", 6),
         ))
         children = "".join(
             SWANCTL_CHILD.format(
                 child=name, local_ts=",".join(ours), remote_ts=",".join(theirs), start=s.start,
                 esp=f"esp_proposals = {s.esp}" if s.esp else "",
                 rekey=f"{s.child_rekey_seconds}s" if s.child_rekey_seconds else "1h",
+                more=s.extra.get("swanctl child", ""),
                 packets=f"rekey_packets = {s.child_rekey_packets}" if s.child_rekey_packets else "",
             )
             for name, (ours, theirs) in self.children().items()
         )
         self.write("swanctl/swanctl.conf", SWANCTL.format(
             connection=CONNECTION, children=children,
-            local=me.outer, remote="%any" if s.any_remote else peer.outer,
+            local=me.outer, remote="%any" if s.any_remote else self.remote_address,
             ike=f"proposals = {s.ike}" if s.ike else "",
             encap="yes" if s.encap else "no", more=s.extra.get("swanctl", ""),
             dpd=s.dpd_seconds or 30,
             ike_rekey=f"{s.ike_rekey_seconds}s" if s.ike_rekey_seconds else "4h",
-            local_auth=_auth(s.auth), remote_auth=_auth(s.peer_auth),
+            local_auth=s.extra.get("auth", _auth(s.auth)), remote_auth=s.extra.get("auth", _auth(s.peer_auth)),
             local_id=me.identity, remote_id=self.remote_identity,
             local_key=local_key, remote_key=remote_key, secret=s.secret,
         ))
@@ -186,6 +189,10 @@ class StrongSwan(Peer):
     def terminate_now(self):
         """Forgets the connection without waiting for the other end."""
         self._request("terminate", ike=CONNECTION, timeout=100, force="yes")
+
+    def terminate_child(self):
+        """Closes the child alone."""
+        self._request("terminate", child=CHILD, timeout=10000)
 
     def rekey(self, kind):
         answer = self._request("rekey", **{kind: CONNECTION if kind == "ike" else CHILD})
@@ -226,6 +233,12 @@ class StrongSwan(Peer):
             encap=child.get("encap") == "yes",
             suite=_suite(child, "encr-alg", "encr-keysize", "integ-alg", "dh-group"),
         )
+
+
+class NextStrongSwan(StrongSwan):
+    """charon-systemd of the Debian after that."""
+
+    image = "obol-interop/strongswan:forky"
 
 
 def _auth(kind):

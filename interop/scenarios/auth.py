@@ -95,3 +95,49 @@ def start(bed):
     bed.start()
     bed.agreed(20)
     bed.traffic()
+
+
+@scenario("id-keyid")
+def id_keyid(bed):
+    """Identities are opaque octets, ID_KEY_ID."""
+    bed.identities = ("@#6d6f6f6e00ff", "@#73756e00ff01")
+    whole_life(bed)
+
+
+@scenario("id-address-v6")
+def id_address_v6(bed):
+    """Identities are IPv6 addresses, over IPv6."""
+    bed.outer, bed.inner = 6, (6,)
+    bed.identities = ("2001:db8::1", "2001:db8::2")
+    whole_life(bed)
+
+
+@scenario("rsa-pss")
+def rsa_pss(bed):
+    """RSA keys with RSASSA-PSS, asked for and used by strongSwan."""
+    bed.both(auth="rsa")
+    bed.moon_settings.extra["auth"] = "rsa/pss-sha256"
+    bed.moon_settings.extra["strongswan.conf"] = "rsa_pss = yes"
+    whole_life(bed)
+
+
+@scenario("rsa-sha1")
+def rsa_sha1(bed):
+    """strongSwan speaks no RFC 7427: AUTH method 1 with SHA-1, which obol must be told to allow."""
+    bed.both(auth="rsa")
+    bed.moon_settings.extra["strongswan.conf"] = "signature_authentication = no"
+    bed.sun_settings.extra["obol connection"] = {"allow_sha1_rsa": True}
+    whole_life(bed)
+
+
+@scenario("rsa-sha1-refused")
+def rsa_sha1_refused(bed):
+    """The same without being told: refused at both ends, nothing installed."""
+    bed.both(auth="rsa")
+    bed.moon_settings.extra["strongswan.conf"] = "signature_authentication = no"
+    bed.start()
+    done, said = bed.initiator.initiate()
+    expect(not done, f"{bed.initiator.kind} says that it is up: {said}")
+    for peer in (bed.moon, bed.sun):
+        until(f"{peer.kind} at {peer.end.name} has no SA", peer.nothing, 30)
+    bed.expect_no_esp()

@@ -1,0 +1,101 @@
+"""A wire that loses and repeats IKE messages: every negotiation comes to its end all the same."""
+
+import contextlib
+import time
+
+from lab import wire
+from lab.wait import Failure, expect, until
+
+from . import scenario
+
+LOSS, REPEATED = 30, 30  # percent, each way
+
+
+def _lossy(bed):
+    """Both ends keep asking for long enough that chance does not decide."""
+    for settings in (bed.moon_settings, bed.sun_settings):
+        settings.extra["charon tries"] = 14
+        settings.extra["obol"] = {"retransmit_timeout": "500ms", "retransmit_base": 1.4, "retransmit_tries": 14}
+        settings.extra["strongswan.conf"] = "retransmit_limit = 4"
+
+
+def _strike(bed):
+    for peer in (bed.moon, bed.sun):
+        wire.make_lossy(peer, LOSS, REPEATED)
+
+
+def _calm(bed):
+    struck = sum(wire.make_calm(peer) for peer in (bed.moon, bed.sun))
+    expect(struck > 5, f"only {struck} messages were lost or repeated, so this shows nothing")
+
+
+@scenario("lossy-start")
+def lossy_start(bed):
+    """30 % of the IKE messages are lost and 30 % come twice, each way: five times up and down."""
+    _lossy(bed)
+    bed.start()
+    _strike(bed)
+    for _ in range(5):
+        done, said = bed.initiator.initiate()
+        expect(done, f"{bed.initiator.kind} did not bring the child up: {said}")
+        bed.agreed(60)
+        bed.traffic()
+        with contextlib.suppress(Failure):  # it does not wait for the peer as long as we do
+            bed.initiator.terminate()
+        for peer in (bed.moon, bed.sun):
+            bed.until_nothing(peer, 60)
+    _calm(bed)
+
+
+def _storm(bed, seconds, **lifetimes):
+    _lossy(bed)
+    bed.both(**lifetimes)
+    for settings in (bed.moon_settings, bed.sun_settings):
+        # Rekeyed this often, SAs must still be allowed to grow older than a few lost requests.
+        settings.extra["swanctl"], settings.extra["swanctl child"] = "over_time = 60s", "life_time = 60s"
+        settings.extra["obol child"] = {"life_time": "60s"} if "child_rekey_seconds" in lifetimes else {}
+    bed.start()
+    before, _ = bed.up()
+    pinging = [bed.start_pinging(peer, count=seconds * 10, interval=0.1) for peer in (bed.moon, bed.sun)]
+    _strike(bed)
+    time.sleep(seconds)
+    _calm(bed)
+    after, _ = bed.agreed(60)
+    expect(before.spis != after.spis or before.children != after.children, "nothing was rekeyed")
+    for ping in pinging:
+        sent, got = bed.answered(ping)
+        expect(sent == got, f"{sent - got} of {sent} pings were lost")
+    bed.traffic()
+
+
+@scenario("lossy-child-rekey")
+def lossy_child_rekey(bed):
+    """Both ends rekey the child every few seconds on the lossy wire: no ping is lost, one child is left."""
+    _storm(bed, 50, child_rekey_seconds=12)
+
+
+@scenario("lossy-ike-rekey")
+def lossy_ike_rekey(bed):
+    """Both ends rekey the IKE SA every few seconds on the lossy wire: no ping is lost, one IKE SA is left."""
+    _storm(bed, 40, ike_rekey_seconds=6)
+
+
+@scenario("lossy-storm")
+def lossy_storm(bed):
+    """Both ends rekey both every few seconds on the lossy wire: no ping is lost, one of each is left."""
+    _storm(bed, 60, ike_rekey_seconds=10, child_rekey_seconds=13)
+
+
+@scenario("lossy-crossing-start", roles=("initiator",))
+def lossy_crossing_start(bed):
+    """Both ends start at once on the lossy wire: one IKE SA with one child is left, or two that work."""
+    _lossy(bed)
+    bed.both(start="none")
+    bed.start()
+    _strike(bed)
+    bed.moon.container.spawn("swanctl --initiate --child nets --timeout 60 --uri unix:///lab/charon.vici")
+    bed.sun.initiate()
+    until("both ends have an SA", lambda: all(any(sa.established and sa.children for sa in p.sas()) for p in (bed.moon, bed.sun)), 90)
+    _calm(bed)
+    for peer in (bed.moon, bed.sun):
+        bed.ping(peer, count=10)
