@@ -38,6 +38,7 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
+    //= rfc4303 2.3-3
     /// Octets from the SPI to the body.
     pub(crate) const fn header(self) -> usize {
         ESP_HEADER + self.iv

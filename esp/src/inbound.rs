@@ -158,6 +158,7 @@ impl Inbound {
         Ok(Some(header))
     }
 
+    //= rfc4303 3.4.3-6
     /// What can be said before any key is used; returns the whole sequence number.
     fn before_open(&self, esp: &[u8]) -> Result<u64, OpenError> {
         let layout = self.cipher.layout();

@@ -75,7 +75,7 @@ fn number_and_unit(text: &str) -> Option<(u64, &str)> {
     Some((number, text[digits..].trim_start()))
 }
 
-//= rfc7296 2.15-2
+//= rfc7296 2.15-1 2.15-2
 /// The octets of a secret: `0x` and hex, `0s` and base64, or the text itself.
 ///
 /// # Errors
@@ -174,10 +174,13 @@ mod tests {
         assert!(count("12k").is_err());
     }
 
-    //= test rfc7296 2.15-2
+    //= test rfc7296 2.15-1 2.15-2
     #[test]
     fn secrets_in_their_three_forms() {
         assert_eq!(*secret("abc").unwrap(), b"abc");
+        // Of any length, and to the last character.
+        let long = "secret \\0".repeat(30);
+        assert_eq!(*secret(&long).unwrap(), long.as_bytes());
         assert_eq!(*secret("0x00fF10").unwrap(), [0, 0xff, 0x10]);
         assert_eq!(*secret("0sAAEC").unwrap(), [0, 1, 2]);
         for bad in ["", "0x", "0s", "0x1", "0xzz", "0x+1", "0s!", "0sAA"] {

@@ -16,6 +16,7 @@ pub struct KeyExchange {
     public: Vec<u8>,
 }
 
+//= rfc7296 2.12-1
 enum Private {
     X25519(x25519_dalek::StaticSecret),
     P256(p256::SecretKey),

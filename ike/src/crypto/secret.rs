@@ -3,6 +3,7 @@
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
+//= rfc7296 2.12-1
 /// A secret of any length.
 pub struct Secret(Zeroizing<Vec<u8>>);
 
@@ -42,5 +43,23 @@ impl From<&[u8]> for Secret {
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Secret(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zeroize::ZeroizeOnDrop;
+
+    use super::*;
+
+    fn is_wiped<T: ZeroizeOnDrop>(_: &T) {}
+
+    // That this compiles is the test: whoever takes the wiping away sees it here.
+    //= test rfc7296 2.12-1
+    #[test]
+    fn secrets_are_wiped_when_they_are_dropped() {
+        let secret = Secret::new(vec![7; 32]);
+        is_wiped(&secret.0);
+        assert_eq!(secret.expose(), [7; 32]);
     }
 }

@@ -285,3 +285,18 @@ fn scalar(number: &[u8], len: usize) -> Vec<u8> {
     let number = &number[zeros..];
     [vec![0; len - number.len()], number.to_vec()].concat()
 }
+
+//= test rfc7296 2.12-1
+#[test]
+fn private_values_are_wiped_when_they_are_dropped() {
+    fn is_wiped<T: zeroize::ZeroizeOnDrop>() {}
+    is_wiped::<x25519_dalek::StaticSecret>();
+    is_wiped::<p256::SecretKey>();
+    is_wiped::<p384::SecretKey>();
+    is_wiped::<p521::SecretKey>();
+    is_wiped::<Zeroizing<crypto_bigint::BoxedUint>>();
+    // One that is made anew differs: nothing is kept to be used again.
+    let mut rng = ChaCha20Rng::seed_from_u64(1);
+    let mut draw = || KeyExchange::generate(KeMethod::CURVE25519, &mut rng);
+    assert_ne!(draw().unwrap().public(), draw().unwrap().public());
+}
