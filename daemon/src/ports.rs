@@ -121,6 +121,7 @@ impl Ports {
     }
 
     //= rfc7296 2-2 2.11-2
+    //= security S-33
     /// Sends a datagram: from port 500 as it is, from port 4500 with the non-ESP marker
     /// (unless it is a NAT keepalive, RFC 3948 section 2.3).
     ///

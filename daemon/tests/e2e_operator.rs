@@ -232,6 +232,7 @@ async fn encapsulation_that_is_asked_for_puts_all_esp_in_udp() {
 }
 
 //= test rfc7296 2.8.1-2
+//= test security S-17
 #[tokio::test]
 async fn rekeys_under_traffic_lose_nothing() {
     if !is_root() {

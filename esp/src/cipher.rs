@@ -214,6 +214,7 @@ where
         Self::LAYOUT
     }
 
+    //= security S-63
     /// The sequence number itself, which never repeats under a key.
     fn write_iv(&self, sequence: u64, iv: &mut [u8]) {
         iv.copy_from_slice(&sequence.to_be_bytes());

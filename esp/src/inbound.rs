@@ -101,6 +101,7 @@ impl Inbound {
     }
 
     //= rfc4303 3.4.3-7 3.4.4.1-5
+    //= security S-60
     /// Opens the ESP datagram at `datagram` (from the SPI to the ICV) in place.
     /// [`HEADROOM`](crate::HEADROOM) octets before it are overwritten.
     ///

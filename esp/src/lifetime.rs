@@ -52,6 +52,7 @@ impl Lifetime {
     }
 
     //= rfc7296 2.8-1
+    //= security S-64
     /// Whether one more packet of `bytes` octets may pass.
     ///
     /// # Errors
@@ -136,6 +137,7 @@ mod tests {
         assert_eq!(lifetime.admit(1), Err(Expired));
     }
 
+    //= test security S-64
     #[test]
     fn aes_asks_and_stops_at_its_birthday_bound_and_chacha_does_not() {
         let mut aes = Lifetime::new(Limits::default(), GCM);

@@ -37,10 +37,12 @@ pub struct SaParams {
 
 impl SaParams {
     //= rfc4303 3.4.3-9
+    //= security S-59
     /// A replay window that outlasts the reordering of several queues at 10 Gbit/s.
     pub const REPLAY_WINDOW: u32 = 4096;
 
     //= rfc4303 2.1-6 3.4.3-9
+    //= security S-51
     /// Checks what does not depend on the suite.
     pub(crate) fn check(&self) -> Result<(), KeyError> {
         if self.spi < 256 {
@@ -72,6 +74,7 @@ impl std::fmt::Debug for SaParams {
 }
 
 //= rfc4303 3.2-1 3.4.3-2
+//= security S-62
 /// Cipher and integrity of an SA.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Suite {

@@ -2,6 +2,7 @@
 //! from the 32 bits on the wire to 64 (appendix A2).
 
 //= rfc4303 3.4.3-1
+//= security S-59
 /// Sequence numbers seen: exact for the last `size` of them, "too old" before.
 ///
 /// The bitmap is a ring of words, one word longer than the window, so that moving it forward
@@ -57,6 +58,7 @@ impl Window {
     }
 
     //= rfc4303 2.2.1-1 A-1
+    //= security S-53
     /// The whole sequence number for its low half, by RFC 4303 appendix A2.2: the one that lies
     /// in the window or else ahead of it. `None` if it would lie before 0 or beyond the last.
     pub(crate) fn extend(&self, low: u32) -> Option<u64> {

@@ -23,6 +23,7 @@ impl SendCounter {
     }
 
     //= rfc4303 2.2-1 2.2-5 3.3.3-1
+    //= security S-52
     /// The next number, used up by this call, and whether it is the one at which to ask for a
     /// successor.
     ///
@@ -48,6 +49,7 @@ mod tests {
     use super::*;
 
     //= test rfc4303 2.2-1
+    //= test security S-52
     #[test]
     fn the_first_number_is_one() {
         assert_eq!(SendCounter::new(false).take(), Ok((1, false)));
@@ -55,6 +57,7 @@ mod tests {
     }
 
     //= test rfc4303 2.2-5 3.3.3-1
+    //= test security S-52
     #[test]
     fn without_esn_it_stops_before_the_last_number_and_asks_at_half() {
         let mut counter = SendCounter::new(false);

@@ -12,6 +12,7 @@ use crate::inbound::Outer;
 use crate::ip::{Sum, V4_HEADER, V6_HEADER, protocol};
 use crate::selector::Selectors;
 
+//= security S-57
 /// Octets of the IP header of a packet that may be sealed, and its next header.
 pub(crate) fn split(packet: &[u8], info: &IpInfo) -> Result<(usize, u8), SealError> {
     if info.fragmented {
@@ -72,6 +73,7 @@ impl RestoredHeader {
         }
     }
 
+    //= security S-48
     /// Completes `packet`, in which room for the header precedes the opened payload, and checks
     /// it.
     pub(crate) fn complete(
@@ -126,6 +128,7 @@ impl RestoredHeader {
     }
 }
 
+//= security S-34
 /// Recomputes the checksum of TCP or UDP over the addresses that now stand in the header, RFC
 /// 3948 section 3.1.2. The payload is authenticated, so nothing is lost with the old one.
 fn repair_checksum(segment: &mut [u8], flow: &FlowKey) -> Result<(), OpenError> {

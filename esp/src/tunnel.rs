@@ -16,6 +16,7 @@ pub(crate) fn next_header(version: u8) -> u8 {
 }
 
 //= rfc4303 2.7-1 2.7-2
+//= security S-48
 /// Looks at what came out of the tunnel, with TFC padding perhaps behind it, and takes the outer
 /// ECN field over. Returns the octets of the packet.
 pub(crate) fn after_open(

@@ -22,6 +22,7 @@ pub enum UdpKind {
     Short,
 }
 
+//= security S-33 S-65
 /// Says what the payload of a UDP datagram on port 4500 is.
 pub fn classify_udp(datagram: &[u8]) -> UdpKind {
     match (datagram, spi_of(datagram)) {
@@ -87,6 +88,7 @@ pub(crate) fn read_trailer(body: &[u8]) -> Option<(usize, u8)> {
 mod tests {
     use super::*;
 
+    //= test security S-33 S-65
     #[test]
     fn a_port_4500_datagram_is_told_by_its_first_octets() {
         let rows: &[(&[u8], UdpKind)] = &[

@@ -21,6 +21,7 @@ fn the_next_header_is_aligned_behind_the_esp_header() {
 }
 
 //= test rfc4303 3.4.3-6
+//= test security S-59
 #[test]
 fn a_number_that_was_seen_is_refused_before_its_tag_is_looked_at() {
     for suite in SUITES {

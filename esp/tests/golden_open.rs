@@ -20,6 +20,7 @@ struct Session {
 }
 
 //= test rfc4303 3.4.3-1 3.4.3-5
+//= test security S-60
 #[test]
 fn every_packet_opens_once_and_unchanged_only() {
     let mut opened = 0;

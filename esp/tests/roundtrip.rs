@@ -86,6 +86,7 @@ proptest! {
 }
 
 //= test rfc4303 3.4.3-2 3.4.3-7 3.4.4.1-5
+//= test security S-60
 #[test]
 fn a_flip_of_any_bit_is_refused_and_leaves_no_trace() {
     for suite in SUITES {
@@ -152,6 +153,7 @@ fn a_truncated_or_longer_datagram_is_refused() {
 }
 
 //= test rfc4303 2.2-1
+//= test security S-63
 #[test]
 fn the_iv_never_repeats() {
     for suite in SUITES {

@@ -64,6 +64,7 @@ impl ResponderSignedOctets {
     }
 }
 
+//= security S-26
 fn signed_octets(prf: Prf, message: &[u8], nonce: &[u8], sk_p: &[u8], id_body: &[u8]) -> Vec<u8> {
     let maced_id = prf.compute(sk_p, &[id_body]);
     [message, nonce, maced_id.expose()].concat()
@@ -198,6 +199,7 @@ pub fn psk_auth_data(prf: Prf, secret: &Secret, octets: &impl SignedOctets) -> V
     psk_mac(prf, secret, octets).expose().to_vec()
 }
 
+//= security S-27
 fn psk_mac(prf: Prf, secret: &Secret, octets: &impl SignedOctets) -> Secret {
     let key = prf.compute(secret.expose(), &[KEY_PAD]);
     prf.compute(key.expose(), &[octets.octets()])
@@ -242,6 +244,7 @@ pub fn verify_psk(
 }
 
 //= rfc7296 1.2-2 3.8-1
+//= security S-42
 /// Checks a peer that should have the private half of one of `keys`. `octets` are those of the
 /// peer's role.
 ///

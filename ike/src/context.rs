@@ -169,6 +169,7 @@ impl Context {
     }
 
     //= rfc7296 2.6-1 3.1-2
+    //= security S-13
     /// An IKE SPI that no one can guess; with 64 random bits, collisions do not happen.
     pub(crate) fn new_ike_spi(&mut self) -> IkeSpi {
         loop {
@@ -180,6 +181,7 @@ impl Context {
     }
 
     //= rfc4303 2.1-6
+    //= security S-13 S-51
     /// An ESP SPI above the reserved ones. The data plane says if it is taken.
     pub(crate) fn new_esp_spi(&mut self) -> EspSpi {
         loop {
@@ -191,6 +193,7 @@ impl Context {
     }
 
     //= rfc7296 2.10-1 3.9-2
+    //= security S-22
     pub(crate) fn nonce(&mut self) -> Vec<u8> {
         let mut nonce = vec![0; NONCE_LEN];
         self.rng.fill_bytes(&mut nonce);

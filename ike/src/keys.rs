@@ -107,6 +107,7 @@ pub struct IkeCiphers {
 struct SkeyseedStage(Secret);
 
 impl IkeKeys {
+    //= security S-25
     /// The keys of a new IKE SA, RFC 7296 section 2.14. `shared` is g^ir as
     /// [`KeyExchange::agree`](crate::crypto::ke::KeyExchange::agree) gives it.
     ///
@@ -127,6 +128,7 @@ impl IkeKeys {
         skeyseed.expand(alg, prf, ni, nr, spi_i, spi_r)
     }
 
+    //= security S-25
     /// The keys of the IKE SA that replaces `old`, RFC 7296 section 2.18: SKEYSEED comes from
     /// the PRF of the old SA, everything after from the new one. Nonces and SPIs are those of
     /// the CREATE_CHILD_SA exchange.
@@ -230,6 +232,7 @@ pub struct ChildKeys {
 }
 
 //= rfc7296 2.17-1 2.17-2
+//= security S-25
 /// The keys of a Child SA, RFC 7296 section 2.17. "Initiator" is who asked for the Child SA in
 /// the exchange whose nonces these are; `shared` is g^ir of that exchange, if it had one.
 ///

@@ -102,6 +102,7 @@ const KE: [KeMethod; 7] = [
 ];
 
 impl IkeProposal {
+    //= security S-43
     /// What `default` stands for: every algorithm that obol has, AEAD before CBC, so that peers
     /// agree without being configured.
     pub fn defaults() -> Vec<Self> {

@@ -89,6 +89,7 @@ impl TrafficSelector {
         ((subnet.start, subnet.end) == (self.start, self.end)).then_some((self.start, prefix_len))
     }
 
+    //= security S-39
     /// Whether addresses and ports are of the form that the type lays down.
     pub fn is_valid(&self) -> bool {
         self.start.is_ipv4() == self.end.is_ipv4()

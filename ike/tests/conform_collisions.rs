@@ -127,6 +127,7 @@ fn their_spi(peer: &Scripted) -> EspSpi {
 const TEMPORARY_FAILURE: Option<NotifyType> = Some(NotifyType::TEMPORARY_FAILURE);
 
 //= test rfc7296 2.25-1 2.25.1-1
+//= test security S-19
 #[test]
 fn a_child_that_is_being_closed_is_not_rekeyed() {
     let (mut peer, _) = at(At::ClosingChild);
@@ -182,6 +183,7 @@ fn offered(request: &Heard) -> (Vec<Proposal>, EspSpi) {
 }
 
 //= test rfc7296 2.8.1-3 2.25.1-2
+//= test security S-18
 #[test]
 fn a_child_that_both_ends_rekey_is_decided_by_the_lowest_nonce() {
     // The lowest nonce is in the peer's exchange: its SA goes, and the second host deletes the
@@ -220,6 +222,7 @@ fn a_child_that_is_being_rekeyed_can_be_closed() {
 }
 
 //= test rfc7296 2.25-1 2.25.1-7
+//= test security S-19
 #[test]
 fn the_ike_sa_is_not_rekeyed_while_a_child_changes() {
     for what in [At::CreatingChild, At::RekeyingChild, At::ClosingChild] {
@@ -245,6 +248,7 @@ fn an_ike_sa_that_both_ends_rekey_is_rekeyed() {
 }
 
 //= test rfc7296 2.8.2-2 2.25-1 2.25.2-2
+//= test security S-19
 #[test]
 fn an_ike_sa_that_is_being_closed_is_not_rekeyed() {
     let (mut peer, _) = at(At::ClosingIke);
@@ -276,6 +280,7 @@ fn an_ike_sa_that_is_being_rekeyed_or_closed_can_be_closed() {
 }
 
 //= test rfc7296 2.25-1 2.25.2-5
+//= test security S-19
 #[test]
 fn no_child_is_made_or_rekeyed_while_the_ike_sa_is_rekeyed() {
     for payloads in [create_child(), rekey_child(&[9; 32])] {

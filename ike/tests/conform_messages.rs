@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use obol_ike::config::StartAction;
-use obol_ike::event::{Command, IkeSpi};
+use obol_ike::event::{Command, Event, IkeSpi};
 use obol_ike::proposal::IkeProposal;
 use obol_ike::testing::net::Packet;
 use obol_ike::testing::pair::{End, Pair};
@@ -59,6 +59,7 @@ fn headers(pair: &Pair) -> Vec<(IpAddr, Header)> {
 }
 
 //= test rfc7296 2.5-4 3.1-2 3.1-3 3.1-4 3.1-7 3.1-12
+//= test security S-13
 #[test]
 fn every_header_is_of_version_2_with_its_spis() {
     let pair = a_life();
@@ -103,6 +104,7 @@ fn other(ip: IpAddr) -> IpAddr {
 }
 
 //= test rfc7296 2.3-2 2.18-3
+//= test security S-4
 #[test]
 fn requests_are_numbered_from_zero_and_wait_for_each_other() {
     let mut pair = Setup::started(1).up(1);
@@ -136,6 +138,7 @@ fn requests_are_numbered_from_zero_and_wait_for_each_other() {
 }
 
 //= test rfc7296 2.6-1
+//= test security S-13
 #[test]
 fn spis_of_ike_sas_never_repeat() {
     let mut pair = Setup::started(1).up(1);
@@ -218,6 +221,7 @@ fn two_methods(settings: impl Fn(&mut Setup)) -> Pair {
 }
 
 //= test rfc7296 1.2-5 3.3.6-8
+//= test security S-16
 #[test]
 fn another_key_exchange_method_changes_nothing_of_the_offer() {
     let pair = two_methods(|_| ());
@@ -239,6 +243,7 @@ fn another_key_exchange_method_changes_nothing_of_the_offer() {
 }
 
 //= test rfc7296 2.6-4 3.1-3
+//= test security S-12
 #[test]
 fn a_cookie_goes_in_front_of_the_same_request() {
     let mut setup = Setup::started(1);
@@ -376,4 +381,76 @@ fn an_answer_to_a_stranger_goes_back_with_its_spis_and_message_id() {
         panic!("{message:?}");
     };
     assert_eq!(notify.ty, NotifyType::INVALID_MAJOR_VERSION);
+}
+
+/// A reply to the first request of the first host, by whoever saw that.
+fn forged(pair: &Pair, notify: Notify<'_>) -> Packet {
+    let first = &pair.net.sent[0];
+    let header = Header::parse(&first.datagram).expect("our own");
+    let flags = Flags {
+        response: true,
+        ..Flags::default()
+    };
+    let header = Header::new(header.spi_i, IkeSpi(0), INIT, flags, 0);
+    Packet {
+        from: first.to,
+        to: first.from,
+        datagram: emit_message(&header, &[Payload::Notify(notify)]).expect("short"),
+    }
+}
+
+//= test security S-14
+#[test]
+fn forged_replies_make_an_initiator_send_so_often_and_no_more() {
+    let mut setup = Setup::started(1);
+    // So that only replies make it send.
+    setup.settings.retransmit_timeout = Duration::from_secs(1000);
+    let mut pair = setup.pair(1);
+    pair.net.partitioned = true;
+    pair.start();
+    for n in 0..200 {
+        let cookie = vec![n; 8];
+        for notify in [
+            Notify::cookie(&cookie),
+            Notify::invalid_ke(KeMethod(u16::from(n) % 40)),
+        ] {
+            let packet = forged(&pair, notify);
+            pair.net.inject(pair.now, packet);
+            pair.run_for(Duration::ZERO);
+        }
+    }
+    // The first request, five cookies, and each of six other methods once.
+    assert_eq!(pair.net.sent.len(), 1 + 5 + 6);
+}
+
+//= test security S-26
+#[test]
+fn nobody_is_authenticated_on_altered_first_messages() {
+    let recorded = Setup::started(1).up(1).net.sent;
+    let mut judged = 0;
+    for nth in [0, 1] {
+        let packet = &recorded[nth];
+        for bit in (0..packet.datagram.len() * 8).step_by(7) {
+            let mut pair = Setup::started(1).pair(1);
+            pair.net.drop_nth = Some(nth);
+            pair.start();
+            // The message is lost on its way, and the altered one comes in its place.
+            pair.run_for(Duration::from_millis(11));
+            let mut altered = packet.clone();
+            altered.datagram[bit / 8] ^= 1 << (bit % 8);
+            pair.net.inject(pair.now, altered);
+            // Nothing is sent again before 800 ms.
+            pair.run_for(Duration::from_millis(500));
+            // A refusal of another method has the first host begin again, with a message of its own.
+            if inits(&pair).len() > 2 {
+                continue;
+            }
+            // The reply is covered by the responder's proof, which comes last.
+            let receiver = if nth == 0 { &pair.b } else { &pair.a };
+            let ups = |e: &Event| matches!(e, Event::IkeUp { .. } | Event::ChildUp(_));
+            assert_eq!(receiver.count(ups), 0, "message {nth}, bit {bit}");
+            judged += 1;
+        }
+    }
+    assert!(judged > 300, "{judged}");
 }

@@ -339,6 +339,11 @@ fn extras() -> Vec<Payload<'static>> {
     let ipcomp = Notify::with_data(NotifyType::IPCOMP_SUPPORTED, vec![0, 1, 2]);
     let window = Notify::with_data(NotifyType::SET_WINDOW_SIZE, vec![0, 0, 0, 64]);
     vec![
+        Payload::Unknown {
+            ty: PayloadType(200),
+            critical: false,
+            body: b"what is this",
+        },
         Payload::VendorId(b"a vendor"),
         Payload::Cp(&[1, 0, 0, 0, 0, 1, 0, 0]),
         Payload::Cp(&[3, 0, 0, 0, 0, 5, 0, 4, 0, 0, 0, 9]),
@@ -383,6 +388,7 @@ fn what_obol_does_not_offer_is_passed_over() {
 }
 
 //= test rfc7296 3.2-3
+//= test security S-11
 #[test]
 fn the_critical_bit_of_a_known_payload_does_nothing() {
     let mut peer = Scripted::established(Setup::new(1));
@@ -459,6 +465,7 @@ fn a_key_exchange_that_is_not_wanted_is_ignored() {
 }
 
 //= test rfc7296 2.6-1 2.10-1 3.9-2
+//= test security S-22
 #[test]
 fn nonces_and_spis_are_long_and_never_repeat() {
     let mut peer = Scripted::established(with_esp("aes256gcm16"));

@@ -110,6 +110,7 @@ fn keys_of_cbc_with_hmac() {
     );
 }
 
+//= test security S-25
 /// SKEYSEED with the old PRF (SHA-256), everything else with the new one (SHA-512).
 #[test]
 fn a_rekey_uses_the_old_prf_for_its_seed() {

@@ -90,6 +90,7 @@ fn any_proposals() -> impl Strategy<Value = Vec<Proposal>> {
 const SPI: EspSpi = EspSpi(0xaabb_ccdd);
 
 proptest! {
+    //= test security S-15
     /// What the responder chooses, the initiator accepts, and both have the same algorithms,
     /// which both configured.
     #[test]
@@ -131,6 +132,7 @@ proptest! {
         prop_assert!(choose_esp(&offer, &theirs, exchange).is_some());
     }
 
+    //= test security S-15
     /// Whatever a peer offers or answers: nothing that was not offered is chosen, and no type
     /// twice.
     #[test]

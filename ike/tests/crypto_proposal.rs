@@ -84,6 +84,7 @@ fn default_is_a_word() {
 
 //= test rfc7296 3-1 5-2
 //= test rfc4303 3.2-1
+//= test security S-43 S-62
 #[test]
 fn refused_words_name_their_replacement() {
     for (text, said) in [

@@ -45,6 +45,7 @@ fn first_request() -> Vec<u8> {
     Setup::started(1).up(1).net.sent[0].datagram.clone()
 }
 
+//= test security S-37
 #[test]
 fn ke_all_zero_rejected_per_group() {
     for method in methods() {
@@ -66,6 +67,7 @@ fn ke_all_zero_rejected_per_group() {
 }
 
 //= test rfc7296 3.4-1
+//= test security S-37
 #[test]
 fn ke_length_must_equal_group_length() {
     for method in methods() {
@@ -110,6 +112,7 @@ fn every_prefix_length_0_to_28() {
 }
 
 //= test rfc7296 2.5-3
+//= test security S-43
 #[test]
 fn ikev1_any_bytes_ignored_without_state() {
     let request = first_request();
@@ -168,6 +171,7 @@ fn responder_never_sends_unprompted() {
 }
 
 //= test rfc7296 2.16-1
+//= test security S-29
 #[test]
 fn eap_payload_gets_auth_failed_and_close() {
     let mut peer = Scripted::begun(Setup::new(1));
@@ -182,6 +186,7 @@ fn eap_payload_gets_auth_failed_and_close() {
 }
 
 //= test rfc7296 1.2-2 2.21.2-1
+//= test security S-31
 #[test]
 fn no_path_to_established_without_verified_auth() {
     for exchange in 0..=u8::MAX {
@@ -269,6 +274,7 @@ fn identity_display_is_bounded_and_escaped() {
     }
 }
 
+//= test security S-24
 #[test]
 fn no_two_sas_share_key_material() {
     let mut pair = Setup::started(1).up(1);

@@ -90,6 +90,7 @@ fn a_changed_octet_does_not_open() {
 }
 
 //= test rfc7296 2.13-3
+//= test security S-25
 #[test]
 fn ike_keys_are_those_that_the_peer_derived() {
     for session in sessions() {
@@ -118,6 +119,7 @@ fn ike_keys_are_those_that_the_peer_derived() {
 }
 
 //= test rfc7296 2.17-1 2.17-2
+//= test security S-25
 #[test]
 fn child_keys_are_those_that_the_peer_derived() {
     let mut seen = 0;
@@ -152,6 +154,7 @@ fn child_keys_are_those_that_the_peer_derived() {
     assert!(seen >= 16, "only {seen} Child SAs");
 }
 
+//= test security S-27
 #[test]
 fn shared_secret_proofs_verify() {
     let mut verified = 0;

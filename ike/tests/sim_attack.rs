@@ -51,6 +51,7 @@ fn picture(pair: &Pair) -> String {
 }
 
 //= test rfc7296 2.1-2
+//= test security S-5
 #[test]
 fn replayed_datagrams_have_no_effect() {
     let mut pair = experienced();
@@ -98,6 +99,7 @@ fn a_replayed_first_request_opens_nothing_that_lasts() {
     pair.assert_up(1);
 }
 
+//= test security S-30
 #[test]
 fn every_flipped_bit_of_a_protected_datagram_is_noticed() {
     let pair = Setup::started(1).up(1);
@@ -159,6 +161,7 @@ fn forged_reply(pair: &Pair, spi_r: u64, payloads: &[Payload<'_>]) -> Packet {
     }
 }
 
+//= test security S-10 S-16 S-30
 #[test]
 fn forged_errors_do_not_stop_a_handshake() {
     let errors = [
@@ -185,6 +188,7 @@ fn forged_errors_do_not_stop_a_handshake() {
 }
 
 //= test rfc7296 1.4-1 2.4-3 2.21.4-4 3.1-11
+//= test security S-23
 #[test]
 fn nothing_unprotected_touches_an_established_sa() {
     let mut pair = Setup::started(1).up(1);
@@ -221,6 +225,7 @@ fn nothing_unprotected_touches_an_established_sa() {
 }
 
 //= test rfc7296 2.4-5 2.5-2
+//= test security S-11 S-32
 #[test]
 fn another_major_version_is_told_ours_and_unknown_spis_are_told_nothing() {
     let mut pair = Setup::new(1).pair(1);
@@ -257,6 +262,7 @@ fn another_major_version_is_told_ours_and_unknown_spis_are_told_nothing() {
 }
 
 //= test rfc7296 2.6-2
+//= test security S-44
 #[test]
 fn a_flood_of_first_requests_is_bounded_and_a_peer_with_a_cookie_gets_through() {
     let mut setup = Setup::started(1);
@@ -291,6 +297,7 @@ fn asked(half_open_limit: usize) -> (Pair, Packet) {
     (setup.pair(2), first)
 }
 
+//= test security S-3
 #[test]
 fn first_requests_that_share_an_spi_count_each() {
     let (mut pair, first) = asked(100);
@@ -322,6 +329,7 @@ fn with_cookie(pair: &Pair, request: &Packet) -> Packet {
     packet
 }
 
+//= test security S-44
 #[test]
 fn one_network_does_not_take_all_places_with_cookies() {
     let (mut pair, first) = asked(400);
@@ -343,6 +351,7 @@ fn one_network_does_not_take_all_places_with_cookies() {
     assert_eq!(from(114, 1000), 32 + 400 / 4 + 1, "another network");
 }
 
+//= test security S-32
 #[test]
 fn a_reply_to_a_stranger_is_not_longer_than_its_request() {
     let peer = Scripted::begun(Setup::new(1));

@@ -118,6 +118,7 @@ fn the_same_child_asked_for_at_both_ends_of_one_ike_sa() {
 }
 
 //= test rfc7296 2.4-4
+//= test security S-9
 #[test]
 fn a_restarted_peer_replaces_what_it_forgot() {
     let mut pair = both_start(1).up(1);

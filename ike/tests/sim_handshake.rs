@@ -335,6 +335,7 @@ fn a_half_open_sa_is_forgotten() {
 }
 
 //= test rfc7296 2.11-1 2.23-1 2.23-2 2.23-5 2.23-8 2.23-9 2.23-10
+//= test security S-23 S-33
 #[test]
 fn behind_a_nat_packets_move_to_port_4500_and_into_udp() {
     let outside = [203, 0, 113, 9].into();

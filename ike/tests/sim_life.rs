@@ -62,6 +62,7 @@ fn a_terminated_child_goes_alone() {
 }
 
 //= test rfc7296 1.4.1-4
+//= test security S-38
 #[test]
 fn deletes_that_cross_leave_nothing() {
     let mut pair = Setup::new(1).pair(1);
@@ -154,6 +155,7 @@ fn received_packets_are_signs_of_life() {
 }
 
 //= test rfc7296 2.1-3 2.1-7 2.2-1
+//= test security S-8
 #[test]
 fn a_peer_that_never_answers_is_reported_with_the_number_of_tries() {
     let mut setup = Setup::new(1);

@@ -46,6 +46,7 @@ fn a_good_peer_gets_what_it_asks_for() {
 }
 
 //= test rfc7296 2.5-7 2.5-8 2.21.2-2
+//= test security S-11
 #[test]
 fn a_critical_payload_that_is_not_known_is_named_and_nothing_else_happens() {
     let mut peer = established();
@@ -73,6 +74,7 @@ fn a_critical_payload_that_is_not_known_is_named_and_nothing_else_happens() {
 }
 
 //= test rfc7296 2.21.3-1 3.10.1-4
+//= test security S-30
 #[test]
 fn what_makes_no_sense_ends_the_ike_sa() {
     for (exchange, first, chain) in [
@@ -153,6 +155,7 @@ fn each_payload_of_ike_auth_twice_is_refused() {
 }
 
 //= test rfc7296 2.16-1
+//= test security S-29
 #[test]
 fn who_asks_for_eap_is_refused() {
     let mut peer = Scripted::begun(Setup::new(1));
@@ -204,6 +207,7 @@ fn what_a_peer_asks_us_to_be_is_checked() {
     }
 }
 
+//= test security S-28
 #[test]
 fn of_connections_with_the_same_addresses_the_identity_chooses() {
     let setup = Setup::new(1);
@@ -229,6 +233,7 @@ fn of_connections_with_the_same_addresses_the_identity_chooses() {
 }
 
 //= test rfc7296 2.21.3-1 2.25.1-6 2.25-4
+//= test security S-19
 #[test]
 fn deletes_and_rekeys_of_what_is_not_there_do_nothing() {
     let mut peer = established();
@@ -254,6 +259,7 @@ fn deletes_and_rekeys_of_what_is_not_there_do_nothing() {
 }
 
 //= test rfc7296 1.4.1-2 1.4.1-3
+//= test security S-38
 #[test]
 fn a_child_is_deleted_in_both_directions_and_once() {
     let mut peer = established();
@@ -275,6 +281,7 @@ fn a_child_is_deleted_in_both_directions_and_once() {
     assert_eq!(peer.up(), (1, 0));
 }
 
+//= test security S-38
 #[test]
 fn after_a_delete_of_the_ike_sa_nothing_in_the_message_counts() {
     let mut peer = established();
@@ -294,6 +301,7 @@ fn after_a_delete_of_the_ike_sa_nothing_in_the_message_counts() {
 }
 
 //= test rfc7296 2.1-5 2.3-8 2.3-9
+//= test security S-5
 #[test]
 fn message_ids_outside_the_window_are_dropped() {
     let mut peer = established();
@@ -311,6 +319,7 @@ fn message_ids_outside_the_window_are_dropped() {
 }
 
 //= test rfc7296 2.4-2
+//= test security S-9
 #[test]
 fn an_initial_contact_outside_ike_auth_closes_nothing() {
     let mut peer = established();

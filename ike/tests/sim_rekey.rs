@@ -46,6 +46,7 @@ fn a_child_is_rekeyed_from_either_end() {
 }
 
 //= test rfc7296 2.8.1-2 2.8-6
+//= test security S-17
 #[test]
 fn the_replier_of_a_rekey_sends_on_the_new_sa_when_it_is_used() {
     let mut setup = Setup::started(1);
@@ -147,6 +148,7 @@ fn an_ike_rekey_begins_with_the_key_exchange_that_was_agreed_on() {
 }
 
 //= test rfc7296 2.3-3 2.8.1-3 2.8.2-1
+//= test security S-18
 #[test]
 fn every_mix_of_rekeys_at_once_ends_with_one_of_each() {
     let commands: [fn() -> Command; 2] = [child, ike];

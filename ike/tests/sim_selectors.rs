@@ -85,6 +85,7 @@ fn the_responder_narrows() {
 }
 
 //= test rfc7296 1.3.1-3 2.21.2-3
+//= test security S-20 S-31
 #[test]
 fn nothing_in_common_fails_the_child_and_leaves_the_ike_sa() {
     let tunnel = |local, remote| child("net", Mode::Tunnel, local, remote, StartAction::None);
@@ -168,6 +169,7 @@ fn transport_mode_takes_the_two_hosts_out_of_networks() {
 }
 
 //= test rfc7296 2.23.1-3 2.23.1-4 2.23-12
+//= test security S-34
 #[test]
 fn transport_mode_crosses_a_nat() {
     let outside: IpAddr = [203, 0, 113, 9].into();

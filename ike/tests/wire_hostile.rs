@@ -32,6 +32,7 @@ fn octets(text: &str) -> Vec<u8> {
 }
 
 //= test rfc7296 3.9-1 3.11-1 3.11-3 3.13.1-4
+//= test security S-22 S-39
 #[test]
 fn payload_bodies() {
     use Malformed::*;
@@ -154,6 +155,7 @@ fn payload_bodies() {
 }
 
 //= test rfc7296 3.3-2
+//= test security S-36
 #[test]
 fn proposals() {
     use Malformed::*;
@@ -241,6 +243,7 @@ fn proposals() {
 }
 
 //= test rfc7296 3.3.5-1 3.3-6 3.3.6-7
+//= test security S-36
 #[test]
 fn an_attribute_that_is_not_known_spoils_its_transform_only() {
     let plain = Transform::new(TransformType::ENCR, 12, Some(256));
@@ -307,6 +310,7 @@ fn caps_hold_on_both_sides_of_the_limit() {
 }
 
 //= test rfc7296 3.1-1
+//= test security S-35 S-40
 #[test]
 fn chains() {
     let sk = |body| Payload::Sk {
@@ -334,6 +338,7 @@ fn chains() {
 }
 
 //= test rfc7296 2.5-1
+//= test security S-35
 #[test]
 fn headers() {
     let good = emit_message(&header(), &[]).unwrap();

@@ -101,6 +101,7 @@ proptest! {
         prop_assert_eq!(decoded, payloads);
     }
 
+    //= test security S-35
     #[test]
     fn every_truncation_is_an_error(message in arbitrary::message()) {
         let datagram = message.emit();
@@ -114,6 +115,7 @@ proptest! {
         }
     }
 
+    //= test security S-35
     #[test]
     fn octets_after_the_end_are_an_error(message in arbitrary::message(), extra in 1..40usize) {
         let mut datagram = message.emit();
@@ -145,6 +147,7 @@ proptest! {
     }
 
     //= test rfc7296 2.5-6 3.1-9 3.2-6 3.3.1-1 3.3.2-1 3.5-1 3.8-2 3.13-1
+    //= test security S-11
     #[test]
     fn reserved_bits_do_not_count(message in arbitrary::message(), noise in any::<u8>()) {
         let datagram = message.emit();

@@ -76,6 +76,7 @@ fn number_and_unit(text: &str) -> Option<(u64, &str)> {
 }
 
 //= rfc7296 2.15-1 2.15-2
+//= security S-27
 /// The octets of a secret: `0x` and hex, `0s` and base64, or the text itself.
 ///
 /// # Errors
@@ -175,6 +176,7 @@ mod tests {
     }
 
     //= test rfc7296 2.15-1 2.15-2
+    //= test security S-27
     #[test]
     fn secrets_in_their_three_forms() {
         assert_eq!(*secret("abc").unwrap(), b"abc");

@@ -305,6 +305,7 @@ fn clear_packets_are_dropped_both_ways(local: &str, remote: &str, prefix: u8) {
     );
 }
 
+//= test security S-48
 #[test]
 fn clear_packets_are_dropped_over_ipv4() {
     if !skipped() {
@@ -312,6 +313,7 @@ fn clear_packets_are_dropped_over_ipv4() {
     }
 }
 
+//= test security S-48
 #[test]
 fn clear_packets_are_dropped_over_ipv6() {
     if !skipped() {

@@ -25,7 +25,9 @@ pub use requirement::{Answer, Document, Requirement};
 const SOURCES: [&str; 3] = ["ike", "esp", "daemon"];
 
 /// The documents in the order of the table; each is `docs/requirements/NAME.toml`.
-const DOCUMENTS: [&str; 5] = ["rfc7296", "rfc7383", "rfc7427", "rfc4555", "rfc4303"];
+const DOCUMENTS: [&str; 6] = [
+    "rfc7296", "rfc7383", "rfc7427", "rfc4555", "rfc4303", "security",
+];
 
 /// The lists, and what the sources say of them.
 #[derive(Debug, Default)]

@@ -2,7 +2,7 @@
 //!
 //! ```toml
 //! title = "..."
-//! url = "..."                    # an address that takes `#section-N`
+//! url = "..."                    # where it can be read, if it can
 //!
 //! ["2.8.1"]                      # a section, and its key-word sentences by number
 //! title = "..."
@@ -23,7 +23,7 @@ pub struct Document {
     /// What it is called.
     pub title: String,
     /// Where it can be read.
-    pub url: String,
+    pub url: Option<String>,
     /// In the order of the document.
     pub sections: Vec<Section>,
 }
@@ -88,7 +88,7 @@ impl Document {
         Ok(Self {
             name: name.to_owned(),
             title: string(&table, "title")?,
-            url: string(&table, "url")?,
+            url: table.get("url").and_then(Value::as_str).map(str::to_owned),
             sections,
         })
     }

@@ -15,6 +15,7 @@ fn seal(cipher: &dyn Cipher, sequence: u64, front: &[u8], plain: &[u8]) -> Vec<u
     esp
 }
 
+//= test security S-53
 /// Case 1 of draft-mcgrew-gcm-test-01: an ESP packet with an extended sequence number.
 #[test]
 fn gcm_with_esn_as_in_the_gcm_test_draft() {

@@ -138,6 +138,7 @@ fn octets_behind_the_inner_packet_are_cut_off_and_missing_ones_refused() {
     }
 }
 
+//= test security S-48
 #[test]
 fn what_is_outside_of_the_selectors_is_dropped_after_decryption() {
     let ends = outer(4, 0);
@@ -210,6 +211,7 @@ fn limits_stop_the_sa() {
 }
 
 //= test rfc4303 2.2.1-1
+//= test security S-53
 #[test]
 fn extended_sequence_numbers_go_across_32_bits_and_back() {
     let packet = ip(4, 0, 17, &udp((1, 2), b"ab"));
@@ -286,6 +288,7 @@ fn a_transport_packet_needs_room_for_the_header() {
     }
 }
 
+//= test security S-34
 #[test]
 fn behind_a_nat_addresses_are_restored_and_checksums_repaired() {
     for version in [4, 6] {
@@ -396,6 +399,7 @@ fn a_range_outside_of_the_buffer_is_refused() {
 }
 
 //= test rfc4303 2.1-6 3.4.3-9
+//= test security S-51
 #[test]
 fn parameters_that_do_not_fit_are_refused() {
     let error = |choice, change: fn(&mut SaParams)| {

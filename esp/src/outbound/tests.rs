@@ -40,6 +40,7 @@ fn extended(header: u8, field: u16) -> Vec<u8> {
     ip(6, 0, header, &payload)
 }
 
+//= test security S-57
 #[test]
 fn transport_mode_refuses_what_its_header_cannot_carry() {
     let mut options = packet();
@@ -204,6 +205,7 @@ fn limits_stop_the_sa() {
 }
 
 //= test rfc4303 2.2-5 3.3.3-1
+//= test security S-52
 #[test]
 fn the_counter_asks_for_a_successor_at_half_and_ends_before_it_cycles() {
     let mut sa = sa(TUNNEL);

@@ -37,6 +37,7 @@ fn any_steps() -> impl Strategy<Value = Vec<i64>> {
 
 proptest! {
     //= test rfc4303 3.4.3-1 3.4.3-5
+    //= test security S-59
     #[test]
     fn the_window_agrees_with_a_set(
         size in prop::sample::select(vec![1024u32, 1025, 1087, 4096]),

@@ -147,6 +147,7 @@ mod tests {
         }
     }
 
+    //= test security S-42
     #[test]
     fn sha1_defaults_and_variations_are_not() {
         let table = [

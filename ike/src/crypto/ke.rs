@@ -104,6 +104,7 @@ impl KeyExchange {
         &self.public
     }
 
+    //= security S-37
     /// The shared secret `g^ir`, at the fixed length of the method.
     ///
     /// By reference: in IKE_SA_INIT nothing is authenticated, and a forged public value must not

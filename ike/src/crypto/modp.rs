@@ -87,6 +87,7 @@ impl ModpSecret {
     }
 
     //= rfc7296 3.4-1
+    //= security S-37
     /// The shared secret, with leading zeros up to the length of the prime
     /// (RFC 7296 section 2.14).
     pub(super) fn agree(&self, peer_public: &[u8]) -> Result<Secret, InvalidKe> {

@@ -4,6 +4,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 //= rfc7296 2.12-1
+//= security S-63
 /// A secret of any length.
 pub struct Secret(Zeroizing<Vec<u8>>);
 
@@ -56,6 +57,7 @@ mod tests {
 
     // That this compiles is the test: whoever takes the wiping away sees it here.
     //= test rfc7296 2.12-1
+    //= test security S-63
     #[test]
     fn secrets_are_wiped_when_they_are_dropped() {
         let secret = Secret::new(vec![7; 32]);

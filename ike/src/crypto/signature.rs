@@ -214,6 +214,7 @@ impl SignatureScheme {
     ];
 
     //= rfc7427 4-1
+    //= security S-42
     /// The scheme to sign with for a peer that announced these hashes; `None` if there is none
     /// in common, or the peer announced nothing (it does not know RFC 7427).
     ///

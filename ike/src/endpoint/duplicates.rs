@@ -134,6 +134,7 @@ impl Endpoint {
     }
 
     //= rfc7296 2.4-4
+    //= security S-9
     /// IKE SAs between these identities that were established before `before`.
     pub(super) fn established_between(
         &self,

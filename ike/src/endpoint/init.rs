@@ -62,6 +62,7 @@ impl Endpoint {
         Ok(())
     }
 
+    //= security S-3
     /// Answers a repetition with the stored reply. A request that is not the same octet for
     /// octet is a new one, even with the same SPI (RFC 7296 section 2.1).
     fn repeat_init(&mut self, path: Path, message: &Message<'_>) -> Result<(), Dropped> {
@@ -87,6 +88,7 @@ impl Endpoint {
     }
 
     //= rfc7296 2.6-2 2.6-5
+    //= security S-44
     /// Under load, only who receives at its address gets state; under more load, nobody.
     fn check_load(
         &mut self,
@@ -179,6 +181,7 @@ impl Endpoint {
     }
 
     //= rfc7296 2.5-2 2.21.4-1
+    //= security S-11
     /// A message of another major version: says which one we speak (RFC 7296 section 2.5).
     pub(super) fn refuse_version(&mut self, now: Instant, path: Path, header: &Header) {
         // Who speaks version 1 or less would not understand; and an answer is never answered.

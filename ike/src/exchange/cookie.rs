@@ -39,6 +39,7 @@ impl Cookies {
         }
     }
 
+    //= security S-12
     /// The cookie for this initiator.
     pub(crate) fn make(
         &mut self,
@@ -55,6 +56,7 @@ impl Cookies {
         }
     }
 
+    //= security S-12
     /// Whether we made this cookie for this initiator, not long ago.
     pub(crate) fn check(
         &self,
@@ -110,6 +112,7 @@ mod tests {
     const IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     //= test rfc7296 2.6-3
+    //= test security S-12
     #[test]
     fn a_cookie_is_good_for_its_initiator_and_its_time_only() {
         let mut rng = rand_chacha::ChaCha20Rng::seed_from_u64(1);

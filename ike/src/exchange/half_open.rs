@@ -44,10 +44,12 @@ impl HalfOpens {
     }
 }
 
+//= security S-3
 fn key(remote: SocketAddr, request: &[u8]) -> (SocketAddr, [u8; 32]) {
     (remote, Sha256::digest(request).into())
 }
 
+//= security S-44
 /// What one holder of addresses usually has at least: /24 of IPv4, /64 of IPv6.
 fn network(ip: IpAddr) -> IpAddr {
     match ip {
@@ -60,6 +62,7 @@ fn network(ip: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
+    //= test security S-3
     #[test]
     fn requests_that_differ_count_each_and_by_their_network() {
         let mut half_open = HalfOpens::default();

@@ -24,6 +24,7 @@ impl Limit {
     }
 
     //= rfc7296 2.4-5
+    //= security S-32
     /// Takes a token; `false` if there is none.
     pub(crate) fn take(&mut self, now: Instant) -> bool {
         let since = *self.since.get_or_insert(now);

@@ -42,6 +42,7 @@ pub(crate) fn hash(spi_i: IkeSpi, spi_r: IkeSpi, address: SocketAddr) -> [u8; 20
 }
 
 //= rfc7296 2.23-8
+//= security S-33
 /// Compares what the peer says of itself (`sources`, at least one of which must fit) and of us
 /// with the addresses that its message came with. A peer that says nothing does no NAT
 /// traversal.

@@ -47,6 +47,7 @@ impl Retransmit {
     }
 
     //= rfc7296 2.4-6
+    //= security S-8
     /// The step that is due at `now`.
     pub(crate) fn step(
         &mut self,

@@ -32,6 +32,7 @@ impl<T> RequestWindow<T> {
     }
 
     //= rfc7296 2.3-2
+    //= security S-4
     /// The Message ID for a new request; `None` while one is open, or once the numbers are used
     /// up (RFC 7296 section 2.2: they never wrap).
     pub(crate) fn next_id(&self) -> Option<u32> {
@@ -105,6 +106,7 @@ impl ReplyWindow {
     }
 
     //= rfc7296 2.1-5 2.3-8
+    //= security S-5
     /// Classifies a request.
     pub(crate) fn check(&self, message_id: u32) -> Incoming<'_> {
         if message_id == self.next && self.next < u32::MAX {
@@ -164,6 +166,7 @@ mod tests {
         assert_eq!(window.check(3), Incoming::Outside);
     }
 
+    //= test security S-4
     #[test]
     fn message_ids_never_wrap() {
         let window = RequestWindow::<()>::new(u32::MAX);

@@ -353,6 +353,7 @@ impl<'a> Offer<'a> {
     }
 
     //= rfc7296 2.7-4 3.3.6-6
+    //= security S-15
     /// What was taken, if that is one of each type: a type that is left over, known or not,
     /// makes the proposal unacceptable (RFC 7296 section 3.3.6).
     fn finish(self, ignored: &[TransformType]) -> Option<Vec<Transform>> {
@@ -435,6 +436,7 @@ pub fn check_esp_answer(sent: &[Proposal], answer: &[Proposal]) -> Result<Chosen
 }
 
 //= rfc7296 3.3.1-3
+//= security S-15
 /// The one proposal of the answer, and ours of that number; no type comes twice.
 fn answered<'a>(
     sent: &'a [Proposal],

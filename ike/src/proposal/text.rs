@@ -211,6 +211,7 @@ fn prf_of(integ: IntegId) -> PrfId {
 }
 
 //= rfc7296 3-1
+//= security S-43
 fn lookup(written: &str) -> Result<Word, ProposalError> {
     let word = written.to_ascii_lowercase();
     if let Some((_, found)) = KNOWN.iter().find(|(text, _)| *text == word) {

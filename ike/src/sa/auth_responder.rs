@@ -106,6 +106,7 @@ impl IkeSa {
     }
 
     //= rfc7296 2.16-1
+    //= security S-29
     /// Without AUTH, an initiator asks for EAP (RFC 7296 section 2.16), which obol has not.
     fn no_eap(&self, claim: Claim) -> Result<PeerProof, IkeFailure> {
         claim.proof.ok_or_else(|| IkeFailure::PeerNotProven {
@@ -134,6 +135,7 @@ impl IkeSa {
     }
 
     //= rfc7296 1.2-3
+    //= security S-28
     /// Finds the connection whose identities, proofs and algorithms fit.
     fn choose_connection(
         &self,
@@ -305,6 +307,7 @@ impl IkeSa {
     }
 
     //= rfc7296 2.4-2
+    //= security S-9
     /// Both proofs stand: the IKE SA is established, and the Child SA is looked at.
     fn initiator_accepted(
         &mut self,

@@ -54,6 +54,7 @@ pub(crate) fn pause(cx: &mut Context, tries: u32) -> Duration {
 
 impl IkeSa {
     //= rfc7296 1.3-1 1.3-2 2.8-3 2.9.2-2 3.4-2 3.4-3
+    //= security S-24
     /// Sends the request, unless what it is about has changed.
     pub(crate) fn ask_child(&mut self, cx: &mut Context, now: Instant, task: ChildTask) {
         let spi_in = cx.new_esp_spi();
@@ -134,6 +135,7 @@ impl IkeSa {
     }
 
     //= rfc7296 2.8.1-3 2.25.1-2
+    //= security S-18
     /// Both ends rekeyed the same Child SA. The new one that was made with the lowest of the four
     /// nonces goes, and whoever made it deletes it; whoever made the other deletes the old one.
     fn lost_contest(&mut self, request: &ChildRequest, answered: &Answered<'_>) -> bool {
@@ -156,6 +158,7 @@ impl IkeSa {
     }
 
     //= rfc7296 2.8.1-2
+    //= security S-17
     /// Checks the answer to an offer and stages what was agreed.
     ///
     /// # Errors

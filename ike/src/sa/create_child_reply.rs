@@ -122,6 +122,7 @@ impl IkeSa {
     }
 
     //= rfc7296 2.25.1-1 2.25-4
+    //= security S-19
     /// The Child SA that the peer wants to replace, named by the SPI of packets to the peer.
     fn rekeyed_child(
         &self,
@@ -246,6 +247,7 @@ impl IkeSa {
     }
 
     //= rfc7296 2.8-6
+    //= security S-17
     fn grant_child(&mut self, cx: &mut Context, now: Instant, work: InWork) {
         let InWork {
             child,
@@ -302,6 +304,7 @@ impl IkeSa {
     }
 
     //= rfc7296 1.3.1-3
+    //= security S-31
     /// Replies with an error in the place of the Child SA. In IKE_AUTH, the IKE SA stands all the
     /// same (RFC 7296 section 1.2).
     pub(crate) fn reply_without_child(&mut self, cx: &mut Context, lead: &Lead, fault: Fault) {
@@ -358,6 +361,7 @@ fn proof_payloads(proof: &OwnProof) -> Vec<Payload<'_>> {
 }
 
 //= rfc7296 1.3-3
+//= security S-24
 /// Our half of the key exchange that a request asks for.
 ///
 /// # Errors

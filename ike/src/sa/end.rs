@@ -83,6 +83,7 @@ impl IkeSa {
     }
 
     //= rfc7296 2.21.2-1
+    //= security S-31
     /// As responder in IKE_AUTH: answers AUTHENTICATION_FAILED.
     pub(crate) fn refuse(&mut self, cx: &mut Context, now: Instant, reason: IkeFailure) {
         self.refuse_with(

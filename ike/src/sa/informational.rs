@@ -83,6 +83,7 @@ impl IkeSa {
     }
 
     //= rfc7296 1.4.1-2 1.4.1-3 1.4.1-4 1.4.1-5 2.25.1-4 2.25.1-5 2.25.1-6
+    //= security S-38
     /// The peer deleted a Child SA, named by the SPI of packets to the peer. Returns the SPI of
     /// the other direction, which we delete in return.
     fn on_peer_deleted_child(&mut self, cx: &mut Context, spi_out: EspSpi) -> Option<EspSpi> {

@@ -209,6 +209,7 @@ impl IkeSa {
     }
 
     //= rfc7296 2.6.1-1 2.6-4
+    //= security S-14
     fn follow_cookie(
         &mut self,
         cx: &mut Context,
@@ -228,6 +229,7 @@ impl IkeSa {
     }
 
     //= rfc7296 1.2-4 1.2-5 2.6.1-1
+    //= security S-14 S-16
     fn follow_invalid_ke(
         &mut self,
         cx: &mut Context,
@@ -251,6 +253,7 @@ impl IkeSa {
         Ok(())
     }
 
+    //= security S-10 S-30
     fn take_hint(&mut self, now: Instant, error: NotifyType) -> Result<(), Dropped> {
         let Phase::Init(init) = &mut self.phase else {
             return Err(Dropped::Unexpected);

@@ -97,6 +97,7 @@ impl IkeSa {
     }
 
     //= rfc7296 2.23-7
+    //= security S-32
     fn init_reply(
         &self,
         path: Path,

@@ -348,6 +348,7 @@ fn selectors(conf: &Child, path: Path) -> (Vec<TrafficSelector>, Vec<TrafficSele
 }
 
 //= rfc7296 2.23-12
+//= security S-34
 fn only_host(selectors: &[TrafficSelector], host: IpAddr) -> Vec<TrafficSelector> {
     selectors
         .iter()
@@ -385,6 +386,7 @@ fn limit_pairs(local: &mut Vec<TrafficSelector>, remote: &mut Vec<TrafficSelecto
     }
 }
 
+//= security S-20
 /// Whether each of `inner` (at least one) is contained in one of `outer`.
 fn within(inner: &[TrafficSelector], outer: &[TrafficSelector]) -> bool {
     !inner.is_empty() && inner.iter().all(|i| outer.iter().any(|o| o.contains(i)))

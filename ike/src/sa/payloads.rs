@@ -41,6 +41,7 @@ impl<'a> Payloads<'a> {
     }
 
     //= rfc7296 2.3-1 2.5-7 2.19-5 2.20-1 2.22-1 3.2-3 3.6-2 3.10.1-3 3.12-2 3.15.1-8
+    //= security S-11
     fn put(&mut self, payload: Payload<'a>) -> Result<(), Malformed> {
         match payload {
             Payload::Sa(value) => once(&mut self.sa, value),

@@ -44,6 +44,7 @@ impl Protection {
         })
     }
 
+    //= security S-40
     /// A whole protected message.
     ///
     /// # Errors
@@ -66,6 +67,7 @@ impl Protection {
         Ok(message)
     }
 
+    //= security S-40
     /// Authenticates and decrypts a message of the peer.
     ///
     /// # Errors

@@ -56,6 +56,7 @@ impl IkeSa {
         Ok(())
     }
 
+    //= security S-30
     fn dispatch_reply(
         &mut self,
         cx: &mut Context,
@@ -190,6 +191,7 @@ impl IkeSa {
         protection.open(message)
     }
 
+    //= security S-23
     /// The peer lives. A new message (never a repeated one) also says where it is.
     fn heard_from(&mut self, cx: &mut Context, now: Instant, path: Path) {
         self.last_heard = now;

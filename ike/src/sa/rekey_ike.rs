@@ -126,6 +126,7 @@ impl IkeSa {
     }
 
     //= rfc7296 2.8.2-1 2.8-4
+    //= security S-18
     /// Our rekey was granted: the new IKE SA takes over, unless the peer made one, too, and ours
     /// is the one with the lowest of the four nonces.
     fn succeed(&mut self, cx: &mut Context, now: Instant, mut new: IkeSa) {
@@ -197,6 +198,7 @@ impl IkeSa {
     }
 
     //= rfc7296 2.8.2-2 2.18-1 2.25-1 2.25.1-7 2.25.2-1 2.25.2-2
+    //= security S-19
     /// Takes a request for a new IKE SA.
     pub(crate) fn on_rekey_ike_request(
         &mut self,

@@ -65,6 +65,7 @@ impl IkeSa {
     }
 
     //= rfc7296 2.11-1 2.11-2 2.23-1
+    //= security S-23
     /// Sends the protected reply to the request in work, and keeps it for repetitions.
     pub(crate) fn reply(
         &mut self,

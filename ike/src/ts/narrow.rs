@@ -7,6 +7,7 @@ use crate::event::PacketFlow;
 pub const MAX_SELECTORS: usize = 255;
 
 //= rfc7296 2.9-2 2.9-3
+//= security S-20
 /// What is both offered and configured.
 ///
 /// In the order of the offer; a selector that another one contains is left out. If the first
@@ -222,6 +223,7 @@ mod tests {
             }
         }
 
+        //= test security S-20
         #[test]
         fn narrowing_keeps_what_both_sides_want(offered in selectors(), configured in selectors()) {
             let narrowed = narrow(&offered, &configured);

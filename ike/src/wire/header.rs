@@ -70,6 +70,7 @@ impl Header {
     }
 
     //= rfc7296 2.5-1
+    //= security S-35
     /// Reads the header of a datagram, whatever follows it and whatever its version.
     ///
     /// # Errors

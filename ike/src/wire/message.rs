@@ -222,6 +222,7 @@ fn is_protected(ty: PayloadType) -> bool {
 }
 
 //= rfc7296 3.1-1 3.2-6
+//= security S-35
 fn read_chain(first: PayloadType, mut r: Reader<'_>) -> Result<Vec<RawPayload<'_>>, Malformed> {
     let mut payloads = Vec::new();
     let mut ty = first;

@@ -248,6 +248,7 @@ impl Worker {
     }
 
     //= rfc4303 2.1-1 3.4.2-1
+    //= security S-58
     /// Opens the ESP datagram at `datagram` in the buffer, which came in UDP to `port` of ours,
     /// or without UDP.
     fn esp(&mut self, datagram: Range<usize>, received: Received, port: Option<u16>) {

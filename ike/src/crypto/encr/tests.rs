@@ -72,6 +72,7 @@ fn max_plain_len_is_the_most_that_fits() {
 }
 
 //= test rfc7296 3.14-6
+//= test security S-40
 #[test]
 fn no_changed_bit_and_no_cut_opens() {
     for (name, cipher) in all() {
@@ -99,6 +100,7 @@ fn no_changed_bit_and_no_cut_opens() {
 }
 
 //= test rfc7296 3.14-3
+//= test security S-40
 #[test]
 fn counters_give_different_messages_and_unforeseeable_cbc_ivs() {
     for (name, cipher) in all() {

