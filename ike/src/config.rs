@@ -64,6 +64,8 @@ pub struct Connection {
     pub dpd_delay: Option<Duration>,
     /// Encapsulate ESP in UDP even where no NAT is seen.
     pub force_encap: bool,
+    /// Whether IKE SAs come up without Child SAs.
+    pub childless: Childless,
     /// Send INITIAL_CONTACT, RFC 7296 section 2.4.
     pub initial_contact: bool,
     /// Accept and produce AUTH method 1 with SHA-1 for peers without RFC 7427.
@@ -126,6 +128,20 @@ pub enum StartAction {
     Trap,
     /// Negotiate at once, and again until it is up.
     Start,
+}
+
+/// Whether an IKE SA may come up without a Child SA, RFC 6023.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Hash)]
+pub enum Childless {
+    /// No.
+    Never,
+    /// The peer may ask for it. We do only if there is no child.
+    #[default]
+    Allow,
+    /// We ask for it where the peer can: then each Child SA can have its own key exchange.
+    Prefer,
+    /// Only so, in both roles.
+    Force,
 }
 
 /// What to do about a Child SA once it was up. By default all goes on as at the start.

@@ -76,6 +76,8 @@ pub enum IkeFailure {
     PeerDeleted,
     /// Replaced by a newer IKE SA with the same peer.
     Replaced,
+    /// The peer does not do without a Child SA in IKE_AUTH (RFC 6023), and we want that.
+    NoChildless,
     /// Too old and not rekeyed.
     Expired,
 }

@@ -29,16 +29,18 @@ pub(crate) struct ReadChild {
     pub(crate) remote_ts: Vec<Located<TrafficSelector>>,
 }
 
-/// Reads all children of a connection that make sense; what does not is reported.
+/// Reads all children of a connection that make sense; what does not is reported. One that comes
+/// up `alone` needs none.
 pub(crate) fn read_all(
     report: &Report<'_>,
     connection: &Located<&str>,
     section: &Section<'_>,
     local_addrs: &[Located<IpAddr>],
     remote_addrs: &[Located<IpAddr>],
+    alone: bool,
 ) -> Vec<ReadChild> {
     let children = section.named("children");
-    if children.is_empty() && !section.has("children") {
+    if children.is_empty() && !alone && !section.has("children") {
         report.error(
             &connection.place,
             format!(

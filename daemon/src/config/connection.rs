@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use obol_ike::config::{Connection, LocalAuth, LocalAuthMethod, RemoteAuth, RemoteAuthMethod};
+use obol_ike::config::{
+    Childless, Connection, LocalAuth, LocalAuthMethod, RemoteAuth, RemoteAuthMethod,
+};
 use obol_ike::crypto::keyfile;
 use obol_ike::crypto::signature::PublicKey;
 use obol_ike::identity::Identity;
@@ -52,11 +54,13 @@ pub(crate) fn read(
         None => Some(DPD_DELAY),
     };
     let force_encap = section.boolean("encap").unwrap_or(false);
+    let childless = read_childless(report, &section);
     let initial_contact = section.boolean("initial_contact").unwrap_or(true);
     let allow_sha1_rsa = section.boolean("allow_sha1_rsa").unwrap_or(false);
     let (local_addrs, remote_addrs) = (local_addrs?, remote_addrs?);
     check_ends(report, &local_addrs, &remote_addrs);
-    let children = child::read_all(report, name, &section, &local_addrs, &remote_addrs);
+    let alone = matches!(childless, Some(Childless::Prefer | Childless::Force));
+    let children = child::read_all(report, name, &section, &local_addrs, &remote_addrs, alone);
     section.finish();
 
     let (local_place, local) = local?;
@@ -84,6 +88,7 @@ pub(crate) fn read(
             over_time,
             dpd_delay,
             force_encap,
+            childless: childless?,
             initial_contact,
             allow_sha1_rsa,
         },
@@ -92,6 +97,27 @@ pub(crate) fn read(
         local_addrs,
         children,
     })
+}
+
+/// Whether IKE SAs come up without children.
+fn read_childless(report: &Report<'_>, section: &Section<'_>) -> Option<Childless> {
+    let Some(text) = section.string("childless") else {
+        return (!section.has("childless")).then(Childless::default);
+    };
+    match text.value {
+        "never" => Some(Childless::Never),
+        "allow" => Some(Childless::Allow),
+        "prefer" => Some(Childless::Prefer),
+        "force" => Some(Childless::Force),
+        other => {
+            report.error(
+                &text.place,
+                format!("childless = \"{}\" is none that obol knows", shorten(other)),
+                "write \"never\", \"allow\" (if the peer does it), \"prefer\" (where the peer can) or \"force\"",
+            );
+            None
+        }
+    }
 }
 
 /// A list of addresses; empty means any.

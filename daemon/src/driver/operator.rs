@@ -241,6 +241,13 @@ impl<D: DataPlane> Driver<D> {
 impl Waiter {
     fn met(&self, sas: &[IkeSaStatus]) -> bool {
         match &self.goal {
+            // Without children, the IKE SA is all there is.
+            Goal::Up {
+                connection,
+                children,
+            } if children.is_empty() => sas
+                .iter()
+                .any(|sa| sa.connection.as_ref() == Some(connection) && sa.state == "established"),
             Goal::Up {
                 connection,
                 children,

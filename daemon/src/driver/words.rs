@@ -59,6 +59,12 @@ pub(super) fn ike_failure(reason: &IkeFailure, path: Option<&Path>) -> (ExitClas
         ),
         IkeFailure::PeerDeleted => (ExitClass::Refused, format!("{peer} closed the IKE SA")),
         IkeFailure::Replaced => (ExitClass::Failed, "replaced by a newer IKE SA".into()),
+        IkeFailure::NoChildless => (
+            ExitClass::Refused,
+            format!(
+                "{peer} does not do without a Child SA at first (RFC 6023): set childless = \"allow\" and configure a child"
+            ),
+        ),
         IkeFailure::Expired => (ExitClass::Failed, "too old, and it was not rekeyed".into()),
     }
 }

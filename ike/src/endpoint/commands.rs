@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Endpoint;
 use super::wishes::{Wish, start_path};
-use crate::config::{Config, Connection};
+use crate::config::{Childless, Config, Connection};
 use crate::error::{CommandError, IkeFailure};
 use crate::event::{ChildSaId, Command, IkeSaId};
 use crate::sa::child::ChildState;
@@ -38,7 +38,7 @@ impl Endpoint {
                     local,
                     ..Wish::default()
                 };
-                self.want(&connection, child.as_deref(), &wish)
+                self.want(now, &connection, child.as_deref(), &wish)
             }
             Command::Acquire {
                 connection,
@@ -59,7 +59,7 @@ impl Endpoint {
                     local,
                     ..Wish::default()
                 };
-                self.want(&connection, Some(&child), &wish)
+                self.want(now, &connection, Some(&child), &wish)
             }
             Command::Terminate { connection, child } => {
                 self.terminate(now, &connection, child.as_deref())
@@ -99,18 +99,28 @@ impl Endpoint {
         self.with_child(now, id, act);
     }
 
-    fn want(&mut self, name: &str, child: Option<&str>, wish: &Wish) -> Result<(), CommandError> {
+    fn want(
+        &mut self,
+        now: Instant,
+        name: &str,
+        child: Option<&str>,
+        wish: &Wish,
+    ) -> Result<(), CommandError> {
         if self.shutdown.is_some() {
             return Err(CommandError::ShuttingDown);
         }
         let connection = self.connection(name)?;
-        if connection.children.is_empty() {
+        if connection.children.is_empty() && connection.childless == Childless::Never {
             return Err(CommandError::NoChildren(name.to_owned()));
         }
         if self.current(name, wish.peer(&connection)).is_none()
             && start_path(&connection, wish).is_none()
         {
             return Err(CommandError::NoRemote(name.to_owned()));
+        }
+        if connection.children.is_empty() {
+            self.start_childless(now, connection, wish);
+            return Ok(());
         }
         let mut known = false;
         for conf in &connection.children {
@@ -125,6 +135,18 @@ impl Endpoint {
                 child: child.to_owned(),
             }),
             _ => Ok(()),
+        }
+    }
+
+    /// Begins the IKE SA of a connection that has no children, unless there is one.
+    fn start_childless(&mut self, now: Instant, connection: Arc<Connection>, wish: &Wish) {
+        if !self.ids_of(&connection.name).is_empty() {
+            return;
+        }
+        let path = start_path(&connection, wish);
+        let sa = path.and_then(|path| IkeSa::initiate(&mut self.cx, now, connection, path, None));
+        if let Some(sa) = sa {
+            self.put(sa);
         }
     }
 

@@ -14,20 +14,21 @@ use crate::sa::auth::{
     Check, KnownSecret, OwnMethod, OwnProof, PeerProof, Transcript, check_peer, no_secret,
     own_method, psk_proof, signature_proof,
 };
+use crate::sa::childless::FirstChildren;
 use crate::sa::create_child::Answered;
 use crate::sa::established::Established;
 use crate::sa::negotiate::Offer;
 use crate::sa::payloads::Payloads;
 use crate::sa::protect::Opened;
 use crate::sa::receive::sort;
-use crate::sa::task::{ChildTask, Task};
+use crate::sa::task::Task;
 use crate::sa::{IkeSa, Phase, Request};
 use crate::wire::{Auth, ExchangeType, Id, Notify, NotifyType, Payload};
 
 /// In IKE_AUTH, as initiator.
 pub(crate) struct AuthInitiator {
-    /// The Child SA to ask for.
-    pub(crate) first: ChildTask,
+    /// The Child SAs to ask for.
+    pub(crate) first: FirstChildren,
     /// Why it is to be closed as soon as it is established.
     pub(crate) closing: Option<IkeFailure>,
     transcript: Transcript,
@@ -60,7 +61,7 @@ impl IkeSa {
     pub(crate) fn begin_auth(
         &mut self,
         cx: &mut Context,
-        first: ChildTask,
+        first: FirstChildren,
         transcript: Transcript,
     ) {
         let local_id = self.local_id();
@@ -156,13 +157,11 @@ impl IkeSa {
         let Phase::AuthInitiator(auth) = &mut self.phase else {
             return;
         };
-        let offer = Offer::new(
-            Arc::clone(&auth.first.conf),
-            auth.first.purpose(),
-            self.path,
-            spi_in,
-            ChildExchange::IkeAuth,
-        );
+        let offer = auth.first.within.as_ref().map(|first| {
+            let exchange = ChildExchange::IkeAuth;
+            let conf = Arc::clone(&first.conf);
+            Offer::new(conf, first.purpose(), self.path, spi_in, exchange)
+        });
         let remote_body = self.connection.remote.id.as_ref().map(Identity::to_body);
         let mut payloads = Vec::new();
         payloads.extend(Id::from_body(&proof.id_body).ok().map(Payload::IdI));
@@ -176,8 +175,8 @@ impl IkeSa {
         if self.alone && self.connection.initial_contact {
             payloads.push(Payload::Notify(Notify::bare(NotifyType::INITIAL_CONTACT)));
         }
-        payloads.extend(offer.payloads(Vec::new()));
-        auth.offer = Some(offer);
+        payloads.extend(offer.iter().flat_map(|offer| offer.payloads(Vec::new())));
+        auth.offer = offer;
         self.request(cx, now, ExchangeType::IKE_AUTH, &payloads, Request::Auth);
     }
 
@@ -286,12 +285,16 @@ impl IkeSa {
             self.close(cx, now, reason);
             return;
         }
+        self.tasks.extend(auth.first.after.map(Task::Child));
         let (Some(offer), Ok(payloads)) = (auth.offer, sort(opened)) else {
             return;
         };
-        let mut first = auth.first;
-        if first.becomes_single(payloads.error()) {
-            self.tasks.push(Task::Child(first));
+        let mut first = auth.first.within;
+        if first
+            .as_mut()
+            .is_some_and(|first| first.becomes_single(payloads.error()))
+        {
+            self.tasks.extend(first.map(Task::Child));
             return;
         }
         if payloads.sa.is_none() {

@@ -358,7 +358,12 @@ impl IkeSa {
             nat: self.nat,
         };
         let exchange = ChildExchange::IkeAuth;
-        match grant(&self.connection, between, payloads, exchange, None) {
+        let granted = match self.is_childless(payloads) {
+            Ok(true) => return self.reply_childless(cx, &lead),
+            Ok(false) => grant(&self.connection, between, payloads, exchange, None),
+            Err(fault) => Err(fault),
+        };
+        match granted {
             Ok(grant) => {
                 let staged = Staged {
                     grant,

@@ -317,6 +317,15 @@ impl IkeSa {
     }
 }
 
+impl IkeSa {
+    /// Replies to an IKE_AUTH request that does without a Child SA.
+    pub(crate) fn reply_childless(&mut self, cx: &mut Context, lead: &Lead) {
+        if let Lead::Auth(proof) = lead {
+            self.reply(cx, lead.exchange(), &proof_payloads(proof));
+        }
+    }
+}
+
 impl Lead {
     fn exchange(&self) -> ExchangeType {
         match self {

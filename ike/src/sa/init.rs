@@ -10,7 +10,7 @@ use crate::config::{Connection, Path};
 use crate::context::Context;
 use crate::crypto::ke::KeyExchange;
 use crate::crypto::secret::Secret;
-use crate::error::Dropped;
+use crate::error::{Dropped, IkeFailure};
 use crate::event::IkeSpi;
 use crate::exchange::nat::{self, IKE_PORT, NAT_PORT, Nat};
 use crate::exchange::windows::{ReplyWindow, RequestWindow};
@@ -41,8 +41,8 @@ const MAX_COOKIES: u32 = 5;
 
 /// Our IKE_SA_INIT request is out.
 pub(crate) struct InitSent {
-    /// The Child SA to ask for in IKE_AUTH.
-    pub(crate) first: ChildTask,
+    /// The Child SA to ask for in IKE_AUTH, or as soon as it is done.
+    pub(crate) first: Option<ChildTask>,
     /// The refusal to report if no better answer comes, and until when to wait for one.
     pub(crate) hint: Option<NotifyType>,
     pub(crate) give_up: Option<Instant>,
@@ -61,6 +61,8 @@ struct Accepted {
     nr: Vec<u8>,
     nat: Nat,
     hashes: Option<Vec<HashId>>,
+    /// The responder does without a Child SA in IKE_AUTH.
+    childless: bool,
     protection: Protection,
 }
 
@@ -73,14 +75,14 @@ impl IkeSa {
         now: Instant,
         connection: Arc<Connection>,
         path: Path,
-        first: ChildTask,
+        first: impl Into<Option<ChildTask>>,
     ) -> Option<Self> {
         let method = connection
             .ike_proposals
             .iter()
             .find_map(|proposal| proposal.ke.first().copied())?;
         let init = InitSent {
-            first,
+            first: first.into(),
             hint: None,
             give_up: None,
             ni: cx.nonce(),
@@ -287,6 +289,7 @@ impl IkeSa {
             nr: nr.to_vec(),
             nat: nat::detect(self.spi_i, spi_r, path, &sources, destination),
             hashes: payloads.hashes(),
+            childless: payloads.has(NotifyType::CHILDLESS_IKEV2_SUPPORTED),
             protection,
         })
     }
@@ -313,6 +316,14 @@ impl IkeSa {
         message2: &[u8],
         accepted: Accepted,
     ) {
+        let first = match &self.phase {
+            Phase::Init(init) => self.first_children(init.first.clone(), accepted.childless),
+            _ => None,
+        };
+        let Some(first) = first else {
+            self.end(cx, IkeFailure::NoChildless);
+            return;
+        };
         let Some(request) = self.requests.close() else {
             return;
         };
@@ -337,6 +348,6 @@ impl IkeSa {
             message2: Bytes::copy_from_slice(message2),
             peer_hashes: accepted.hashes,
         };
-        self.begin_auth(cx, init.first, transcript);
+        self.begin_auth(cx, first, transcript);
     }
 }

@@ -79,7 +79,8 @@ impl IkeSa {
             last_heard: now,
             keepalive_at: None,
         };
-        let reply = Bytes::from(sa.init_reply(path, payloads, chosen, &ours, &nr)?);
+        let length = message.octets.len();
+        let reply = Bytes::from(sa.init_reply(path, payloads, chosen, (&ours, &nr), length)?);
         cx.transmit(path, reply.clone());
         sa.replies.begin();
         sa.replies.answer(reply.clone());
@@ -103,8 +104,8 @@ impl IkeSa {
         path: Path,
         payloads: &Payloads<'_>,
         chosen: &ChosenIke,
-        ours: &KeyExchange,
-        nr: &[u8],
+        (ours, nr): (&KeyExchange, &[u8]),
+        request_len: usize,
     ) -> Result<Vec<u8>, Dropped> {
         let mut reply = vec![
             Payload::Sa(vec![chosen.answer(&[])]),
@@ -124,7 +125,14 @@ impl IkeSa {
             reply.push(Payload::Notify(Notify::hash_algorithms(&OUR_HASHES)));
         }
         let header = self.header(ExchangeType::IKE_SA_INIT, true, 0);
-        emit_message(&header, &reply).map_err(|_| Dropped::Malformed)
+        let datagram = emit_message(&header, &reply).map_err(|_| Dropped::Malformed)?;
+        match self.childless_notify(request_len.saturating_sub(datagram.len())) {
+            None => Ok(datagram),
+            Some(notify) => {
+                reply.push(notify);
+                emit_message(&header, &reply).map_err(|_| Dropped::Malformed)
+            }
+        }
     }
 
     /// If this datagram is the very IKE_SA_INIT request that this IKE SA answered: the answer.

@@ -13,6 +13,7 @@ pub(crate) mod auth;
 pub(crate) mod auth_initiator;
 pub(crate) mod auth_responder;
 pub(crate) mod child;
+pub(crate) mod childless;
 pub(crate) mod create_child;
 pub(crate) mod create_child_reply;
 pub(crate) mod end;
@@ -42,6 +43,7 @@ use crate::wire::Header;
 use auth_initiator::AuthInitiator;
 use auth_responder::AuthResponder;
 use child::ChildSa;
+use childless::is_for;
 use create_child::ChildRequest;
 use create_child_reply::InWork;
 use established::Established;
@@ -213,8 +215,8 @@ impl IkeSa {
             _ => false,
         };
         let in_auth = match &self.phase {
-            Phase::Init(init) => init.first.conf.name == child,
-            Phase::AuthInitiator(auth) => auth.first.conf.name == child,
+            Phase::Init(init) => is_for(init.first.as_ref(), child),
+            Phase::AuthInitiator(auth) => auth.first.cares_for(child),
             _ => false,
         };
         being_asked

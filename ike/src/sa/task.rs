@@ -103,6 +103,11 @@ impl Tasks {
         self.ready.push_back(task);
     }
 
+    /// Adds these at the end.
+    pub(crate) fn extend(&mut self, tasks: impl IntoIterator<Item = Task>) {
+        self.ready.extend(tasks);
+    }
+
     /// Adds one to be done next.
     pub(crate) fn push_front(&mut self, task: Task) {
         self.ready.push_front(task);

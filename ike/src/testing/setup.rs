@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::net::Net;
 use super::pair::{Node, Pair};
 use crate::config::{
-    Child, Config, Connection, LocalAuth, LocalAuthMethod, Mode, RemoteAuth, RemoteAuthMethod,
-    Settings, StartAction, Upkeep,
+    Child, Childless, Config, Connection, LocalAuth, LocalAuthMethod, Mode, RemoteAuth,
+    RemoteAuthMethod, Settings, StartAction, Upkeep,
 };
 use crate::proposal::{EspProposal, IkeProposal};
 
@@ -123,6 +123,7 @@ pub fn connection(children: Vec<Child>) -> Connection {
         over_time: Duration::from_secs(5 * 3600),
         dpd_delay: None,
         force_encap: false,
+        childless: Childless::default(),
         initial_contact: true,
         allow_sha1_rsa: false,
     }

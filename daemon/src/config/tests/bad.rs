@@ -59,6 +59,12 @@ const ROWS: &[Row] = &[
         &["dpd_action = \"reboot\" is none", "\"trap\""],
     ),
     row(
+        "local  = {",
+        "childless = \"maybe\"\nlocal  = {",
+        "6:13",
+        &["childless = \"maybe\" is none", "\"prefer\""],
+    ),
+    row(
         "start_action = \"start\"",
         "close_action = 1",
         "13:16",

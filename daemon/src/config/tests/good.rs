@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use obol_ike::config::{LocalAuthMethod, Mode, RemoteAuthMethod, Settings, StartAction, Upkeep};
+use obol_ike::config::{
+    Childless, LocalAuthMethod, Mode, RemoteAuthMethod, Settings, StartAction, Upkeep,
+};
 use obol_ike::crypto::private_key::PrivateKey;
 use obol_ike::proposal::{EspProposal, IkeProposal};
 
@@ -225,6 +227,7 @@ over_time = \"5m\"
 dpd_delay = 0
 encap = true
 initial_contact = false
+childless = \"prefer\"
 allow_sha1_rsa = true
 local  = {";
     let text = HOSTS
@@ -241,6 +244,7 @@ local  = {";
     assert_eq!(connection.dpd_delay, None);
     assert!(connection.force_encap && connection.allow_sha1_rsa);
     assert!(!connection.initial_contact);
+    assert_eq!(connection.childless, Childless::Prefer);
     let child = &connection.children[0];
     assert_eq!(child.rekey_time, Duration::from_secs(600));
     assert_eq!(child.life_time, Duration::from_secs(660));
