@@ -61,7 +61,7 @@ const ROWS: &[Row] = &[
     row(
         "local  = {",
         "childless = \"maybe\"\nlocal  = {",
-        "6:13",
+        "7:13",
         &["childless = \"maybe\" is none", "\"prefer\""],
     ),
     row(
