@@ -26,6 +26,7 @@ class Bed:
         self.identities = ("moon.interop.example", "sun.interop.example")
         self.moon_settings, self.sun_settings = Settings(), Settings()
         self.network = self.moon = self.sun = None
+        self.peer_version = ""
         self.clear_expected = False
         self.behind_nat = ()  # `moon`, `sun`: whose IKE and ESP go through a NAT
 
@@ -46,6 +47,7 @@ class Bed:
         # Whoever starts its connection by itself comes last, so that it finds the other up.
         for peer in sorted((self.moon, self.sun), key=lambda p: p.settings.start != "none"):
             peer.start()
+        self.peer_version = self.moon.version()
 
     def remove(self):
         """Removes containers and network."""

@@ -7,6 +7,7 @@ import tomllib
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 README = os.path.join(HERE, "README.md")
 EXPECTED = os.path.join(HERE, "expected-failures.toml")
+P0 = os.path.join(HERE, "p0.toml")
 BEGIN, END = "<!-- results: written by interop/run -->", "<!-- end of results -->"
 
 
@@ -17,6 +18,9 @@ def finish(results, write_table):
     failed = [r for r in results if r.failure]
     surprises = [r for r in failed if r.key not in expected]
     stale = [r for r in results if not r.failure and r.key in expected]
+    surprises_in_p0 = _unknown_in_p0()
+    for name in surprises_in_p0:
+        print(f"p0.toml names {name}, which does not exist", file=sys.stderr)
     if write_table:
         _write(results, expected)
         unknown = set(expected) - {r.key for r in results}
@@ -28,7 +32,41 @@ def finish(results, write_table):
         print(f"failed: {result.key}, logs in {result.logs}", file=sys.stderr)
     for name in stale_names:
         print(f"{name} is in expected-failures.toml, but passes or is unknown", file=sys.stderr)
-    return 1 if surprises or stale_names else 0
+    return 1 if surprises or stale_names or surprises_in_p0 else 0
+
+
+def _wanted():
+    """Of what others prove: group -> name -> scenarios, test, reason to wait."""
+    with open(P0, "rb") as file:
+        return tomllib.load(file)
+
+
+def _unknown_in_p0():
+    from scenarios import load
+
+    known = {scenario.name for scenario in load()}
+    entries = [entry for group in _wanted().values() for entry in group.values()]
+    named = {name for entry in entries for name in entry.get("scenario", [])}
+    tests = {entry["test"] for entry in entries if "test" in entry}
+    root = os.path.dirname(HERE)
+    there = {t for t in tests if any(os.path.exists(f"{root}/{crate}/tests/{t}.rs") for crate in ("ike", "daemon"))}
+    return sorted(named - known) + sorted(tests - there)
+
+
+def _p0(results):
+    """The table of what others' suites prove, and where we do."""
+    passed = {r.name for r in results if not r.failure}
+    lines = ["### What other daemons' suites prove, and where obol does", "", "| there | shown by | waits for |", "| --- | --- | --- |"]
+    shown = waits = 0
+    for group in _wanted().values():
+        for name, entry in group.items():
+            by = [f"`{s}`" if s in passed else f"`{s}` (not in this run, or failed)" for s in entry.get("scenario", [])]
+            by += [f"test `{entry['test']}`"] if "test" in entry else []
+            shown += bool(by)
+            waits += "waits" in entry
+            lines.append(f"| {name} | {', '.join(by) or '-'} | {entry.get('waits', '')} |")
+    lines[1:1] = ["", f"{shown} are shown, {waits} wait in whole or in part."]
+    return lines
 
 
 def _write(results, expected):
@@ -42,7 +80,7 @@ def _write(results, expected):
             said = "**failed**"
         lines.append(f"| {r.name} | {r.role} | {said} | {r.peer or '-'} | {r.shows} |")
     passed = sum(not r.failure for r in results)
-    table = "\n".join([BEGIN, f"{passed} of {len(results)} passed.", "", *lines, END])
+    table = "\n".join([BEGIN, f"{passed} of {len(results)} passed.", "", *lines, "", *_p0(results), END])
     with open(README) as file:
         text = file.read()
     before, rest = text.split(BEGIN)

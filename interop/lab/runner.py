@@ -124,11 +124,10 @@ def _one(item, slots, directory, seat, keys, mounts, keep):
     os.makedirs(logs)
     slot = slots.get()
     bed = Bed(slot, logs, role, (PEERS[against], seat), keys, mounts)
-    failure, peer, began = None, "", time.monotonic()
+    failure, began = None, time.monotonic()
     try:
         scenario.run(bed)
         bed.check_wire()
-        peer = bed.moon.version()
     except Failure as error:
         failure = str(error)
     except Exception:  # a bug of the lab or output nobody expected: a failure like any other
@@ -140,4 +139,4 @@ def _one(item, slots, directory, seat, keys, mounts, keep):
     print(f"{'FAIL' if failure else 'ok':4} {seconds:6.1f} s  {scenario.name}/{role}/{against}", flush=True)
     if failure:
         print("     " + failure.replace("\n", "\n     "), file=sys.stderr, flush=True)
-    return Result(scenario.name, role, against, scenario.shows, failure, seconds, peer, logs)
+    return Result(scenario.name, role, against, scenario.shows, failure, seconds, bed.peer_version, logs)

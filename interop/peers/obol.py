@@ -76,6 +76,7 @@ class Obol(Peer):
         daemon.update(s.extra.get("obol", {}))
         self.write("etc/obol.toml", "\n".join([
             _table("daemon", daemon),
+            s.extra.get("obol toml", ""),
             _table(f"connections.{CONNECTION}", connection),
             *(_table(name, child) for name, child in children.items()),
             *secrets,

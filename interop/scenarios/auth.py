@@ -2,7 +2,7 @@
 
 from lab.wait import expect, until
 
-from . import INITIATOR, scenario
+from . import INITIATOR, RESPONDER, scenario
 
 
 def whole_life(bed):
@@ -141,3 +141,34 @@ def rsa_sha1_refused(bed):
     for peer in (bed.moon, bed.sun):
         until(f"{peer.kind} at {peer.end.name} has no SA", peer.nothing, 30)
     bed.expect_no_esp()
+
+
+@scenario("no-idr", roles=(RESPONDER,))
+def no_idr(bed):
+    """strongSwan does not say whom it wants to reach: no IDr in its IKE_AUTH."""
+    bed.moon_settings.extra["remote identity"] = "%any"
+    whole_life(bed)
+
+
+OTHER_CONNECTION = """
+[connections.other]
+remote_addrs = ["%any"]
+local = { auth = "psk", id = "sun.interop.example" }
+remote = { auth = "psk", id = "mars.interop.example" }
+[connections.other.children.nets]
+local_ts = ["10.2.0.0/16"]
+remote_ts = ["10.77.0.0/16"]
+[secrets.other]
+type = "psk"
+ids = ["sun.interop.example", "mars.interop.example"]
+secret = "what only mars knows, and not moon at all"
+"""
+
+
+@scenario("connection-by-identity", roles=(RESPONDER,), needs_obol=True)
+def connection_by_identity(bed):
+    """obol has a connection by secret and one by RSA key for any address, and finds the right one by the identity."""
+    bed.both(auth="rsa")
+    bed.sun_settings.any_remote = True
+    bed.sun_settings.extra["obol toml"] = OTHER_CONNECTION
+    whole_life(bed)

@@ -49,3 +49,14 @@ def large_packets(bed):
     for peer in (bed.moon, bed.sun):
         bed.ping(peer, size=4000)
     bed.down()
+
+
+@scenario("large-packets-6in4")
+def large_packets_6in4(bed):
+    """IPv6 pings of 8000 bytes through a tunnel over IPv4."""
+    bed.inner = (6,)
+    bed.start()
+    bed.up()
+    for peer in (bed.moon, bed.sun):
+        bed.ping(peer, size=8000)
+    bed.down()
