@@ -197,6 +197,9 @@ impl<D: DataPlane> Driver<D> {
                 let command = self.acquire(connection, child, flow);
                 self.command(now, command);
             }
+            DataPlaneEvent::UnknownSpi { path, spi } => {
+                self.command(now, Command::UnknownSpi { path, spi });
+            }
             DataPlaneEvent::InboundUsed(id) => self.command(now, Command::InboundUsed(id)),
             DataPlaneEvent::PeerMoved { id, path } => {
                 debug!(?id, peer = %path.remote, "packets come from elsewhere");

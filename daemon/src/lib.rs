@@ -16,6 +16,7 @@ pub mod host;
 mod logging;
 mod ports;
 mod run;
+mod state;
 mod sys;
 
 use std::process::ExitCode;

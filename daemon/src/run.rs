@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use crate::cli::DEFAULT_RUNTIME_DIR;
 use crate::clock::Clock;
 use crate::config::{self, DaemonSettings, Loaded};
 use crate::control::Server;
@@ -26,6 +27,7 @@ use crate::driver::{Driver, Ended, Signal};
 use crate::error::{ExitClass, Failure};
 use crate::host;
 use crate::ports::Ports;
+use crate::state;
 
 /// Requests of operators that may wait for the loop.
 const CALLS: usize = 16;
@@ -61,7 +63,8 @@ async fn daemon(config: &Path, runtime_dir: &Path) -> Result<(), Failure> {
     let server = Server::listen(runtime_dir, calls)
         .map_err(|e| Failure::system(format!("cannot listen in {}", runtime_dir.display()), &e))?;
     let rng = Box::new(rand_core::UnwrapErr(getrandom::SysRng));
-    let endpoint = Endpoint::new(Arc::new(loaded.ike.clone()), rng);
+    let mut endpoint = Endpoint::new(Arc::new(loaded.ike.clone()), rng);
+    prepare_for_crashes(&mut endpoint, &loaded, runtime_dir);
     let parts = (endpoint, plane, ports);
     let driver = Driver::new(parts, loaded, config.to_owned(), Clock::start(), inbox)
         .map_err(|e| Failure::system("cannot make a timer", &e))?;
@@ -75,6 +78,29 @@ async fn daemon(config: &Path, runtime_dir: &Path) -> Result<(), Failure> {
         info!(?removed, "protection lifted");
     }
     Ok(())
+}
+
+/// Lets peers know a crash of this host at once. Without a place for the secret that this needs,
+/// they find out later.
+fn prepare_for_crashes(endpoint: &mut Endpoint, loaded: &Loaded, runtime_dir: &Path) {
+    if !loaded.ike.settings.crash_detection {
+        return;
+    }
+    let dir = state_dir(&loaded.daemon, runtime_dir);
+    match state::crash_secret(&dir) {
+        Ok(secret) => endpoint.make_tokens(secret),
+        Err(error) => warn!(%error, "peers will not know at once when this host has crashed"),
+    }
+}
+
+/// Where the daemon keeps what outlives it. Two daemons must not share that, so one with another
+/// runtime directory has it there.
+fn state_dir(settings: &DaemonSettings, runtime_dir: &Path) -> PathBuf {
+    match &settings.state_dir {
+        Some(dir) => dir.clone(),
+        None if runtime_dir == Path::new(DEFAULT_RUNTIME_DIR) => state::DEFAULT_DIR.into(),
+        None => runtime_dir.join("state"),
+    }
 }
 
 /// Opens the data plane and puts every policy up. If that fails, what an earlier daemon left

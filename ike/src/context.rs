@@ -11,12 +11,15 @@ use bytes::Bytes;
 use rand_core::{CryptoRng, Rng};
 
 use crate::config::{Config, Path, Settings};
+use crate::crypto::secret::Secret;
 use crate::event::{Ask, AskId, ChildSaId, EspSpi, Event, IkeSaId, IkeSpi, Output, Transmit};
+use crate::exchange::crash::TokenMaker;
 use crate::exchange::retransmit::Retransmit;
 use crate::identity::Identity;
 use crate::sa::child::ChildSa;
 use crate::sa::task::Tasks;
 use crate::sa::{IkeSa, Side};
+use crate::wire::Notify;
 
 //= rfc7296 2.10-1
 /// Octets of our nonces: at least half of the key size of any PRF, RFC 7296 section 2.10.
@@ -31,6 +34,8 @@ pub(crate) struct Context {
     pub(crate) signals: Vec<Signal>,
     /// Child SAs of the same connection and peer, for the IKE SA at work.
     pub(crate) rivals: Vec<Rival>,
+    /// Makes the tokens of quick crash detection, if there is a secret for it.
+    token_maker: Option<TokenMaker>,
     asks: HashMap<AskId, Waiting>,
     last_ask: u64,
     last_ike: u64,
@@ -125,6 +130,7 @@ impl Context {
             out: VecDeque::new(),
             signals: Vec::new(),
             rivals: Vec::new(),
+            token_maker: None,
             asks: HashMap::new(),
             last_ask: 0,
             last_ike: 0,
@@ -134,6 +140,18 @@ impl Context {
 
     pub(crate) fn settings(&self) -> &Settings {
         &self.config.settings
+    }
+
+    /// Makes tokens with this secret from now on.
+    pub(crate) fn make_tokens(&mut self, secret: Secret) {
+        self.token_maker = Some(TokenMaker::new(secret));
+    }
+
+    /// Our token for the IKE SA with these SPIs, RFC 6290 section 4.1.
+    pub(crate) fn token(&self, spi_i: IkeSpi, spi_r: IkeSpi) -> Option<Notify<'static>> {
+        let maker = self.token_maker.as_ref()?;
+        let enabled = self.config.settings.crash_detection;
+        enabled.then(|| maker.notify(spi_i, spi_r))
     }
 
     pub(crate) fn transmit(&mut self, path: Path, datagram: impl Into<Bytes>) {

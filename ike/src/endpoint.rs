@@ -2,6 +2,7 @@
 
 mod commands;
 mod duplicates;
+mod hints;
 mod init;
 mod wishes;
 
@@ -13,6 +14,7 @@ use rand_core::CryptoRng;
 
 use crate::config::{Config, Path};
 use crate::context::{Context, Rival, Signal, Waiting};
+use crate::crypto::secret::Secret;
 use crate::error::{Dropped, IkeFailure};
 use crate::event::{Answer, Ask, AskId, ChildSaId, Event, IkeSaId, IkeSpi, Output};
 use crate::exchange::cookie::Cookies;
@@ -40,6 +42,10 @@ pub struct Endpoint {
     half_open: HalfOpens,
     cookies: Cookies,
     strangers: Limit,
+    /// Of answers to who has an SA that we have not.
+    lost: Limit,
+    /// Of searches for the SA that a hint is about.
+    hints: Limit,
     wishes: Wishes,
     /// Shutting down: until when peers are waited for.
     shutdown: Option<Instant>,
@@ -60,10 +66,18 @@ impl Endpoint {
             half_open: HalfOpens::default(),
             cookies: Cookies::new(),
             strangers: Limit::new(),
+            lost: Limit::new(),
+            hints: Limit::new(),
             wishes,
             shutdown: None,
             idle_told: false,
         }
+    }
+
+    /// Gives peers tokens made with this secret, by which they know at once that this host has
+    /// lost its state (RFC 6290). It must survive restarts, and no other endpoint may have it.
+    pub fn make_tokens(&mut self, secret: Secret) {
+        self.cx.make_tokens(secret);
     }
 
     //= rfc7296 2.4-3
@@ -162,17 +176,20 @@ impl Endpoint {
     //= rfc7296 1.5-1 2.21.4-1 2.21.4-4
     /// A message with an SPI of ours.
     fn on_known(&mut self, now: Instant, path: Path, message: &Message<'_>) -> Result<(), Dropped> {
+        if Self::is_hint(message) {
+            return self.on_hint(now, path, message);
+        }
         let header = &message.header;
         let own = if header.flags.initiator {
             header.spi_r
         } else {
             header.spi_i
         };
-        let id = *self.by_spi.get(&own).ok_or(Dropped::UnknownSpi)?;
-        let fits = self.sas.get(&id).is_some_and(|sa| sa.has_spis(header));
-        if !fits {
-            return Err(Dropped::UnknownSpi);
-        }
+        let id = self.by_spi.get(&own).copied();
+        let fits = |id: &IkeSaId| self.sas.get(id).is_some_and(|sa| sa.has_spis(header));
+        let Some(id) = id.filter(fits) else {
+            return Err(self.on_unknown_spi(now, path, message));
+        };
         self.with(now, id, |sa, cx| sa.on_message(cx, now, path, message))
             .unwrap_or(Err(Dropped::UnknownSpi))
     }

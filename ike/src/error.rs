@@ -32,6 +32,8 @@ pub enum Dropped {
     NoConnection,
     /// No common algorithms for an IKE SA, or another key exchange method is needed.
     NoProposal,
+    /// An error notify without protection, which anybody can send: a hint at best.
+    Hint,
 }
 
 /// Why an IKE SA ended or did not come up.
@@ -80,6 +82,8 @@ pub enum IkeFailure {
     NoChildless,
     /// Too old and not rekeyed.
     Expired,
+    /// The peer has shown the token that says that it has lost its state, RFC 6290.
+    PeerCrashed,
 }
 
 /// Why a Child SA did not come up.

@@ -294,6 +294,13 @@ pub enum Command {
     SoftExpired(ChildSaId),
     /// A hard limit was met: the SA is gone.
     HardExpired(ChildSaId),
+    /// ESP came with an SPI that the data plane does not know; not to be told of each packet.
+    UnknownSpi {
+        /// From where to where, from our side; both ports are 0 without UDP.
+        path: Path,
+        /// The SPI.
+        spi: EspSpi,
+    },
     /// Close everything with deletes to the peers; then [`Event::Idle`].
     Shutdown,
 }

@@ -31,6 +31,8 @@ pub struct IkeSaStatus {
     pub remote_id: Option<Identity>,
     /// Chosen algorithms, once known.
     pub algorithms: Option<IkeAlgorithms>,
+    /// The peer has shown us how to know a crash of its by, RFC 6290.
+    pub crash_detection: bool,
     /// A NAT was seen before us, before the peer.
     pub nat: (bool, bool),
     /// Time since it was established (or begun).

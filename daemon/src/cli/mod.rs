@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-pub(crate) use args::{Cli, Command, DemoArgs};
+pub(crate) use args::{Cli, Command, DEFAULT_RUNTIME_DIR, DemoArgs};
 
 use crate::error::{ExitClass, Failure};
 

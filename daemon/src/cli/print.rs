@@ -92,7 +92,11 @@ fn ike_sa(sa: &IkeSaReport) -> String {
             (false, true) => "NAT on the peer's side",
             (true, true) => "NAT on both sides",
         };
-        text.push_str(&format!("  {}, {nat}\n", parts.join("-")));
+        let crash = match sa.crash_detection {
+            true => ", crash detection",
+            false => "",
+        };
+        text.push_str(&format!("  {}, {nat}{crash}\n", parts.join("-")));
     }
     let mut rows = vec![row([
         "CHILD", "STATE", "MODE", "LOCAL", "REMOTE", "ESP", "IN", "OUT", "LAST IN", "REKEY",

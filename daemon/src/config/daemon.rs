@@ -1,5 +1,7 @@
 //! The table `[daemon]`: what belongs to the daemon as a whole.
 
+use std::path::PathBuf;
+
 use obol_ike::config::Settings;
 use tracing_subscriber::EnvFilter;
 
@@ -30,6 +32,8 @@ pub(crate) struct DaemonSettings {
     pub(crate) log: String,
     /// What carries ESP.
     pub(crate) data_plane: DataPlaneChoice,
+    /// Where the daemon keeps what outlives it; `None`: see `run::state_dir`.
+    pub(crate) state_dir: Option<PathBuf>,
 }
 
 /// What carries ESP.
@@ -53,6 +57,7 @@ impl Default for DaemonSettings {
             natt_port: 4500,
             log: "info".into(),
             data_plane: DataPlaneChoice::Auto,
+            state_dir: None,
         }
     }
 }
@@ -120,6 +125,14 @@ pub(crate) fn read(report: &Report<'_>, section: Section<'_>) -> (DaemonSettings
         }
     }
     read_data_plane(report, &section, &mut daemon);
+    if let Some(dir) = section.string("state_dir") {
+        if dir.value.starts_with('/') {
+            daemon.state_dir = Some(dir.value.into());
+        } else {
+            let fix = "write a directory with all of its path, like \"/var/lib/obol\"";
+            report.error(&dir.place, "state_dir does not begin with /", fix);
+        }
+    }
     let settings = read_settings(&section);
     section.finish();
     (daemon, settings)
@@ -190,6 +203,9 @@ fn read_settings(section: &Section<'_>) -> Settings {
     }
     if let Some(tries) = section.integer("retransmit_tries", 1..=20) {
         settings.retransmit_tries = number(tries.value);
+    }
+    if let Some(crash_detection) = section.boolean("crash_detection") {
+        settings.crash_detection = crash_detection;
     }
     settings
 }

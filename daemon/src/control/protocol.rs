@@ -264,6 +264,9 @@ pub(crate) struct IkeSaReport {
     pub(crate) spi_r: String,
     /// What was negotiated, once it was.
     pub(crate) algorithms: Option<IkeAlgorithmsReport>,
+    /// Whether a crash of the peer will be known at once.
+    #[serde(default)]
+    pub(crate) crash_detection: bool,
     /// Where a NAT was seen.
     pub(crate) nat: NatReport,
     /// Seconds since it was established, or begun.

@@ -3,7 +3,7 @@
 pub(crate) mod user;
 
 use obol_ike::config::{Mode, Path};
-use obol_ike::event::{ChildSaId, InboundSa, MovedSa, OutboundSa, PacketFlow};
+use obol_ike::event::{ChildSaId, EspSpi, InboundSa, MovedSa, OutboundSa, PacketFlow};
 use obol_ike::ts::TrafficSelector;
 use std::time::Duration;
 
@@ -104,6 +104,13 @@ pub(crate) enum DataPlaneEvent {
         id: ChildSaId,
         /// From where to where, from our side. Without UDP, only the addresses mean something.
         path: Path,
+    },
+    /// ESP came with an SPI that no SA has; told of a few packets only.
+    UnknownSpi {
+        /// From where to where, from our side; both ports are 0 without UDP.
+        path: Path,
+        /// The SPI.
+        spi: EspSpi,
     },
     /// A soft limit was met.
     SoftExpired(ChildSaId),

@@ -111,6 +111,7 @@ impl<D: DataPlane> Driver<D> {
                 prf: alg.prf.to_string(),
                 ke: alg.ke.to_string(),
             }),
+            crash_detection: sa.crash_detection,
             nat: NatReport {
                 local: sa.nat.0,
                 remote: sa.nat.1,

@@ -65,6 +65,10 @@ pub(super) fn ike_failure(reason: &IkeFailure, path: Option<&Path>) -> (ExitClas
                 "{peer} does not do without a Child SA at first (RFC 6023): set childless = \"allow\" and configure a child"
             ),
         ),
+        IkeFailure::PeerCrashed => (
+            ExitClass::Failed,
+            format!("{peer} has lost its state: it was restarted"),
+        ),
         IkeFailure::Expired => (ExitClass::Failed, "too old, and it was not rekeyed".into()),
     }
 }

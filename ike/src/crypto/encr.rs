@@ -27,6 +27,8 @@ const AEAD_ICV_LEN: usize = 16;
 const SALT_LEN: usize = 4;
 /// Octets of an AES block, and of the IV of CBC.
 const BLOCK_LEN: usize = 16;
+/// With an AEAD, plaintext, padding and Pad Length together are a multiple of this many octets.
+const AEAD_ALIGNMENT: usize = 4;
 
 /// The message does not authenticate under this key (or it does, and its padding is no
 /// padding); nothing may be concluded from it.
@@ -126,7 +128,7 @@ impl IkeCipher {
     pub fn sealed_len(&self, plain_len: usize) -> usize {
         match &self.0 {
             Kind::Cbc(_, hmac) => BLOCK_LEN + padded_len(plain_len) + hmac.icv_len(),
-            _ => AEAD_IV_LEN + plain_len + 1 + AEAD_ICV_LEN,
+            _ => AEAD_IV_LEN + aead_padded_len(plain_len) + AEAD_ICV_LEN,
         }
     }
 
@@ -137,7 +139,10 @@ impl IkeCipher {
                 let room = sealed_len.checked_sub(BLOCK_LEN + hmac.icv_len())?;
                 (room / BLOCK_LEN * BLOCK_LEN).checked_sub(1)
             }
-            _ => sealed_len.checked_sub(AEAD_IV_LEN + 1 + AEAD_ICV_LEN),
+            _ => {
+                let room = sealed_len.checked_sub(AEAD_IV_LEN + AEAD_ICV_LEN)?;
+                (room / AEAD_ALIGNMENT * AEAD_ALIGNMENT).checked_sub(1)
+            }
         }
     }
 
@@ -195,6 +200,12 @@ fn padded_len(plain_len: usize) -> usize {
     (plain_len + 1).next_multiple_of(BLOCK_LEN)
 }
 
+/// The same with an AEAD, which needs no padding: with it, no request of ours is shorter than an
+/// answer from a host that has lost its state, which must not be the longer one.
+fn aead_padded_len(plain_len: usize) -> usize {
+    (plain_len + 1).next_multiple_of(AEAD_ALIGNMENT)
+}
+
 //= rfc7296 3.14-5
 fn without_padding(mut padded: Vec<u8>) -> Result<Vec<u8>, Integrity> {
     let pad_len = usize::from(padded.pop().ok_or(Integrity)?);
@@ -224,7 +235,9 @@ fn seal_aead<A>(
     let iv = counter.to_be_bytes();
     sealed.extend_from_slice(&iv);
     sealed.extend_from_slice(plaintext);
-    sealed.push(0); // Pad Length: an AEAD needs no padding
+    let pad_len = aead_padded_len(plaintext.len()) - plaintext.len() - 1;
+    sealed.resize(sealed.len() + pad_len, 0);
+    sealed.push(u8::try_from(pad_len).expect("less than the alignment"));
     let tag = aead
         .encrypt_inout_detached(
             &nonce(salt, &iv).into(),

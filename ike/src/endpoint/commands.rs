@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Endpoint;
+use super::hints::ike_path;
 use super::wishes::{Wish, start_path};
 use crate::config::{Childless, Config, Connection};
 use crate::error::{CommandError, IkeFailure};
@@ -80,6 +81,10 @@ impl Endpoint {
             }
             Command::HardExpired(id) => {
                 self.on_child(now, id, |sa, cx| sa.expire_child(cx, id));
+                Ok(())
+            }
+            Command::UnknownSpi { path, spi } => {
+                self.on_unknown_esp(now, ike_path(path), spi);
                 Ok(())
             }
             Command::Shutdown => {

@@ -82,7 +82,7 @@ impl Endpoint {
     }
 
     /// Connections between these addresses, in order.
-    fn candidates(&self, path: Path) -> impl Iterator<Item = &Arc<Connection>> {
+    pub(super) fn candidates(&self, path: Path) -> impl Iterator<Item = &Arc<Connection>> {
         let connections = self.cx.config.connections.iter();
         connections.filter(move |connection| fits_path(connection, path))
     }

@@ -2,6 +2,7 @@
 //! NAT detection, a bound on what goes to strangers.
 
 pub(crate) mod cookie;
+pub(crate) mod crash;
 pub(crate) mod half_open;
 pub(crate) mod limit;
 pub(crate) mod nat;

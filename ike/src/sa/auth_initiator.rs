@@ -154,6 +154,7 @@ impl IkeSa {
     //= rfc7296 2.4-1 2.4-2
     fn send_auth(&mut self, cx: &mut Context, now: Instant, proof: &OwnProof) {
         let spi_in = cx.new_esp_spi();
+        let token = self.token(cx);
         let Phase::AuthInitiator(auth) = &mut self.phase else {
             return;
         };
@@ -172,6 +173,7 @@ impl IkeSa {
             method: proof.method,
             data: &proof.data,
         }));
+        payloads.extend(token.map(Payload::Notify));
         if self.alone && self.connection.initial_contact {
             payloads.push(Payload::Notify(Notify::bare(NotifyType::INITIAL_CONTACT)));
         }
@@ -277,8 +279,11 @@ impl IkeSa {
         };
         let auth = *auth;
         let lowest_nonce = auth.transcript.lowest_nonce();
-        let established =
+        let mut established =
             Established::new(verified, now, auth.local_id, peer.identity, lowest_nonce);
+        if let Ok(payloads) = sort(opened) {
+            established.crash.learn(&payloads.notifies);
+        }
         self.establish(cx, now, established);
         self.announce(cx, false);
         if let Some(reason) = auth.closing {

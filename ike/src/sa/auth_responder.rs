@@ -320,18 +320,19 @@ impl IkeSa {
             return;
         };
         let auth = *auth;
-        let established = Established::new(
+        let Ok(payloads) = sort(&auth.opened) else {
+            return;
+        };
+        let mut established = Established::new(
             verified,
             now,
             auth.local_id.clone(),
             auth.peer.identity.clone(),
             auth.transcript.lowest_nonce(),
         );
+        established.crash.learn(&payloads.notifies);
         self.establish(cx, now, established);
         self.announce(cx, false);
-        let Ok(payloads) = sort(&auth.opened) else {
-            return;
-        };
         if payloads.has(NotifyType::INITIAL_CONTACT) {
             cx.signals.push(Signal::InitialContact {
                 except: self.id,
@@ -341,7 +342,8 @@ impl IkeSa {
             });
         }
         let transcript = auth.transcript;
-        self.grant_first_child(cx, now, &payloads, transcript, Lead::Auth(proof));
+        let extras = self.token(cx).into_iter().collect();
+        self.grant_first_child(cx, now, &payloads, transcript, Lead::Auth(proof, extras));
     }
 
     /// What the request asks for beside the IKE SA, which stands whatever comes of it.

@@ -38,8 +38,8 @@ pub(crate) struct InWork {
 
 /// What goes before the Child SA in the reply.
 pub(crate) enum Lead {
-    /// IKE_AUTH: who we are.
-    Auth(OwnProof),
+    /// IKE_AUTH: who we are, and what we say of the IKE SA besides.
+    Auth(OwnProof, Vec<Notify<'static>>),
     /// CREATE_CHILD_SA: our public value, if there was a key exchange.
     Create(Option<KeyExchange>),
 }
@@ -309,7 +309,7 @@ impl IkeSa {
     /// same (RFC 7296 section 1.2).
     pub(crate) fn reply_without_child(&mut self, cx: &mut Context, lead: &Lead, fault: Fault) {
         let mut payloads = match lead {
-            Lead::Auth(proof) => proof_payloads(proof),
+            Lead::Auth(proof, extras) => proof_payloads(proof, extras),
             Lead::Create(_) => Vec::new(),
         };
         payloads.push(Payload::Notify(fault.notify()));
@@ -320,8 +320,8 @@ impl IkeSa {
 impl IkeSa {
     /// Replies to an IKE_AUTH request that does without a Child SA.
     pub(crate) fn reply_childless(&mut self, cx: &mut Context, lead: &Lead) {
-        if let Lead::Auth(proof) = lead {
-            self.reply(cx, lead.exchange(), &proof_payloads(proof));
+        if let Lead::Auth(proof, extras) = lead {
+            self.reply(cx, lead.exchange(), &proof_payloads(proof, extras));
         }
     }
 }
@@ -329,7 +329,7 @@ impl IkeSa {
 impl Lead {
     fn exchange(&self) -> ExchangeType {
         match self {
-            Self::Auth(_) => ExchangeType::IKE_AUTH,
+            Self::Auth(..) => ExchangeType::IKE_AUTH,
             Self::Create(_) => ExchangeType::CREATE_CHILD_SA,
         }
     }
@@ -337,7 +337,7 @@ impl Lead {
     //= rfc7296 1.3.1-1
     fn payloads<'a>(&'a self, agreed: &'a Agreed, grant: &Grant) -> Vec<Payload<'a>> {
         let mut payloads = match self {
-            Self::Auth(proof) => proof_payloads(proof),
+            Self::Auth(proof, extras) => proof_payloads(proof, extras),
             Self::Create(_) => Vec::new(),
         };
         if agreed.mode == Mode::Transport {
@@ -360,13 +360,14 @@ impl Lead {
     }
 }
 
-fn proof_payloads(proof: &OwnProof) -> Vec<Payload<'_>> {
+fn proof_payloads<'a>(proof: &'a OwnProof, extras: &'a [Notify<'static>]) -> Vec<Payload<'a>> {
     let id = Id::from_body(&proof.id_body).ok().map(Payload::IdR);
     let auth = Payload::Auth(Auth {
         method: proof.method,
         data: &proof.data,
     });
-    id.into_iter().chain([auth]).collect()
+    let extras = extras.iter().cloned().map(Payload::Notify);
+    id.into_iter().chain([auth]).chain(extras).collect()
 }
 
 //= rfc7296 1.3-3

@@ -17,7 +17,9 @@ impl IkeSa {
         let loss = match reason {
             IkeFailure::PeerDeleted => Loss::Closed,
             // A peer says that it has forgotten us by its INITIAL_CONTACT.
-            IkeFailure::NoAnswer { .. } | IkeFailure::Replaced => Loss::Dead,
+            IkeFailure::NoAnswer { .. } | IkeFailure::PeerCrashed | IkeFailure::Replaced => {
+                Loss::Dead
+            }
             _ => Loss::Own,
         };
         self.report(cx, reason);

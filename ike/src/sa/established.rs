@@ -7,6 +7,7 @@ use crate::context::Context;
 use crate::error::IkeFailure;
 use crate::event::{Event, IkeSaId};
 use crate::identity::Identity;
+use crate::sa::crash::Crash;
 use crate::sa::task::Task;
 use crate::sa::{IkeSa, Phase, Role};
 use crate::timer::jittered;
@@ -43,6 +44,8 @@ pub(crate) struct Established {
     pub(crate) announced: bool,
     /// Why it is being closed.
     pub(crate) closing: Option<IkeFailure>,
+    /// For the case that the peer loses its state, or has lost it.
+    pub(crate) crash: Crash,
 }
 
 /// Where an IKE SA stands in a rekey.
@@ -104,6 +107,7 @@ impl Established {
             succession: Succession::None,
             announced: false,
             closing: None,
+            crash: Crash::default(),
         }
     }
 

@@ -32,6 +32,9 @@ impl IkeSa {
             self.end_by_peer(cx, now, reason);
             return;
         }
+        if let Some(established) = self.established_mut() {
+            established.crash.learn(&payloads.notifies);
+        }
         let deleted: Vec<EspSpi> = payloads
             .deletes
             .iter()

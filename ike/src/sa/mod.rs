@@ -14,6 +14,7 @@ pub(crate) mod auth_initiator;
 pub(crate) mod auth_responder;
 pub(crate) mod child;
 pub(crate) mod childless;
+pub(crate) mod crash;
 pub(crate) mod create_child;
 pub(crate) mod create_child_reply;
 pub(crate) mod end;
@@ -139,6 +140,8 @@ pub(crate) enum Request {
     DeleteIke,
     /// Empty INFORMATIONAL.
     Liveness,
+    /// INFORMATIONAL with a notify that asks for nothing.
+    Notice,
 }
 
 impl IkeSa {

@@ -77,7 +77,7 @@ impl IkeSa {
             Request::Child(request) => self.on_child_reply(cx, now, *request, payloads),
             Request::RekeyIke(request) => self.on_rekey_ike_reply(cx, now, *request, payloads),
             Request::DeleteChild(id) => self.on_child_deleted(cx, now, id, payloads),
-            Request::DeleteSpi | Request::Liveness => {}
+            Request::DeleteSpi | Request::Liveness | Request::Notice => {}
             Request::DeleteIke => self.end(cx, IkeFailure::Closed),
         }
     }
@@ -208,9 +208,11 @@ impl Request {
             Self::Init => ExchangeType::IKE_SA_INIT,
             Self::Auth => ExchangeType::IKE_AUTH,
             Self::Child(_) | Self::RekeyIke(_) => ExchangeType::CREATE_CHILD_SA,
-            Self::DeleteChild(_) | Self::DeleteSpi | Self::DeleteIke | Self::Liveness => {
-                ExchangeType::INFORMATIONAL
-            }
+            Self::DeleteChild(_)
+            | Self::DeleteSpi
+            | Self::DeleteIke
+            | Self::Liveness
+            | Self::Notice => ExchangeType::INFORMATIONAL,
         }
     }
 }

@@ -122,7 +122,14 @@ impl IkeSa {
             shared: request.ke.agree(theirs.data).ok()?,
             chosen: &chosen,
         };
-        self.successor(cx, now, &material)
+        let mut new = self.successor(cx, now, &material)?;
+        if let Some(established) = new.established_mut() {
+            established.crash.learn(&payloads.notifies);
+        }
+        if new.token(cx).is_some() {
+            new.tasks.push(Task::Token);
+        }
+        Some(new)
     }
 
     //= rfc7296 2.8.2-1 2.8-4
@@ -209,7 +216,10 @@ impl IkeSa {
         let own = self.requests.open().map(|open| &open.what);
         let contested = matches!(own, Some(Request::RekeyIke(_)));
         // RFC 7296 section 2.25: not while a Child SA changes, or while we close the IKE SA.
-        let busy = !matches!(own, None | Some(Request::RekeyIke(_) | Request::Liveness));
+        let busy = !matches!(
+            own,
+            None | Some(Request::RekeyIke(_) | Request::Liveness | Request::Notice)
+        );
         if busy || !self.is_current() {
             return Err(Fault::TemporaryFailure);
         }
@@ -235,11 +245,12 @@ impl IkeSa {
             .successor(cx, now, &material)
             .ok_or(Fault::NoProposalChosen)?;
         let answer = chosen.answer(&spi_r.0.to_be_bytes());
-        let reply = [
+        let mut reply = vec![
             Payload::Sa(vec![answer]),
             Payload::Nonce(&nr),
             ke_payload(&ours),
         ];
+        reply.extend(new.token(cx).map(Payload::Notify));
         self.reply(cx, ExchangeType::CREATE_CHILD_SA, &reply);
         self.replaced_by(cx, now, new, contested);
         Ok(())

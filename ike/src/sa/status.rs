@@ -26,6 +26,7 @@ impl IkeSa {
             local_id: established.map(|e| e.local_id.clone()),
             remote_id: established.map(|e| e.remote_id.clone()),
             algorithms: self.protection.as_ref().map(|p| *p.keys.algorithms()),
+            crash_detection: established.is_some_and(|e| e.crash.has_token()),
             nat: (self.nat.local, self.nat.remote),
             age: now.saturating_duration_since(since),
             rekey_in: established

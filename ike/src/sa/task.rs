@@ -24,6 +24,10 @@ pub(crate) enum Task {
     DeleteIke,
     /// A sign of life.
     Liveness,
+    /// Tells of ESP with an SPI that is not known here.
+    InvalidSpi(EspSpi),
+    /// Gives our token of quick crash detection.
+    Token,
 }
 
 /// A Child SA to ask for.

@@ -216,6 +216,8 @@ impl IkeSa {
             Task::DeleteSpi(spi) => self.ask_delete_spi(cx, now, spi, Request::DeleteSpi),
             Task::DeleteIke => self.ask_delete_ike(cx, now),
             Task::Liveness => self.ask_liveness(cx, now),
+            Task::InvalidSpi(spi) => self.ask_invalid_spi(cx, now, spi),
+            Task::Token => self.ask_token(cx, now),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand_chacha::ChaCha20Rng;
-use rand_core::SeedableRng;
+use rand_core::{Rng, SeedableRng};
 
 use super::net::Net;
 use super::plane::FakePlane;
@@ -48,6 +48,8 @@ pub struct Node {
     pub transcript: Option<Transcript>,
     waiting: VecDeque<(Instant, AskId, Ask)>,
     rng: ChaCha20Rng,
+    config: Arc<Config>,
+    token_secret: Option<Vec<u8>>,
 }
 
 /// All that went out of an endpoint and into it, and the keys that went with it.
@@ -104,8 +106,9 @@ impl Node {
     /// A host with this configuration. `seed` decides all its random draws.
     pub fn new(address: IpAddr, config: Config, seed: u64) -> Self {
         let rng = Box::new(ChaCha20Rng::seed_from_u64(seed));
+        let config = Arc::new(config);
         Self {
-            endpoint: Endpoint::new(Arc::new(config), rng),
+            endpoint: Endpoint::new(Arc::clone(&config), rng),
             address,
             secrets: Vec::new(),
             keys: Vec::new(),
@@ -118,6 +121,8 @@ impl Node {
             transcript: None,
             waiting: VecDeque::new(),
             rng: ChaCha20Rng::seed_from_u64(seed ^ 0x5eed),
+            config,
+            token_secret: None,
         }
     }
 
@@ -128,6 +133,26 @@ impl Node {
         self.secrets
             .push((parse(one), parse(other), secret.to_vec()));
         self
+    }
+
+    /// Lets it make tokens of quick crash detection.
+    #[must_use]
+    pub fn with_token_secret(mut self, secret: &[u8]) -> Self {
+        self.endpoint.make_tokens(Secret::from(secret));
+        self.token_secret = Some(secret.to_vec());
+        self
+    }
+
+    /// Loses all that is not configured, as a host that is switched off and on.
+    fn restart(&mut self) {
+        let rng = Box::new(ChaCha20Rng::seed_from_u64(self.rng.next_u64()));
+        self.endpoint = Endpoint::new(Arc::clone(&self.config), rng);
+        if let Some(secret) = &self.token_secret {
+            self.endpoint.make_tokens(Secret::from(secret.as_slice()));
+        }
+        self.plane = FakePlane::default();
+        self.last_inbound = None;
+        self.waiting.clear();
     }
 
     /// Adds a private key.
@@ -282,6 +307,51 @@ impl Pair {
         };
         self.net.send(now, path, packet);
         true
+    }
+
+    /// A host loses its state, and begins anew.
+    pub fn restart(&mut self, end: End) {
+        let now = self.now;
+        self.node(end).restart();
+        self.node(end).endpoint.handle_timeout(now);
+        self.drain();
+    }
+
+    /// One packet for a child, as its data plane sends it. Says whether the other end could
+    /// read it; if it could not, or if there is no SA to send it with, the data planes say so.
+    pub fn send_packet(&mut self, from: End, connection: &str, child: &str) -> bool {
+        let now = self.now;
+        let partitioned = self.net.partitioned;
+        let (ours, theirs) = match from {
+            End::A => (&mut self.a, &mut self.b),
+            End::B => (&mut self.b, &mut self.a),
+        };
+        let Some(spi) = ours.plane.spi_out(connection, child) else {
+            let acquire = Command::Acquire {
+                connection: connection.to_owned(),
+                child: child.to_owned(),
+                flow: None,
+                remote: None,
+                local: None,
+            };
+            // The endpoint says no while it has no such child.
+            let _ = ours.endpoint.handle_command(now, acquire);
+            self.drain();
+            return false;
+        };
+        let mut inbound = theirs.plane.inbound.values();
+        if partitioned || inbound.any(|sa| sa.info.spi_in == spi) {
+            return !partitioned;
+        }
+        let path = Path {
+            local: (theirs.address, 500).into(),
+            remote: (ours.address, 500).into(),
+        };
+        let command = Command::UnknownSpi { path, spi };
+        let told = theirs.endpoint.handle_command(now, command);
+        told.expect("it names nothing");
+        self.drain();
+        false
     }
 
     /// Lets this much time pass.

@@ -24,7 +24,7 @@ pub(super) struct Early {
 
 /// A packet.
 pub(super) struct Held {
-    spi: u32,
+    pub(super) spi: u32,
     since: u64,
     /// From the SPI to the ICV.
     pub(super) octets: Vec<u8>,
@@ -67,13 +67,14 @@ impl Early {
         taken
     }
 
-    /// Forgets what waited for too long; how many packets.
-    pub(super) fn expire(&mut self, now: u64) -> usize {
-        let before = self.held.len();
-        self.held
-            .retain(|held| now.saturating_sub(held.since) < PATIENCE);
+    /// What has waited for too long, which is forgotten.
+    pub(super) fn expire(&mut self, now: u64) -> Vec<Held> {
+        let (late, rest): (Vec<Held>, Vec<Held>) = std::mem::take(&mut self.held)
+            .into_iter()
+            .partition(|held| now.saturating_sub(held.since) >= PATIENCE);
+        self.held = rest.into();
         self.count();
-        before - self.held.len()
+        late
     }
 
     /// How long to wait until something may be forgotten; `None`: nothing is held.
@@ -113,8 +114,8 @@ mod tests {
         assert!(early.patience().is_some());
         assert_eq!(early.take(3).len(), 1);
         assert_eq!(early.take(3).len(), 0);
-        assert_eq!(early.expire(PATIENCE), 0);
-        assert_eq!(early.expire(PATIENCE + 1), PACKETS - 1);
+        assert_eq!(early.expire(PATIENCE).len(), 0);
+        assert_eq!(early.expire(PATIENCE + 1).len(), PACKETS - 1);
 
         let long = vec![0; 40_000];
         assert!(early.hold(1, &long, received(), Some(4500), 2));

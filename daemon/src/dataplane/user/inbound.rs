@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use obol_esp::{HEADROOM, OpenError, Outer, Sad, UdpKind, classify_udp, spi_of};
 use obol_ike::config::Path;
-use obol_ike::event::{ChildSaId, MovedSa};
+use obol_ike::event::{ChildSaId, EspSpi, MovedSa};
 use rustix::event::{PollFd, PollFlags};
 use socket2::Socket;
 use tokio::sync::oneshot;
@@ -25,6 +25,13 @@ use crate::sys::tun::Tun;
 
 /// Longest datagram in octets.
 const DATAGRAM_MAX: usize = 65_535;
+
+/// Shortest ESP packet of an unknown SPI that is told of, in octets: IKE header, notify with an
+/// SPI, and the UDP header that ESP by itself has not.
+const HINT_MIN: usize = 28 + 12 + 8;
+
+/// Milliseconds between two such packets.
+const HINT_PAUSE: u64 = 100;
 
 /// Datagrams from one socket before the others have their turn.
 const TURN: usize = 64;
@@ -51,6 +58,8 @@ pub(super) struct Worker {
     early: Early,
     buffer: Vec<u8>,
     now: u64,
+    /// When the driver was last told of ESP with an unknown SPI.
+    told: u64,
 }
 
 /// A socket, and what comes from it.
@@ -98,6 +107,7 @@ impl Worker {
             // Room after the datagram: none is needed to open it.
             buffer: vec![0; HEADROOM + DATAGRAM_MAX],
             now: 1,
+            told: 0,
         }
     }
 
@@ -109,8 +119,8 @@ impl Worker {
                 return;
             }
             self.now = self.shared.clock.millis();
-            for _ in 0..self.early.expire(self.now) {
-                self.shared.drops.count(Reason::UnknownSpi);
+            for held in self.early.expire(self.now) {
+                self.unknown_spi(held.spi, held.octets.len(), held.received, held.port);
             }
             for (index, ready) in ready.into_iter().enumerate() {
                 if ready {
@@ -247,6 +257,33 @@ impl Worker {
         }
     }
 
+    /// Counts a packet of no SA of ours. Tells the driver of it if it is longer than the IKE
+    /// message that it may cause, and not of many: anybody can send them.
+    fn unknown_spi(&mut self, spi: u32, len: usize, received: Received, port: Option<u16>) {
+        self.shared.drops.count(Reason::UnknownSpi);
+        let Some(local) = received.local else {
+            return;
+        };
+        if len < HINT_MIN || self.now.saturating_sub(self.told) < HINT_PAUSE {
+            return;
+        }
+        self.told = self.now;
+        let (ours, theirs) = match port {
+            Some(port) => (port, received.source.port()),
+            None => (0, 0),
+        };
+        let path = Path {
+            local: (local, ours).into(),
+            remote: (received.source.ip(), theirs).into(),
+        };
+        let spi = EspSpi(spi);
+        // Shared with IKE messages, which anyone can cause as well.
+        let _ = self
+            .shared
+            .ike
+            .try_send(DataPlaneEvent::UnknownSpi { path, spi });
+    }
+
     //= rfc4303 2.1-1 3.4.2-1
     //= security S-58
     /// Opens the ESP datagram at `datagram` in the buffer, which came in UDP to `port` of ours,
@@ -258,8 +295,9 @@ impl Worker {
         };
         let Some(sa) = self.sad.get_mut(spi) else {
             let octets = &self.buffer[datagram];
+            let len = octets.len();
             if !self.early.hold(spi, octets, received, port, self.now) {
-                drops.count(Reason::UnknownSpi);
+                self.unknown_spi(spi, len, received, port);
             }
             return;
         };

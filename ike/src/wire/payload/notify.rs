@@ -76,6 +76,11 @@ impl<'a> Notify<'a> {
         }
     }
 
+    /// INVALID_SPI with the SPI of an ESP packet that could not be read, RFC 7296 section 1.5.
+    pub fn invalid_spi(spi: EspSpi) -> Self {
+        Self::with_data(NotifyType::INVALID_SPI, spi.0.to_be_bytes().to_vec())
+    }
+
     //= rfc7296 2.6-3
     /// The cookie of a COOKIE notify, if it has a legal length (1 to 64 octets).
     pub fn as_cookie(&self) -> Option<&[u8]> {
