@@ -70,8 +70,48 @@ pub struct Connection {
     pub childless: Childless,
     /// Send INITIAL_CONTACT, RFC 7296 section 2.4.
     pub initial_contact: bool,
+    /// IKE fragmentation, RFC 7383.
+    pub fragmentation: Fragmentation,
     /// Accept and produce AUTH method 1 with SHA-1 for peers without RFC 7427.
     pub allow_sha1_rsa: bool,
+}
+
+/// How long messages are sent, RFC 7383. Whatever it says, a message is fragmented only if both
+/// peers have said that they can take it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Fragmentation {
+    /// Whether.
+    pub mode: FragmentationMode,
+    /// Longest IP packet in octets. A request that is not answered goes out in smaller ones
+    /// after a while: of 1280 octets, and on IPv4 of 576.
+    pub size: u16,
+}
+
+impl Fragmentation {
+    /// Every IPv6 path carries packets of so many octets (RFC 8200 section 5), and nearly every
+    /// IPv4 path.
+    pub const DEFAULT_SIZE: u16 = 1280;
+}
+
+impl Default for Fragmentation {
+    fn default() -> Self {
+        Self {
+            mode: FragmentationMode::Yes,
+            size: Self::DEFAULT_SIZE,
+        }
+    }
+}
+
+/// Whether IKE messages are fragmented.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Hash)]
+pub enum FragmentationMode {
+    /// Those that are longer than one packet may be.
+    #[default]
+    Yes,
+    /// Never, and the peer is told so.
+    No,
+    /// All that have content, also short ones.
+    Force,
 }
 
 /// How we authenticate.

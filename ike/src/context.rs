@@ -14,6 +14,7 @@ use crate::config::{Config, Path, Settings};
 use crate::crypto::secret::Secret;
 use crate::event::{Ask, AskId, ChildSaId, EspSpi, Event, IkeSaId, IkeSpi, Output, Transmit};
 use crate::exchange::crash::TokenMaker;
+use crate::exchange::datagrams::Datagrams;
 use crate::exchange::retransmit::Retransmit;
 use crate::identity::Identity;
 use crate::sa::child::ChildSa;
@@ -36,6 +37,8 @@ pub(crate) struct Context {
     pub(crate) rivals: Vec<Rival>,
     /// Makes the tokens of quick crash detection, if there is a secret for it.
     token_maker: Option<TokenMaker>,
+    /// Octets of fragments that IKE SAs hold, without the one at work.
+    pub(crate) fragments_of_others: usize,
     asks: HashMap<AskId, Waiting>,
     last_ask: u64,
     last_ike: u64,
@@ -131,6 +134,7 @@ impl Context {
             signals: Vec::new(),
             rivals: Vec::new(),
             token_maker: None,
+            fragments_of_others: 0,
             asks: HashMap::new(),
             last_ask: 0,
             last_ike: 0,
@@ -158,6 +162,13 @@ impl Context {
         let datagram = datagram.into();
         self.out
             .push_back(Output::Transmit(Transmit { path, datagram }));
+    }
+
+    /// Sends a message, in as many datagrams as it has.
+    pub(crate) fn transmit_all(&mut self, path: Path, datagrams: &Datagrams) {
+        for datagram in datagrams.iter() {
+            self.transmit(path, datagram.clone());
+        }
     }
 
     pub(crate) fn event(&mut self, event: Event) {

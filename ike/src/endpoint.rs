@@ -173,6 +173,11 @@ impl Endpoint {
             .collect()
     }
 
+    /// Octets of memory that fragments of incomplete messages take, of all peers together.
+    pub fn fragments_held(&self) -> usize {
+        self.cx.fragments_of_others
+    }
+
     //= rfc7296 1.5-1 2.21.4-1 2.21.4-4
     /// A message with an SPI of ours.
     fn on_known(&mut self, now: Instant, path: Path, message: &Message<'_>) -> Result<(), Dropped> {
@@ -207,8 +212,12 @@ impl Endpoint {
             proven && other.may_stand_for(&sa)
         });
         self.cx.rivals = self.rivals(&sa);
+        self.cx.fragments_of_others -= sa.fragmentation.held();
         let result = act(&mut sa, &mut self.cx);
         sa.run_tasks(&mut self.cx, now);
+        if !sa.is_gone() {
+            self.cx.fragments_of_others += sa.fragmentation.held();
+        }
         self.put(sa);
         self.heed(now);
         Some(result)

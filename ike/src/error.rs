@@ -12,12 +12,26 @@ use crate::wire::{KeMethod, Notify, NotifyType, PayloadType};
 pub enum Dropped {
     /// Does not parse as an IKE message.
     Malformed,
+    /// Longer than anything that a peer not yet proven has to say.
+    TooLong,
     /// IKE version other than 2.
     Version,
     /// No IKE SA has these SPIs.
     UnknownSpi,
+    /// Not protected, where it must be.
+    Unprotected,
     /// Checksum or tag does not verify.
     Integrity,
+    /// A fragment where the peers did not agree on fragments (RFC 7383 section 2.4).
+    FragmentNotAgreed,
+    /// A fragment with the number 0, one above the total, or a total that is too much.
+    FragmentNumber,
+    /// A fragment of a set that was cut anew since.
+    FragmentOfOldSet,
+    /// A fragment that is here already, or of a message that was answered.
+    FragmentRepeated,
+    /// No room for more fragments of this peer, or of all peers together.
+    FragmentLimit,
     /// Message ID outside the window.
     MessageId,
     /// A request that was answered already (the answer was sent again) or that is in work.

@@ -35,6 +35,8 @@ pub struct IkeSaStatus {
     pub crash_detection: bool,
     /// A NAT was seen before us, before the peer.
     pub nat: (bool, bool),
+    /// Both ends can take IKE fragments.
+    pub fragmentation: bool,
     /// Time since it was established (or begun).
     pub age: Duration,
     /// Time until rekey, if established.

@@ -25,6 +25,8 @@ pub enum TimerKind {
     Liveness,
     /// A NAT mapping is kept alive.
     Keepalive,
+    /// A message of which not all fragments came is given up.
+    Fragments,
     /// A connection is started, or started again.
     Start,
     /// A shutdown stops waiting for peers.

@@ -14,6 +14,7 @@ use obol_ike::proposal::IkeProposal;
 use super::child::{self, ReadChild};
 use super::files::FileSource;
 use super::finding::{Located, Place, Report};
+use super::fragmentation;
 use super::reader::{Section, nearest, shorten};
 use super::secrets::{Secrets, read_id, resolve};
 use super::values;
@@ -56,6 +57,7 @@ pub(crate) fn read(
     let force_encap = section.boolean("encap").unwrap_or(false);
     let childless = read_childless(report, &section);
     let initial_contact = section.boolean("initial_contact").unwrap_or(true);
+    let fragmentation = fragmentation::read(report, &section);
     let allow_sha1_rsa = section.boolean("allow_sha1_rsa").unwrap_or(false);
     let (local_addrs, remote_addrs) = (local_addrs?, remote_addrs?);
     check_ends(report, &local_addrs, &remote_addrs);
@@ -90,6 +92,7 @@ pub(crate) fn read(
             force_encap,
             childless: childless?,
             initial_contact,
+            fragmentation,
             allow_sha1_rsa,
         },
         place: name.place.clone(),

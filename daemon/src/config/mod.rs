@@ -14,6 +14,7 @@ mod connection;
 mod daemon;
 pub(crate) mod files;
 pub(crate) mod finding;
+mod fragmentation;
 mod reader;
 mod secrets;
 #[cfg(test)]

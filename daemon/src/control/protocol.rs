@@ -269,6 +269,8 @@ pub(crate) struct IkeSaReport {
     pub(crate) crash_detection: bool,
     /// Where a NAT was seen.
     pub(crate) nat: NatReport,
+    /// Whether both ends can take IKE fragments.
+    pub(crate) fragmentation: bool,
     /// Seconds since it was established, or begun.
     pub(crate) age_s: u64,
     /// Seconds until its rekey.

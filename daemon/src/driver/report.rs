@@ -116,6 +116,7 @@ impl<D: DataPlane> Driver<D> {
                 local: sa.nat.0,
                 remote: sa.nat.1,
             },
+            fragmentation: sa.fragmentation,
             age_s: sa.age.as_secs(),
             rekey_in_s: sa.rekey_in.map(|d| d.as_secs()),
             children: sa

@@ -20,6 +20,10 @@ use crate::wire::{
 /// receives at all addresses of one cannot keep everybody out.
 const NETWORKS: usize = 4;
 
+/// Octets of an IKE_SA_INIT request, which a half-open IKE SA keeps for AUTH to cover: above the
+/// 3000 that RFC 7296 section 2 asks for.
+const MAX_REQUEST: usize = 4096;
+
 impl Endpoint {
     //= rfc7296 3.1-2
     /// Takes a request for a new IKE SA.
@@ -30,6 +34,9 @@ impl Endpoint {
         message: &Message<'_>,
     ) -> Result<(), Dropped> {
         let header = &message.header;
+        if message.octets.len() > MAX_REQUEST {
+            return Err(Dropped::TooLong);
+        }
         if !header.flags.initiator || header.message_id != 0 || header.spi_i.0 == 0 {
             return Err(Dropped::Malformed);
         }

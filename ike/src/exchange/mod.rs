@@ -1,10 +1,12 @@
 //! What every exchange needs, whatever it negotiates: Message IDs, retransmission, cookies,
-//! NAT detection, a bound on what goes to strangers.
+//! NAT detection, fragments, a bound on what goes to strangers.
 
 pub(crate) mod cookie;
 pub(crate) mod crash;
+pub(crate) mod datagrams;
 pub(crate) mod half_open;
 pub(crate) mod limit;
 pub(crate) mod nat;
+pub(crate) mod reassembly;
 pub(crate) mod retransmit;
 pub(crate) mod windows;

@@ -18,6 +18,8 @@ pub(crate) struct Retransmit {
     due: Instant,
     interval: Duration,
     tries: u32,
+    /// Transmissions in another form, before the schedule began anew.
+    before: u32,
 }
 
 /// What to do when a schedule is due.
@@ -38,7 +40,23 @@ impl Retransmit {
             due: now + crate::timer::jittered(interval, JITTER_PERCENT, rng),
             interval,
             tries: 1,
+            before: 0,
         }
+    }
+
+    /// The request goes out in another form at `now`, and the schedule begins anew: RFC 7383
+    /// section 2.5.2.
+    pub(crate) fn restart(&mut self, now: Instant, settings: &Settings, rng: &mut dyn CryptoRng) {
+        *self = Self {
+            first: self.first,
+            before: self.before + self.tries,
+            ..Self::start(now, settings, rng)
+        };
+    }
+
+    /// How often the request went out in its present form.
+    pub(crate) fn tries(&self) -> u32 {
+        self.tries
     }
 
     /// When the next step is due.
@@ -68,7 +86,7 @@ impl Retransmit {
     /// The verdict of a peer that did not answer until `now`.
     pub(crate) fn dead(&self, now: Instant) -> Step {
         Step::Dead {
-            tries: self.tries,
+            tries: self.before + self.tries,
             after: now.saturating_duration_since(self.first),
         }
     }

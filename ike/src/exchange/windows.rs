@@ -1,7 +1,6 @@
 //! Message IDs in both directions, RFC 7296 sections 2.2 and 2.3. Both windows have size one.
 
-use bytes::Bytes;
-
+use super::datagrams::Datagrams;
 use super::retransmit::Retransmit;
 
 /// What we asked: at most one request is open at a time.
@@ -18,7 +17,7 @@ pub(crate) struct OpenRequest<T> {
     /// Its Message ID.
     pub(crate) message_id: u32,
     /// Its octets; a retransmission repeats them.
-    pub(crate) datagram: Bytes,
+    pub(crate) datagrams: Datagrams,
     /// When it goes out again.
     pub(crate) retransmit: Retransmit,
     /// What it asks.
@@ -40,11 +39,11 @@ impl<T> RequestWindow<T> {
     }
 
     /// Opens a request with the Message ID that [`next_id`](Self::next_id) gave.
-    pub(crate) fn begin(&mut self, datagram: Bytes, retransmit: Retransmit, what: T) {
+    pub(crate) fn begin(&mut self, datagrams: Datagrams, retransmit: Retransmit, what: T) {
         debug_assert!(self.open.is_none());
         self.open = Some(OpenRequest {
             message_id: self.next,
-            datagram,
+            datagrams,
             retransmit,
             what,
         });
@@ -79,7 +78,7 @@ impl<T> RequestWindow<T> {
 pub(crate) struct ReplyWindow {
     next: u32,
     in_work: bool,
-    last_reply: Option<Bytes>,
+    last_reply: Option<Datagrams>,
 }
 
 /// What a request's Message ID says about it.
@@ -88,7 +87,7 @@ pub(crate) enum Incoming<'a> {
     /// The next in order.
     New,
     /// A repetition of the last one: send this again.
-    Repeated(&'a Bytes),
+    Repeated(&'a Datagrams),
     /// A repetition of the one that is in work.
     InWork,
     /// Any other: RFC 7296 section 2.3 forbids to act on it.
@@ -138,10 +137,15 @@ impl ReplyWindow {
     //= rfc7296 2.1-4 2.3-7
     /// The request in work is answered with these octets, kept until the next request shows
     /// that they arrived.
-    pub(crate) fn answer(&mut self, reply: Bytes) {
+    pub(crate) fn answer(&mut self, reply: Datagrams) {
         self.in_work = false;
         self.last_reply = Some(reply);
         self.next += 1;
+    }
+
+    /// The last answer is repeated in this form from here on.
+    pub(crate) fn reshape(&mut self, reply: Datagrams) {
+        self.last_reply = Some(reply);
     }
 }
 
@@ -156,11 +160,8 @@ mod tests {
         assert_eq!(window.check(1), Incoming::New);
         window.begin();
         assert_eq!(window.check(1), Incoming::InWork);
-        window.answer(Bytes::from_static(&[7]));
-        assert_eq!(
-            window.check(1),
-            Incoming::Repeated(&Bytes::from_static(&[7]))
-        );
+        window.answer(vec![7].into());
+        assert_eq!(window.check(1), Incoming::Repeated(&vec![7].into()));
         assert_eq!(window.check(2), Incoming::New);
         assert_eq!(window.check(0), Incoming::Outside);
         assert_eq!(window.check(3), Incoming::Outside);

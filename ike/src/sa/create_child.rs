@@ -93,11 +93,12 @@ impl IkeSa {
             ke,
         };
         let payloads = request.payloads(rekeys);
-        let Some(datagram) = self.seal_request(cx, ExchangeType::CREATE_CHILD_SA, &payloads) else {
+        let exchange = ExchangeType::CREATE_CHILD_SA;
+        let Some(datagrams) = self.seal_request(cx, exchange, &payloads) else {
             return;
         };
         drop(payloads);
-        self.send_request(cx, now, datagram, Request::Child(Box::new(request)));
+        self.send_request(cx, now, datagrams, Request::Child(Box::new(request)));
     }
 
     //= rfc7296 1.3.1-2 3.10.1-1

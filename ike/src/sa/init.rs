@@ -12,11 +12,13 @@ use crate::crypto::ke::KeyExchange;
 use crate::crypto::secret::Secret;
 use crate::error::{Dropped, IkeFailure};
 use crate::event::IkeSpi;
+use crate::exchange::datagrams::Datagrams;
 use crate::exchange::nat::{self, IKE_PORT, NAT_PORT, Nat};
 use crate::exchange::windows::{ReplyWindow, RequestWindow};
 use crate::keys::IkeKeys;
 use crate::proposal::{IkeProposal, check_ike_answer};
 use crate::sa::auth::Transcript;
+use crate::sa::fragment::Fragmentation;
 use crate::sa::payloads::Payloads;
 use crate::sa::protect::Protection;
 use crate::sa::task::{ChildTask, Tasks};
@@ -63,6 +65,8 @@ struct Accepted {
     hashes: Option<Vec<HashId>>,
     /// The responder does without a Child SA in IKE_AUTH.
     childless: bool,
+    /// The responder can take fragments, and we said that we can.
+    fragmentation: bool,
     protection: Protection,
 }
 
@@ -106,6 +110,7 @@ impl IkeSa {
             requests: RequestWindow::new(0),
             replies: ReplyWindow::new(0),
             in_work: None,
+            fragmentation: Fragmentation::default(),
             tasks: Tasks::default(),
             children: Vec::new(),
             alone: true,
@@ -133,6 +138,7 @@ impl IkeSa {
             data: init.ke.public(),
         }));
         payloads.push(Payload::Nonce(&init.ni));
+        payloads.extend(self.fragmentation_notify());
         payloads.extend(self.nat_notifies(self.path));
         payloads.push(Payload::Notify(Notify::hash_algorithms(&OUR_HASHES)));
         let header = self.header(ExchangeType::IKE_SA_INIT, false, 0);
@@ -143,9 +149,9 @@ impl IkeSa {
         drop(payloads);
         self.requests = RequestWindow::new(0);
         let retransmit = cx.retransmit(now);
-        let datagram = Bytes::from(datagram);
-        cx.transmit(self.path, datagram.clone());
-        self.requests.begin(datagram, retransmit, Request::Init);
+        let datagrams = Datagrams::from(datagram);
+        cx.transmit_all(self.path, &datagrams);
+        self.requests.begin(datagrams, retransmit, Request::Init);
     }
 
     //= rfc7296 2.23-7
@@ -290,6 +296,8 @@ impl IkeSa {
             nat: nat::detect(self.spi_i, spi_r, path, &sources, destination),
             hashes: payloads.hashes(),
             childless: payloads.has(NotifyType::CHILDLESS_IKEV2_SUPPORTED),
+            fragmentation: self.fragmentation_notify().is_some()
+                && payloads.has(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED),
             protection,
         })
     }
@@ -324,7 +332,9 @@ impl IkeSa {
             self.end(cx, IkeFailure::NoChildless);
             return;
         };
-        let Some(request) = self.requests.close() else {
+        // IKE_SA_INIT is never fragmented: RFC 7383 section 2.2.
+        let Some(Datagrams::Whole(message1)) = self.requests.close().map(|open| open.datagrams)
+        else {
             return;
         };
         let Phase::Init(init) = std::mem::replace(&mut self.phase, Phase::Gone) else {
@@ -332,6 +342,7 @@ impl IkeSa {
         };
         self.spi_r = accepted.spi_r;
         self.nat = accepted.nat;
+        self.fragmentation = Fragmentation::new(accepted.fragmentation);
         self.protection = Some(accepted.protection);
         self.path = path;
         // Whoever sees a NAT sends all further traffic from port 4500 (RFC 7296 section 2.23).
@@ -344,7 +355,7 @@ impl IkeSa {
         let transcript = Transcript {
             ni: init.ni,
             nr: accepted.nr,
-            message1: request.datagram,
+            message1,
             message2: Bytes::copy_from_slice(message2),
             peer_hashes: accepted.hashes,
         };

@@ -15,12 +15,13 @@ use crate::exchange::windows::{ReplyWindow, RequestWindow};
 use crate::keys::IkeKeys;
 use crate::proposal::ChosenIke;
 use crate::sa::auth::Transcript;
+use crate::sa::fragment::Fragmentation;
 use crate::sa::init::OUR_HASHES;
 use crate::sa::payloads::Payloads;
 use crate::sa::protect::Protection;
 use crate::sa::task::Tasks;
 use crate::sa::{IkeSa, Phase, Role};
-use crate::wire::{ExchangeType, Ke, Message, Notify, Payload, emit_message};
+use crate::wire::{ExchangeType, Ke, Message, Notify, NotifyType, Payload, emit_message};
 
 /// Our IKE_SA_INIT reply is out.
 pub(crate) struct HalfOpen {
@@ -72,6 +73,7 @@ impl IkeSa {
             requests: RequestWindow::new(0),
             replies: ReplyWindow::new(0),
             in_work: None,
+            fragmentation: Fragmentation::default(),
             tasks: Tasks::default(),
             children: Vec::new(),
             alone: true,
@@ -79,11 +81,13 @@ impl IkeSa {
             last_heard: now,
             keepalive_at: None,
         };
+        let asked = payloads.has(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED);
+        sa.fragmentation = Fragmentation::new(asked && sa.fragmentation_notify().is_some());
         let length = message.octets.len();
         let reply = Bytes::from(sa.init_reply(path, payloads, chosen, (&ours, &nr), length)?);
         cx.transmit(path, reply.clone());
         sa.replies.begin();
-        sa.replies.answer(reply.clone());
+        sa.replies.answer(reply.clone().into());
         sa.phase = Phase::HalfOpen(Box::new(HalfOpen {
             transcript: Transcript {
                 ni: ni.to_vec(),
@@ -123,6 +127,9 @@ impl IkeSa {
         }
         if payloads.hashes().is_some() {
             reply.push(Payload::Notify(Notify::hash_algorithms(&OUR_HASHES)));
+        }
+        if self.fragmentation.is_agreed() {
+            reply.extend(self.fragmentation_notify());
         }
         let header = self.header(ExchangeType::IKE_SA_INIT, true, 0);
         let datagram = emit_message(&header, &reply).map_err(|_| Dropped::Malformed)?;

@@ -19,6 +19,7 @@ pub(crate) mod create_child;
 pub(crate) mod create_child_reply;
 pub(crate) mod end;
 pub(crate) mod established;
+pub(crate) mod fragment;
 pub(crate) mod informational;
 pub(crate) mod init;
 pub(crate) mod init_responder;
@@ -48,6 +49,7 @@ use childless::is_for;
 use create_child::ChildRequest;
 use create_child_reply::InWork;
 use established::Established;
+use fragment::Fragmentation;
 use init::InitSent;
 use init_responder::HalfOpen;
 use protect::Protection;
@@ -91,6 +93,7 @@ pub(crate) struct IkeSa {
     pub(crate) requests: RequestWindow<Request>,
     pub(crate) replies: ReplyWindow,
     pub(crate) in_work: Option<InWork>,
+    pub(crate) fragmentation: Fragmentation,
     pub(crate) tasks: Tasks,
     pub(crate) children: Vec<ChildSa>,
     /// As initiator: no other IKE SA with this peer is up, so INITIAL_CONTACT may be sent.

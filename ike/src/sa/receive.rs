@@ -5,12 +5,13 @@ use std::time::Instant;
 use crate::config::Path;
 use crate::context::Context;
 use crate::error::{Dropped, Fault, IkeFailure};
+use crate::exchange::reassembly::MAX_HELD_UNPROVEN;
 use crate::exchange::windows::Incoming;
 use crate::sa::established::Succession;
 use crate::sa::payloads::Payloads;
 use crate::sa::protect::Opened;
 use crate::sa::{IkeSa, Phase, Request};
-use crate::wire::{Delete, ExchangeType, Message, NotifyType, parse_chain};
+use crate::wire::{Delete, ExchangeType, Fragment, Message, NotifyType, parse_chain};
 
 impl IkeSa {
     //= rfc7296 3.1-11
@@ -43,7 +44,11 @@ impl IkeSa {
         if !self.requests.awaits(header.message_id) || exchange != Some(header.exchange) {
             return Err(Dropped::Unexpected);
         }
+        let fragment = self.check_fragment(message)?;
         let opened = self.open(message)?;
+        let Some(opened) = self.whole(cx, now, path, message, fragment, opened)? else {
+            return Ok(());
+        };
         // Authenticated, and never seen before: from here on state may change.
         self.heard_from(cx, now, path);
         let Some(request) = self.requests.close() else {
@@ -115,21 +120,24 @@ impl IkeSa {
         if !expected {
             return Err(Dropped::Unexpected);
         }
+        let half_open = matches!(self.phase, Phase::HalfOpen(_));
+        if half_open && message.octets.len() > MAX_HELD_UNPROVEN {
+            return Err(Dropped::TooLong);
+        }
+        let fragment = self.check_fragment(message)?;
         let opened = self.open(message)?;
         match self.replies.check(header.message_id) {
             Incoming::New => {}
-            Incoming::Repeated(reply) => {
-                let reply = reply.clone();
-                cx.transmit(path, reply);
-                self.reply_was_lost(now);
-                return Err(Dropped::Repeated);
-            }
+            Incoming::Repeated(_) => return self.repeat_reply(cx, now, path, message, fragment),
             Incoming::InWork => return Err(Dropped::Repeated),
             Incoming::Outside => return Err(Dropped::MessageId),
         }
         if matches!(self.phase, Phase::Lingering { .. }) {
             return Err(Dropped::Unexpected);
         }
+        let Some(opened) = self.whole(cx, now, path, message, fragment, opened)? else {
+            return Ok(());
+        };
         let payloads = sort(&opened);
         if payloads
             .as_ref()
@@ -142,12 +150,52 @@ impl IkeSa {
         self.replies_arrived();
         self.replies.begin();
         let exchange = header.exchange;
-        if matches!(self.phase, Phase::HalfOpen(_)) {
+        if half_open {
             self.on_auth_request(cx, now, &opened, payloads);
         } else {
             self.on_established_request(cx, now, exchange, payloads);
         }
         Ok(())
+    }
+
+    /// A request that was answered came again.
+    fn repeat_reply(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        path: Path,
+        message: &Message<'_>,
+        fragment: Option<Fragment>,
+    ) -> Result<(), Dropped> {
+        // The whole reply once, and not once for each fragment: RFC 7383 section 2.6.1.
+        if fragment.is_some_and(|fragment| fragment.number != 1) {
+            return Err(Dropped::FragmentRepeated);
+        }
+        if fragment.is_some() {
+            self.shrink_reply(path, message);
+        }
+        if let Incoming::Repeated(reply) = self.replies.check(message.header.message_id) {
+            cx.transmit_all(path, reply);
+        }
+        self.reply_was_lost(now);
+        Err(Dropped::Repeated)
+    }
+
+    /// The whole message, if this was one or the last fragment of one that was missing.
+    fn whole(
+        &mut self,
+        cx: &Context,
+        now: Instant,
+        path: Path,
+        message: &Message<'_>,
+        fragment: Option<Fragment>,
+        opened: Opened,
+    ) -> Result<Option<Opened>, Dropped> {
+        let Some(fragment) = fragment else {
+            self.fragmentation.forget(message.header.flags.response);
+            return Ok(Some(opened));
+        };
+        self.collect(cx, now, path, message, fragment, opened)
     }
 
     /// Whether it is about Child SAs that this new IKE SA has not inherited yet: the peer knows

@@ -73,8 +73,8 @@ impl IkeSa {
             ke_payload(&request.ke),
         ];
         let exchange = ExchangeType::CREATE_CHILD_SA;
-        if let Some(datagram) = self.seal_request(cx, exchange, &payloads) {
-            self.send_request(cx, now, datagram, Request::RekeyIke(Box::new(request)));
+        if let Some(datagrams) = self.seal_request(cx, exchange, &payloads) {
+            self.send_request(cx, now, datagrams, Request::RekeyIke(Box::new(request)));
         }
     }
 
@@ -353,6 +353,7 @@ impl IkeSa {
             requests: RequestWindow::new(0),
             replies: ReplyWindow::new(0),
             in_work: None,
+            fragmentation: self.fragmentation.successor(),
             tasks: Tasks::default(),
             children: Vec::new(),
             alone: false,

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use bytes::Bytes;
-
+use crate::config::Path;
 use crate::context::Context;
 use crate::error::{Fault, IkeFailure};
+use crate::exchange::datagrams::Datagrams;
 use crate::sa::{IkeSa, Request, Role};
 use crate::wire::{ExchangeType, Flags, Header, Notify, Payload, TooLong};
 
@@ -30,8 +30,8 @@ impl IkeSa {
         payloads: &[Payload<'_>],
         what: Request,
     ) {
-        if let Some(datagram) = self.seal_request(cx, exchange, payloads) {
-            self.send_request(cx, now, datagram, what);
+        if let Some(datagrams) = self.seal_request(cx, exchange, payloads) {
+            self.send_request(cx, now, datagrams, what);
         }
     }
 
@@ -41,13 +41,13 @@ impl IkeSa {
         cx: &mut Context,
         exchange: ExchangeType,
         payloads: &[Payload<'_>],
-    ) -> Option<Vec<u8>> {
+    ) -> Option<Datagrams> {
         let message_id = self.requests.next_id()?;
-        let datagram = self.seal(exchange, false, message_id, payloads).ok();
-        if datagram.is_none() {
+        let sealed = self.seal(self.path, exchange, false, message_id, payloads);
+        if sealed.is_err() {
             self.end(cx, IkeFailure::Protocol("our request is too long"));
         }
-        datagram
+        sealed.ok()
     }
 
     /// Sends what [`seal_request`](Self::seal_request) made.
@@ -55,13 +55,12 @@ impl IkeSa {
         &mut self,
         cx: &mut Context,
         now: Instant,
-        datagram: Vec<u8>,
+        datagrams: Datagrams,
         what: Request,
     ) {
         let retransmit = cx.retransmit(now);
-        let datagram = Bytes::from(datagram);
-        cx.transmit(self.path, datagram.clone());
-        self.requests.begin(datagram, retransmit, what);
+        cx.transmit_all(self.path, &datagrams);
+        self.requests.begin(datagrams, retransmit, what);
     }
 
     //= rfc7296 2.11-1 2.11-2 2.23-1
@@ -74,11 +73,10 @@ impl IkeSa {
         payloads: &[Payload<'_>],
     ) {
         let message_id = self.replies.current();
-        match self.seal(exchange, true, message_id, payloads) {
-            Ok(datagram) => {
-                let datagram = Bytes::from(datagram);
-                cx.transmit(self.reply_path, datagram.clone());
-                self.replies.answer(datagram);
+        match self.seal(self.reply_path, exchange, true, message_id, payloads) {
+            Ok(datagrams) => {
+                cx.transmit_all(self.reply_path, &datagrams);
+                self.replies.answer(datagrams);
             }
             Err(TooLong) => self.end(cx, IkeFailure::Protocol("our reply is too long")),
         }
@@ -109,14 +107,16 @@ impl IkeSa {
 
     fn seal(
         &mut self,
+        path: Path,
         exchange: ExchangeType,
         response: bool,
         message_id: u32,
         payloads: &[Payload<'_>],
-    ) -> Result<Vec<u8>, TooLong> {
+    ) -> Result<Datagrams, TooLong> {
         let header = self.header(exchange, response, message_id);
+        let split = self.split(path);
         match &mut self.protection {
-            Some(protection) => protection.seal(&header, payloads),
+            Some(protection) => protection.seal(&header, payloads, split),
             None => Err(TooLong),
         }
     }

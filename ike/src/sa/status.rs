@@ -28,6 +28,7 @@ impl IkeSa {
             algorithms: self.protection.as_ref().map(|p| *p.keys.algorithms()),
             crash_detection: established.is_some_and(|e| e.crash.has_token()),
             nat: (self.nat.local, self.nat.remote),
+            fragmentation: self.fragmentation.is_agreed(),
             age: now.saturating_duration_since(since),
             rekey_in: established
                 .and_then(|e| e.rekey_at)

@@ -26,6 +26,9 @@ impl IkeSa {
             _ => None,
         };
         let keepalive = self.keepalive_at.map(|at| (at, TimerKind::Keepalive));
+        let fragments = self.fragmentation.deadline();
+        let fragments = fragments.map(|at| (at, TimerKind::Fragments));
+        let keepalive = earlier(keepalive, fragments);
         self.children
             .iter()
             .map(|child| child.deadline())
@@ -47,6 +50,7 @@ impl IkeSa {
     //= rfc7296 2.23-9
     /// Does what is due.
     pub(crate) fn on_timeout(&mut self, cx: &mut Context, now: Instant) {
+        self.fragmentation.expire(now);
         if self
             .requests
             .open()
@@ -69,13 +73,16 @@ impl IkeSa {
 
     //= rfc7296 2.1-6 2.1-7 2.2-1
     fn retransmit(&mut self, cx: &mut Context, now: Instant) {
+        if self.shrink_request(cx, now) {
+            return;
+        }
         let Some(open) = self.requests.open_mut() else {
             return;
         };
         match open.retransmit.step(now, &cx.config.settings, &mut *cx.rng) {
             Step::Again => {
-                let datagram = open.datagram.clone();
-                cx.transmit(self.path, datagram);
+                let datagrams = open.datagrams.clone();
+                cx.transmit_all(self.path, &datagrams);
             }
             Step::Dead { .. } => self.give_up(cx, now),
         }

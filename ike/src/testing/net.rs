@@ -24,6 +24,8 @@ pub struct Net {
     pub delay: (Duration, Duration),
     /// Nothing arrives.
     pub partitioned: bool,
+    /// Longer datagrams are lost: what a path does that drops IP fragments.
+    pub longest: Option<usize>,
     /// The datagram with this number (from 0) is lost.
     pub drop_nth: Option<usize>,
     /// A NAT before the host with the first address; others see the second.
@@ -61,6 +63,7 @@ impl Net {
             corrupted: 0,
             delay: (Duration::from_millis(10), Duration::from_millis(10)),
             partitioned: false,
+            longest: None,
             drop_nth: None,
             nat: None,
             sent: Vec::new(),
@@ -95,7 +98,9 @@ impl Net {
             datagram,
         });
         self.sent.push(packet.clone());
-        let lost = self.drop_nth == Some(self.sent.len() - 1) || self.chance(self.loss);
+        let too_long = self.longest.is_some_and(|max| packet.datagram.len() > max);
+        let nth = self.drop_nth == Some(self.sent.len() - 1);
+        let lost = nth || too_long || self.chance(self.loss);
         if lost || self.partitioned {
             return;
         }

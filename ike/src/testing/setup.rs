@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::net::Net;
 use super::pair::{Node, Pair};
 use crate::config::{
-    Child, Childless, Config, Connection, LocalAuth, LocalAuthMethod, Mode, RemoteAuth,
-    RemoteAuthMethod, Settings, StartAction, Upkeep,
+    Child, Childless, Config, Connection, Fragmentation, LocalAuth, LocalAuthMethod, Mode,
+    RemoteAuth, RemoteAuthMethod, Settings, StartAction, Upkeep,
 };
 use crate::proposal::{EspProposal, IkeProposal};
 
@@ -125,6 +125,7 @@ pub fn connection(children: Vec<Child>) -> Connection {
         force_encap: false,
         childless: Childless::default(),
         initial_contact: true,
+        fragmentation: Fragmentation::default(),
         allow_sha1_rsa: false,
     }
 }

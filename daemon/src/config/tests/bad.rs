@@ -121,6 +121,27 @@ const ROWS: &[Row] = &[
         &["encap must be true or false, not a string"],
     ),
     row(
+        "local  = {",
+        "fragmentation = \"always\"\nlocal  = {",
+        "7:17",
+        &[
+            "fragmentation = \"always\" is none that obol knows",
+            "or \"force\"",
+        ],
+    ),
+    row(
+        "local  = {",
+        "fragment_size = 100\nlocal  = {",
+        "7:17",
+        &["fragment_size", "256"],
+    ),
+    row(
+        "local  = {",
+        "fragmentation = \"no\"\nfragment_size = 576\nlocal  = {",
+        "8:17",
+        &["fragment_size has no use", "remove one"],
+    ),
+    row(
         "{ auth = \"psk\", id = \"@hostA.example.com\" }",
         "\"psk\"",
         "7:10",

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use obol_ike::config::{
-    Childless, LocalAuthMethod, Mode, RemoteAuthMethod, Settings, StartAction, Upkeep,
+    Childless, FragmentationMode, LocalAuthMethod, Mode, RemoteAuthMethod, Settings, StartAction,
+    Upkeep,
 };
 use obol_ike::crypto::private_key::PrivateKey;
 use obol_ike::proposal::{EspProposal, IkeProposal};
@@ -228,6 +229,8 @@ dpd_delay = 0
 encap = true
 initial_contact = false
 childless = \"prefer\"
+fragmentation = \"force\"
+fragment_size = 576
 allow_sha1_rsa = true
 local  = {";
     let text = HOSTS
@@ -245,6 +248,8 @@ local  = {";
     assert!(connection.force_encap && connection.allow_sha1_rsa);
     assert!(!connection.initial_contact);
     assert_eq!(connection.childless, Childless::Prefer);
+    assert_eq!(connection.fragmentation.mode, FragmentationMode::Force);
+    assert_eq!(connection.fragmentation.size, 576);
     let child = &connection.children[0];
     assert_eq!(child.rekey_time, Duration::from_secs(600));
     assert_eq!(child.life_time, Duration::from_secs(660));
