@@ -161,7 +161,7 @@ fn who_does_not_want_fragments_neither_says_so_nor_gets_any() {
 #[test]
 fn forced_fragments_hold_short_messages_and_empty_ones_stay_whole() {
     // Header, header of the payload, IV, padding, checksum.
-    let lengths = [28 + 4 + 8 + 1 + 16, 28 + 4 + 16 + 16 + 24];
+    let lengths = [28 + 4 + 8 + 4 + 16, 28 + 4 + 16 + 16 + 24];
     for (suite, empty) in [AEAD, CBC].into_iter().zip(lengths) {
         let setup = with_suite(Setup::started(1), suite);
         let mut setup = with_fragments(setup, FragmentationMode::Force, None);
