@@ -294,6 +294,11 @@ impl<D: DataPlane> Driver<D> {
                 Err(DataPlaneError::Unknown) => Ok(()),
                 Err(e) => done(Err(e)),
             }),
+            Ask::LastUse(id) => {
+                let usage = self.plane.usage(id);
+                let ages = usage.map(|usage| [usage.last_in, usage.last_out]);
+                Answer::LastUse(ages.into_iter().flatten().flatten().min())
+            }
             Ask::LastInbound(ids) => {
                 let ages = ids.iter().filter_map(|id| self.plane.usage(*id)?.last_in);
                 Answer::LastInbound(ages.min())

@@ -193,6 +193,9 @@ pub struct Upkeep {
     pub close_action: Option<StartAction>,
     /// The peer is dead, or has forgotten it. `None`: as the start action says.
     pub dpd_action: Option<StartAction>,
+    /// Close it after so long without a packet in either direction; the next packet brings it up
+    /// again if packets may. `None`: never.
+    pub inactivity: Option<Duration>,
 }
 
 /// One Child SA as configured.
@@ -232,6 +235,7 @@ impl Child {
         let Upkeep {
             close_action,
             dpd_action,
+            ..
         } = self.upkeep;
         [Some(self.start_action), close_action, dpd_action]
             .into_iter()

@@ -56,6 +56,8 @@ pub(crate) enum Waiting {
     Outbound(ChildSaId),
     /// The liveness check of this IKE SA.
     LastInbound(IkeSaId),
+    /// This Child SA: whether anything uses it.
+    LastUse(ChildSaId),
     /// Nobody.
     Nobody,
 }
@@ -82,6 +84,12 @@ pub(crate) enum Signal {
     },
     /// A negotiation of this child failed.
     ChildFailed {
+        connection: String,
+        child: String,
+        peer: IpAddr,
+    },
+    /// A Child SA of this child is being closed because nothing uses it.
+    ChildIdle {
         connection: String,
         child: String,
         peer: IpAddr,

@@ -143,6 +143,9 @@ impl Endpoint {
             (Some(Waiting::LastInbound(sa)), Answer::LastInbound(last)) => {
                 self.with(now, sa, |sa, _| sa.on_last_inbound(now, last));
             }
+            (Some(Waiting::LastUse(child)), Answer::LastUse(last)) => {
+                self.with_child(now, child, |sa, cx| sa.on_last_use(cx, now, child, last));
+            }
             _ => {}
         }
         self.settle(now);
@@ -312,6 +315,11 @@ impl Endpoint {
                     child,
                     peer,
                 } => self.child_failed(now, &connection, &child, peer),
+                Signal::ChildIdle {
+                    connection,
+                    child,
+                    peer,
+                } => self.child_idle(&connection, &child, peer),
                 Signal::ChildLost {
                     connection,
                     child,

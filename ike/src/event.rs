@@ -100,6 +100,8 @@ pub enum Ask {
     MovePath(MovedSa),
     /// How long ago did the data plane last open a packet of any of these SAs?
     LastInbound(Vec<ChildSaId>),
+    /// How long ago did the data plane last open or seal a packet of this SA?
+    LastUse(ChildSaId),
 }
 
 /// The answer to an [`Ask`].
@@ -113,6 +115,8 @@ pub enum Answer {
     Done(Result<(), DataPlaneRefusal>),
     /// To [`Ask::LastInbound`]: `None` if there was no packet at all.
     LastInbound(Option<Duration>),
+    /// To [`Ask::LastUse`]: `None` if there was no packet at all.
+    LastUse(Option<Duration>),
 }
 
 /// Why the data plane did not do what it was asked to.
@@ -353,6 +357,15 @@ pub enum Event {
         connection: String,
         /// Name of the child.
         child: String,
+    },
+    /// A Child SA is being closed because nothing used it for so long.
+    ChildIdle {
+        /// Name of the connection.
+        connection: String,
+        /// Name of the child.
+        child: String,
+        /// How long.
+        after: Duration,
     },
     /// A Child SA could not be made, by either side.
     ChildFailed {

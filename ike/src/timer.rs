@@ -15,6 +15,8 @@ pub enum TimerKind {
     IkeOver,
     /// A Child SA is rekeyed.
     RekeyChild,
+    /// It is looked whether anything uses a Child SA.
+    Inactivity,
     /// A Child SA is at the end of its life.
     ChildLife,
     /// New packets begin to use a rekeyed Child SA.

@@ -96,6 +96,7 @@ fn the_close_action_says_what_follows_when_the_peer_closes() {
                 let upkeep = Upkeep {
                     close_action: action,
                     dpd_action: Some(NONE),
+                    ..Upkeep::default()
                 };
                 let setup = with(start, upkeep);
                 let mut pair = brought_up(&setup);
@@ -118,6 +119,7 @@ fn the_dpd_action_says_what_follows_when_the_peer_is_dead() {
             let upkeep = Upkeep {
                 close_action: Some(NONE),
                 dpd_action: action,
+                ..Upkeep::default()
             };
             let setup = with(start, upkeep);
             let mut pair = brought_up(&setup);
@@ -145,6 +147,7 @@ fn what_an_operator_closed_stays_closed() {
         let upkeep = Upkeep {
             close_action: start,
             dpd_action: start,
+            ..Upkeep::default()
         };
         let mut pair = brought_up(&with(START, upkeep));
         pair.command(End::A, terminate(child)).expect("it is up");
@@ -201,4 +204,35 @@ fn the_next_try_and_the_failed_ones_are_told() {
     pair.assert_up(1);
     let outlook = &pair.a.endpoint.outlook(pair.now)[0];
     assert_eq!((outlook.failures, outlook.next_try_in), (0, None));
+}
+
+#[test]
+fn what_nothing_uses_is_closed_and_the_next_packet_brings_it_up() {
+    let upkeep = Upkeep {
+        inactivity: Some(Duration::from_secs(600)),
+        ..Upkeep::default()
+    };
+    for start in [NONE, TRAP, START] {
+        let setup = with(start, upkeep);
+        let mut pair = brought_up(&setup);
+        pair.a.last_inbound = Some(Duration::ZERO);
+        pair.a.last_use = Some(Duration::from_secs(100));
+        pair.run_for(Duration::from_secs(1000));
+        assert!(
+            is_up(&pair),
+            "it was used 100 seconds before it was looked at"
+        );
+        pair.a.last_use = None;
+        pair.run_for(Duration::from_secs(600));
+        assert!(!is_up(&pair), "{start:?}");
+        assert_eq!(pair.a.count(|e| matches!(e, Event::ChildIdle { .. })), 1);
+        pair.assert_up(0);
+        assert_eq!(
+            pair.a.endpoint.status(pair.now).len(),
+            1,
+            "the IKE SA stays"
+        );
+        let found = settles(pair, &setup);
+        assert_eq!(found, if start == NONE { NONE } else { TRAP }, "{start:?}");
+    }
 }

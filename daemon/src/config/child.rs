@@ -72,6 +72,7 @@ fn read(
     let esp_proposals = read_proposals(report, &section);
     let start_action = read_action(report, &section, "start_action");
     let upkeep = read_upkeep(report, &section);
+    let inactivity = section.quantity("inactivity", values::duration);
     let lifetimes = read_lifetimes(report, name, &section);
     section.finish();
 
@@ -82,6 +83,17 @@ fn read(
         check_transport(report, "remote_addrs", &remote_ts, remote_addrs);
     }
     let lifetimes = lifetimes?;
+    let inactivity = inactivity.filter(|time| !time.value.is_zero());
+    if let Some(time) = &inactivity
+        && time.value >= lifetimes.time.0
+    {
+        report.error(
+            &time.place,
+            "inactivity is not shorter than rekey_time, so it never comes to pass",
+            "shorten it, or raise rekey_time",
+        );
+        return None;
+    }
     let config = Child {
         name: name.value.into(),
         mode,
@@ -89,7 +101,10 @@ fn read(
         remote_ts: remote_ts.iter().map(|ts| ts.value).collect(),
         esp_proposals: esp_proposals?,
         start_action: start_action?.unwrap_or(StartAction::None),
-        upkeep: upkeep?,
+        upkeep: Upkeep {
+            inactivity: inactivity.map(|time| time.value),
+            ..upkeep?
+        },
         rekey_time: lifetimes.time.0,
         life_time: lifetimes.time.1,
         rekey_bytes: lifetimes.bytes.0,
@@ -200,6 +215,7 @@ fn read_upkeep(report: &Report<'_>, section: &Section<'_>) -> Option<Upkeep> {
     Some(Upkeep {
         close_action: close_action?,
         dpd_action: dpd_action?,
+        inactivity: None,
     })
 }
 

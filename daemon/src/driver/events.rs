@@ -71,6 +71,14 @@ impl<D: DataPlane> Driver<D> {
             } => {
                 info!(%connection, %child, "Child SA down");
             }
+            Event::ChildIdle {
+                connection,
+                child,
+                after,
+            } => {
+                let seconds = after.as_secs();
+                info!(%connection, %child, "no packet for {seconds} s: closing the Child SA");
+            }
             Event::ChildFailed {
                 connection,
                 child,

@@ -444,6 +444,24 @@ impl Endpoint {
         }
     }
 
+    /// Nothing uses a child: from now on it waits for a packet.
+    pub(super) fn child_idle(&mut self, connection: &str, child: &str, peer: IpAddr) {
+        let Some((connection, child)) = self.find_child(connection, child) else {
+            return;
+        };
+        let peer = connection.remote_addrs.is_empty().then_some(peer);
+        let key = Key::new(&connection, &child, peer);
+        let action = if child.may_trap() {
+            StartAction::Trap
+        } else {
+            StartAction::None
+        };
+        self.wishes.rest(&key, &child, action);
+        if let Some(wish) = self.wishes.open.get_mut(&key) {
+            wish.held = true;
+        }
+    }
+
     fn want_again(&mut self, now: Instant, connection: &Connection, child: &Child, key: &Key) {
         if !self.wishes.open.contains_key(key) {
             let wish = Wish {

@@ -74,6 +74,8 @@ pub(crate) struct ChildSa {
     pub(crate) made: Instant,
     pub(crate) rekey_at: Option<Instant>,
     pub(crate) life_at: Option<Instant>,
+    /// When to look whether anything uses it.
+    pub(crate) idle_at: Option<Instant>,
 }
 
 /// How far a Child SA is.
@@ -117,7 +119,8 @@ impl ChildSa {
             ChildState::Deleting => None,
             ChildState::Installed => {
                 let rekey = self.rekey_at.map(|at| (at, TimerKind::RekeyChild));
-                earlier(switch, earlier(rekey, life))
+                let idle = self.idle_at.map(|at| (at, TimerKind::Inactivity));
+                earlier(earlier(switch, idle), earlier(rekey, life))
             }
             _ => earlier(switch, life),
         }
@@ -178,6 +181,7 @@ impl IkeSa {
             made: now,
             rekey_at: now.checked_add(rekey_after),
             life_at: now.checked_add(agreed.conf.life_time),
+            idle_at: (agreed.conf.upkeep.inactivity).and_then(|time| now.checked_add(time)),
             info: info.clone(),
         });
         let inbound = InboundSa {
@@ -439,8 +443,52 @@ impl IkeSa {
             match kind {
                 TimerKind::SwitchOutbound => self.use_outbound(cx, id),
                 TimerKind::RekeyChild => self.rekey_child(id),
+                TimerKind::Inactivity => self.ask_last_use(cx, id),
                 // However long the peer takes to answer, nothing uses it from here on.
                 _ => self.expire_child(cx, id),
+            }
+        }
+    }
+
+    fn ask_last_use(&mut self, cx: &mut Context, id: ChildSaId) {
+        if let Some(child) = self.child_mut(id) {
+            child.idle_at = None;
+            cx.ask(Waiting::LastUse(id), Ask::LastUse(id));
+        }
+    }
+
+    /// The data plane's answer: time since the last packet in either direction.
+    pub(crate) fn on_last_use(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        id: ChildSaId,
+        last: Option<Duration>,
+    ) {
+        let Some(child) = self.child_mut(id) else {
+            return;
+        };
+        let Some(after) = child.conf.upkeep.inactivity else {
+            return;
+        };
+        if child.state != ChildState::Installed {
+            return;
+        }
+        let info = child.info.clone();
+        match last {
+            Some(ago) if ago < after => child.idle_at = now.checked_add(after - ago),
+            _ => {
+                cx.event(Event::ChildIdle {
+                    connection: info.connection.clone(),
+                    child: info.child.clone(),
+                    after,
+                });
+                cx.signals.push(Signal::ChildIdle {
+                    connection: info.connection,
+                    child: info.child,
+                    peer: self.path.remote.ip(),
+                });
+                self.delete_child(id);
             }
         }
     }

@@ -101,5 +101,6 @@ fn answer(ask: &Ask) -> Answer {
             Answer::Done(Ok(()))
         }
         Ask::LastInbound(_) => Answer::LastInbound(None),
+        Ask::LastUse(_) => Answer::LastUse(None),
     }
 }

@@ -36,6 +36,8 @@ pub struct Node {
     pub plane: FakePlane,
     /// How long ago the peer's last ESP packet came.
     pub last_inbound: Option<Duration>,
+    /// How long ago the last ESP packet went or came.
+    pub last_use: Option<Duration>,
     /// What it told.
     pub events: Vec<Event>,
     /// What it dropped.
@@ -114,6 +116,7 @@ impl Node {
             keys: Vec::new(),
             plane: FakePlane::default(),
             last_inbound: None,
+            last_use: None,
             events: Vec::new(),
             dropped: BTreeMap::new(),
             answer_delay: Duration::ZERO,
@@ -202,6 +205,7 @@ impl Node {
                 Answer::Done(Ok(()))
             }
             Ask::LastInbound(_) => Answer::LastInbound(self.last_inbound),
+            Ask::LastUse(_) => Answer::LastUse(self.last_use),
         }
     }
 

@@ -66,6 +66,12 @@ const ROWS: &[Row] = &[
     ),
     row(
         "start_action = \"start\"",
+        "inactivity = \"2h\"",
+        "13:14",
+        &["inactivity is not shorter than rekey_time"],
+    ),
+    row(
+        "start_action = \"start\"",
         "close_action = 1",
         "13:16",
         &["close_action"],

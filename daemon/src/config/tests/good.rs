@@ -205,7 +205,7 @@ fn what_follows_a_loss_is_as_at_the_start_unless_it_is_said() {
     assert_eq!(pods.upkeep, Upkeep::default());
     let text = HOSTS.replacen(
         "start_action = \"start\"",
-        "close_action = \"none\"\ndpd_action = \"restart\"",
+        "close_action = \"none\"\ndpd_action = \"restart\"\ninactivity = \"10m\"",
         1,
     );
     let loaded = parse(&text);
@@ -213,6 +213,7 @@ fn what_follows_a_loss_is_as_at_the_start_unless_it_is_said() {
     assert_eq!(pods.start_action, StartAction::None);
     assert_eq!(pods.upkeep.close_action, Some(StartAction::None));
     assert_eq!(pods.upkeep.dpd_action, Some(StartAction::Start));
+    assert_eq!(pods.upkeep.inactivity, Some(Duration::from_secs(600)));
     assert!(loaded.policies[0].trap, "packets may ask for it later");
 }
 
