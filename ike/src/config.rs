@@ -33,6 +33,8 @@ pub struct Settings {
     pub retransmit_base: f64,
     /// Retransmissions before the peer counts as dead.
     pub retransmit_tries: u32,
+    /// Tell peers how they may prove themselves, RFC 9593.
+    pub announce_auth_methods: bool,
     /// Give peers a token to know a crash of ours by, and believe theirs, RFC 6290.
     pub crash_detection: bool,
 }
@@ -262,6 +264,7 @@ impl Default for Settings {
             retransmit_timeout: Duration::from_millis(1000),
             retransmit_base: 1.6,
             retransmit_tries: 8,
+            announce_auth_methods: true,
             crash_detection: true,
         }
     }

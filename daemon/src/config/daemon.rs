@@ -204,6 +204,9 @@ fn read_settings(section: &Section<'_>) -> Settings {
     if let Some(tries) = section.integer("retransmit_tries", 1..=20) {
         settings.retransmit_tries = number(tries.value);
     }
+    if let Some(announce) = section.boolean("announce_auth_methods") {
+        settings.announce_auth_methods = announce;
+    }
     if let Some(crash_detection) = section.boolean("crash_detection") {
         settings.crash_detection = crash_detection;
     }

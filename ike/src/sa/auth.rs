@@ -17,6 +17,7 @@ use crate::crypto::signature::{PublicKey, SignatureScheme};
 use crate::error::IkeFailure;
 use crate::event::{Answer, Ask};
 use crate::identity::Identity;
+use crate::sa::methods::AuthMethods;
 use crate::sa::{IkeSa, Phase};
 use crate::wire::{AuthMethod, HashId};
 
@@ -29,6 +30,8 @@ pub(crate) struct Transcript {
     pub(crate) message2: Bytes,
     /// What the peer verifies signatures with; `None` without RFC 7427.
     pub(crate) peer_hashes: Option<Vec<HashId>>,
+    /// How the peer wants us to prove ourselves; `None` without RFC 9593.
+    pub(crate) peer_methods: Option<AuthMethods>,
 }
 
 impl Transcript {
@@ -78,16 +81,22 @@ pub(crate) enum OwnMethod {
 
 //= rfc7296 3.8-1
 //= rfc7427 3-2
-/// How we prove ourselves to a peer that verifies signatures with these hashes.
+/// How we prove ourselves to a peer that has said what it accepts.
 pub(crate) fn own_method(
     connection: &Connection,
-    peer_hashes: Option<&[HashId]>,
+    transcript: &Transcript,
 ) -> Result<OwnMethod, IkeFailure> {
+    let peer_hashes = transcript.peer_hashes.as_deref();
+    let methods = transcript.peer_methods.as_ref();
     let key = match &connection.local.method {
-        LocalAuthMethod::Psk => return Ok(OwnMethod::Psk),
+        LocalAuthMethod::Psk => return psk_method(methods),
         LocalAuthMethod::Key(key) => key,
     };
+    let allow_sha1 = connection.allow_sha1_rsa;
     let scheme = match (peer_hashes, key) {
+        (hashes, _) if methods.is_some() => {
+            methods.and_then(|methods| methods.choose(key, hashes, allow_sha1))
+        }
         (Some(hashes), _) => SignatureScheme::choose(key, hashes),
         (None, PublicKey::Rsa(_)) if connection.allow_sha1_rsa => {
             Some(SignatureScheme::RsaPkcs1Sha1)
@@ -100,15 +109,28 @@ pub(crate) fn own_method(
             "the peer does not verify signatures of our {} key: it announces {}; update the peer \
              or use another kind of key on this side",
             key.kind(),
-            announced(peer_hashes),
+            announced(peer_hashes, methods),
         ))),
     }
 }
 
-fn announced(hashes: Option<&[HashId]>) -> String {
-    match hashes {
-        None => "no SIGNATURE_HASH_ALGORITHMS (RFC 7427)".to_owned(),
-        Some(hashes) => {
+/// A shared secret, unless the peer has said that it takes none: then trying tells it nothing
+/// but who we are.
+fn psk_method(methods: Option<&AuthMethods>) -> Result<OwnMethod, IkeFailure> {
+    match methods {
+        Some(methods) if !methods.takes_psk() => Err(IkeFailure::Credentials(format!(
+            "the peer takes no shared secret: it announces {methods}; make the local auth of this \
+             side and the remote auth of the peer the same"
+        ))),
+        _ => Ok(OwnMethod::Psk),
+    }
+}
+
+fn announced(hashes: Option<&[HashId]>, methods: Option<&AuthMethods>) -> String {
+    match (hashes, methods) {
+        (None, _) => "no SIGNATURE_HASH_ALGORITHMS (RFC 7427)".to_owned(),
+        (Some(_), Some(methods)) => methods.to_string(),
+        (Some(hashes), None) => {
             let names: Vec<String> = hashes.iter().map(ToString::to_string).collect();
             format!("the hashes {}", names.join(", "))
         }

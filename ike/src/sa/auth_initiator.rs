@@ -17,6 +17,7 @@ use crate::sa::auth::{
 use crate::sa::childless::FirstChildren;
 use crate::sa::create_child::Answered;
 use crate::sa::established::Established;
+use crate::sa::methods::AuthMethods;
 use crate::sa::negotiate::Offer;
 use crate::sa::payloads::Payloads;
 use crate::sa::protect::Opened;
@@ -65,7 +66,7 @@ impl IkeSa {
         transcript: Transcript,
     ) {
         let local_id = self.local_id();
-        let method = own_method(&self.connection, transcript.peer_hashes.as_deref());
+        let method = own_method(&self.connection, &transcript);
         let stage = match &method {
             Ok(OwnMethod::Signature(_, scheme)) => Stage::OwnSignature(*scheme),
             _ => Stage::OwnSecret,
@@ -173,6 +174,10 @@ impl IkeSa {
             method: proof.method,
             data: &proof.data,
         }));
+        if cx.settings().announce_auth_methods && auth.transcript.peer_methods.is_some() {
+            let methods = AuthMethods::accepted_by([&*self.connection].into_iter());
+            payloads.push(Payload::Notify(methods.notify()));
+        }
         payloads.extend(token.map(Payload::Notify));
         if self.alone && self.connection.initial_contact {
             payloads.push(Payload::Notify(Notify::bare(NotifyType::INITIAL_CONTACT)));

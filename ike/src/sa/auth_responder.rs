@@ -17,6 +17,7 @@ use crate::sa::auth::{
 };
 use crate::sa::create_child_reply::{Lead, Staged};
 use crate::sa::established::Established;
+use crate::sa::methods::AuthMethods;
 use crate::sa::negotiate::{Between, grant};
 use crate::sa::payloads::Payloads;
 use crate::sa::protect::Opened;
@@ -69,9 +70,9 @@ impl IkeSa {
             let wanted = payloads
                 .id_r
                 .and_then(|id| Identity::from_payload(&id).ok());
-            Ok((claim, wanted))
+            Ok((claim, wanted, AuthMethods::announced(&payloads)))
         });
-        let (claim, wanted) = match staged {
+        let (claim, wanted, methods) = match staged {
             Ok(staged) => staged,
             Err((fault, reason)) => {
                 self.refuse_with(cx, now, reason, fault.notify());
@@ -94,8 +95,10 @@ impl IkeSa {
         let Phase::HalfOpen(half_open) = std::mem::replace(&mut self.phase, Phase::Gone) else {
             return;
         };
+        let mut transcript = half_open.transcript;
+        transcript.peer_methods = methods;
         self.phase = Phase::AuthResponder(Box::new(AuthResponder {
-            transcript: half_open.transcript,
+            transcript,
             opened: opened.clone(),
             local_id: self.local_id(),
             peer,
@@ -243,8 +246,7 @@ impl IkeSa {
         else {
             return;
         };
-        let hashes = auth.transcript.peer_hashes.as_deref();
-        match own_method(&self.connection, hashes) {
+        match own_method(&self.connection, &auth.transcript) {
             Ok(OwnMethod::Psk) => match &auth.secret {
                 Some(known) => {
                     let body = auth.local_id.to_body();

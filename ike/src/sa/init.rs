@@ -19,6 +19,7 @@ use crate::keys::IkeKeys;
 use crate::proposal::{IkeProposal, check_ike_answer};
 use crate::sa::auth::Transcript;
 use crate::sa::fragment::Fragmentation;
+use crate::sa::methods::AuthMethods;
 use crate::sa::payloads::Payloads;
 use crate::sa::protect::Protection;
 use crate::sa::task::{ChildTask, Tasks};
@@ -67,6 +68,7 @@ struct Accepted {
     childless: bool,
     /// The responder can take fragments, and we said that we can.
     fragmentation: bool,
+    methods: Option<AuthMethods>,
     protection: Protection,
 }
 
@@ -298,6 +300,7 @@ impl IkeSa {
             childless: payloads.has(NotifyType::CHILDLESS_IKEV2_SUPPORTED),
             fragmentation: self.fragmentation_notify().is_some()
                 && payloads.has(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED),
+            methods: AuthMethods::announced(payloads),
             protection,
         })
     }
@@ -358,6 +361,7 @@ impl IkeSa {
             message1,
             message2: Bytes::copy_from_slice(message2),
             peer_hashes: accepted.hashes,
+            peer_methods: accepted.methods,
         };
         self.begin_auth(cx, first, transcript);
     }

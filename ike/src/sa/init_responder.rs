@@ -15,19 +15,33 @@ use crate::exchange::windows::{ReplyWindow, RequestWindow};
 use crate::keys::IkeKeys;
 use crate::proposal::ChosenIke;
 use crate::sa::auth::Transcript;
+use crate::sa::auth_responder::fits_path;
 use crate::sa::fragment::Fragmentation;
 use crate::sa::init::OUR_HASHES;
+use crate::sa::methods::AuthMethods;
 use crate::sa::payloads::Payloads;
 use crate::sa::protect::Protection;
 use crate::sa::task::Tasks;
 use crate::sa::{IkeSa, Phase, Role};
 use crate::wire::{ExchangeType, Ke, Message, Notify, NotifyType, Payload, emit_message};
 
+/// Octets of a notify without data.
+const BARE_NOTIFY: usize = 8;
+
 /// Our IKE_SA_INIT reply is out.
 pub(crate) struct HalfOpen {
     pub(crate) transcript: Transcript,
     /// When it is forgotten.
     pub(crate) until: Instant,
+}
+
+/// How a peer on this path may prove itself, RFC 9593 section 3.1. Who it is comes later, so
+/// this is what any connection accepts.
+fn announced(cx: &Context, path: Path) -> Option<Notify<'static>> {
+    let connections = cx.config.connections.iter().map(|c| &**c);
+    let methods = AuthMethods::accepted_by(connections.filter(|c| fits_path(c, path)));
+    let enabled = cx.settings().announce_auth_methods;
+    enabled.then(|| methods.notify())
 }
 
 impl IkeSa {
@@ -84,7 +98,8 @@ impl IkeSa {
         let asked = payloads.has(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED);
         sa.fragmentation = Fragmentation::new(asked && sa.fragmentation_notify().is_some());
         let length = message.octets.len();
-        let reply = Bytes::from(sa.init_reply(path, payloads, chosen, (&ours, &nr), length)?);
+        let optional = (length, announced(cx, path));
+        let reply = Bytes::from(sa.init_reply(path, payloads, chosen, (&ours, &nr), optional)?);
         cx.transmit(path, reply.clone());
         sa.replies.begin();
         sa.replies.answer(reply.clone().into());
@@ -95,6 +110,8 @@ impl IkeSa {
                 message1: Bytes::copy_from_slice(message.octets),
                 message2: reply,
                 peer_hashes: payloads.hashes(),
+                // In IKE_AUTH.
+                peer_methods: None,
             },
             until: now + cx.settings().half_open_timeout,
         }));
@@ -109,7 +126,7 @@ impl IkeSa {
         payloads: &Payloads<'_>,
         chosen: &ChosenIke,
         (ours, nr): (&KeyExchange, &[u8]),
-        request_len: usize,
+        (request_len, methods): (usize, Option<Notify<'_>>),
     ) -> Result<Vec<u8>, Dropped> {
         let mut reply = vec![
             Payload::Sa(vec![chosen.answer(&[])]),
@@ -133,13 +150,14 @@ impl IkeSa {
         }
         let header = self.header(ExchangeType::IKE_SA_INIT, true, 0);
         let datagram = emit_message(&header, &reply).map_err(|_| Dropped::Malformed)?;
-        match self.childless_notify(request_len.saturating_sub(datagram.len())) {
-            None => Ok(datagram),
-            Some(notify) => {
-                reply.push(notify);
-                emit_message(&header, &reply).map_err(|_| Dropped::Malformed)
-            }
+        let mut room = request_len.saturating_sub(datagram.len());
+        if let Some(notify) = self.childless_notify(room) {
+            reply.push(notify);
+            room -= BARE_NOTIFY;
         }
+        let fits = |notify: &Notify<'_>| BARE_NOTIFY + notify.data.len() <= room;
+        reply.extend(methods.filter(fits).map(Payload::Notify));
+        emit_message(&header, &reply).map_err(|_| Dropped::Malformed)
     }
 
     /// If this datagram is the very IKE_SA_INIT request that this IKE SA answered: the answer.

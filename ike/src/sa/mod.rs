@@ -23,6 +23,7 @@ pub(crate) mod fragment;
 pub(crate) mod informational;
 pub(crate) mod init;
 pub(crate) mod init_responder;
+pub(crate) mod methods;
 pub(crate) mod negotiate;
 pub(crate) mod path;
 pub(crate) mod payloads;
