@@ -101,6 +101,15 @@ pub(crate) enum Signal {
         peer: IpAddr,
         loss: Loss,
     },
+    /// There are signs that the peer has lost an IKE SA with these children, and it does not
+    /// answer there.
+    Doubted {
+        connection: String,
+        children: Vec<String>,
+        peer: IpAddr,
+    },
+    /// A peer has made an IKE SA with us.
+    PeerCame { connection: String, peer: IpAddr },
     /// An IKE SA is gone.
     SaEnded { connection: String, peer: IpAddr },
 }

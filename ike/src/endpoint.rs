@@ -326,6 +326,12 @@ impl Endpoint {
                     peer,
                     loss,
                 } => self.child_lost(now, &connection, &child, peer, loss),
+                Signal::Doubted {
+                    connection,
+                    children,
+                    peer,
+                } => self.sa_doubted(&connection, &children, peer),
+                Signal::PeerCame { connection, peer } => self.hasten(now, &connection, peer),
                 Signal::SaEnded { connection, peer } => self.sa_ended(now, &connection, peer),
             }
         }

@@ -305,6 +305,12 @@ pub enum Command {
         /// The SPI.
         spi: EspSpi,
     },
+    /// The network says that packets do not reach this host (an ICMP error, which anybody can
+    /// send): the peer is asked for a sign of life, at most once in ten seconds.
+    PathTrouble {
+        /// The peer.
+        remote: IpAddr,
+    },
     /// Close everything with deletes to the peers; then [`Event::Idle`].
     Shutdown,
 }

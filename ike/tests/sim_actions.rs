@@ -236,3 +236,108 @@ fn what_nothing_uses_is_closed_and_the_next_packet_brings_it_up() {
         assert_eq!(found, if start == NONE { NONE } else { TRAP }, "{start:?}");
     }
 }
+
+fn trouble() -> Command {
+    Command::PathTrouble {
+        remote: obol_ike::testing::setup::B,
+    }
+}
+
+#[test]
+fn signs_without_proof_hasten_a_probe_and_tear_nothing_down() {
+    let mut setup = with(START, Upkeep::default());
+    setup.connection.dpd_delay = None;
+    let mut pair = brought_up(&setup);
+    let before = pair.net.sent.len();
+    let up = pair.a.plane.spi_out(HOSTS, PODS);
+    for _ in 0..10_000 {
+        pair.command(End::A, trouble()).expect("always");
+        pair.run_for(Duration::from_millis(10));
+    }
+    let probes = (pair.net.sent.len() - before) / 2;
+    println!("10000 forged errors in 100 s: {probes} probes, nothing torn down");
+    assert!((9..=11).contains(&probes), "{probes} probes in 100 s");
+    assert_eq!(pair.a.plane.spi_out(HOSTS, PODS), up);
+    pair.assert_up(1);
+}
+
+#[test]
+fn a_peer_that_forgot_us_is_met_anew_within_seconds() {
+    let mut worst = Duration::ZERO;
+    for seed in 0..50 {
+        let setup = with(START, Upkeep::default());
+        let mut pair = brought_up(&setup);
+        // It starts anew, knows nothing, and does nothing by itself.
+        let mut again = setup.clone();
+        again.b_starts = TRAP;
+        pair.b = again.pair(100 + seed).b;
+        pair.net.loss = 100;
+        let begun = pair.now;
+        // Our packets of the old Child SA cause errors.
+        while pair.b.plane.current.is_empty() {
+            pair.command(End::A, trouble()).expect("always");
+            pair.run_for(Duration::from_millis(100));
+            assert!(pair.now - begun < Duration::from_secs(60), "seed {seed}");
+        }
+        worst = worst.max(pair.now - begun);
+        pair.net.loss = 0;
+        pair.run_for(Duration::from_secs(600));
+        pair.assert_up(1);
+    }
+    println!(
+        "F19: 50 reboots, back after {:.1} s at most",
+        worst.as_secs_f64()
+    );
+    assert!(worst <= Duration::from_secs(10), "{worst:?}");
+}
+
+#[test]
+fn a_doubt_that_comes_to_nothing_leaves_one_of_each() {
+    for seed in 0..30 {
+        let mut setup = with(START, Upkeep::default());
+        setup.net = obol_ike::testing::net::Net::seeded(seed);
+        let mut pair = brought_up(&setup);
+        pair.command(End::A, trouble()).expect("always");
+        pair.net.partitioned = true;
+        pair.run_for(Duration::from_millis(2000 + 300 * seed));
+        pair.net.partitioned = false;
+        pair.run_for(Duration::from_secs(700));
+        pair.run_until_idle();
+        pair.assert_up(1);
+        let dead = |e: &Event| matches!(e, Event::ChildDown { .. });
+        assert!(pair.a.count(dead) <= 1, "seed {seed}: {:?}", pair.a.events);
+    }
+}
+
+#[test]
+fn a_peer_that_shows_itself_is_tried_at_once() {
+    let other = obol_ike::testing::setup::child(
+        "other",
+        obol_ike::config::Mode::Tunnel,
+        "10.1.0.0/16",
+        "10.2.0.0/16",
+        START,
+    );
+    let setup = Setup::new(3).children(vec![pods(START), other]);
+    let mut pair = setup.pair(3);
+    pair.net.partitioned = true;
+    pair.start();
+    let pausing = |pair: &Pair| {
+        let outlook = pair.a.endpoint.outlook(pair.now);
+        outlook
+            .iter()
+            .all(|o| o.next_try_in > Some(Duration::from_secs(20)))
+    };
+    while !pausing(&pair) {
+        pair.run_for(Duration::from_secs(1));
+    }
+    pair.net.partitioned = false;
+    let initiate = Command::Initiate {
+        connection: HOSTS.to_owned(),
+        child: Some(PODS.to_owned()),
+        local: None,
+    };
+    pair.command(End::B, initiate).expect("known");
+    pair.run_for(Duration::from_secs(1));
+    pair.assert_up(2);
+}

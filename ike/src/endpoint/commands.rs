@@ -1,5 +1,6 @@
 //! What operators and the data plane ask for, and a new configuration.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -85,6 +86,10 @@ impl Endpoint {
             }
             Command::UnknownSpi { path, spi } => {
                 self.on_unknown_esp(now, ike_path(path), spi);
+                Ok(())
+            }
+            Command::PathTrouble { remote } => {
+                self.doubt_peer(now, remote);
                 Ok(())
             }
             Command::Shutdown => {
@@ -234,6 +239,16 @@ impl Endpoint {
                 Phase::HalfOpen(_) | Phase::Lingering { .. } => sa.forget(cx),
                 _ => sa.close(cx, now, IkeFailure::Closed),
             });
+        }
+    }
+
+    /// Somebody says that packets do not reach a peer: it is asked. A start that waits between two
+    /// repetitions goes on waiting.
+    fn doubt_peer(&mut self, now: Instant, remote: IpAddr) {
+        let there = self.sas.values().filter(|sa| sa.path.remote.ip() == remote);
+        let ids: Vec<IkeSaId> = there.map(|sa| sa.id).collect();
+        for id in ids {
+            self.with(now, id, |sa, _| sa.suspect(now));
         }
     }
 

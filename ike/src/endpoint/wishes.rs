@@ -444,6 +444,34 @@ impl Endpoint {
         }
     }
 
+    /// An IKE SA may be lost: another one is begun beside it.
+    pub(super) fn sa_doubted(&mut self, connection: &str, children: &[String], peer: IpAddr) {
+        for child in children {
+            let Some((connection, child)) = self.find_child(connection, child) else {
+                continue;
+            };
+            let remote = connection.remote_addrs.is_empty().then_some(peer);
+            let key = Key::new(&connection, &child, remote);
+            let action = child.upkeep.dpd_action.unwrap_or(key.first_action(&child));
+            if action != StartAction::None && !self.wishes.open.contains_key(&key) {
+                let wish = Wish {
+                    remote,
+                    ..Wish::default()
+                };
+                self.wishes.add(&connection, &child, wish);
+            }
+        }
+    }
+
+    /// A peer has shown itself: what is to be up with it is tried now.
+    pub(super) fn hasten(&mut self, now: Instant, connection: &str, peer: IpAddr) {
+        for key in self.wanted(connection, peer) {
+            if let Some(wish) = self.wishes.open.get_mut(&key) {
+                wish.not_before = wish.not_before.map(|at| at.min(now));
+            }
+        }
+    }
+
     /// Nothing uses a child: from now on it waits for a packet.
     pub(super) fn child_idle(&mut self, connection: &str, child: &str, peer: IpAddr) {
         let Some((connection, child)) = self.find_child(connection, child) else {

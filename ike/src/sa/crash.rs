@@ -11,7 +11,7 @@ use crate::sa::task::Task;
 use crate::sa::{IkeSa, Request};
 use crate::wire::{ExchangeType, Notify, Payload};
 
-/// Signs that anybody can give make us ask the peer no more often than this.
+/// The peer is told of packets that we cannot read no more often than this.
 const HINT_PAUSE: Duration = Duration::from_secs(10);
 
 /// What an established IKE SA knows of crashes.
@@ -19,8 +19,6 @@ const HINT_PAUSE: Duration = Duration::from_secs(10);
 pub(crate) struct Crash {
     /// Shown in clear, it says that the peer has lost this IKE SA.
     token: Option<PeerToken>,
-    /// When a sign of a crash was last acted upon.
-    hinted: Option<Instant>,
     /// When the peer was last told of an ESP SPI that we do not know.
     told: Option<Instant>,
 }
@@ -60,8 +58,7 @@ impl IkeSa {
         notifies: &[Notify<'_>],
         believe: bool,
     ) -> Result<(), Dropped> {
-        let idle = self.is_idle();
-        let Some(established) = self.established_mut() else {
+        let Some(established) = self.established() else {
             return Err(Dropped::Hint);
         };
         let token = established.crash.token.filter(|_| believe);
@@ -70,10 +67,7 @@ impl IkeSa {
             self.end(cx, IkeFailure::PeerCrashed);
             return Ok(());
         }
-        // An open request finds out by itself.
-        if established.is_current() && idle && again(&mut established.crash.hinted, now) {
-            self.tasks.push(Task::Liveness);
-        }
+        self.suspect(now);
         Err(Dropped::Hint)
     }
 
@@ -106,7 +100,7 @@ impl IkeSa {
     }
 
     /// Whether nothing is being asked that shows whether the peer lives.
-    fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         let shows = |task: &Task| matches!(task, Task::Liveness | Task::InvalidSpi(_));
         self.requests.open().is_none() && !self.tasks.iter().any(shows)
     }

@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use crate::auth::AuthVerified;
-use crate::context::Context;
+use crate::context::{Context, Signal};
 use crate::error::IkeFailure;
 use crate::event::{Event, IkeSaId};
 use crate::identity::Identity;
 use crate::sa::crash::Crash;
+use crate::sa::doubt::Doubt;
 use crate::sa::task::Task;
 use crate::sa::{IkeSa, Phase, Role};
 use crate::timer::jittered;
@@ -40,6 +41,8 @@ pub(crate) struct Established {
     pub(crate) heard: bool,
     /// Another IKE SA takes, or may take, the place of this one.
     pub(crate) succession: Succession,
+    /// What speaks for the peer's having lost this IKE SA.
+    pub(crate) doubt: Doubt,
     /// It was reported as up.
     pub(crate) announced: bool,
     /// Why it is being closed.
@@ -105,6 +108,7 @@ impl Established {
             lowest_nonce,
             heard: false,
             succession: Succession::None,
+            doubt: Doubt::default(),
             announced: false,
             closing: None,
             crash: Crash::default(),
@@ -122,7 +126,7 @@ impl Established {
 
     /// Whether new exchanges belong here.
     pub(crate) fn is_current(&self) -> bool {
-        self.closing.is_none() && self.succession == Succession::None
+        self.closing.is_none() && self.succession == Succession::None && !self.doubt.is_grave()
     }
 }
 
@@ -155,6 +159,12 @@ impl IkeSa {
             return;
         };
         established.announced = true;
+        if self.role == Role::Responder {
+            cx.signals.push(Signal::PeerCame {
+                connection: self.connection.name.clone(),
+                peer: self.path.remote.ip(),
+            });
+        }
         cx.event(Event::IkeUp {
             id: self.id,
             connection: self.connection.name.clone(),

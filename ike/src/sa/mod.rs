@@ -17,6 +17,7 @@ pub(crate) mod childless;
 pub(crate) mod crash;
 pub(crate) mod create_child;
 pub(crate) mod create_child_reply;
+pub(crate) mod doubt;
 pub(crate) mod end;
 pub(crate) mod established;
 pub(crate) mod fragment;

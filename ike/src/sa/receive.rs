@@ -245,6 +245,7 @@ impl IkeSa {
         self.last_heard = now;
         if let Some(established) = self.established_mut() {
             established.heard = true;
+            established.doubt.dispel();
             self.follow(cx, path);
         }
     }

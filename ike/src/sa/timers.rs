@@ -81,8 +81,10 @@ impl IkeSa {
         };
         match open.retransmit.step(now, &cx.config.settings, &mut *cx.rng) {
             Step::Again => {
+                let tries = open.retransmit.tries();
                 let datagrams = open.datagrams.clone();
                 cx.transmit_all(self.path, &datagrams);
+                self.unanswered(cx, tries);
             }
             Step::Dead { .. } => self.give_up(cx, now),
         }
