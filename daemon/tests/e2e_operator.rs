@@ -231,6 +231,43 @@ async fn encapsulation_that_is_asked_for_puts_all_esp_in_udp() {
     assert_eq!((seen.esp, seen.clear, seen.other), (0, 0, 0), "{seen:?}");
 }
 
+//= test rfc4303 3.4.3-7 3.4.3-8 4-1
+//= test security S-61
+#[tokio::test]
+async fn a_forged_esp_packet_is_in_the_log_with_its_fields() {
+    if !is_root() {
+        return;
+    }
+    let (mut lab, _capture) = lab_and_capture();
+    started(&mut lab).await;
+    pinged(&lab.a, B, LIMIT).await.unwrap();
+    let (_, spi) = spis(&lab.a.status().await.unwrap());
+    let spi = u32::from_str_radix(spi.trim_start_matches("0x"), 16).unwrap();
+    let mut forged = spi.to_be_bytes().to_vec();
+    forged.extend(999u32.to_be_bytes());
+    forged.extend([0x5a; 64]);
+    let sent = lab.b.netns.run(|| {
+        let socket = std::net::UdpSocket::bind((B.address, 0))?;
+        socket.send_to(&forged, (A.address, 4500))
+    });
+    sent.unwrap().unwrap();
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let log = std::fs::read_to_string(&lab.a.log).unwrap();
+        let told = log.lines().find(|line| line.contains("sequence=999"));
+        if let Some(line) = told {
+            assert!(line.contains("integrity"), "{line}");
+            assert!(line.contains(&format!("spi={spi:08x}")), "{line}");
+            for address in [A.address, B.address] {
+                assert!(line.contains(&address.to_string()), "{line}");
+            }
+            return;
+        }
+        assert!(Instant::now() < deadline, "{log}");
+        tokio::task::yield_now().await;
+    }
+}
+
 //= test rfc7296 2.8.1-2
 //= test security S-17
 #[tokio::test]

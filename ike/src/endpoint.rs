@@ -167,6 +167,14 @@ impl Endpoint {
             .fold(earlier(start, shutdown), earlier)
     }
 
+    /// As if so many requests had been sent on every IKE SA.
+    #[cfg(feature = "testing")]
+    pub fn skip_message_ids(&mut self, next: u32) {
+        for sa in self.sas.values_mut() {
+            sa.requests.skip_to(next);
+        }
+    }
+
     /// All IKE SAs, oldest first.
     pub fn status(&self, now: Instant) -> Vec<IkeSaStatus> {
         self.sas

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use obol_ike::config::{Child, Mode, StartAction};
 use obol_ike::error::IkeFailure;
-use obol_ike::event::{Command, Event};
+use obol_ike::event::{ChildSaId, Command, Event};
+use obol_ike::testing::net::Packet;
 use obol_ike::testing::pair::{End, Node};
-use obol_ike::testing::setup::{HOSTS, PODS, Setup, child, pods};
+use obol_ike::testing::setup::{A, HOSTS, PODS, Setup, child, pods};
+use obol_ike::wire::Header;
 
 fn downs(node: &Node) -> Vec<&IkeFailure> {
     let downs = node.events.iter().filter_map(|event| match event {
@@ -126,4 +128,72 @@ fn a_rekey_keeps_what_was_narrowed() {
             .encr;
         assert_eq!(again, encr);
     }
+}
+
+//= test rfc7296 2.2-2
+//= test security S-4
+#[test]
+fn an_ike_sa_ends_before_its_message_ids_repeat() {
+    let mut pair = Setup::started(1).up(1);
+    let before = pair.a.endpoint.status(pair.now)[0].spi_i;
+    // One request is left, and the next one has no number.
+    pair.a.endpoint.skip_message_ids(u32::MAX - 1);
+    pair.net.partitioned = true;
+    let rekey = Command::RekeyChild {
+        connection: HOSTS.to_owned(),
+        child: PODS.to_owned(),
+    };
+    pair.command(End::A, rekey).expect("it is up");
+    let last = Header::parse(&pair.net.sent.last().expect("it").datagram).expect("sound");
+    assert_eq!((last.spi_i, last.message_id), (before, u32::MAX - 1));
+    pair.run_for(Duration::from_secs(600));
+    pair.net.partitioned = false;
+    // It begins anew by itself.
+    pair.run_for(Duration::from_secs(120));
+    let after = pair.a.endpoint.status(pair.now);
+    assert_eq!(after.len(), 1);
+    assert_ne!(after[0].spi_i, before);
+    let of_old = |packet: &&Packet| {
+        let header = Header::parse(&packet.datagram).expect("sound");
+        header.spi_i == before && !header.flags.response && header.message_id == u32::MAX
+    };
+    assert_eq!(pair.net.sent.iter().filter(of_old).count(), 0);
+
+    let mut pair = Setup::started(1).up(1);
+    pair.a.endpoint.skip_message_ids(u32::MAX);
+    pair.command(End::A, Command::InboundUsed(ChildSaId(1)))
+        .expect("always");
+    assert_eq!(downs(&pair.a), [&IkeFailure::Expired]);
+}
+
+//= test rfc7296 2.23-14
+//= test security S-23
+#[test]
+fn a_host_behind_a_nat_does_not_follow_a_packet_from_elsewhere() {
+    let outside = [203, 0, 113, 7].into();
+    let mut setup = Setup::started(1);
+    setup.connection.local_addrs.clear();
+    setup.connection.source = Some(A);
+    let mut pair = setup.pair(7);
+    pair.net.nat = Some((A, outside));
+    pair.start();
+    pair.run_until_idle();
+    pair.assert_up(1);
+    let before = pair.a.endpoint.status(pair.now)[0].path;
+    // A new request of the second host comes by another way than it was sent.
+    pair.net.drop_nth = Some(pair.net.sent.len());
+    let rekey = Command::RekeyChild {
+        connection: HOSTS.to_owned(),
+        child: PODS.to_owned(),
+    };
+    pair.command(End::B, rekey).expect("it is up");
+    let mut request = pair.net.sent.last().expect("it").clone();
+    request.to = before.local;
+    request.from = "198.51.100.66:6666".parse().unwrap();
+    pair.net.inject(pair.now, request.clone());
+    let sent = pair.net.sent.len();
+    pair.run_for(Duration::ZERO);
+    // It is answered to where it came from, and nothing else goes there.
+    assert_eq!(pair.net.sent[sent].to, request.from);
+    assert_eq!(pair.a.endpoint.status(pair.now)[0].path, before);
 }

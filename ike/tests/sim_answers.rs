@@ -86,6 +86,7 @@ fn acquire(peer: &mut Scripted) {
     peer.pair.command(End::B, command).expect("known");
 }
 
+//= test rfc7296 2.9.2-1 2.9.2-2
 #[test]
 fn a_rekey_asks_for_what_is_in_use_and_takes_no_less() {
     let mut peer = peer();
@@ -120,6 +121,7 @@ fn a_rekey_asks_for_what_is_in_use_and_takes_no_less() {
     assert_eq!(peer.pair.b.plane.spi_out(HOSTS, PODS), Some(spi));
 }
 
+//= test rfc7296 2.8-3
 #[test]
 fn what_was_narrowed_at_first_stays_so_over_rekeys_and_may_come_back_wider() {
     let mut peer = peer();
@@ -182,6 +184,7 @@ fn an_answer_that_leaves_the_packet_out_is_noticed_and_not_asked_for_for_ever() 
     assert_eq!(noticed(&peer), 1);
 }
 
+//= test rfc7296 2.9-3
 #[test]
 fn a_peer_that_wants_single_pairs_is_asked_for_the_pair_of_the_packet_once() {
     let mut peer = peer();
@@ -233,6 +236,7 @@ fn refusals_leave_nothing_behind_and_are_not_repeated_at_once() {
     }
 }
 
+//= test rfc7296 1.3.1-2
 #[test]
 fn a_mode_that_was_not_asked_for_fails_closed() {
     let mut peer = peer();

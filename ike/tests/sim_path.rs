@@ -58,6 +58,7 @@ fn echo(pair: &mut Pair) -> (bool, bool) {
     (after.0 > before.0, after.1 > before.1)
 }
 
+//= test rfc7296 2.23-13
 #[test]
 fn a_message_from_a_remapped_peer_moves_its_children_too() {
     let mut pair = behind_nat(Setup::started(1), Net::seeded(1));
@@ -79,6 +80,7 @@ fn a_message_from_a_remapped_peer_moves_its_children_too() {
     assert_eq!(echo(&mut pair), (true, true));
 }
 
+//= test rfc7296 2.23-13
 #[test]
 fn a_packet_from_a_remapped_peer_moves_all() {
     let mut pair = behind_nat(Setup::started(2), Net::seeded(2));
@@ -111,6 +113,7 @@ fn a_flow_survives_a_nat_that_forgets_every_five_seconds() {
     pair.assert_up(1);
 }
 
+//= test rfc7296 2.23-14
 /// RFC 7296 section 2.23: old packets from a wrong address move nothing, and neither does
 /// anything towards a host that is behind a NAT itself.
 #[test]

@@ -38,6 +38,17 @@ impl<T> RequestWindow<T> {
         (self.open.is_none() && self.next < u32::MAX).then_some(self.next)
     }
 
+    /// Whether all Message IDs were used.
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.open.is_none() && self.next == u32::MAX
+    }
+
+    /// As if so many requests had been sent.
+    #[cfg(feature = "testing")]
+    pub(crate) fn skip_to(&mut self, next: u32) {
+        self.next = next;
+    }
+
     /// Opens a request with the Message ID that [`next_id`](Self::next_id) gave.
     pub(crate) fn begin(&mut self, datagrams: Datagrams, retransmit: Retransmit, what: T) {
         debug_assert!(self.open.is_none());

@@ -158,8 +158,8 @@ impl IkeSa {
         lost
     }
 
-    //= rfc7296 2.8.1-2
     //= security S-17
+    //= rfc7296 2.8.1-2 2.9.2-1
     /// Checks the answer to an offer and stages what was agreed.
     ///
     /// # Errors

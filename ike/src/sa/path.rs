@@ -20,6 +20,8 @@ impl IkeSa {
         self.wants_encap() && self.path.local.port() != IKE_PORT
     }
 
+    //= rfc7296 2.23-13 2.23-14
+    //= security S-23
     /// An authenticated message, never seen before, came by `path`. A peer behind a NAT is followed
     /// to where the NAT has put it, unless we are behind one ourselves: then anyone who can pass
     /// our packets on could break the connection with a single one (RFC 7296 section 2.23).

@@ -194,9 +194,13 @@ impl IkeSa {
         }
     }
 
-    //= rfc7296 1.3.2-2
+    //= rfc7296 1.3.2-2 2.2-2
     /// Begins the next thing to ask for, if nothing is open.
     pub(crate) fn run_tasks(&mut self, cx: &mut Context, now: Instant) {
+        if self.requests.is_used_up() && self.established().is_some() {
+            // Not even a delete can be sent any more; the peer finds out by itself.
+            self.end(cx, IkeFailure::Expired);
+        }
         while self.requests.next_id().is_some() {
             let Some(established) = self.established() else {
                 return;

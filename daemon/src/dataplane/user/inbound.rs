@@ -14,6 +14,7 @@ use socket2::Socket;
 use tokio::sync::oneshot;
 
 use super::Shared;
+use super::audit::{Audit, Drop, sequence_of};
 use super::count::Reason;
 use super::early::Early;
 use super::sa::In;
@@ -56,6 +57,7 @@ pub(super) struct Worker {
     shared: Arc<Shared>,
     sad: Sad<In>,
     early: Early,
+    audit: Audit,
     buffer: Vec<u8>,
     now: u64,
     /// When the driver was last told of ESP with an unknown SPI.
@@ -104,6 +106,7 @@ impl Worker {
             shared,
             sad: Sad::new(),
             early: Early::default(),
+            audit: Audit::new(),
             // Room after the datagram: none is needed to open it.
             buffer: vec![0; HEADROOM + DATAGRAM_MAX],
             now: 1,
@@ -308,6 +311,7 @@ impl Worker {
             tos: received.tos,
             ttl: received.ttl,
         };
+        let sequence = sequence_of(&self.buffer[datagram.clone()]);
         let opened = match sa.sa.open(&mut self.buffer, datagram, outer) {
             Ok(opened) => opened,
             Err(OpenError::HardLimit) => {
@@ -316,7 +320,17 @@ impl Worker {
                 self.sad.remove(spi);
                 return self.shared.tell(DataPlaneEvent::HardExpired(id));
             }
-            Err(error) => return drops.open(error),
+            Err(error) => {
+                drops.open(error);
+                let drop = Drop {
+                    reason: error.name(),
+                    spi,
+                    sequence,
+                    source: Some(outer.source),
+                    destination: received.local,
+                };
+                return self.audit.tell(self.now, drop);
+            }
         };
         let packet = &self.buffer[opened.range];
         sa.usage.inbound.count(packet.len(), self.now);

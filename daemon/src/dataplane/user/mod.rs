@@ -9,6 +9,7 @@
 //! answered when the worker acts on them. The system steers packets into the TUN and guards
 //! what must not leave without: see [`crate::host`].
 
+mod audit;
 mod count;
 mod early;
 mod inbound;

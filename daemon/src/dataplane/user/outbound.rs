@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags};
 use tokio::sync::oneshot;
 
 use super::Shared;
+use super::audit::{Audit, Drop};
 use super::count::Reason;
 use super::policy::{Entry, Policies};
 use super::sa::Out;
@@ -49,6 +50,7 @@ pub(super) struct Worker {
     tun_lives: bool,
     shared: Arc<Shared>,
     policies: Policies,
+    audit: Audit,
     buffer: Vec<u8>,
     now: u64,
 }
@@ -75,6 +77,7 @@ impl Worker {
             tun_lives: true,
             shared,
             policies: Policies::default(),
+            audit: Audit::new(),
             buffer: vec![0; HEADROOM + PACKET_MAX + TAILROOM],
             now: 1,
         }
@@ -198,6 +201,14 @@ impl Worker {
                 drops.seal(error);
                 if matches!(error, SealError::HardLimit | SealError::CounterExhausted) {
                     let id = out.id;
+                    let drop = Drop {
+                        reason: error.name(),
+                        spi: out.sa.spi(),
+                        sequence: None,
+                        source: out.header.from,
+                        destination: Some(out.header.to.ip()),
+                    };
+                    self.audit.tell(self.now, drop);
                     self.policies.remove(id);
                     self.shared.tell(DataPlaneEvent::HardExpired(id));
                 }
