@@ -231,10 +231,10 @@ async fn encapsulation_that_is_asked_for_puts_all_esp_in_udp() {
     assert_eq!((seen.esp, seen.clear, seen.other), (0, 0, 0), "{seen:?}");
 }
 
-//= test rfc4303 3.4.3-7 3.4.3-8 4-1
-//= test security S-61
+//= test rfc4303 3.4.2-2 3.4.3-7 3.4.3-8 4-1
+//= test security S-58 S-61
 #[tokio::test]
-async fn a_forged_esp_packet_is_in_the_log_with_its_fields() {
+async fn forged_esp_packets_are_in_the_log_with_their_fields() {
     if !is_root() {
         return;
     }
@@ -243,25 +243,33 @@ async fn a_forged_esp_packet_is_in_the_log_with_its_fields() {
     pinged(&lab.a, B, LIMIT).await.unwrap();
     let (_, spi) = spis(&lab.a.status().await.unwrap());
     let spi = u32::from_str_radix(spi.trim_start_matches("0x"), 16).unwrap();
-    let mut forged = spi.to_be_bytes().to_vec();
-    forged.extend(999u32.to_be_bytes());
-    forged.extend([0x5a; 64]);
-    let sent = lab.b.netns.run(|| {
-        let socket = std::net::UdpSocket::bind((B.address, 0))?;
-        socket.send_to(&forged, (A.address, 4500))
-    });
-    sent.unwrap().unwrap();
+    for (spi, sequence, reason) in [
+        (spi, 999u32, "integrity"),
+        (0x0102_0304, 998, "unknown-spi"),
+    ] {
+        let mut forged = [spi.to_be_bytes(), sequence.to_be_bytes()].concat();
+        forged.extend([0x5a; 64]);
+        let sent = lab.b.netns.run(|| {
+            let socket = std::net::UdpSocket::bind((B.address, 0))?;
+            socket.send_to(&forged, (A.address, 4500))
+        });
+        sent.unwrap().unwrap();
+        let line = logged(&lab.a, &format!("sequence={sequence}")).await;
+        assert!(line.contains(reason), "{line}");
+        assert!(line.contains(&format!("spi={spi:08x}")), "{line}");
+        for address in [A.address, B.address] {
+            assert!(line.contains(&address.to_string()), "{line}");
+        }
+    }
+}
+
+/// Waits for a line of a daemon's log.
+async fn logged(host: &Host, part: &str) -> String {
     let deadline = Instant::now() + LIMIT;
     loop {
-        let log = std::fs::read_to_string(&lab.a.log).unwrap();
-        let told = log.lines().find(|line| line.contains("sequence=999"));
-        if let Some(line) = told {
-            assert!(line.contains("integrity"), "{line}");
-            assert!(line.contains(&format!("spi={spi:08x}")), "{line}");
-            for address in [A.address, B.address] {
-                assert!(line.contains(&address.to_string()), "{line}");
-            }
-            return;
+        let log = std::fs::read_to_string(&host.log).unwrap();
+        if let Some(line) = log.lines().find(|line| line.contains(part)) {
+            return line.to_owned();
         }
         assert!(Instant::now() < deadline, "{log}");
         tokio::task::yield_now().await;

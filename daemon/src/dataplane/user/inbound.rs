@@ -123,6 +123,8 @@ impl Worker {
             }
             self.now = self.shared.clock.millis();
             for held in self.early.expire(self.now) {
+                let sequence = sequence_of(&held.octets);
+                self.audit_unknown(held.spi, sequence, held.received);
                 self.unknown_spi(held.spi, held.octets.len(), held.received, held.port);
             }
             for (index, ready) in ready.into_iter().enumerate() {
@@ -260,6 +262,17 @@ impl Worker {
         }
     }
 
+    fn audit_unknown(&mut self, spi: u32, sequence: Option<u32>, received: Received) {
+        let drop = Drop {
+            reason: "unknown-spi",
+            spi,
+            sequence,
+            source: Some(received.source.ip()),
+            destination: received.local,
+        };
+        self.audit.tell(self.now, drop);
+    }
+
     /// Counts a packet of no SA of ours. Tells the driver of it if it is longer than the IKE
     /// message that it may cause, and not of many: anybody can send them.
     fn unknown_spi(&mut self, spi: u32, len: usize, received: Received, port: Option<u16>) {
@@ -298,8 +311,9 @@ impl Worker {
         };
         let Some(sa) = self.sad.get_mut(spi) else {
             let octets = &self.buffer[datagram];
-            let len = octets.len();
+            let (len, sequence) = (octets.len(), sequence_of(octets));
             if !self.early.hold(spi, octets, received, port, self.now) {
+                self.audit_unknown(spi, sequence, received);
                 self.unknown_spi(spi, len, received, port);
             }
             return;
