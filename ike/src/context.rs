@@ -10,8 +10,9 @@ use bytes::Bytes;
 
 use rand_core::{CryptoRng, Rng};
 
-use crate::config::{Config, Path, Settings};
+use crate::config::{Child, Config, Path, Settings};
 use crate::crypto::secret::Secret;
+use crate::directory::Directory;
 use crate::event::{Ask, AskId, ChildSaId, EspSpi, Event, IkeSaId, IkeSpi, Output, Transmit};
 use crate::exchange::crash::TokenMaker;
 use crate::exchange::datagrams::Datagrams;
@@ -29,6 +30,7 @@ const NONCE_LEN: usize = 32;
 /// Lent to whatever handles an input.
 pub(crate) struct Context {
     pub(crate) config: Arc<Config>,
+    pub(crate) directory: Directory,
     pub(crate) rng: Box<dyn CryptoRng + Send>,
     pub(crate) out: VecDeque<Output>,
     /// What an IKE SA wants of the endpoint, acted upon when the handler is done.
@@ -127,7 +129,7 @@ pub(crate) enum Loss {
 
 /// A Child SA that is up.
 pub(crate) struct Rival {
-    pub(crate) child: String,
+    pub(crate) child: Arc<Child>,
     pub(crate) side: Side,
     pub(crate) lowest_nonce: Vec<u8>,
 }
@@ -136,7 +138,7 @@ impl Rival {
     /// Whether the other Child SA is the one to go, of two that both ends made at once: the one
     /// with the lowest of the four nonces, as in a rekey (RFC 7296 section 2.8.1).
     pub(crate) fn beats(&self, other: &ChildSa) -> bool {
-        self.child == other.info.child
+        self.child.name == other.info.child
             && self.side != other.side
             && self.lowest_nonce > other.lowest_nonce
     }
@@ -145,6 +147,7 @@ impl Rival {
 impl Context {
     pub(crate) fn new(config: Arc<Config>, rng: Box<dyn CryptoRng + Send>) -> Self {
         Self {
+            directory: Directory::new(&config),
             config,
             rng,
             out: VecDeque::new(),
@@ -157,6 +160,12 @@ impl Context {
             last_ike: 0,
             last_child: 0,
         }
+    }
+
+    /// Replaces the configuration; returns the one before.
+    pub(crate) fn set_config(&mut self, config: Arc<Config>) -> (Arc<Config>, Directory) {
+        let directory = std::mem::replace(&mut self.directory, Directory::new(&config));
+        (std::mem::replace(&mut self.config, config), directory)
     }
 
     pub(crate) fn settings(&self) -> &Settings {

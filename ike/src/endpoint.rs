@@ -4,9 +4,9 @@ mod commands;
 mod duplicates;
 mod hints;
 mod init;
+mod table;
 mod wishes;
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ use crate::config::{Config, Path};
 use crate::context::{Context, Rival, Signal, Waiting};
 use crate::crypto::secret::Secret;
 use crate::error::{Dropped, IkeFailure};
-use crate::event::{Answer, Ask, AskId, ChildSaId, Event, IkeSaId, IkeSpi, Output};
+use crate::event::{Answer, Ask, AskId, ChildSaId, Event, IkeSaId, Output};
 use crate::exchange::cookie::Cookies;
 use crate::exchange::half_open::HalfOpens;
 use crate::exchange::limit::Limit;
@@ -24,6 +24,7 @@ use crate::sa::{IkeSa, Phase};
 use crate::status::IkeSaStatus;
 use crate::timer::{TimerKind, earlier};
 use crate::wire::{ExchangeType, Header, Message};
+use table::Table;
 use wishes::Wishes;
 
 /// The IKEv2 side of a host, without I/O.
@@ -35,9 +36,7 @@ use wishes::Wishes;
 /// `now` is the only clock; it must never run back.
 pub struct Endpoint {
     cx: Context,
-    sas: BTreeMap<IkeSaId, IkeSa>,
-    /// By the SPI that we chose.
-    by_spi: HashMap<IkeSpi, IkeSaId>,
+    sas: Table,
     /// As responder, not established yet.
     half_open: HalfOpens,
     cookies: Cookies,
@@ -61,8 +60,7 @@ impl Endpoint {
         }
         Self {
             cx: Context::new(config, rng),
-            sas: BTreeMap::new(),
-            by_spi: HashMap::new(),
+            sas: Table::default(),
             half_open: HalfOpens::default(),
             cookies: Cookies::new(),
             strangers: Limit::new(),
@@ -113,13 +111,7 @@ impl Endpoint {
 
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let due: Vec<IkeSaId> = self
-            .sas
-            .values()
-            .filter(|sa| sa.deadline().is_some_and(|(at, _)| at <= now))
-            .map(|sa| sa.id)
-            .collect();
-        for id in due {
+        for id in self.sas.due(now) {
             self.with(now, id, |sa, cx| sa.on_timeout(cx, now));
         }
         if self.shutdown.is_some_and(|at| at <= now) {
@@ -158,27 +150,27 @@ impl Endpoint {
 
     /// When [`handle_timeout`](Self::handle_timeout) is next due, and what for.
     pub fn poll_timeout(&self) -> Option<(Instant, TimerKind)> {
-        let start = self.next_start().map(|at| (at, TimerKind::Start));
+        let start = self.wishes.next().map(|at| (at, TimerKind::Start));
         let shutdown = self.shutdown.filter(|_| !self.idle_told);
         let shutdown = shutdown.map(|at| (at, TimerKind::Shutdown));
-        self.sas
-            .values()
-            .map(IkeSa::deadline)
-            .fold(earlier(start, shutdown), earlier)
+        earlier(self.sas.deadline(), earlier(start, shutdown))
     }
 
     /// As if so many requests had been sent on every IKE SA.
     #[cfg(feature = "testing")]
     pub fn skip_message_ids(&mut self, next: u32) {
-        for sa in self.sas.values_mut() {
-            sa.requests.skip_to(next);
+        for id in self.sas.ids() {
+            if let Some(mut sa) = self.sas.lend(id) {
+                sa.requests.skip_to(next);
+                self.sas.put(sa);
+            }
         }
     }
 
     /// All IKE SAs, oldest first.
     pub fn status(&self, now: Instant) -> Vec<IkeSaStatus> {
         self.sas
-            .values()
+            .iter()
             .filter(|sa| !matches!(sa.phase, Phase::Lingering { .. }))
             .map(|sa| sa.status(now))
             .collect()
@@ -187,6 +179,13 @@ impl Endpoint {
     /// Octets of memory that fragments of incomplete messages take, of all peers together.
     pub fn fragments_held(&self) -> usize {
         self.cx.fragments_of_others
+    }
+
+    /// How many IKE SAs, connections and wishes were looked at so far: work that must not grow
+    /// with how many of them there are.
+    #[cfg(feature = "testing")]
+    pub fn visits(&self) -> u64 {
+        self.sas.visits() + self.cx.directory.visits() + self.wishes.visits()
     }
 
     //= rfc7296 1.5-1 2.21.4-1 2.21.4-4
@@ -201,9 +200,8 @@ impl Endpoint {
         } else {
             header.spi_i
         };
-        let id = self.by_spi.get(&own).copied();
-        let fits = |id: &IkeSaId| self.sas.get(id).is_some_and(|sa| sa.has_spis(header));
-        let Some(id) = id.filter(fits) else {
+        let found = self.sas.with_spi(own).filter(|sa| sa.has_spis(header));
+        let Some(id) = found.map(|sa| sa.id) else {
             return Err(self.on_unknown_spi(now, path, message));
         };
         self.with(now, id, |sa, cx| sa.on_message(cx, now, path, message))
@@ -217,11 +215,8 @@ impl Endpoint {
         id: IkeSaId,
         act: impl FnOnce(&mut IkeSa, &mut Context) -> R,
     ) -> Option<R> {
-        let mut sa = self.sas.remove(&id)?;
-        sa.alone = !self.sas.values().any(|other| {
-            let proven = matches!(other.phase, Phase::Established(_) | Phase::AuthResponder(_));
-            proven && other.may_stand_for(&sa)
-        });
+        let mut sa = self.sas.lend(id)?;
+        sa.alone = self.is_alone(&sa);
         self.cx.rivals = self.rivals(&sa);
         self.cx.fragments_of_others -= sa.fragmentation.held();
         let result = act(&mut sa, &mut self.cx);
@@ -240,26 +235,41 @@ impl Endpoint {
         child: ChildSaId,
         act: impl FnOnce(&mut IkeSa, &mut Context) -> R,
     ) -> Option<R> {
-        let id = self.owner(child)?;
+        let id = self.sas.owner(child)?;
         self.with(now, id, act)
     }
 
-    fn owner(&self, child: ChildSaId) -> Option<IkeSaId> {
-        let sa = self.sas.values().find(|sa| sa.child(child).is_some())?;
-        Some(sa.id)
+    /// While it is not established: whether no other IKE SA with this peer is up.
+    fn is_alone(&self, sa: &IkeSa) -> bool {
+        let proven = |other: &IkeSa| {
+            let proven = matches!(other.phase, Phase::Established(_) | Phase::AuthResponder(_));
+            proven && other.may_stand_for(sa)
+        };
+        if sa.established().is_some() {
+            return false;
+        }
+        let name = &sa.connection.name;
+        if sa.connection.remote_addrs.is_empty() {
+            !self.sas.with_peer(name, sa.path.remote.ip()).any(proven)
+        } else {
+            !self.sas.of_connection(name).any(proven)
+        }
     }
 
     /// The Child SAs that are up, and to stay, on any IKE SA of the same connection and peer.
     fn rivals(&self, sa: &IkeSa) -> Vec<Rival> {
+        let Some(ends) = self.sas.ends(sa).filter(|_| sa.established().is_some()) else {
+            return Vec::new();
+        };
         self.sas
-            .values()
+            .family(&ends)
             .filter(|other| other.may_stand_for(sa))
             .chain([sa])
             .filter(|sa| sa.is_current())
             .flat_map(|sa| &sa.children)
             .filter(|child| child.up && child.is_current())
             .map(|child| Rival {
-                child: child.info.child.clone(),
+                child: Arc::clone(&child.conf),
                 side: child.side,
                 lowest_nonce: child.lowest_nonce.clone(),
             })
@@ -267,7 +277,7 @@ impl Endpoint {
     }
 
     /// Keeps an IKE SA findable, or forgets it.
-    fn put(&mut self, sa: IkeSa) {
+    fn put(&mut self, sa: Box<IkeSa>) {
         let half_open = matches!(
             sa.phase,
             Phase::HalfOpen(_) | Phase::AuthResponder(_) | Phase::Lingering { .. }
@@ -275,12 +285,7 @@ impl Endpoint {
         if !half_open {
             self.half_open.remove(sa.id);
         }
-        if sa.is_gone() {
-            self.by_spi.remove(&sa.own_spi());
-        } else {
-            self.by_spi.insert(sa.own_spi(), sa.id);
-            self.sas.insert(sa.id, sa);
-        }
+        self.sas.put(sa);
     }
 
     /// Does what IKE SAs want of the endpoint.
@@ -289,7 +294,7 @@ impl Endpoint {
             match signal {
                 Signal::NewSa(mut sa) => {
                     sa.run_tasks(&mut self.cx, now);
-                    self.put(*sa);
+                    self.put(sa);
                 }
                 Signal::Adopt {
                     to,
@@ -347,13 +352,11 @@ impl Endpoint {
 
     /// Brings what is into line with what is wanted.
     fn settle(&mut self, now: Instant) {
-        self.drop_crossed_starts();
-        self.merge_duplicates(now);
-        self.start_wishes(now);
-        let left = self
-            .sas
-            .values()
-            .any(|sa| !matches!(sa.phase, Phase::Lingering { .. }));
+        let changes = self.sas.take_changes();
+        self.drop_crossed_starts(&changes);
+        self.merge_duplicates(now, &changes);
+        self.start_wishes(now, changes);
+        let left = self.sas.any_alive();
         if self.shutdown.is_some() && !left && !self.idle_told {
             self.idle_told = true;
             self.cx.event(Event::Idle);

@@ -1,6 +1,7 @@
 //! Identities, RFC 7296 section 3.5: what a peer claims to be.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
@@ -122,6 +123,35 @@ impl Identity {
                 _ => a == b,
             },
             _ => self == other,
+        }
+    }
+
+    /// To be hashed so that [`matches`](Self::matches) finds what the hash finds.
+    pub(crate) fn fold(&self) -> Fold<'_> {
+        Fold(self)
+    }
+}
+
+/// An identity to be hashed: the hashes of identities that match are equal.
+pub(crate) struct Fold<'a>(&'a Identity);
+
+impl Hash for Fold<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let host = |name: &str, state: &mut H| {
+            for octet in name.bytes() {
+                state.write_u8(octet.to_ascii_lowercase());
+            }
+        };
+        match self.0 {
+            Identity::Fqdn(name) => host(name, state),
+            Identity::Rfc822(name) => match name.rsplit_once('@') {
+                Some((user, name)) => {
+                    user.hash(state);
+                    host(name, state);
+                }
+                None => name.hash(state),
+            },
+            other => other.hash(state),
         }
     }
 }

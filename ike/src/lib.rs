@@ -16,6 +16,7 @@ pub mod auth;
 pub mod config;
 mod context;
 pub mod crypto;
+mod directory;
 pub mod endpoint;
 pub mod error;
 pub mod event;

@@ -36,10 +36,7 @@ impl Endpoint {
                 local,
             } => {
                 self.wishes.release(&connection, child.as_deref());
-                let wish = Wish {
-                    local,
-                    ..Wish::default()
-                };
+                let wish = Wish::between(local, None);
                 self.want(now, &connection, child.as_deref(), &wish)
             }
             Command::Acquire {
@@ -55,12 +52,8 @@ impl Endpoint {
                 if !trapped || self.wishes.is_pausing(&connection, &child, remote, now) {
                     return Ok(());
                 }
-                let wish = Wish {
-                    flow,
-                    remote,
-                    local,
-                    ..Wish::default()
-                };
+                let mut wish = Wish::between(local, remote);
+                wish.flow = flow;
                 self.want(now, &connection, Some(&child), &wish)
             }
             Command::Terminate { connection, child } => {
@@ -156,15 +149,13 @@ impl Endpoint {
         let path = start_path(&connection, wish);
         let sa = path.and_then(|path| IkeSa::initiate(&mut self.cx, now, connection, path, None));
         if let Some(sa) = sa {
-            self.put(sa);
+            self.put(Box::new(sa));
         }
     }
 
     fn connection(&self, name: &str) -> Result<Arc<Connection>, CommandError> {
-        let connections = &self.cx.config.connections;
-        connections
-            .iter()
-            .find(|connection| connection.name == name)
+        let connection = self.cx.directory.connection(name);
+        connection
             .cloned()
             .ok_or_else(|| CommandError::UnknownConnection(name.to_owned()))
     }
@@ -192,7 +183,8 @@ impl Endpoint {
     }
 
     fn ids_of(&self, connection: &str) -> Vec<IkeSaId> {
-        self.of_connection(connection)
+        self.sas
+            .of_connection(connection)
             .filter(|sa| !matches!(sa.phase, Phase::Lingering { .. } | Phase::HalfOpen(_)))
             .map(|sa| sa.id)
             .collect()
@@ -212,6 +204,7 @@ impl Endpoint {
     fn rekey_child(&mut self, now: Instant, name: &str, child: &str) -> Result<(), CommandError> {
         self.connection(name)?;
         let ids: Vec<ChildSaId> = self
+            .sas
             .of_connection(name)
             .filter(|sa| sa.is_current())
             .flat_map(|sa| &sa.children)
@@ -233,8 +226,7 @@ impl Endpoint {
         }
         self.shutdown = Some(now + SHUTDOWN_PATIENCE);
         self.wishes.clear();
-        let all: Vec<IkeSaId> = self.sas.keys().copied().collect();
-        for id in all {
+        for id in self.sas.ids() {
             self.with(now, id, |sa, cx| match sa.phase {
                 Phase::HalfOpen(_) | Phase::Lingering { .. } => sa.forget(cx),
                 _ => sa.close(cx, now, IkeFailure::Closed),
@@ -245,8 +237,7 @@ impl Endpoint {
     /// Somebody says that packets do not reach a peer: it is asked. A start that waits between two
     /// repetitions goes on waiting.
     fn doubt_peer(&mut self, now: Instant, remote: IpAddr) {
-        let there = self.sas.values().filter(|sa| sa.path.remote.ip() == remote);
-        let ids: Vec<IkeSaId> = there.map(|sa| sa.id).collect();
+        let ids: Vec<IkeSaId> = self.sas.with_host(remote).map(|sa| sa.id).collect();
         for id in ids {
             self.with(now, id, |sa, _| sa.suspect(now));
         }
@@ -254,8 +245,7 @@ impl Endpoint {
 
     /// Ends a shutdown that peers do not answer.
     pub(super) fn abandon(&mut self, now: Instant) {
-        let all: Vec<IkeSaId> = self.sas.keys().copied().collect();
-        for id in all {
+        for id in self.sas.ids() {
             self.with(now, id, |sa, cx| sa.end(cx, IkeFailure::Closed));
         }
     }
@@ -263,25 +253,20 @@ impl Endpoint {
     /// Replaces the configuration. Connections that are equal in both keep their SAs; others
     /// are closed with deletes to their peers, and what the new ones start is begun.
     pub fn reload(&mut self, now: Instant, config: Arc<Config>) {
-        let old = std::mem::replace(&mut self.cx.config, Arc::clone(&config));
-        let same = |a: &Connection| config.connections.iter().any(|b| **b == *a);
-        for connection in old
-            .connections
-            .iter()
-            .filter(|connection| !same(connection))
-        {
+        let (old, known) = self.cx.set_config(Arc::clone(&config));
+        let same = |a: &Arc<Connection>, b: Option<&Arc<Connection>>| b == Some(a);
+        let closed = |a: &&Arc<Connection>| !same(a, self.cx.directory.connection(&a.name));
+        let closed: Vec<Arc<Connection>> = old.connections.iter().filter(closed).cloned().collect();
+        for connection in closed {
             self.wishes.forget(&connection.name);
             for id in self.ids_of(&connection.name) {
                 self.with(now, id, |sa, cx| sa.close(cx, now, IkeFailure::Closed));
             }
         }
-        let known = |a: &Connection| old.connections.iter().any(|b| **b == *a);
-        for connection in config
-            .connections
-            .iter()
-            .filter(|connection| !known(connection))
-        {
-            self.wishes.add_starts(connection);
+        for connection in &config.connections {
+            if !same(connection, known.connection(&connection.name)) {
+                self.wishes.add_starts(connection);
+            }
         }
         self.settle(now);
     }

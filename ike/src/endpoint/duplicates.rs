@@ -1,9 +1,11 @@
 //! Both ends started at once: of two IKE SAs, or two Child SAs, one is closed, and both ends find
 //! the same one without a word (the rule of RFC 7296 section 2.8.1).
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::Endpoint;
+use super::table::Ends;
 use crate::error::IkeFailure;
 use crate::event::{ChildSaId, IkeSaId};
 use crate::identity::Identity;
@@ -14,22 +16,19 @@ use crate::sa::{IkeSa, Phase, Role, Side};
 impl Endpoint {
     /// Gives up a start of ours of which the peer knows next to nothing, once the peer's own
     /// start stands. The peer cannot do the same with that: it has proven itself there.
-    pub(super) fn drop_crossed_starts(&mut self) {
-        let crossed: Vec<IkeSaId> = self
-            .sas
-            .values()
-            .filter(|sa| matches!(sa.phase, Phase::Init(_)))
-            .filter(|sa| {
-                self.of_connection(&sa.connection.name).any(|other| {
-                    other.is_current()
-                        && other.role == Role::Responder
-                        && other.path.remote.ip() == sa.path.remote.ip()
-                })
-            })
-            .map(|sa| sa.id)
-            .collect();
+    pub(super) fn drop_crossed_starts(&mut self, changes: &[Ends]) {
+        let mut crossed = BTreeSet::new();
+        for ends in changes {
+            let same = || self.sas.with_peer(&ends.connection.name, ends.peer);
+            let theirs = |sa: &IkeSa| sa.is_current() && sa.role == Role::Responder;
+            let ours = same().filter(|sa| matches!(sa.phase, Phase::Init(_)));
+            let ours: Vec<IkeSaId> = ours.map(|sa| sa.id).collect();
+            if !ours.is_empty() && same().any(theirs) {
+                crossed.extend(ours);
+            }
+        }
         for id in crossed {
-            if let Some(mut sa) = self.sas.remove(&id) {
+            if let Some(mut sa) = self.sas.lend(id) {
                 sa.phase = Phase::Gone;
                 self.put(sa);
             }
@@ -37,49 +36,36 @@ impl Endpoint {
     }
 
     /// Closes what there is twice.
-    pub(super) fn merge_duplicates(&mut self, now: Instant) {
-        for (loser, winner) in self.duplicate_sas() {
+    pub(super) fn merge_duplicates(&mut self, now: Instant, changes: &[Ends]) {
+        for (loser, winner) in self.in_families(changes, duplicate_sas) {
             self.merge_sas(now, loser, winner);
         }
-        for id in self.duplicate_children() {
+        for id in self.in_families(changes, duplicate_children) {
             self.with_child(now, id, |sa, _| sa.delete_child(id));
         }
-        for id in self.held_back() {
+        for id in self.in_families(changes, held_back) {
             self.with_child(now, id, |sa, cx| sa.use_outbound(cx, id));
         }
     }
 
-    /// Child SAs that were not put to use for the sake of a better one, and may be the better one
-    /// by themselves now.
-    fn held_back(&self) -> Vec<ChildSaId> {
-        self.sas
-            .values()
-            .filter(|sa| sa.is_current())
-            .flat_map(|sa| &sa.children)
-            .filter(|child| child.held_back && child.state == ChildState::Installed)
-            .map(|child| child.info.id)
-            .collect()
-    }
-
-    /// Pairs of IKE SAs with one peer: the one to close, where that is for us to do since we
-    /// began it, and the one to keep.
-    fn duplicate_sas(&self) -> Vec<(IkeSaId, IkeSaId)> {
-        let current: Vec<&IkeSa> = self.sas.values().filter(|sa| sa.is_current()).collect();
-        let ours = current.iter().filter(|sa| sa.role == Role::Initiator);
-        let mut pairs = Vec::new();
-        for loser in ours {
-            let winner = current
-                .iter()
-                .find(|other| same_ends(loser, other) && nonce(other) > nonce(loser));
-            pairs.extend(winner.map(|winner| (loser.id, winner.id)));
+    /// What `find` finds among the IKE SAs between these ends.
+    fn in_families<T: Ord>(
+        &self,
+        changes: &[Ends],
+        find: impl Fn(&[&IkeSa], &mut BTreeSet<T>),
+    ) -> BTreeSet<T> {
+        let mut found = BTreeSet::new();
+        for ends in changes {
+            let family = self.sas.family(ends).filter(|sa| sa.is_current());
+            find(&family.collect::<Vec<_>>(), &mut found);
         }
-        pairs
+        found
     }
 
     /// Closes `loser` once the peer is known to be done with making `winner`, and `winner` has
     /// all children of `loser`.
     fn merge_sas(&mut self, now: Instant, loser: IkeSaId, winner: IkeSaId) {
-        let (Some(old), Some(new)) = (self.sas.get(&loser), self.sas.get(&winner)) else {
+        let (Some(old), Some(new)) = (self.sas.get(loser), self.sas.get(winner)) else {
             return;
         };
         let heard = new.established().is_some_and(|e| e.heard);
@@ -108,31 +94,6 @@ impl Endpoint {
         }
     }
 
-    //= rfc7296 2.8-5
-    /// Child SAs that we made, and that lost against one of the same child that the peer made, or
-    /// that a newer one of ours makes superfluous.
-    fn duplicate_children(&self) -> Vec<ChildSaId> {
-        let all = || {
-            self.sas
-                .values()
-                .filter(|sa| sa.is_current())
-                .flat_map(|sa| sa.children.iter().map(move |child| (sa, child)))
-                .filter(|(sa, child)| child.is_current() && !sa.is_replacing(child.info.id))
-        };
-        all()
-            .filter(|(sa, loser)| {
-                loser.side == Side::Requester
-                    && all().any(|(other, winner)| {
-                        same_ends(sa, other)
-                            && other.established().is_some_and(|e| e.heard)
-                            && winner.up
-                            && beats(winner, loser)
-                    })
-            })
-            .map(|(_, loser)| loser.info.id)
-            .collect()
-    }
-
     //= rfc7296 2.4-4
     //= security S-9
     /// IKE SAs between these identities that were established before `before`.
@@ -144,16 +105,56 @@ impl Endpoint {
         except: IkeSaId,
     ) -> Vec<IkeSaId> {
         self.sas
-            .values()
+            .with_identity(remote)
             .filter(|sa| sa.id != except)
             .filter(|sa| {
-                sa.established().is_some_and(|e| {
-                    e.since < before && e.local_id.matches(local) && e.remote_id.matches(remote)
-                })
+                sa.established()
+                    .is_some_and(|e| e.since < before && e.local_id.matches(local))
             })
             .map(|sa| sa.id)
             .collect()
     }
+}
+
+/// Pairs of IKE SAs with one peer: the one to close, where that is for us to do since we began
+/// it, and the one to keep.
+fn duplicate_sas(current: &[&IkeSa], found: &mut BTreeSet<(IkeSaId, IkeSaId)>) {
+    for loser in current.iter().filter(|sa| sa.role == Role::Initiator) {
+        let winner = current
+            .iter()
+            .find(|other| same_ends(loser, other) && nonce(other) > nonce(loser));
+        found.extend(winner.map(|winner| (loser.id, winner.id)));
+    }
+}
+
+//= rfc7296 2.8-5
+/// Child SAs that we made, and that lost against one of the same child that the peer made, or
+/// that a newer one of ours makes superfluous.
+fn duplicate_children(current: &[&IkeSa], found: &mut BTreeSet<ChildSaId>) {
+    let all = || {
+        current
+            .iter()
+            .flat_map(|sa| sa.children.iter().map(move |child| (*sa, child)))
+            .filter(|(sa, child)| child.is_current() && !sa.is_replacing(child.info.id))
+    };
+    let lost = all().filter(|(sa, loser)| {
+        loser.side == Side::Requester
+            && all().any(|(other, winner)| {
+                same_ends(sa, other)
+                    && other.established().is_some_and(|e| e.heard)
+                    && winner.up
+                    && beats(winner, loser)
+            })
+    });
+    found.extend(lost.map(|(_, loser)| loser.info.id));
+}
+
+/// Child SAs that were not put to use for the sake of a better one, and may be the better one by
+/// themselves now.
+fn held_back(current: &[&IkeSa], found: &mut BTreeSet<ChildSaId>) {
+    let children = current.iter().flat_map(|sa| &sa.children);
+    let held = children.filter(|child| child.held_back && child.state == ChildState::Installed);
+    found.extend(held.map(|child| child.info.id));
 }
 
 fn nonce(sa: &IkeSa) -> Option<&[u8]> {

@@ -10,8 +10,8 @@ use crate::config::Path;
 use crate::error::Dropped;
 use crate::event::{EspSpi, IkeSaId};
 use crate::exchange::nat::IKE_PORT;
+use crate::sa::IkeSa;
 use crate::sa::payloads::Payloads;
-use crate::sa::{IkeSa, Phase};
 use crate::wire::{
     ExchangeType, Flags, Header, Message, Notify, NotifyType, Payload, PayloadType, emit_message,
 };
@@ -61,15 +61,11 @@ impl Endpoint {
 
     /// The IKE SA with these two SPIs, whichever of them is ours.
     fn alive(&self, header: &Header) -> Option<IkeSaId> {
-        let fits = |id: &&IkeSaId| {
-            let sa = self.sas.get(id);
-            sa.is_some_and(|sa| sa.spi_i == header.spi_i && sa.spi_r == header.spi_r)
-        };
         [header.spi_i, header.spi_r]
-            .iter()
-            .filter_map(|spi| self.by_spi.get(spi))
-            .find(fits)
-            .copied()
+            .into_iter()
+            .filter_map(|spi| self.sas.with_spi(spi))
+            .find(|sa| sa.spi_i == header.spi_i && sa.spi_r == header.spi_r)
+            .map(|sa| sa.id)
     }
 
     /// The IKE SA with the host at the other end of `path` on which we send with the ESP SPI
@@ -92,8 +88,7 @@ impl Endpoint {
 
     /// The established IKE SAs with the host at the other end of `path`.
     fn with_host(&self, path: Path) -> impl Iterator<Item = &IkeSa> {
-        let there = move |sa: &&IkeSa| sa.path.remote.ip() == path.remote.ip();
-        let all = self.sas.values().filter(there);
+        let all = self.sas.with_host(path.remote.ip());
         all.filter(|sa| sa.established().is_some())
     }
 
@@ -112,7 +107,7 @@ impl Endpoint {
         let sound = header.spi_i.0 != 0 && header.spi_r.0 != 0 && self.shutdown.is_none();
         // RFC 6290 section 9.2: never for an IKE SA that is there, whoever turns the flag around.
         let free = self.alive(header).is_none();
-        let known = self.candidates(path).next().is_some();
+        let known = self.cx.directory.kinds(path).next().is_some();
         if asks && sound && free && known && self.lost.take(now) {
             let invalid = Notify::bare(NotifyType::INVALID_IKE_SPI);
             let token = self.cx.token(header.spi_i, header.spi_r);
@@ -144,10 +139,7 @@ impl Endpoint {
     /// ESP came with an SPI that we do not know: the sender is told, under protection if there
     /// is an IKE SA with it (RFC 7296 section 2.21.4), else in clear.
     pub(super) fn on_unknown_esp(&mut self, now: Instant, path: Path, spi: EspSpi) {
-        let ours = |sa: &IkeSa| sa.children.iter().any(|child| child.info.spi_in == spi);
-        let there = |sa: &&IkeSa| sa.path.remote.ip() == path.remote.ip();
-        let gone = |sa: &IkeSa| matches!(sa.phase, Phase::Lingering { .. } | Phase::HalfOpen(_));
-        if self.shutdown.is_some() || self.sas.values().any(ours) {
+        if self.shutdown.is_some() || self.sas.receives_with(spi) {
             return;
         }
         let peer = self.with_host(path).map(|sa| sa.id).next();
@@ -156,8 +148,8 @@ impl Endpoint {
             return;
         }
         // Whoever we are negotiating with learns from that.
-        let busy = self.sas.values().filter(there).any(|sa| !gone(sa));
-        if busy || self.candidates(path).next().is_none() || !self.lost.take(now) {
+        let busy = self.sas.with_host(path.remote.ip()).next().is_some();
+        if busy || self.cx.directory.kinds(path).next().is_none() || !self.lost.take(now) {
             return;
         }
         let flags = Flags {

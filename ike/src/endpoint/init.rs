@@ -10,7 +10,6 @@ use crate::error::{Dropped, IkeFailure};
 use crate::event::Event;
 use crate::proposal::{ChosenIke, choose_ike};
 use crate::sa::IkeSa;
-use crate::sa::auth_responder::fits_path;
 use crate::sa::payloads::Payloads;
 use crate::wire::{
     ExchangeType, Flags, Header, Message, Notify, NotifyType, Payload, ProtocolId, emit_message,
@@ -49,7 +48,7 @@ impl Endpoint {
         if payloads.sa.is_none() || payloads.ke.is_none() || payloads.nonce.is_none() {
             return Err(Dropped::Malformed);
         }
-        if self.shutdown.is_some() || self.candidates(path).next().is_none() {
+        if self.shutdown.is_some() || self.cx.directory.kinds(path).next().is_none() {
             self.report_stranger(now, path, header);
             return Err(Dropped::NoConnection);
         }
@@ -65,7 +64,7 @@ impl Endpoint {
             &chosen,
         )?;
         self.half_open.add(path.remote, message.octets, sa.id);
-        self.put(sa);
+        self.put(Box::new(sa));
         Ok(())
     }
 
@@ -78,7 +77,7 @@ impl Endpoint {
         };
         let Some(reply) = self
             .sas
-            .get(&id)
+            .get(id)
             .and_then(|sa| sa.repeated_init(message.octets))
         else {
             return Ok(());
@@ -86,12 +85,6 @@ impl Endpoint {
         let reply = reply.clone();
         self.cx.transmit(path, reply);
         Err(Dropped::Repeated)
-    }
-
-    /// Connections between these addresses, in order.
-    pub(super) fn candidates(&self, path: Path) -> impl Iterator<Item = &Arc<Connection>> {
-        let connections = self.cx.config.connections.iter();
-        connections.filter(move |connection| fits_path(connection, path))
     }
 
     //= rfc7296 2.6-2 2.6-5
@@ -150,7 +143,9 @@ impl Endpoint {
         let offered = payloads.sa.as_deref().unwrap_or_default();
         let method = payloads.ke.map(|ke| ke.method);
         let choices: Vec<_> = self
-            .candidates(path)
+            .cx
+            .directory
+            .kinds(path)
             .filter_map(|connection| {
                 let chosen = choose_ike(offered, &connection.ike_proposals, method)?;
                 Some((Arc::clone(connection), chosen))

@@ -1,242 +1,31 @@
 //! What is wanted up: children that start by themselves, and those that somebody asked for.
 
+mod list;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Endpoint;
+use super::table::Ends;
 use crate::config::{Child, Connection, Path, StartAction};
 use crate::context::Loss;
-use crate::event::{IkeSaId, PacketFlow};
+use crate::event::IkeSaId;
 use crate::exchange::nat::IKE_PORT;
-use crate::sa::child::ChildState;
+use crate::sa::child::{ChildSa, ChildState};
 use crate::sa::task::{ChildTask, Task};
 use crate::sa::{IkeSa, Phase};
 use crate::status::ChildOutlook;
-use crate::timer::jittered;
-
-/// First pause before a start is tried again; it doubles up to the longest.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-
-/// Wishes from which failures with single peers of a connection that names none are forgotten:
-/// programs on this host can ask for as many peers as a network has addresses.
-const FAILURES_REMEMBERED: usize = 4096;
-
-/// Names a child of a connection.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-struct Key {
-    connection: String,
-    child: String,
-    /// With whom, for a connection that names no peer and so may be up with many.
-    peer: Option<IpAddr>,
-}
-
-impl Key {
-    fn new(connection: &Connection, child: &Child, peer: Option<IpAddr>) -> Self {
-        Self {
-            connection: connection.name.clone(),
-            child: child.name.clone(),
-            peer,
-        }
-    }
-
-    /// Whether it is one of this connection, and this child if one is named.
-    fn is_of(&self, connection: &str, child: Option<&str>) -> bool {
-        self.connection == connection && child.is_none_or(|child| self.child == child)
-    }
-
-    /// What is done about a child at first. Who names no peer does not start towards those who
-    /// came by themselves.
-    fn first_action(&self, child: &Child) -> StartAction {
-        match child.start_action {
-            StartAction::Start if self.peer.is_some() => StartAction::Trap,
-            action => action,
-        }
-    }
-
-    /// Whether an IKE SA is the one on which this child belongs.
-    fn is_with(&self, sa: &IkeSa) -> bool {
-        sa.connection.name == self.connection && is_peer(self.peer, sa.path.remote.ip())
-    }
-}
-
-fn is_peer(wanted: Option<IpAddr>, peer: IpAddr) -> bool {
-    wanted.is_none_or(|wanted| wanted == peer)
-}
-
-/// All wishes.
-#[derive(Debug, Default)]
-pub(super) struct Wishes {
-    open: BTreeMap<Key, Wish>,
-    /// Children about which something else is done now than their start action says.
-    resting: BTreeMap<Key, Rest>,
-}
-
-/// What is done about a child while it is not up.
-#[derive(Clone, Copy, Debug)]
-struct Rest {
-    action: StartAction,
-    /// An operator closed it; only an operator changes that.
-    held: bool,
-}
-
-/// That a child be up.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Wish {
-    pub(super) flow: Option<PacketFlow>,
-    pub(super) local: Option<IpAddr>,
-    pub(super) remote: Option<IpAddr>,
-    /// It stays when it is fulfilled, and is tried for ever.
-    pub(super) lasting: bool,
-    /// It is tried until it is fulfilled.
-    pub(super) tireless: bool,
-    /// An operator wants it down, until somebody asks again.
-    pub(super) held: bool,
-    pub(super) failures: u32,
-    /// Not to be tried before; `None`: at once.
-    pub(super) not_before: Option<Instant>,
-}
-
-impl Wishes {
-    /// Wishes for what starts by itself.
-    pub(super) fn add_starts(&mut self, connection: &Connection) {
-        for child in &connection.children {
-            if child.start_action == StartAction::Start {
-                self.add(connection, child, Wish::default());
-            }
-        }
-    }
-
-    /// Wishes for a child.
-    pub(super) fn add(&mut self, connection: &Connection, child: &Child, wish: Wish) {
-        let key = Key::new(connection, child, wish.peer(connection));
-        if self.open.len() >= FAILURES_REMEMBERED {
-            self.open
-                .retain(|key, wish| key.peer.is_none() || !wish.held);
-        }
-        let lasting = child.start_action == StartAction::Start && key.peer.is_none();
-        let failures = self.open.get(&key).map_or(0, |wish| wish.failures);
-        let wish = Wish {
-            lasting,
-            tireless: wish.tireless || lasting,
-            failures,
-            ..wish
-        };
-        self.open.insert(key, wish);
-    }
-
-    /// An operator wants a child: what was said before counts no more.
-    pub(super) fn release(&mut self, connection: &str, child: Option<&str>) {
-        self.resting.retain(|key, _| !key.is_of(connection, child));
-    }
-
-    /// What is done about a child that is not up.
-    fn action(&self, key: &Key, child: &Child) -> StartAction {
-        let rest = self.resting.get(key);
-        rest.map_or(key.first_action(child), |rest| rest.action)
-    }
-
-    /// Whether packets may ask for a child. Of one for which they never may, nobody reports any.
-    pub(super) fn is_trapped(
-        &self,
-        connection: &Connection,
-        child: &Child,
-        peer: Option<IpAddr>,
-    ) -> bool {
-        let peer = peer.filter(|_| connection.remote_addrs.is_empty());
-        let action = self.action(&Key::new(connection, child, peer), child);
-        action != StartAction::None || !child.may_trap()
-    }
-
-    /// A child was lost: from now on this is done about it.
-    fn rest(&mut self, key: &Key, child: &Child, action: StartAction) {
-        if self.resting.get(key).is_some_and(|rest| rest.held) {
-            return;
-        }
-        if action == key.first_action(child) {
-            self.resting.remove(key);
-        } else if self.resting.len() < FAILURES_REMEMBERED {
-            let rest = Rest {
-                action,
-                held: false,
-            };
-            self.resting.insert(key.clone(), rest);
-        }
-    }
-
-    /// Whether the last try failed so lately that packets cannot ask for another one.
-    pub(super) fn is_pausing(
-        &self,
-        connection: &str,
-        child: &str,
-        remote: Option<IpAddr>,
-        now: Instant,
-    ) -> bool {
-        self.open.iter().any(|(key, wish)| {
-            key.connection == connection
-                && key.child == child
-                && (key.peer.is_none() || key.peer == remote)
-                && wish.not_before.is_some_and(|at| at > now)
-        })
-    }
-
-    /// Drops what somebody asked for, and holds what starts by itself: of one child, or of all.
-    /// What packets ask for goes back to its trap. Says whether there was anything.
-    pub(super) fn hold(&mut self, connection: &Connection, child: Option<&str>) -> bool {
-        let mut any = false;
-        self.open.retain(|key, wish| {
-            let meant = key.is_of(&connection.name, child);
-            any |= meant && !wish.held;
-            wish.held |= meant;
-            wish.lasting || !meant
-        });
-        self.release(&connection.name, child);
-        let starts = |conf: &&Arc<Child>| conf.start_action == StartAction::Start;
-        for conf in connection.children.iter().filter(starts) {
-            if child.is_none_or(|child| conf.name == child) {
-                let rest = Rest {
-                    action: StartAction::None,
-                    held: true,
-                };
-                self.resting.insert(Key::new(connection, conf, None), rest);
-            }
-        }
-        any
-    }
-
-    /// Forgets all wishes of a connection.
-    pub(super) fn forget(&mut self, connection: &str) {
-        self.open.retain(|key, _| key.connection != connection);
-        self.release(connection, None);
-    }
-
-    /// Forgets all.
-    pub(super) fn clear(&mut self) {
-        self.open.clear();
-    }
-}
-
-impl Wish {
-    /// With whom, where the connection leaves that open.
-    pub(super) fn peer(&self, connection: &Connection) -> Option<IpAddr> {
-        self.remote.filter(|_| connection.remote_addrs.is_empty())
-    }
-
-    fn failed(&mut self, now: Instant, rng: &mut dyn rand_core::CryptoRng) {
-        let pause = FIRST_PAUSE * 2u32.pow(self.failures.min(6));
-        self.failures += 1;
-        self.not_before = Some(now + jittered(pause.min(LONGEST_PAUSE), 25, rng));
-    }
-}
+use list::Key;
+pub(super) use list::{Wish, Wishes};
 
 impl Endpoint {
     /// What is to be expected of each configured child, in the order of the configuration. Of
     /// several peers of a connection that names none, the next one to be tried.
     pub fn outlook(&self, now: Instant) -> Vec<ChildOutlook> {
         let mut next: BTreeMap<(&str, &str), (Option<Instant>, u32)> = BTreeMap::new();
-        for (key, wish) in &self.wishes.open {
+        for (key, wish) in self.wishes.iter() {
             let entry = next.entry((&key.connection, &key.child)).or_default();
             entry.1 = entry.1.max(wish.failures);
             if !wish.held && wish.not_before.is_some() && !self.is_cared_for(key) {
@@ -263,20 +52,9 @@ impl Endpoint {
             .collect()
     }
 
-    /// When the next wish is to be tried.
-    pub(super) fn next_start(&self) -> Option<Instant> {
-        let open = |(key, wish): &(&Key, &Wish)| !wish.held && !self.is_cared_for(key);
-        self.wishes
-            .open
-            .iter()
-            .filter(open)
-            .filter_map(|(_, wish)| wish.not_before)
-            .min()
-    }
-
     /// Whether a child is up, somebody is at it, or it has to wait.
     fn is_cared_for(&self, key: &Key) -> bool {
-        self.of_key(key).any(|sa| match &sa.phase {
+        self.any_of_key(key, |sa| match &sa.phase {
             Phase::Init(_) | Phase::AuthInitiator(_) => true,
             // Which IKE SA goes on is decided within a round trip.
             Phase::Established(established) if established.is_contest() => true,
@@ -285,70 +63,81 @@ impl Endpoint {
     }
 
     fn is_up(&self, key: &Key) -> bool {
-        self.of_key(key)
-            .filter(|sa| sa.is_current())
-            .flat_map(|sa| &sa.children)
-            .any(|c| c.info.child == key.child && c.state == ChildState::Installed)
+        self.any_of_key(key, |sa| {
+            let up = |c: &ChildSa| c.info.child == key.child && c.state == ChildState::Installed;
+            sa.is_current() && sa.children.iter().any(up)
+        })
     }
 
-    /// The IKE SAs of a connection.
-    pub(super) fn of_connection<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a IkeSa> {
-        self.sas
-            .values()
-            .filter(move |sa| sa.connection.name == name)
+    /// Whether this is true of any IKE SA on which this child belongs.
+    fn any_of_key(&self, key: &Key, is_so: impl FnMut(&IkeSa) -> bool) -> bool {
+        match key.peer {
+            Some(peer) => self.sas.with_peer(&key.connection, peer).any(is_so),
+            None => self.sas.of_connection(&key.connection).any(is_so),
+        }
     }
 
-    fn of_key<'a>(&'a self, key: &'a Key) -> impl Iterator<Item = &'a IkeSa> {
-        self.sas.values().filter(|sa| key.is_with(sa))
-    }
-
-    /// The IKE SA of a connection, and with this peer if one is named, on which new exchanges begin. Of several, the one that stays:
-    /// both ends find the same.
+    /// The IKE SA of a connection, and with this peer if one is named, on which new exchanges
+    /// begin. Of several, the one that stays: both ends find the same.
     pub(super) fn current(&self, connection: &str, peer: Option<IpAddr>) -> Option<IkeSaId> {
-        self.of_connection(connection)
-            .filter(|sa| sa.is_current() && is_peer(peer, sa.path.remote.ip()))
-            .max_by_key(|sa| sa.established().map(|e| e.lowest_nonce.clone()))
-            .map(|sa| sa.id)
+        let current = |sa: &&IkeSa| sa.is_current();
+        let nonce = |sa: &&IkeSa| sa.established().map(|e| e.lowest_nonce.clone());
+        let best = match peer {
+            Some(peer) => self
+                .sas
+                .with_peer(connection, peer)
+                .filter(current)
+                .max_by_key(nonce),
+            None => self
+                .sas
+                .of_connection(connection)
+                .filter(current)
+                .max_by_key(nonce),
+        };
+        best.map(|sa| sa.id)
     }
 
-    /// Begins what is wanted and nobody is at.
-    pub(super) fn start_wishes(&mut self, now: Instant) {
-        let keys: Vec<Key> = self
-            .wishes
-            .open
-            .iter()
-            .filter(|(_, wish)| !wish.held)
-            .map(|(key, _)| key.clone())
-            .collect();
+    /// Begins what is wanted and nobody is at, where something has changed.
+    pub(super) fn start_wishes(&mut self, now: Instant, mut changes: Vec<Ends>) {
+        changes.extend(self.sas.changes());
+        let mut keys = self.wishes.take_changed(now);
+        for ends in changes {
+            keys.extend(self.wishes.with_peer(&ends.connection.name, ends.peer));
+        }
         for key in keys {
-            if self.is_up(&key) {
-                self.fulfilled(&key);
-            } else if !self.is_cared_for(&key) {
-                self.start_wish(now, &key);
+            self.look_at_wish(now, &key);
+        }
+        // What was begun may have failed at once. That is looked at next time, but not later than
+        // its pause is over.
+        for key in self.wishes.changed() {
+            if self.wishes.is_open(&key) && !self.is_cared_for(&key) {
+                self.wishes.queue(&key);
             }
         }
     }
 
-    fn fulfilled(&mut self, key: &Key) {
-        let Some(wish) = self.wishes.open.get_mut(key) else {
+    fn look_at_wish(&mut self, now: Instant, key: &Key) {
+        self.wishes.visit(key);
+        if !self.wishes.is_open(key) {
             return;
-        };
-        wish.failures = 0;
-        wish.not_before = None;
-        if !wish.lasting {
-            self.wishes.open.remove(key);
+        }
+        if self.is_up(key) {
+            self.wishes.fulfilled(key);
+        } else if !self.is_cared_for(key) {
+            self.start_wish(now, key);
         }
     }
 
     fn start_wish(&mut self, now: Instant, key: &Key) {
-        let Some(wish) = self.wishes.open.get(key).cloned() else {
+        let Some(wish) = self.wishes.get(key).cloned() else {
             return;
         };
         if wish.not_before.is_some_and(|at| at > now) {
+            self.wishes.queue(key);
             return;
         }
         let Some((connection, child)) = self.find_child(&key.connection, &key.child) else {
-            self.wishes.open.remove(key);
+            self.wishes.remove(key);
             return;
         };
         let task = ChildTask::new(child, wish.flow, None);
@@ -359,11 +148,9 @@ impl Endpoint {
         let path = start_path(&connection, &wish);
         let sa = path.and_then(|path| IkeSa::initiate(&mut self.cx, now, connection, path, task));
         match sa {
-            Some(sa) => self.put(sa),
+            Some(sa) => self.put(Box::new(sa)),
             // Nothing to start towards, or nothing to start with: no use in trying again.
-            None => {
-                self.wishes.open.remove(key);
-            }
+            None => self.wishes.remove(key),
         }
     }
 
@@ -372,8 +159,7 @@ impl Endpoint {
         connection: &str,
         child: &str,
     ) -> Option<(Arc<Connection>, Arc<Child>)> {
-        let connections = &self.cx.config.connections;
-        let connection = connections.iter().find(|c| c.name == connection)?;
+        let connection = self.cx.directory.connection(connection)?;
         let child = connection.children.iter().find(|c| c.name == child)?;
         Some((Arc::clone(connection), Arc::clone(child)))
     }
@@ -386,7 +172,7 @@ impl Endpoint {
         child: &str,
         peer: IpAddr,
     ) {
-        for key in self.wanted(connection, peer) {
+        for key in self.wishes.with_peer(connection, peer) {
             if key.child == child {
                 self.wish_failed(now, &key);
             }
@@ -397,19 +183,7 @@ impl Endpoint {
         if self.is_cared_for(key) {
             return;
         }
-        if let Some(wish) = self.wishes.open.get_mut(key) {
-            wish.failed(now, &mut *self.cx.rng);
-            // What somebody asked for waits to be asked for again, and not by every packet.
-            wish.held |= !wish.tireless;
-        }
-    }
-
-    /// What is wanted of a connection with this peer.
-    fn wanted(&self, connection: &str, peer: IpAddr) -> Vec<Key> {
-        let keys = self.wishes.open.keys();
-        keys.filter(|key| key.connection == connection && is_peer(key.peer, peer))
-            .cloned()
-            .collect()
+        self.wishes.failed(now, key, &mut *self.cx.rng);
     }
 
     /// A Child SA is gone. What is to be done about it now depends on by whose doing; what is
@@ -439,8 +213,8 @@ impl Endpoint {
         self.wishes.rest(&key, &child, action);
         if self.wishes.action(&key, &child) == StartAction::Start && self.shutdown.is_none() {
             self.want_again(now, &connection, &child, &key);
-        } else if let Some(wish) = self.wishes.open.get_mut(&key) {
-            wish.held |= wish.lasting;
+        } else {
+            self.wishes.hold_lasting(&key);
         }
     }
 
@@ -453,11 +227,8 @@ impl Endpoint {
             let remote = connection.remote_addrs.is_empty().then_some(peer);
             let key = Key::new(&connection, &child, remote);
             let action = child.upkeep.dpd_action.unwrap_or(key.first_action(&child));
-            if action != StartAction::None && !self.wishes.open.contains_key(&key) {
-                let wish = Wish {
-                    remote,
-                    ..Wish::default()
-                };
+            if action != StartAction::None && self.wishes.get(&key).is_none() {
+                let wish = Wish::between(None, remote);
                 self.wishes.add(&connection, &child, wish);
             }
         }
@@ -465,10 +236,8 @@ impl Endpoint {
 
     /// A peer has shown itself: what is to be up with it is tried now.
     pub(super) fn hasten(&mut self, now: Instant, connection: &str, peer: IpAddr) {
-        for key in self.wanted(connection, peer) {
-            if let Some(wish) = self.wishes.open.get_mut(&key) {
-                wish.not_before = wish.not_before.map(|at| at.min(now));
-            }
+        for key in self.wishes.with_peer(connection, peer) {
+            self.wishes.hasten(now, &key);
         }
     }
 
@@ -485,31 +254,23 @@ impl Endpoint {
             StartAction::None
         };
         self.wishes.rest(&key, &child, action);
-        if let Some(wish) = self.wishes.open.get_mut(&key) {
-            wish.held = true;
-        }
+        self.wishes.let_rest(&key);
     }
 
     fn want_again(&mut self, now: Instant, connection: &Connection, child: &Child, key: &Key) {
-        if !self.wishes.open.contains_key(key) {
-            let wish = Wish {
-                remote: key.peer,
-                tireless: true,
-                ..Wish::default()
-            };
+        if self.wishes.get(key).is_none() {
+            let mut wish = Wish::between(None, key.peer);
+            wish.tireless = true;
             self.wishes.add(connection, child, wish);
         }
-        if let Some(wish) = self.wishes.open.get_mut(key) {
-            wish.held = false;
-            wish.failed(now, &mut *self.cx.rng);
-        }
+        self.wishes.revive(now, key, &mut *self.cx.rng);
     }
 
     /// An IKE SA is gone, and with it what was to be made on it.
     pub(super) fn sa_ended(&mut self, now: Instant, connection: &str, peer: IpAddr) {
-        for key in self.wanted(connection, peer) {
+        for key in self.wishes.with_peer(connection, peer) {
             let at_work = |wish: &Wish| !wish.held && wish.not_before.is_none_or(|at| at <= now);
-            if self.wishes.open.get(&key).is_some_and(at_work) {
+            if self.wishes.get(&key).is_some_and(at_work) {
                 self.wish_failed(now, &key);
             }
         }

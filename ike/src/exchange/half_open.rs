@@ -2,6 +2,7 @@
 //! them and by the network that they come from (RFC 8019 section 4.2).
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::{IpAddr, SocketAddr};
 
 use sha2::{Digest, Sha256};
@@ -13,39 +14,59 @@ use crate::event::IkeSaId;
 /// The key covers the whole request and not just its SPI: requests that differ each make an IKE
 /// SA of their own (RFC 7296 section 2.1), and each of those has to count.
 #[derive(Debug, Default)]
-pub(crate) struct HalfOpens(HashMap<(SocketAddr, [u8; 32]), IkeSaId>);
+pub(crate) struct HalfOpens {
+    by_request: HashMap<Key, IkeSaId>,
+    keys: HashMap<IkeSaId, Key>,
+    networks: HashMap<IpAddr, usize>,
+}
+
+/// Where a request came from, and the hash of it.
+type Key = (SocketAddr, [u8; 32]);
 
 impl HalfOpens {
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.by_request.len()
     }
 
     /// How many come from the network of this address.
     pub(crate) fn in_network_of(&self, ip: IpAddr) -> usize {
-        let network = network(ip);
-        let from_there = |(remote, _): &&(SocketAddr, _)| self::network(remote.ip()) == network;
-        self.0.keys().filter(from_there).count()
+        self.networks.get(&network(ip)).copied().unwrap_or_default()
     }
 
     /// The one that this very request began.
     pub(crate) fn find(&self, remote: SocketAddr, request: &[u8]) -> Option<IkeSaId> {
-        self.0.get(&key(remote, request)).copied()
+        self.by_request.get(&key(remote, request)).copied()
     }
 
     /// Adds the one that this request began.
     pub(crate) fn add(&mut self, remote: SocketAddr, request: &[u8], id: IkeSaId) {
-        self.0.insert(key(remote, request), id);
+        let key = key(remote, request);
+        if let Some(before) = self.by_request.get(&key).copied() {
+            self.remove(before);
+        }
+        self.by_request.insert(key, id);
+        self.keys.insert(id, key);
+        *self.networks.entry(network(remote.ip())).or_default() += 1;
     }
 
     /// Forgets one: it is established, or gone.
     pub(crate) fn remove(&mut self, id: IkeSaId) {
-        self.0.retain(|_, other| *other != id);
+        let Some(key) = self.keys.remove(&id) else {
+            return;
+        };
+        self.by_request.remove(&key);
+        if let Entry::Occupied(mut count) = self.networks.entry(network(key.0.ip())) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
     }
 }
 
 //= security S-3
-fn key(remote: SocketAddr, request: &[u8]) -> (SocketAddr, [u8; 32]) {
+fn key(remote: SocketAddr, request: &[u8]) -> Key {
     (remote, Sha256::digest(request).into())
 }
 
@@ -85,6 +106,7 @@ mod tests {
         assert_eq!(half_open.find(at(places[1]), b"another"), None);
         half_open.remove(IkeSaId(5));
         assert_eq!(half_open.find(at(places[0]), b"another"), None);
+        assert_eq!(half_open.in_network_of(at("10.0.0.77:1").ip()), 2);
         assert_eq!(half_open.find(at(places[0]), b"request"), Some(IkeSaId(1)));
     }
 }

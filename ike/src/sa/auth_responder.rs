@@ -147,18 +147,10 @@ impl IkeSa {
         wanted: Option<&Identity>,
     ) -> Result<Arc<Connection>, IkeFailure> {
         let alg = self.protection.as_ref().map(|p| *p.keys.algorithms());
-        let by_address = || {
-            cx.config
-                .connections
-                .iter()
-                .filter(|connection| fits_path(connection, self.path))
-                .filter(|connection| alg.is_some_and(|alg| offers(connection, &alg)))
-        };
         let by_id = || {
-            by_address().filter(|connection| {
-                let id = &connection.remote.id;
-                id.as_ref().is_none_or(|id| id.matches(&peer.identity))
-            })
+            cx.directory
+                .with_identity(self.path, &peer.identity)
+                .filter(|connection| alg.is_some_and(|alg| offers(connection, &alg)))
         };
         let chosen = by_id()
             .filter(|connection| wanted.is_none_or(|wanted| self.is_called(connection, wanted)))
@@ -390,13 +382,6 @@ impl IkeSa {
 struct Claim {
     identity: Identity,
     proof: Option<PeerProof>,
-}
-
-/// Whether a connection is between these two addresses.
-pub(crate) fn fits_path(connection: &Connection, path: crate::config::Path) -> bool {
-    let fits = |list: &[std::net::IpAddr], address| list.is_empty() || list.contains(&address);
-    fits(&connection.local_addrs, path.local.ip())
-        && fits(&connection.remote_addrs, path.remote.ip())
 }
 
 /// Whether a connection accepts the algorithms that were negotiated before it was known.

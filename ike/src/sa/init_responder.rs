@@ -15,7 +15,6 @@ use crate::exchange::windows::{ReplyWindow, RequestWindow};
 use crate::keys::IkeKeys;
 use crate::proposal::ChosenIke;
 use crate::sa::auth::Transcript;
-use crate::sa::auth_responder::fits_path;
 use crate::sa::fragment::Fragmentation;
 use crate::sa::init::OUR_HASHES;
 use crate::sa::methods::AuthMethods;
@@ -38,8 +37,8 @@ pub(crate) struct HalfOpen {
 /// How a peer on this path may prove itself, RFC 9593 section 3.1. Who it is comes later, so
 /// this is what any connection accepts.
 fn announced(cx: &Context, path: Path) -> Option<Notify<'static>> {
-    let connections = cx.config.connections.iter().map(|c| &**c);
-    let methods = AuthMethods::accepted_by(connections.filter(|c| fits_path(c, path)));
+    let connections = cx.directory.kinds(path).map(|c| &**c);
+    let methods = AuthMethods::accepted_by(connections);
     let enabled = cx.settings().announce_auth_methods;
     enabled.then(|| methods.notify())
 }

@@ -1,0 +1,154 @@
+//! The connections of a configuration, found by name, address and identity without a look at
+//! every one.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::config::{Config, Connection, Path};
+use crate::identity::Identity;
+use crate::sa::methods::AuthMethods;
+
+/// See the module. Wherever several connections fit, they come in the order of the configuration.
+#[derive(Default)]
+pub(crate) struct Directory {
+    connections: Vec<Arc<Connection>>,
+    by_name: HashMap<String, usize>,
+    /// By the address of the peer; `None`: those that name no peer.
+    by_peer: HashMap<Option<IpAddr>, Shelf>,
+    hasher: RandomState,
+    /// Connections looked at, for tests that count work.
+    visits: Cell<u64>,
+}
+
+/// Connections with one peer.
+#[derive(Default)]
+struct Shelf {
+    /// The first of each kind: IKE_SA_INIT, which knows no identities, cannot tell those of one
+    /// kind apart.
+    first_of_kind: Vec<usize>,
+    /// Hashes of the kinds, to find the first of each.
+    kinds: HashMap<u64, Vec<usize>>,
+    /// By the hash of the identity that the peer has to prove; `None`: any will do.
+    by_identity: HashMap<Option<u64>, Vec<usize>>,
+}
+
+impl Directory {
+    /// A directory of these connections.
+    pub(crate) fn new(config: &Config) -> Self {
+        let mut directory = Self {
+            connections: config.connections.clone(),
+            ..Self::default()
+        };
+        for (at, connection) in config.connections.iter().enumerate() {
+            let name = connection.name.clone();
+            directory.by_name.entry(name).or_insert(at);
+            let peers = &connection.remote_addrs;
+            let any = peers.is_empty().then_some(None);
+            for peer in peers.iter().copied().map(Some).chain(any) {
+                directory.shelve(at, connection, peer);
+            }
+        }
+        directory
+    }
+
+    fn shelve(&mut self, at: usize, connection: &Connection, peer: Option<IpAddr>) {
+        let identity = connection.remote.id.as_ref();
+        let identity = identity.map(|id| self.hasher.hash_one(id.fold()));
+        let kind = self.hasher.hash_one(&connection.local_addrs);
+        let shelf = self.by_peer.entry(peer).or_default();
+        let own = shelf.by_identity.entry(identity).or_default();
+        if own.last() == Some(&at) {
+            // It names the same peer twice.
+            return;
+        }
+        own.push(at);
+        let known = shelf.kinds.entry(kind).or_default();
+        let connections = &self.connections;
+        if !known
+            .iter()
+            .any(|other| same_kind(&connections[*other], connection))
+        {
+            known.push(at);
+            shelf.first_of_kind.push(at);
+        }
+    }
+
+    /// The connection of this name.
+    pub(crate) fn connection(&self, name: &str) -> Option<&Arc<Connection>> {
+        self.connections.get(*self.by_name.get(name)?)
+    }
+
+    /// The connections between these addresses, one of each kind.
+    pub(crate) fn kinds(&self, path: Path) -> impl Iterator<Item = &Arc<Connection>> {
+        let lists = self
+            .shelves(path)
+            .map(|shelf| shelf.first_of_kind.as_slice());
+        self.in_order(lists.collect(), path)
+    }
+
+    /// The connections between these addresses with a peer that has proven, or will have to
+    /// prove, this identity.
+    pub(crate) fn with_identity(
+        &self,
+        path: Path,
+        identity: &Identity,
+    ) -> impl Iterator<Item = &Arc<Connection>> {
+        let hash = self.hasher.hash_one(identity.fold());
+        let lists = self.shelves(path).flat_map(|shelf| {
+            let lists = [Some(hash), None].map(|key| shelf.by_identity.get(&key));
+            lists.into_iter().flatten().map(Vec::as_slice)
+        });
+        let matches = |connection: &&Arc<Connection>| {
+            let id = &connection.remote.id;
+            id.as_ref().is_none_or(|id| id.matches(identity))
+        };
+        self.in_order(lists.collect(), path).filter(matches)
+    }
+
+    /// How many connections were looked at so far.
+    #[cfg(feature = "testing")]
+    pub(crate) fn visits(&self) -> u64 {
+        self.visits.get()
+    }
+
+    fn shelves(&self, path: Path) -> impl Iterator<Item = &Shelf> {
+        let peers = [Some(path.remote.ip()), None];
+        peers.into_iter().filter_map(|peer| self.by_peer.get(&peer))
+    }
+
+    /// Merges sorted lists, none of which has a number of another one.
+    fn in_order(
+        &self,
+        mut lists: Vec<&[usize]>,
+        path: Path,
+    ) -> impl Iterator<Item = &Arc<Connection>> {
+        std::iter::from_fn(move || {
+            let first = lists.iter_mut().filter(|list| !list.is_empty());
+            let list = first.min_by_key(|list| list[0])?;
+            let (at, rest) = list.split_first()?;
+            *list = rest;
+            self.visits.set(self.visits.get() + 1);
+            Some(&self.connections[*at])
+        })
+        .filter(move |connection| fits_path(connection, path))
+    }
+}
+
+/// Whether a connection is between these two addresses.
+fn fits_path(connection: &Connection, path: Path) -> bool {
+    let fits = |list: &[IpAddr], address| list.is_empty() || list.contains(&address);
+    fits(&connection.local_addrs, path.local.ip())
+        && fits(&connection.remote_addrs, path.remote.ip())
+}
+
+/// Whether IKE_SA_INIT of a peer that both are for cannot tell them apart.
+fn same_kind(a: &Connection, b: &Connection) -> bool {
+    let accepted = |of| AuthMethods::accepted_by(std::iter::once(of));
+    a.local_addrs == b.local_addrs
+        && a.ike_proposals == b.ike_proposals
+        && accepted(a) == accepted(b)
+}

@@ -1,0 +1,350 @@
+//! All IKE SAs, and the ways to find them: what a message costs does not depend on how many there
+//! are.
+
+use std::cell::Cell;
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasher, Hash};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::config::Connection;
+use crate::event::{ChildSaId, EspSpi, IkeSaId, IkeSpi};
+use crate::identity::Identity;
+use crate::sa::{IkeSa, Phase};
+use crate::timer::{Deadline, TimerKind};
+
+/// The IKE SAs of an endpoint.
+#[derive(Default)]
+pub(super) struct Table {
+    places: BTreeMap<IkeSaId, Place>,
+    /// By the SPI that we chose.
+    by_spi: HashMap<IkeSpi, IkeSaId>,
+    by_child: HashMap<ChildSaId, IkeSaId>,
+    /// By the ESP SPI of packets to us.
+    by_esp: HashMap<EspSpi, IkeSaId>,
+    by_host: Index,
+    by_connection: Index,
+    by_peer: Index,
+    by_identity: Index,
+    deadlines: BTreeSet<(Instant, TimerKind, IkeSaId)>,
+    hasher: RandomState,
+    /// Those that do not only linger.
+    alive: usize,
+    changed: Changes,
+    /// IKE SAs looked at, for tests that count work.
+    visits: Cell<u64>,
+}
+
+/// IKE SAs by the hash of something; who uses it compares the thing itself.
+#[derive(Default)]
+struct Index(BTreeSet<(u64, IkeSaId)>);
+
+/// Where an IKE SA lies.
+#[derive(Default)]
+struct Place {
+    /// `None` while it is lent.
+    sa: Option<Box<IkeSa>>,
+    filed: Filed,
+}
+
+/// Under what an IKE SA can be found.
+#[derive(Clone, Default, PartialEq)]
+struct Filed {
+    spi: Option<IkeSpi>,
+    children: Vec<(ChildSaId, EspSpi)>,
+    deadline: Option<Deadline>,
+    alive: bool,
+    ends: Option<Ends>,
+}
+
+/// Between whom an IKE SA is. Strangers that have shown nothing yet have none.
+#[derive(Clone, Debug)]
+pub(super) struct Ends {
+    pub(super) connection: Arc<Connection>,
+    pub(super) peer: IpAddr,
+    /// Hash of the identity that the peer has proven.
+    identity: Option<u64>,
+}
+
+impl PartialEq for Ends {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.connection, &other.connection)
+            && (self.peer, self.identity) == (other.peer, other.identity)
+    }
+}
+
+/// What to look at again.
+#[derive(Default)]
+struct Changes {
+    sas: BTreeSet<IkeSaId>,
+    /// Where an IKE SA is not any more.
+    left: Vec<Ends>,
+}
+
+impl Index {
+    fn of(&self, hash: u64) -> impl Iterator<Item = IkeSaId> {
+        let range = (hash, IkeSaId(0))..=(hash, IkeSaId(u64::MAX));
+        self.0.range(range).map(|(_, id)| *id)
+    }
+}
+
+impl Table {
+    /// The IKE SA with this name.
+    pub(super) fn get(&self, id: IkeSaId) -> Option<&IkeSa> {
+        self.visits.set(self.visits.get() + 1);
+        self.places.get(&id)?.sa.as_deref()
+    }
+
+    /// The IKE SA for which we chose this SPI.
+    pub(super) fn with_spi(&self, own: IkeSpi) -> Option<&IkeSa> {
+        self.get(*self.by_spi.get(&own)?)
+    }
+
+    /// The IKE SA that owns a Child SA.
+    pub(super) fn owner(&self, child: ChildSaId) -> Option<IkeSaId> {
+        self.by_child.get(&child).copied()
+    }
+
+    /// Whether packets to us may come with this SPI.
+    pub(super) fn receives_with(&self, spi: EspSpi) -> bool {
+        self.by_esp.contains_key(&spi)
+    }
+
+    /// All of them, oldest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &IkeSa> {
+        self.places.keys().filter_map(|id| self.get(*id))
+    }
+
+    /// The names of all.
+    pub(super) fn ids(&self) -> Vec<IkeSaId> {
+        self.places.keys().copied().collect()
+    }
+
+    /// Whether any does more than to linger.
+    pub(super) fn any_alive(&self) -> bool {
+        self.alive > 0
+    }
+
+    /// The IKE SAs of a connection.
+    pub(super) fn of_connection<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a IkeSa> {
+        self.find(&self.by_connection, self.hash(name))
+            .filter(move |sa| sa.connection.name == name)
+    }
+
+    /// The IKE SAs of a connection with this peer.
+    pub(super) fn with_peer<'a>(
+        &'a self,
+        name: &'a str,
+        peer: IpAddr,
+    ) -> impl Iterator<Item = &'a IkeSa> {
+        self.find(&self.by_peer, self.hash((name, peer)))
+            .filter(move |sa| sa.connection.name == name && sa.path.remote.ip() == peer)
+    }
+
+    /// The IKE SAs with a host, of whatever connection.
+    pub(super) fn with_host(&self, host: IpAddr) -> impl Iterator<Item = &IkeSa> {
+        self.find(&self.by_host, self.hash(host))
+            .filter(move |sa| sa.path.remote.ip() == host)
+    }
+
+    /// The IKE SAs whose peer has proven to be this.
+    pub(super) fn with_identity<'a>(
+        &'a self,
+        remote: &'a Identity,
+    ) -> impl Iterator<Item = &'a IkeSa> {
+        self.find(&self.by_identity, self.hash(remote.fold()))
+            .filter(|sa| {
+                let established = sa.established();
+                established.is_some_and(|e| e.remote_id.matches(remote))
+            })
+    }
+
+    /// All that one of these IKE SAs can be twice with, or can stand for: a connection that names
+    /// its peer has one, any other has one for each identity.
+    pub(super) fn family<'a>(&'a self, ends: &'a Ends) -> impl Iterator<Item = &'a IkeSa> {
+        let connection = &ends.connection;
+        let named = !connection.remote_addrs.is_empty();
+        let of_connection = named.then(|| self.of_connection(&connection.name));
+        let identity = ends.identity.filter(|_| !named);
+        let of_identity = identity.map(|hash| self.find(&self.by_identity, hash));
+        let same_name = |sa: &&IkeSa| sa.connection.name == connection.name;
+        of_connection
+            .into_iter()
+            .flatten()
+            .chain(of_identity.into_iter().flatten().filter(same_name))
+    }
+
+    /// Between whom an IKE SA is.
+    pub(super) fn ends(&self, sa: &IkeSa) -> Option<Ends> {
+        let known = matches!(
+            sa.phase,
+            Phase::Init(_)
+                | Phase::AuthInitiator(_)
+                | Phase::AuthResponder(_)
+                | Phase::Established(_)
+        );
+        known.then(|| Ends {
+            connection: Arc::clone(&sa.connection),
+            peer: sa.path.remote.ip(),
+            identity: sa.established().map(|e| self.hash(e.remote_id.fold())),
+        })
+    }
+
+    /// The next deadline of any.
+    pub(super) fn deadline(&self) -> Option<Deadline> {
+        self.deadlines.first().map(|(at, kind, _)| (*at, *kind))
+    }
+
+    /// Whose deadline has come, earliest first.
+    pub(super) fn due(&self, now: Instant) -> Vec<IkeSaId> {
+        let due = self.deadlines.iter().take_while(|(at, ..)| *at <= now);
+        due.map(|(.., id)| *id).collect()
+    }
+
+    /// Lends an IKE SA, to be put back. Until then it is found by none of the above.
+    pub(super) fn lend(&mut self, id: IkeSaId) -> Option<Box<IkeSa>> {
+        self.places.get_mut(&id)?.sa.take()
+    }
+
+    /// Keeps an IKE SA findable, or forgets it.
+    pub(super) fn put(&mut self, sa: Box<IkeSa>) {
+        let id = sa.id;
+        let gone = sa.is_gone();
+        let filed = if gone {
+            Filed::default()
+        } else {
+            self.file(&sa)
+        };
+        let place = self.places.entry(id).or_default();
+        place.sa = Some(sa);
+        if place.filed != filed {
+            let old = std::mem::replace(&mut place.filed, filed.clone());
+            self.refile(id, old, filed);
+        }
+        if gone {
+            self.places.remove(&id);
+            self.changed.sas.remove(&id);
+        } else {
+            self.changed.sas.insert(id);
+        }
+    }
+
+    /// Between whom something has changed since this was asked last: of each IKE SA that was put
+    /// back, and of those that are gone or changed sides.
+    pub(super) fn take_changes(&mut self) -> Vec<Ends> {
+        let mut ends = std::mem::take(&mut self.changed.left);
+        let sas = std::mem::take(&mut self.changed.sas);
+        ends.extend(sas.iter().filter_map(|id| self.ends_of(*id)));
+        ends
+    }
+
+    /// The same without taking.
+    pub(super) fn changes(&self) -> Vec<Ends> {
+        let sas = self.changed.sas.iter();
+        let now = sas.filter_map(|id| self.ends_of(*id));
+        self.changed.left.iter().cloned().chain(now).collect()
+    }
+
+    /// How many IKE SAs were looked at so far.
+    #[cfg(feature = "testing")]
+    pub(super) fn visits(&self) -> u64 {
+        self.visits.get()
+    }
+
+    fn ends_of(&self, id: IkeSaId) -> Option<Ends> {
+        self.visits.set(self.visits.get() + 1);
+        self.places.get(&id)?.filed.ends.clone()
+    }
+
+    fn find<'a>(&'a self, index: &'a Index, hash: u64) -> impl Iterator<Item = &'a IkeSa> {
+        index.of(hash).filter_map(|id| self.get(id))
+    }
+
+    fn hash(&self, of: impl Hash) -> u64 {
+        self.hasher.hash_one(of)
+    }
+
+    fn file(&self, sa: &IkeSa) -> Filed {
+        Filed {
+            spi: Some(sa.own_spi()),
+            children: sa
+                .children
+                .iter()
+                .map(|c| (c.info.id, c.info.spi_in))
+                .collect(),
+            deadline: sa.deadline(),
+            alive: !matches!(sa.phase, Phase::Lingering { .. }),
+            ends: self.ends(sa),
+        }
+    }
+
+    fn refile(&mut self, id: IkeSaId, old: Filed, new: Filed) {
+        if old.spi != new.spi {
+            old.spi.map(|spi| self.by_spi.remove(&spi));
+            new.spi.map(|spi| self.by_spi.insert(spi, id));
+        }
+        if old.children != new.children {
+            for (child, spi) in &old.children {
+                // Another IKE SA may have adopted it already.
+                if self.by_child.get(child) == Some(&id) {
+                    self.by_child.remove(child);
+                    self.by_esp.remove(spi);
+                }
+            }
+            for (child, spi) in &new.children {
+                self.by_child.insert(*child, id);
+                self.by_esp.insert(*spi, id);
+            }
+        }
+        if old.deadline != new.deadline {
+            old.deadline
+                .map(|(at, kind)| self.deadlines.remove(&(at, kind, id)));
+            new.deadline
+                .map(|(at, kind)| self.deadlines.insert((at, kind, id)));
+        }
+        self.alive = self.alive + usize::from(new.alive) - usize::from(old.alive);
+        if old.ends != new.ends {
+            for (index, hash) in self.hashes(old.ends.as_ref()) {
+                self.index(index).0.remove(&(hash, id));
+            }
+            for (index, hash) in self.hashes(new.ends.as_ref()) {
+                self.index(index).0.insert((hash, id));
+            }
+            self.changed.left.extend(old.ends);
+        }
+    }
+
+    fn hashes(&self, ends: Option<&Ends>) -> Vec<(By, u64)> {
+        let Some(ends) = ends else {
+            return Vec::new();
+        };
+        let name = ends.connection.name.as_str();
+        let mut hashes = vec![
+            (By::Connection, self.hash(name)),
+            (By::Peer, self.hash((name, ends.peer))),
+            (By::Host, self.hash(ends.peer)),
+        ];
+        hashes.extend(ends.identity.map(|hash| (By::Identity, hash)));
+        hashes
+    }
+
+    fn index(&mut self, by: By) -> &mut Index {
+        match by {
+            By::Connection => &mut self.by_connection,
+            By::Peer => &mut self.by_peer,
+            By::Host => &mut self.by_host,
+            By::Identity => &mut self.by_identity,
+        }
+    }
+}
+
+/// Names an index.
+#[derive(Clone, Copy)]
+enum By {
+    Connection,
+    Peer,
+    Host,
+    Identity,
+}
