@@ -1,6 +1,7 @@
 //! An initiator that does what a test says, right or wrong, against a real endpoint.
 
 mod asked;
+mod fragments;
 mod heard;
 
 use std::sync::Arc;
@@ -23,9 +24,9 @@ use crate::keys::{IkeCiphers, IkeKeys};
 use crate::proposal::{ChildExchange, Encr, EspProposal, IkeProposal};
 use crate::status::IkeAlgorithms;
 use crate::wire::{
-    Auth, AuthMethod, Delete, ExchangeType, Flags, Header, Id, IntegId, Ke, KeMethod, Message,
-    Notify, NotifyType, Payload, PayloadType, PrfId, emit_chain, emit_message, parse_chain,
-    protected_prefix,
+    Auth, AuthMethod, Delete, ExchangeType, Flags, Fragment, Header, Id, IntegId, Ke, KeMethod,
+    Message, Notify, NotifyType, Payload, PayloadType, PrfId, emit_chain, emit_message,
+    parse_chain, protected_prefix,
 };
 
 pub use asked::Asked;
@@ -42,6 +43,7 @@ pub struct Scripted {
     pub pair: Pair,
     /// Message ID of the next request.
     pub message_id: u32,
+    spi_i: IkeSpi,
     spi_r: IkeSpi,
     keys: IkeKeys,
     ciphers: IkeCiphers,
@@ -90,12 +92,22 @@ impl Scripted {
         Self::with_pair(pair)
     }
 
-    fn with_pair(mut pair: Pair) -> Self {
+    /// One more peer of the same second host, with its own IKE SA; this one is left as it is.
+    #[must_use]
+    pub fn another(self, spi_i: u64) -> Self {
+        Self::with_spi(self.pair, IkeSpi(spi_i))
+    }
+
+    fn with_pair(pair: Pair) -> Self {
+        Self::with_spi(pair, SPI_I)
+    }
+
+    fn with_spi(mut pair: Pair, spi_i: IkeSpi) -> Self {
         // The first host itself would say that it knows nothing of what the scripted one does.
         pair.a.address = [0, 0, 0, 0].into();
         let mut rng = ChaCha20Rng::seed_from_u64(3);
         let ke = KeyExchange::generate(KeMethod::CURVE25519, &mut rng).expect("obol has it");
-        let message1 = init_request(ke.public());
+        let message1 = init_request(spi_i, ke.public());
         let now = pair.now;
         let taken = pair.b.endpoint.handle_datagram(now, path(), &message1);
         assert_eq!(taken, Ok(()));
@@ -118,8 +130,9 @@ impl Scripted {
         };
         let spi_r = message.header.spi_r;
         let shared = shared.expect("a KE payload");
-        let keys = IkeKeys::derive(&alg, &NI, &nr, &shared, SPI_I, spi_r).expect("obol has it");
+        let keys = IkeKeys::derive(&alg, &NI, &nr, &shared, spi_i, spi_r).expect("obol has it");
         Self {
+            spi_i,
             ciphers: keys.ciphers().expect("obol has it"),
             pair,
             message_id: 1,
@@ -151,6 +164,19 @@ impl Scripted {
         id: &str,
         change: impl FnOnce(&mut Vec<Payload<'_>>),
     ) -> Result<Reply, Dropped> {
+        let (first, chain) = self.auth_chain(id, change);
+        self.request_octets(ExchangeType::IKE_AUTH, first, &chain)
+    }
+
+    /// The content of such an IKE_AUTH request.
+    ///
+    /// # Panics
+    /// If the test's payloads are too long.
+    pub fn auth_chain(
+        &self,
+        id: &str,
+        change: impl FnOnce(&mut Vec<Payload<'_>>),
+    ) -> (PayloadType, Vec<u8>) {
         let body = id
             .parse::<Identity>()
             .expect("an identity of a test")
@@ -167,7 +193,9 @@ impl Scripted {
         ];
         payloads.extend(child_payloads(ChildExchange::IkeAuth));
         change(&mut payloads);
-        self.request(ExchangeType::IKE_AUTH, &payloads)
+        let mut chain = Vec::new();
+        let first = emit_chain(&payloads, &mut chain).expect("short payloads");
+        (first, chain)
     }
 
     /// Sends a request and returns the reply.
@@ -194,19 +222,7 @@ impl Scripted {
         first: PayloadType,
         chain: &[u8],
     ) -> Result<Reply, Dropped> {
-        let flags = Flags {
-            initiator: true,
-            ..Flags::default()
-        };
-        let mut header = Header::new(SPI_I, self.spi_r, exchange, flags, self.message_id);
-        // Whoever speaks a later minor version of 2 is understood (RFC 7296 section 2.5).
-        header.minor = 5;
-        let cipher = &self.ciphers.from_initiator;
-        let mut datagram = protected_prefix(&header, None, first, cipher.sealed_len(chain.len()))
-            .expect("short payloads");
-        let sealed = cipher.seal(self.sealed, &datagram, chain);
-        self.sealed += 1;
-        datagram.extend(sealed);
+        let datagram = self.seal(exchange, None, first, chain);
         let sent = self.pair.net.sent.len();
         let now = self.pair.now;
         self.pair
@@ -215,23 +231,54 @@ impl Scripted {
             .handle_datagram(now, path(), &datagram)?;
         self.pair.run_for(Duration::ZERO);
         self.message_id += 1;
-        let replies = &self.pair.net.sent[sent..];
-        let reply = replies
-            .iter()
-            .find(|packet| packet.datagram[19] & 0x20 != 0);
-        Ok(self.read(&reply.expect("a reply").datagram))
+        let replies = self.pair.net.sent[sent..].iter();
+        let replies: Vec<&[u8]> = replies
+            .map(|packet| &*packet.datagram)
+            .filter(|datagram| datagram[19] & 0x20 != 0)
+            .collect();
+        assert!(!replies.is_empty(), "no reply");
+        Ok(self.read(&replies))
     }
 
-    fn read(&self, datagram: &[u8]) -> Reply {
-        let message = Message::parse(datagram).expect("the endpoint's own");
-        let protected = message.protected().expect("sound").expect("protected");
-        let octets = self
-            .ciphers
-            .from_responder
-            .open(datagram, protected.aad.len()..datagram.len())
-            .expect("its own keys");
+    /// A request, or a fragment of one, with the next Message ID.
+    fn seal(
+        &mut self,
+        exchange: ExchangeType,
+        fragment: Option<Fragment>,
+        first: PayloadType,
+        chain: &[u8],
+    ) -> Vec<u8> {
+        let flags = Flags {
+            initiator: true,
+            ..Flags::default()
+        };
+        let mut header = Header::new(self.spi_i, self.spi_r, exchange, flags, self.message_id);
+        // Whoever speaks a later minor version of 2 is understood (RFC 7296 section 2.5).
+        header.minor = 5;
+        let cipher = &self.ciphers.from_initiator;
+        let sealed_len = cipher.sealed_len(chain.len());
+        let mut datagram =
+            protected_prefix(&header, fragment, first, sealed_len).expect("short payloads");
+        let sealed = cipher.seal(self.sealed, &datagram, chain);
+        self.sealed += 1;
+        datagram.extend(sealed);
+        datagram
+    }
+
+    /// Reads a reply that is whole, or in fragments in order.
+    fn read(&self, datagrams: &[&[u8]]) -> Reply {
+        let (mut first, mut octets) = (None, Vec::new());
+        for datagram in datagrams {
+            let message = Message::parse(datagram).expect("the endpoint's own");
+            let protected = message.protected().expect("sound").expect("protected");
+            let body = protected.aad.len()..datagram.len();
+            let opened = self.ciphers.from_responder.open(datagram, body);
+            octets.extend(opened.expect("its own keys"));
+            first.get_or_insert(protected.first);
+        }
+        let first = first.expect("a reply");
         let mut reply = Reply::default();
-        for raw in parse_chain(protected.first, &octets).expect("the endpoint's own") {
+        for raw in parse_chain(first, &octets).expect("the endpoint's own") {
             reply.payloads.push(raw.ty);
             match raw.decode().expect("the endpoint's own") {
                 Payload::Notify(n) => reply.notifies.push((n.ty, n.data.to_vec())),
@@ -284,7 +331,7 @@ fn path() -> Path {
     }
 }
 
-fn init_request(public: &[u8]) -> Vec<u8> {
+fn init_request(spi_i: IkeSpi, public: &[u8]) -> Vec<u8> {
     let proposal = IkeProposal {
         encr: vec![Encr::AES256_GCM16],
         integ: Vec::new(),
@@ -295,7 +342,7 @@ fn init_request(public: &[u8]) -> Vec<u8> {
         initiator: true,
         ..Flags::default()
     };
-    let header = Header::new(SPI_I, IkeSpi(0), ExchangeType::IKE_SA_INIT, flags, 0);
+    let header = Header::new(spi_i, IkeSpi(0), ExchangeType::IKE_SA_INIT, flags, 0);
     let payloads = [
         Payload::Sa(IkeProposal::to_wire(&[proposal], &[])),
         Payload::Ke(Ke {
@@ -303,6 +350,7 @@ fn init_request(public: &[u8]) -> Vec<u8> {
             data: public,
         }),
         Payload::Nonce(&NI),
+        Payload::Notify(Notify::bare(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED)),
     ];
     emit_message(&header, &payloads).expect("short payloads")
 }

@@ -1,6 +1,6 @@
 //! What the real endpoint sends to the scripted peer, opened, and the answers to it.
 
-use super::{SPI_I, Scripted, path};
+use super::{Scripted, path};
 use crate::error::{CommandError, Dropped};
 use crate::event::{Command, EspSpi};
 use crate::testing::pair::End;
@@ -95,7 +95,7 @@ impl Scripted {
     fn hear(&self, datagram: &[u8]) -> Option<Heard> {
         let message = Message::parse(datagram).ok()?;
         let header = message.header;
-        if (header.spi_i, header.spi_r) != (SPI_I, self.spi_r) || header.flags.initiator {
+        if (header.spi_i, header.spi_r) != (self.spi_i, self.spi_r) || header.flags.initiator {
             return None;
         }
         let protected = message.protected().ok().flatten()?;
@@ -150,7 +150,7 @@ impl Scripted {
         };
         let exchange = request.header.exchange;
         let header = Header::new(
-            SPI_I,
+            self.spi_i,
             self.spi_r,
             exchange,
             flags,
