@@ -86,6 +86,7 @@ fn rekey_all(pair: &mut Pair) {
     }
 }
 
+//= test rfc7383 2.4-2 2.4-4 2.5.1-1 2.5.1-3
 #[test]
 fn long_messages_of_every_exchange_go_in_fragments_that_fit() {
     for suite in [AEAD, CBC] {
@@ -130,6 +131,7 @@ fn long_messages_of_every_exchange_go_in_fragments_that_fit() {
     }
 }
 
+//= test rfc7383 2.3-1 2.3-2 2.3-3 2.4-1
 #[test]
 fn who_does_not_want_fragments_neither_says_so_nor_gets_any() {
     for (a, b) in [(true, false), (false, true), (false, false)] {
@@ -234,6 +236,7 @@ fn time_to_up(setup: Setup) -> (Pair, Duration) {
     (pair, took)
 }
 
+//= test rfc7383 2.4-3 2.5.1-2 2.5.1-4 2.5.2-1
 #[test]
 fn what_does_not_get_through_is_cut_smaller_and_stays_so() {
     // What is configured, what the path carries, what is sent in the end.
@@ -272,6 +275,7 @@ fn what_does_not_get_through_is_cut_smaller_and_stays_so() {
     }
 }
 
+//= test rfc7383 2.5.2-2 2.5.2-4 2.5.2-6
 #[test]
 fn each_set_of_a_message_has_more_fragments_than_the_one_before() {
     let setup = with_networks(1, 60);

@@ -33,6 +33,7 @@ fn octets(text: &str) -> Vec<u8> {
 
 //= test rfc7296 3.9-1 3.11-1 3.11-3 3.13.1-4
 //= test security S-22 S-39
+//= test rfc7383 2.5-4 2.5-5 2.5-6 2.6-1
 #[test]
 fn payload_bodies() {
     use Malformed::*;

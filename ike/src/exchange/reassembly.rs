@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::error::Dropped;
 use crate::wire::{ExchangeType, Fragment, PayloadType};
 
+//= rfc7383 5-3
 /// What one IKE SA may hold of fragments: the longest message that UDP could carry whole.
 pub(crate) const MAX_HELD: usize = 64 * 1024;
 /// The same before the peer is proven: an IKE_AUTH request with a long certificate chain.
@@ -69,6 +70,7 @@ impl Reassembly {
         new
     }
 
+    //= rfc7383 2.6.1-1 2.6-2 2.6-4
     /// Whether a fragment of this message could be added, or begin the set anew, before anything
     /// is known of its authenticity.
     ///
@@ -87,6 +89,7 @@ impl Reassembly {
         Ok(())
     }
 
+    //= rfc7383 2.6-4
     /// Whether a fragment goes to this set, rather than beginning one.
     pub(crate) fn takes(&self, key: MessageKey, fragment: Fragment) -> bool {
         self.key == key && self.total == fragment.total

@@ -60,6 +60,8 @@ fn orders(done: &mut Vec<u16>, rest: &mut Vec<u16>, see: &mut impl FnMut(&[u16])
     }
 }
 
+//= test rfc7383 2.6.1-1 2.6-2
+//= test security S-41
 #[test]
 fn every_order_up_to_six_with_each_one_repeated_gives_the_message() {
     let mut seen = 0;
@@ -81,6 +83,7 @@ fn every_order_up_to_six_with_each_one_repeated_gives_the_message() {
     assert_eq!(seen, 1 + 2 + 6 + 24 + 120 + 720);
 }
 
+//= test rfc7383 2.6-4
 #[test]
 fn a_larger_total_begins_anew_and_a_smaller_one_is_refused() {
     let old = [

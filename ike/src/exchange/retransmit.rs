@@ -44,6 +44,7 @@ impl Retransmit {
         }
     }
 
+    //= rfc7383 2.5.2-3
     /// The request goes out in another form at `now`, and the schedule begins anew: RFC 7383
     /// section 2.5.2.
     pub(crate) fn restart(&mut self, now: Instant, settings: &Settings, rng: &mut dyn CryptoRng) {

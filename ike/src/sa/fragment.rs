@@ -18,8 +18,10 @@ use crate::sa::protect::{Opened, Split};
 use crate::sa::{IkeSa, Phase};
 use crate::wire::{Fragment, HEADER_LEN, Header, Malformed, Message, Notify, NotifyType, Payload};
 
+//= rfc7383 2.5.1-3
 /// Longest IP packet that passes nearly everywhere.
 const SIZE: u16 = config::Fragmentation::DEFAULT_SIZE;
+//= rfc7383 2.5.1-4
 /// Longest IPv4 packet that passes where that does not, RFC 7383 section 2.5.1.
 const SIZE_SMALL: u16 = 576;
 /// A request that went out so often without answer goes out in smaller datagrams, if it can.
@@ -69,6 +71,7 @@ impl Fragmentation {
         self.sets().map(Reassembly::until).min()
     }
 
+    //= rfc7383 2.6-5
     /// Gives up what is due.
     pub(crate) fn expire(&mut self, now: Instant) {
         for set in [&mut self.request, &mut self.reply] {
@@ -100,6 +103,7 @@ impl Fragmentation {
 }
 
 impl IkeSa {
+    //= rfc7383 2.3-1 2.3-2 2.3-3
     /// IKEV2_FRAGMENTATION_SUPPORTED for an IKE_SA_INIT message, if it is wanted.
     pub(crate) fn fragmentation_notify(&self) -> Option<Payload<'static>> {
         let wanted = self.connection.fragmentation.mode != FragmentationMode::No;
@@ -107,6 +111,7 @@ impl IkeSa {
         wanted.then_some(Payload::Notify(notify))
     }
 
+    //= rfc7383 2.4-1
     /// How messages on this path are to be cut; `None` if they must not be.
     pub(crate) fn split(&self, path: Path) -> Option<Split> {
         let mode = self.connection.fragmentation.mode;
@@ -117,6 +122,7 @@ impl IkeSa {
         })
     }
 
+    //= rfc7383 2.4-3 2.5.1-2
     /// Longest IP packet in octets.
     fn longest_packet(&self) -> u16 {
         let configured = self.connection.fragmentation.size;
@@ -124,6 +130,7 @@ impl IkeSa {
         learned.map_or(configured, |learned| learned.min(configured))
     }
 
+    //= rfc7383 2.5.2-1 2.5.2-2
     /// Cuts the open request into smaller datagrams, if it was not answered for a while: perhaps
     /// the path does not carry these (RFC 7383 section 2.5.2). Says whether it did.
     pub(crate) fn shrink_request(&mut self, cx: &mut Context, now: Instant) -> bool {
@@ -171,6 +178,7 @@ impl IkeSa {
         }
     }
 
+    //= rfc7383 2.5.1-2
     /// Takes the size of a fragment of the peer for what the path carries, if that is less than
     /// what we would send: RFC 7383 section 2.5.1.
     fn learn_size(&mut self, path: Path, datagram_len: usize) -> Option<u16> {
@@ -188,6 +196,7 @@ impl IkeSa {
         Some(size)
     }
 
+    //= rfc7383 2.5.2-6
     /// A message of ours in smaller datagrams, and in more of them; `None` if that cannot be.
     fn recut(&mut self, path: Path, sent: &Datagrams, size: u16) -> Option<Datagrams> {
         let mut split = self.split(path)?;
@@ -199,6 +208,7 @@ impl IkeSa {
         (cut.fragments() > sent.fragments()).then_some(cut)
     }
 
+    //= rfc7383 2.4-1 2.6-1
     /// Which fragment a message is, if it may be one: looked at before it is authenticated.
     ///
     /// # Errors
@@ -231,6 +241,7 @@ impl IkeSa {
         Ok(Some(fragment))
     }
 
+    //= security S-41
     /// Keeps a fragment that authenticated. The whole message, if it was the last one missing.
     ///
     /// # Errors
@@ -277,6 +288,8 @@ impl IkeSa {
         Ok(Some(Opened { first, octets }))
     }
 
+    //= rfc7383 5-1
+    //= security S-41
     /// Whether this IKE SA may hold so many octets of fragments, with all others that hold some.
     fn has_room(&self, cx: &Context, octets: usize) -> bool {
         let proven = matches!(self.phase, Phase::Established(_));
@@ -314,6 +327,7 @@ fn is_ike_port(local: SocketAddr) -> bool {
     local.port() == IKE_PORT
 }
 
+//= rfc7383 2.5.1-1
 /// Octets of the longest IKE message that fits into IP packets of this size.
 fn message_len(path: Path, packet: u16) -> usize {
     usize::from(packet)

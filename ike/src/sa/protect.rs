@@ -63,6 +63,7 @@ impl Protection {
     }
 
     //= security S-40
+    //= rfc7383 2.4-2 2.4-4
     /// A protected message: whole, or cut into fragments if `split` says so.
     ///
     /// # Errors
@@ -108,6 +109,7 @@ impl Protection {
         (chunk_len > 0).then_some(chunk_len)
     }
 
+    //= rfc7383 2.5-2 2.5-3 2.5-7
     /// Cuts inner payloads regardless of where they begin and end: RFC 7383 section 2.5.
     fn seal_fragments(
         &mut self,

@@ -101,6 +101,7 @@ impl IkeSa {
     }
 
     //= rfc7296 1-1 1.4-1 2.1-1 2.1-2 2.3-3 2.3-8 2.11-1
+    //= rfc7383 2.6-3
     fn on_request(
         &mut self,
         cx: &mut Context,
@@ -158,6 +159,7 @@ impl IkeSa {
         Ok(())
     }
 
+    //= rfc7383 2.6.1-2
     /// A request that was answered came again.
     fn repeat_reply(
         &mut self,

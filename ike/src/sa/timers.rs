@@ -72,6 +72,7 @@ impl IkeSa {
     }
 
     //= rfc7296 2.1-6 2.1-7 2.2-1
+    //= rfc7383 2.5.2-4
     fn retransmit(&mut self, cx: &mut Context, now: Instant) {
         if self.shrink_request(cx, now) {
             return;

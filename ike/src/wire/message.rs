@@ -203,6 +203,7 @@ pub fn protected_prefix(
 }
 
 impl Fragment {
+    //= rfc7383 2.5-4 2.5-5 2.5-6 2.6-1
     pub(crate) fn parse(r: &mut Reader<'_>) -> Result<Self, Malformed> {
         let (number, total) = (r.u16()?, r.u16()?);
         if number == 0 || number > total {
@@ -223,6 +224,7 @@ fn is_protected(ty: PayloadType) -> bool {
 
 //= rfc7296 3.1-1 3.2-6
 //= security S-35
+//= rfc7383 2.5-1
 fn read_chain(first: PayloadType, mut r: Reader<'_>) -> Result<Vec<RawPayload<'_>>, Malformed> {
     let mut payloads = Vec::new();
     let mut ty = first;
