@@ -1,1 +1,3 @@
 //! Benchmarks of obol, as ratios against a limit measured in the same run.
+
+pub mod heap;
