@@ -76,6 +76,33 @@ pub struct Connection {
     pub fragmentation: Fragmentation,
     /// Accept and produce AUTH method 1 with SHA-1 for peers without RFC 7427.
     pub allow_sha1_rsa: bool,
+    /// How long a proof of identity is good, and how many IKE SAs one peer may have.
+    pub peer: PeerPolicy,
+}
+
+/// What holds for the peer of a connection, whichever IKE SA it is on.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PeerPolicy {
+    /// Prove identities anew after this time, less up to 10 % of jitter: a new IKE SA with new
+    /// Child SAs is made before the old one is deleted (RFC 7296 section 2.8.3). `None`: never.
+    pub reauth_time: Option<Duration>,
+    /// What to do when the same peer comes twice.
+    pub unique: Unique,
+}
+
+/// What to do when a peer makes another IKE SA of the same connection between the same two
+/// identities. Two ends that start at once end with one IKE SA, except with `Never`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Hash)]
+pub enum Unique {
+    /// Both stay, unless the peer says by INITIAL_CONTACT that it has no other.
+    #[default]
+    No,
+    /// Both stay; INITIAL_CONTACT is neither sent nor obeyed.
+    Never,
+    /// The new one replaces the old one.
+    Replace,
+    /// From another address, the new one is refused while the old one lives.
+    Keep,
 }
 
 /// How long messages are sent, RFC 7383. Whatever it says, a message is fragmented only if both

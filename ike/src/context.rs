@@ -41,6 +41,8 @@ pub(crate) struct Context {
     token_maker: Option<TokenMaker>,
     /// Octets of fragments that IKE SAs hold, without the one at work.
     pub(crate) fragments_of_others: usize,
+    /// IKE SAs that keep the peer that proves itself on the IKE SA at work from having another.
+    pub(crate) namesakes: Vec<IkeSaId>,
     asks: HashMap<AskId, Waiting>,
     last_ask: u64,
     last_ike: u64,
@@ -70,6 +72,7 @@ pub(crate) enum Signal {
     NewSa(Box<IkeSa>),
     /// Child SAs, and what is left to ask about them, of an IKE SA that `to` replaces.
     Adopt {
+        from: IkeSaId,
         to: IkeSaId,
         children: Vec<ChildSa>,
         tasks: Tasks,
@@ -112,6 +115,12 @@ pub(crate) enum Signal {
     },
     /// A peer has made an IKE SA with us.
     PeerCame { connection: String, peer: IpAddr },
+    /// The peer of this IKE SA is to be proven anew.
+    Reauthenticate(IkeSaId),
+    /// The peer of this IKE SA is to show that it lives.
+    Probe(IkeSaId),
+    /// This IKE SA was just made by a peer.
+    Arrived(IkeSaId),
     /// An IKE SA is gone.
     SaEnded { connection: String, peer: IpAddr },
 }
@@ -132,13 +141,28 @@ pub(crate) struct Rival {
     pub(crate) child: Arc<Child>,
     pub(crate) side: Side,
     pub(crate) lowest_nonce: Vec<u8>,
+    /// The age of its IKE SA compared with the one at work.
+    pub(crate) age: Age,
+}
+
+/// How an IKE SA compares with another one that was not made at once with it. Rekeys do not make
+/// it younger.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Age {
+    /// It is what the other one is there to replace.
+    Older,
+    /// Both were made at once, or it is the same.
+    Same,
+    /// It is there to replace the other one.
+    Newer,
 }
 
 impl Rival {
     /// Whether the other Child SA is the one to go, of two that both ends made at once: the one
     /// with the lowest of the four nonces, as in a rekey (RFC 7296 section 2.8.1).
     pub(crate) fn beats(&self, other: &ChildSa) -> bool {
-        self.child.name == other.info.child
+        self.age == Age::Same
+            && self.child.name == other.info.child
             && self.side != other.side
             && self.lowest_nonce > other.lowest_nonce
     }
@@ -155,6 +179,7 @@ impl Context {
             rivals: Vec::new(),
             token_maker: None,
             fragments_of_others: 0,
+            namesakes: Vec::new(),
             asks: HashMap::new(),
             last_ask: 0,
             last_ike: 0,
@@ -166,6 +191,12 @@ impl Context {
     pub(crate) fn set_config(&mut self, config: Arc<Config>) -> (Arc<Config>, Directory) {
         let directory = std::mem::replace(&mut self.directory, Directory::new(&config));
         (std::mem::replace(&mut self.config, config), directory)
+    }
+
+    /// Whether a Child SA of this child is up on an IKE SA of this age.
+    pub(crate) fn has_rival(&self, child: &str, age: Age) -> bool {
+        let mut rivals = self.rivals.iter();
+        rivals.any(|rival| rival.age == age && rival.child.name == child)
     }
 
     pub(crate) fn settings(&self) -> &Settings {

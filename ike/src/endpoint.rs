@@ -4,28 +4,34 @@ mod commands;
 mod duplicates;
 mod hints;
 mod init;
+mod reload;
+mod renewals;
 mod table;
 mod wishes;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rand_core::CryptoRng;
 
-use crate::config::{Config, Path};
-use crate::context::{Context, Rival, Signal, Waiting};
+use crate::config::{Config, Path, Unique};
+use crate::context::{Age, Context, Rival, Signal, Waiting};
 use crate::crypto::secret::Secret;
 use crate::error::{Dropped, IkeFailure};
 use crate::event::{Answer, Ask, AskId, ChildSaId, Event, IkeSaId, Output};
 use crate::exchange::cookie::Cookies;
 use crate::exchange::half_open::HalfOpens;
 use crate::exchange::limit::Limit;
+use crate::sa::established::Established;
 use crate::sa::{IkeSa, Phase};
 use crate::status::IkeSaStatus;
 use crate::timer::{TimerKind, earlier};
 use crate::wire::{ExchangeType, Header, Message};
 use table::Table;
 use wishes::Wishes;
+
+/// What was proven so long before another one did not cross with it.
+const AT_ONCE: Duration = Duration::from_secs(10);
 
 /// The IKEv2 side of a host, without I/O.
 ///
@@ -130,7 +136,7 @@ impl Endpoint {
                 self.with_child(now, child, |sa, cx| sa.on_inbound(cx, now, child, result));
             }
             (Some(Waiting::Outbound(child)), Answer::Done(result)) => {
-                self.with_child(now, child, |sa, cx| sa.on_outbound(cx, child, result));
+                self.with_child(now, child, |sa, cx| sa.on_outbound(cx, now, child, result));
             }
             (Some(Waiting::LastInbound(sa)), Answer::LastInbound(last)) => {
                 self.with(now, sa, |sa, _| sa.on_last_inbound(now, last));
@@ -219,6 +225,7 @@ impl Endpoint {
         sa.alone = self.is_alone(&sa);
         self.cx.rivals = self.rivals(&sa);
         self.cx.fragments_of_others -= sa.fragmentation.held();
+        self.cx.namesakes = self.namesakes(&sa);
         let result = act(&mut sa, &mut self.cx);
         sa.run_tasks(&mut self.cx, now);
         if !sa.is_gone() {
@@ -248,6 +255,11 @@ impl Endpoint {
         if sa.established().is_some() {
             return false;
         }
+        // INITIAL_CONTACT is about identities, so another connection with the same ones counts.
+        let (local, remote) = (sa.local_id(), sa.expected_remote_id());
+        if self.sas.with_identities(&local, &remote).next().is_some() {
+            return false;
+        }
         let name = &sa.connection.name;
         if sa.connection.remote_addrs.is_empty() {
             !self.sas.with_peer(name, sa.path.remote.ip()).any(proven)
@@ -258,20 +270,25 @@ impl Endpoint {
 
     /// The Child SAs that are up, and to stay, on any IKE SA of the same connection and peer.
     fn rivals(&self, sa: &IkeSa) -> Vec<Rival> {
-        let Some(ends) = self.sas.ends(sa).filter(|_| sa.established().is_some()) else {
+        if sa.established().is_none() {
+            return Vec::new();
+        }
+        let several = sa.connection.peer.unique == Unique::Never;
+        let Some(ends) = self.sas.ends(sa) else {
             return Vec::new();
         };
         self.sas
             .family(&ends)
-            .filter(|other| other.may_stand_for(sa))
+            .filter(|other| other.may_stand_for(sa) && !several)
             .chain([sa])
-            .filter(|sa| sa.is_current())
-            .flat_map(|sa| &sa.children)
-            .filter(|child| child.up && child.is_current())
-            .map(|child| Rival {
+            .filter(|other| other.is_current())
+            .flat_map(|other| other.children.iter().map(move |child| (other, child)))
+            .filter(|(_, child)| child.up && child.is_current())
+            .map(|(other, child)| Rival {
                 child: Arc::clone(&child.conf),
                 side: child.side,
                 lowest_nonce: child.lowest_nonce.clone(),
+                age: age(other, sa),
             })
             .collect()
     }
@@ -297,10 +314,12 @@ impl Endpoint {
                     self.put(sa);
                 }
                 Signal::Adopt {
+                    from,
                     to,
                     children,
                     tasks,
                 } => {
+                    self.renewal_moves(from, to);
                     let ids: Vec<ChildSaId> = children.iter().map(|c| c.info.id).collect();
                     let adopted = self.with(now, to, |sa, cx| sa.adopt(cx, children, tasks));
                     if adopted.is_none() {
@@ -345,6 +364,9 @@ impl Endpoint {
                     peer,
                 } => self.sa_doubted(&connection, &children, peer),
                 Signal::PeerCame { connection, peer } => self.hasten(now, &connection, peer),
+                Signal::Reauthenticate(id) => self.reauthenticate(now, id),
+                Signal::Probe(id) => self.probe(now, id),
+                Signal::Arrived(id) => self.arrived(now, id),
                 Signal::SaEnded { connection, peer } => self.sa_ended(now, &connection, peer),
             }
         }
@@ -355,11 +377,30 @@ impl Endpoint {
         let changes = self.sas.take_changes();
         self.drop_crossed_starts(&changes);
         self.merge_duplicates(now, &changes);
+        self.drive_renewals(now, &changes);
         self.start_wishes(now, changes);
         let left = self.sas.any_alive();
         if self.shutdown.is_some() && !left && !self.idle_told {
             self.idle_told = true;
             self.cx.event(Event::Idle);
         }
+    }
+}
+
+/// How old `other` is, compared with `sa`.
+fn age(other: &IkeSa, sa: &IkeSa) -> Age {
+    let (Some(theirs), Some(ours)) = (other.established(), sa.established()) else {
+        return Age::Same;
+    };
+    let renews = |new: &IkeSa, old: &Established| {
+        let renewal = old.renewal.as_ref();
+        renewal.is_some_and(|renewal| renewal.by == new.id)
+    };
+    if renews(sa, theirs) || theirs.proof.since + AT_ONCE < ours.proof.since {
+        Age::Older
+    } else if renews(other, ours) || theirs.proof.since > ours.proof.since + AT_ONCE {
+        Age::Newer
+    } else {
+        Age::Same
     }
 }

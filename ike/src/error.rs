@@ -94,7 +94,12 @@ pub enum IkeFailure {
     Replaced,
     /// The peer does not do without a Child SA in IKE_AUTH (RFC 6023), and we want that.
     NoChildless,
-    /// Too old and not rekeyed.
+    /// The peer is up from another address, and the connection keeps that.
+    UpElsewhere {
+        /// What the peer has proven to be.
+        remote: Identity,
+    },
+    /// Too old and not rekeyed, or the peer not proven anew.
     Expired,
     /// The peer has shown the token that says that it has lost its state, RFC 6290.
     PeerCrashed,

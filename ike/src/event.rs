@@ -277,6 +277,11 @@ pub enum Command {
         /// Name of the connection.
         connection: String,
     },
+    /// Prove the identities of a connection anew, by a new IKE SA with all its children.
+    Reauthenticate {
+        /// Name of the connection.
+        connection: String,
+    },
     /// Rekey a child.
     RekeyChild {
         /// Name of the connection.

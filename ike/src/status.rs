@@ -41,6 +41,8 @@ pub struct IkeSaStatus {
     pub age: Duration,
     /// Time until rekey, if established.
     pub rekey_in: Option<Duration>,
+    /// Time until identities are proven anew, if they are.
+    pub reauth_in: Option<Duration>,
     /// Its Child SAs.
     pub children: Vec<ChildSaStatus>,
 }

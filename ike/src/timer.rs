@@ -11,8 +11,12 @@ pub enum TimerKind {
     HalfOpen,
     /// The IKE SA is rekeyed.
     RekeyIke,
-    /// The IKE SA is closed because it was not rekeyed.
+    /// The IKE SA is closed because it was not rekeyed, or its peer not proven anew.
     IkeOver,
+    /// The peer is to be proven anew.
+    Reauth,
+    /// An IKE SA is closed because a new one has taken over.
+    Retire,
     /// A Child SA is rekeyed.
     RekeyChild,
     /// It is looked whether anything uses a Child SA.

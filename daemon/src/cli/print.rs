@@ -72,6 +72,9 @@ fn ike_sa(sa: &IkeSaReport) -> String {
     if let Some(rekey) = sa.rekey_in_s {
         text.push_str(&format!(", rekey in {}", duration(rekey)));
     }
+    if let Some(reauth) = sa.reauth_in_s {
+        text.push_str(&format!(", new proof in {}", duration(reauth)));
+    }
     text.push_str(&format!(
         ", {}\n  {} to {}\n",
         sa.role,

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use obol_ike::config::{
-    Childless, Connection, LocalAuth, LocalAuthMethod, RemoteAuth, RemoteAuthMethod,
+    Childless, Connection, LocalAuth, LocalAuthMethod, PeerPolicy, RemoteAuth, RemoteAuthMethod,
+    Unique,
 };
 use obol_ike::crypto::keyfile;
 use obol_ike::crypto::signature::PublicKey;
@@ -20,6 +21,8 @@ use super::secrets::{Secrets, read_id, resolve};
 use super::values;
 
 const REKEY_TIME: Duration = Duration::from_secs(4 * 3600);
+/// Less would keep both ends busy with nothing else.
+const SHORTEST_REAUTH: Duration = Duration::from_secs(10);
 const DPD_DELAY: Duration = Duration::from_secs(30);
 
 /// A connection, and where its parts were written.
@@ -59,6 +62,7 @@ pub(crate) fn read(
     let initial_contact = section.boolean("initial_contact").unwrap_or(true);
     let fragmentation = fragmentation::read(report, &section);
     let allow_sha1_rsa = section.boolean("allow_sha1_rsa").unwrap_or(false);
+    let peer = read_peer_policy(report, &section);
     let (local_addrs, remote_addrs) = (local_addrs?, remote_addrs?);
     check_ends(report, &local_addrs, &remote_addrs);
     let alone = matches!(childless, Some(Childless::Prefer | Childless::Force));
@@ -94,6 +98,7 @@ pub(crate) fn read(
             initial_contact,
             fragmentation,
             allow_sha1_rsa,
+            peer,
         },
         place: name.place.clone(),
         local_place,
@@ -240,6 +245,39 @@ fn read_times(report: &Report<'_>, section: &Section<'_>) -> Option<(Duration, D
         None => rekey / 10,
     };
     Some((rekey, rekey + over))
+}
+
+/// How long a proof of identity is good, and what to do when a peer comes twice.
+fn read_peer_policy(report: &Report<'_>, section: &Section<'_>) -> PeerPolicy {
+    let reauth_time = section.quantity("reauth_time", reauth_time);
+    let reauth_time = reauth_time.map(|time| time.value);
+    let unique = match section.string("unique") {
+        None => Unique::default(),
+        Some(text) => match text.value {
+            "no" => Unique::No,
+            "never" => Unique::Never,
+            "replace" => Unique::Replace,
+            "keep" => Unique::Keep,
+            other => {
+                let message = format!("unique = \"{}\" is none that obol knows", shorten(other));
+                let fix = "write \"no\", \"never\", \"replace\" or \"keep\"";
+                report.error(&text.place, message, fix);
+                Unique::default()
+            }
+        },
+    };
+    PeerPolicy {
+        reauth_time: reauth_time.filter(|time| !time.is_zero()),
+        unique,
+    }
+}
+
+fn reauth_time(text: &str) -> Result<Duration, String> {
+    let time = values::duration(text)?;
+    if !time.is_zero() && time < SHORTEST_REAUTH {
+        return Err("10s is the shortest, and 0 means never".into());
+    }
+    Ok(time)
 }
 
 /// The table `local` or `remote`, with the place to complain at.

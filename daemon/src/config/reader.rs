@@ -19,8 +19,8 @@ const FOREIGN: &[(&str, &str)] = &[
     ("fragmentation", "remove the line"),
     ("keyingtries", "obol never gives up: remove the line"),
     (
-        "reauth_time",
-        "IKE SAs are rekeyed, see rekey_time: remove the line",
+        "uniqueids",
+        "write unique = \"no\", \"never\", \"replace\" or \"keep\" in a connection",
     ),
     (
         "dpd_timeout",

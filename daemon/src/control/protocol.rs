@@ -275,6 +275,9 @@ pub(crate) struct IkeSaReport {
     pub(crate) age_s: u64,
     /// Seconds until its rekey.
     pub(crate) rekey_in_s: Option<u64>,
+    /// Seconds until identities are proven anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reauth_in_s: Option<u64>,
     /// Its Child SAs.
     pub(crate) children: Vec<ChildSaReport>,
 }

@@ -119,6 +119,7 @@ impl<D: DataPlane> Driver<D> {
             fragmentation: sa.fragmentation,
             age_s: sa.age.as_secs(),
             rekey_in_s: sa.rekey_in.map(|d| d.as_secs()),
+            reauth_in_s: sa.reauth_in.map(|d| d.as_secs()),
             children: sa
                 .children
                 .iter()

@@ -69,7 +69,16 @@ pub(super) fn ike_failure(reason: &IkeFailure, path: Option<&Path>) -> (ExitClas
             ExitClass::Failed,
             format!("{peer} has lost its state: it was restarted"),
         ),
-        IkeFailure::Expired => (ExitClass::Failed, "too old, and it was not rekeyed".into()),
+        IkeFailure::Expired => (
+            ExitClass::Failed,
+            "too old, and not rekeyed or proven anew".into(),
+        ),
+        IkeFailure::UpElsewhere { remote } => (
+            ExitClass::Refused,
+            format!(
+                "{remote} has proven itself at {peer}, but is up from another address, and unique = \"keep\""
+            ),
+        ),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::Endpoint;
 use super::hints::ike_path;
 use super::wishes::{Wish, start_path};
-use crate::config::{Childless, Config, Connection};
+use crate::config::{Childless, Connection};
 use crate::error::{CommandError, IkeFailure};
 use crate::event::{ChildSaId, Command, IkeSaId};
 use crate::sa::child::ChildState;
@@ -60,6 +60,13 @@ impl Endpoint {
                 self.terminate(now, &connection, child.as_deref())
             }
             Command::RekeyIke { connection } => self.rekey_ike(now, &connection),
+            Command::Reauthenticate { connection } => {
+                self.connection(&connection)?;
+                let id = self.current(&connection, None);
+                let id = id.ok_or(CommandError::NotUp(connection))?;
+                self.reauthenticate(now, id);
+                Ok(())
+            }
             Command::RekeyChild { connection, child } => self.rekey_child(now, &connection, &child),
             Command::InboundUsed(id) => {
                 self.on_child(now, id, |sa, cx| sa.on_inbound_used(cx, id));
@@ -182,7 +189,7 @@ impl Endpoint {
             .ok_or_else(|| CommandError::NotUp(name.to_owned()))
     }
 
-    fn ids_of(&self, connection: &str) -> Vec<IkeSaId> {
+    pub(super) fn ids_of(&self, connection: &str) -> Vec<IkeSaId> {
         self.sas
             .of_connection(connection)
             .filter(|sa| !matches!(sa.phase, Phase::Lingering { .. } | Phase::HalfOpen(_)))
@@ -248,26 +255,5 @@ impl Endpoint {
         for id in self.sas.ids() {
             self.with(now, id, |sa, cx| sa.end(cx, IkeFailure::Closed));
         }
-    }
-
-    /// Replaces the configuration. Connections that are equal in both keep their SAs; others
-    /// are closed with deletes to their peers, and what the new ones start is begun.
-    pub fn reload(&mut self, now: Instant, config: Arc<Config>) {
-        let (old, known) = self.cx.set_config(Arc::clone(&config));
-        let same = |a: &Arc<Connection>, b: Option<&Arc<Connection>>| b == Some(a);
-        let closed = |a: &&Arc<Connection>| !same(a, self.cx.directory.connection(&a.name));
-        let closed: Vec<Arc<Connection>> = old.connections.iter().filter(closed).cloned().collect();
-        for connection in closed {
-            self.wishes.forget(&connection.name);
-            for id in self.ids_of(&connection.name) {
-                self.with(now, id, |sa, cx| sa.close(cx, now, IkeFailure::Closed));
-            }
-        }
-        for connection in &config.connections {
-            if !same(connection, known.connection(&connection.name)) {
-                self.wishes.add_starts(connection);
-            }
-        }
-        self.settle(now);
     }
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::Endpoint;
 use super::table::Ends;
+use crate::config::Unique;
 use crate::error::IkeFailure;
 use crate::event::{ChildSaId, IkeSaId};
 use crate::identity::Identity;
@@ -20,12 +21,13 @@ impl Endpoint {
         let mut crossed = BTreeSet::new();
         for ends in changes {
             let same = || self.sas.with_peer(&ends.connection.name, ends.peer);
-            let theirs = |sa: &IkeSa| sa.is_current() && sa.role == Role::Responder;
+            let theirs = same().filter(|sa| sa.is_current() && sa.role == Role::Responder);
+            let Some(since) = theirs.filter_map(|sa| Some(sa.established()?.since)).max() else {
+                continue;
+            };
+            // One that was there before is what ours is to replace.
             let ours = same().filter(|sa| matches!(sa.phase, Phase::Init(_)));
-            let ours: Vec<IkeSaId> = ours.map(|sa| sa.id).collect();
-            if !ours.is_empty() && same().any(theirs) {
-                crossed.extend(ours);
-            }
+            crossed.extend(ours.filter(|sa| sa.begun <= since).map(|sa| sa.id));
         }
         for id in crossed {
             if let Some(mut sa) = self.sas.lend(id) {
@@ -105,12 +107,9 @@ impl Endpoint {
         except: IkeSaId,
     ) -> Vec<IkeSaId> {
         self.sas
-            .with_identity(remote)
+            .with_identities(local, remote)
             .filter(|sa| sa.id != except)
-            .filter(|sa| {
-                sa.established()
-                    .is_some_and(|e| e.since < before && e.local_id.matches(local))
-            })
+            .filter(|sa| sa.established().is_some_and(|e| e.since < before))
             .map(|sa| sa.id)
             .collect()
     }
@@ -120,9 +119,10 @@ impl Endpoint {
 /// it, and the one to keep.
 fn duplicate_sas(current: &[&IkeSa], found: &mut BTreeSet<(IkeSaId, IkeSaId)>) {
     for loser in current.iter().filter(|sa| sa.role == Role::Initiator) {
-        let winner = current
-            .iter()
-            .find(|other| same_ends(loser, other) && nonce(other) > nonce(loser));
+        let winner = current.iter().find(|other| {
+            let renewal = renews(other, loser) || renews(loser, other);
+            same_ends(loser, other) && nonce(other) > nonce(loser) && !renewal
+        });
         found.extend(winner.map(|winner| (loser.id, winner.id)));
     }
 }
@@ -134,6 +134,7 @@ fn duplicate_children(current: &[&IkeSa], found: &mut BTreeSet<ChildSaId>) {
     let all = || {
         current
             .iter()
+            .filter(|sa| sa.established().is_some_and(|e| e.renewal.is_none()))
             .flat_map(|sa| sa.children.iter().map(move |child| (*sa, child)))
             .filter(|(sa, child)| child.is_current() && !sa.is_replacing(child.info.id))
     };
@@ -152,19 +153,33 @@ fn duplicate_children(current: &[&IkeSa], found: &mut BTreeSet<ChildSaId>) {
 /// Child SAs that were not put to use for the sake of a better one, and may be the better one by
 /// themselves now.
 fn held_back(current: &[&IkeSa], found: &mut BTreeSet<ChildSaId>) {
-    let children = current.iter().flat_map(|sa| &sa.children);
-    let held = children.filter(|child| child.held_back && child.state == ChildState::Installed);
+    let children = || current.iter().flat_map(|sa| &sa.children);
+    // Nothing is left that could carry packets until the peer is ready.
+    let only = |child: &ChildSa| {
+        let waits = child.switch_at.is_some() && child.info.replaces.is_none();
+        waits && !children().any(|other| other.up && other.info.child == child.info.child)
+    };
+    let held = children()
+        .filter(|child| child.state == ChildState::Installed)
+        .filter(|child| child.held_back || only(child));
     found.extend(held.map(|child| child.info.id));
+}
+
+/// Whether `new` is to take over from `old`.
+fn renews(new: &IkeSa, old: &IkeSa) -> bool {
+    let renewal = old.established().and_then(|e| e.renewal.as_ref());
+    renewal.is_some_and(|renewal| renewal.by == new.id)
 }
 
 fn nonce(sa: &IkeSa) -> Option<&[u8]> {
     sa.established().map(|e| e.lowest_nonce.as_slice())
 }
 
-fn same_ends(a: &IkeSa, b: &IkeSa) -> bool {
+pub(super) fn same_ends(a: &IkeSa, b: &IkeSa) -> bool {
     match (a.established(), b.established()) {
         (Some(a_ends), Some(b_ends)) => {
             a.connection.name == b.connection.name
+                && a.connection.peer.unique != Unique::Never
                 && a_ends.local_id.matches(&b_ends.local_id)
                 && a_ends.remote_id.matches(&b_ends.remote_id)
         }
@@ -181,7 +196,7 @@ fn beats(winner: &ChildSa, loser: &ChildSa) -> bool {
     better && winner.info.child == loser.info.child
 }
 
-fn is_up(sa: &IkeSa, child: &str) -> bool {
+pub(super) fn is_up(sa: &IkeSa, child: &str) -> bool {
     sa.children
         .iter()
         .any(|c| c.is_current() && c.up && c.info.child == child)

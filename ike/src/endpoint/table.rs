@@ -64,7 +64,7 @@ struct Filed {
 pub(super) struct Ends {
     pub(super) connection: Arc<Connection>,
     pub(super) peer: IpAddr,
-    /// Hash of the identity that the peer has proven.
+    /// Hash of the identities that were proven.
     identity: Option<u64>,
 }
 
@@ -149,15 +149,17 @@ impl Table {
             .filter(move |sa| sa.path.remote.ip() == host)
     }
 
-    /// The IKE SAs whose peer has proven to be this.
-    pub(super) fn with_identity<'a>(
+    /// The IKE SAs on which we have proven to be one, and the peer the other.
+    pub(super) fn with_identities<'a>(
         &'a self,
+        local: &'a Identity,
         remote: &'a Identity,
     ) -> impl Iterator<Item = &'a IkeSa> {
-        self.find(&self.by_identity, self.hash(remote.fold()))
+        self.find(&self.by_identity, self.hash((local.fold(), remote.fold())))
             .filter(|sa| {
                 let established = sa.established();
-                established.is_some_and(|e| e.remote_id.matches(remote))
+                established
+                    .is_some_and(|e| e.local_id.matches(local) && e.remote_id.matches(remote))
             })
     }
 
@@ -188,7 +190,9 @@ impl Table {
         known.then(|| Ends {
             connection: Arc::clone(&sa.connection),
             peer: sa.path.remote.ip(),
-            identity: sa.established().map(|e| self.hash(e.remote_id.fold())),
+            identity: sa
+                .established()
+                .map(|e| self.hash((e.local_id.fold(), e.remote_id.fold()))),
         })
     }
 

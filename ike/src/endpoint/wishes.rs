@@ -14,6 +14,7 @@ use crate::context::Loss;
 use crate::event::IkeSaId;
 use crate::exchange::nat::IKE_PORT;
 use crate::sa::child::{ChildSa, ChildState};
+use crate::sa::established::Established;
 use crate::sa::task::{ChildTask, Task};
 use crate::sa::{IkeSa, Phase};
 use crate::status::ChildOutlook;
@@ -81,7 +82,10 @@ impl Endpoint {
     /// begin. Of several, the one that stays: both ends find the same.
     pub(super) fn current(&self, connection: &str, peer: Option<IpAddr>) -> Option<IkeSaId> {
         let current = |sa: &&IkeSa| sa.is_current();
-        let nonce = |sa: &&IkeSa| sa.established().map(|e| e.lowest_nonce.clone());
+        let nonce = |sa: &&IkeSa| {
+            let lasting = |e: &Established| (e.renewal.is_none(), e.lowest_nonce.clone());
+            sa.established().map(lasting)
+        };
         let best = match peer {
             Some(peer) => self
                 .sas

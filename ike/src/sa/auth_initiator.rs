@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::auth::{AuthVerified, InitiatorSignedOctets, ResponderSignedOctets};
+use crate::config::Unique;
 use crate::context::Context;
 use crate::crypto::signature::SignatureScheme;
 use crate::error::{ChildFailure, IkeFailure};
@@ -21,6 +22,7 @@ use crate::sa::methods::AuthMethods;
 use crate::sa::negotiate::Offer;
 use crate::sa::payloads::Payloads;
 use crate::sa::protect::Opened;
+use crate::sa::reauth::auth_lifetime;
 use crate::sa::receive::sort;
 use crate::sa::task::Task;
 use crate::sa::{IkeSa, Phase, Request};
@@ -179,7 +181,8 @@ impl IkeSa {
             payloads.push(Payload::Notify(methods.notify()));
         }
         payloads.extend(token.map(Payload::Notify));
-        if self.alone && self.connection.initial_contact {
+        let forgets = self.connection.peer.unique != Unique::Never;
+        if self.alone && self.connection.initial_contact && forgets {
             payloads.push(Payload::Notify(Notify::bare(NotifyType::INITIAL_CONTACT)));
         }
         payloads.extend(offer.iter().flat_map(|offer| offer.payloads(Vec::new())));
@@ -290,6 +293,8 @@ impl IkeSa {
             established.crash.learn(&payloads.notifies);
         }
         self.establish(cx, now, established);
+        let told = sort(opened).ok().and_then(|said| auth_lifetime(&said));
+        self.begin_proof(cx, now, told);
         self.announce(cx, false);
         if let Some(reason) = auth.closing {
             self.close(cx, now, reason);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::auth::{AuthVerified, InitiatorSignedOctets, ResponderSignedOctets};
-use crate::config::{Connection, RemoteAuthMethod};
+use crate::config::{Connection, RemoteAuthMethod, Unique};
 use crate::context::{Context, Signal};
 use crate::crypto::signature::SignatureScheme;
 use crate::error::{Fault, IkeFailure};
@@ -30,8 +30,8 @@ use crate::wire::{AuthMethod, NotifyType};
 pub(crate) struct AuthResponder {
     transcript: Transcript,
     opened: Opened,
-    local_id: Identity,
-    peer: PeerProof,
+    pub(crate) local_id: Identity,
+    pub(crate) peer: PeerProof,
     secret: Option<KnownSecret>,
     stage: Stage,
 }
@@ -310,6 +310,9 @@ impl IkeSa {
         verified: AuthVerified,
         proof: OwnProof,
     ) {
+        if self.refused_as_second(cx, now) {
+            return;
+        }
         let Phase::AuthResponder(auth) = std::mem::replace(&mut self.phase, Phase::Gone) else {
             return;
         };
@@ -326,8 +329,10 @@ impl IkeSa {
         );
         established.crash.learn(&payloads.notifies);
         self.establish(cx, now, established);
+        self.begin_proof(cx, now, None);
         self.announce(cx, false);
-        if payloads.has(NotifyType::INITIAL_CONTACT) {
+        let forgotten = payloads.has(NotifyType::INITIAL_CONTACT);
+        if forgotten && self.connection.peer.unique != Unique::Never {
             cx.signals.push(Signal::InitialContact {
                 except: self.id,
                 local: auth.local_id,
@@ -335,9 +340,29 @@ impl IkeSa {
                 before: self.begun,
             });
         }
+        cx.signals.push(Signal::Arrived(self.id));
         let transcript = auth.transcript;
-        let extras = self.token(cx).into_iter().collect();
+        let lifetime = self.lifetime_notify();
+        let extras = self.token(cx).into_iter().chain(lifetime).collect();
         self.grant_first_child(cx, now, &payloads, transcript, Lead::Auth(proof, extras));
+    }
+
+    /// Refuses a proven peer that is up from another address, where the connection says so. It
+    /// has to show there that it lives: if it does not, it can come again.
+    fn refused_as_second(&mut self, cx: &mut Context, now: Instant) -> bool {
+        let Phase::AuthResponder(auth) = &self.phase else {
+            return false;
+        };
+        let said = sort(&auth.opened);
+        let forgotten = said.is_ok_and(|said| said.has(NotifyType::INITIAL_CONTACT));
+        let others = std::mem::take(&mut cx.namesakes);
+        if others.is_empty() || forgotten {
+            return false;
+        }
+        cx.signals.extend(others.into_iter().map(Signal::Probe));
+        let remote = auth.peer.identity.clone();
+        self.refuse(cx, now, IkeFailure::UpElsewhere { remote });
+        true
     }
 
     /// What the request asks for beside the IKE SA, which stands whatever comes of it.
@@ -385,7 +410,7 @@ struct Claim {
 }
 
 /// Whether a connection accepts the algorithms that were negotiated before it was known.
-fn offers(connection: &Connection, alg: &IkeAlgorithms) -> bool {
+pub(crate) fn offers(connection: &Connection, alg: &IkeAlgorithms) -> bool {
     connection.ike_proposals.iter().any(|proposal| {
         proposal.encr.contains(&alg.encr)
             && proposal.prf.contains(&alg.prf)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::{Child, Mode};
-use crate::context::{Context, Loss, Signal, Waiting};
+use crate::context::{Age, Context, Loss, Signal, Waiting};
 use crate::crypto::secret::Secret;
 use crate::error::ChildFailure;
 use crate::event::{
@@ -71,6 +71,8 @@ pub(crate) struct ChildSa {
     pub(crate) deleted_unknown: bool,
     /// How often the peer did not know it when we deleted it.
     pub(crate) delete_tries: u32,
+    /// Its selectors were configured anew: a rekey asks for those.
+    pub(crate) reselect: bool,
     pub(crate) made: Instant,
     pub(crate) rekey_at: Option<Instant>,
     pub(crate) life_at: Option<Instant>,
@@ -178,6 +180,7 @@ impl IkeSa {
             unknown: agreed.side == Side::Replier,
             deleted_unknown: false,
             delete_tries: 0,
+            reselect: false,
             made: now,
             rekey_at: now.checked_add(rekey_after),
             life_at: now.checked_add(agreed.conf.life_time),
@@ -256,7 +259,9 @@ impl IkeSa {
         }
         // Both ends made this child at once, and this one will go: packets stay where they can
         // stay.
-        child.held_back = alone && cx.rivals.iter().any(|rival| rival.beats(child));
+        // Nor do they go back to an IKE SA whose place another one has taken.
+        let lost = alone && cx.rivals.iter().any(|rival| rival.beats(child));
+        child.held_back = lost || cx.has_rival(&child.info.child, Age::Newer);
         if child.held_back {
             return;
         }
@@ -275,7 +280,10 @@ impl IkeSa {
             return;
         }
         child.state = ChildState::Installed;
-        if child.info.replaces.is_none() {
+        // One on an older IKE SA goes on until the peer is ready, as in a rekey.
+        let name = &child.info.child;
+        let older = cx.has_rival(name, Age::Older);
+        if child.info.replaces.is_none() && !older {
             self.use_outbound(cx, id);
         } else if child.outbound.is_some() {
             child.switch_at = Some(now + SWITCH_AFTER);
@@ -316,6 +324,7 @@ impl IkeSa {
     pub(crate) fn on_outbound(
         &mut self,
         cx: &mut Context,
+        now: Instant,
         id: ChildSaId,
         result: Result<(), DataPlaneRefusal>,
     ) {
@@ -331,6 +340,7 @@ impl IkeSa {
                 if let (Some(old), Side::Requester) = (replaces, side) {
                     self.delete_child(old);
                 }
+                self.adapt_child(now, id);
             }
             Err(refusal) => {
                 self.child_failed(cx, &info.child, ChildFailure::DataPlane(words(refusal)));

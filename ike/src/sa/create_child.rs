@@ -63,7 +63,11 @@ impl IkeSa {
             Some(Some(old))
                 if old.state == ChildState::Installed && old.rekeyed_by_peer.is_none() =>
             {
-                (Some(old.info.spi_in), Purpose::Rekey(&old.info))
+                let purpose = match old.reselect {
+                    true => Purpose::All,
+                    false => Purpose::Rekey(&old.info),
+                };
+                (Some(old.info.spi_in), purpose)
             }
             Some(_) => return,
         };

@@ -9,6 +9,7 @@ use crate::event::{Event, IkeSaId};
 use crate::identity::Identity;
 use crate::sa::crash::Crash;
 use crate::sa::doubt::Doubt;
+use crate::sa::reauth::{ProofLife, Renewal};
 use crate::sa::task::Task;
 use crate::sa::{IkeSa, Phase, Role};
 use crate::timer::jittered;
@@ -35,6 +36,10 @@ pub(crate) struct Established {
     pub(crate) rekey_at: Option<Instant>,
     pub(crate) over_at: Option<Instant>,
     pub(crate) liveness_at: Option<Instant>,
+    /// How long its proof of identity is good.
+    pub(crate) proof: ProofLife,
+    /// Another IKE SA, made from scratch, is to take over from this one.
+    pub(crate) renewal: Option<Renewal>,
     /// The lower of the two nonces that made it, which decides between redundant IKE SAs.
     pub(crate) lowest_nonce: Vec<u8>,
     /// Whether the peer has shown that it, too, is done with making this IKE SA.
@@ -84,12 +89,12 @@ impl Established {
 
     /// The successor of an established IKE SA inherits its proof.
     pub(crate) fn successor(old: &Self, now: Instant, lowest_nonce: Vec<u8>) -> Self {
-        Self::unproven(
-            now,
-            old.local_id.clone(),
-            old.remote_id.clone(),
-            lowest_nonce,
-        )
+        let (local_id, remote_id) = (old.local_id.clone(), old.remote_id.clone());
+        Self {
+            proof: old.proof,
+            renewal: old.renewal.clone(),
+            ..Self::unproven(now, local_id, remote_id, lowest_nonce)
+        }
     }
 
     fn unproven(
@@ -105,6 +110,8 @@ impl Established {
             rekey_at: None,
             over_at: None,
             liveness_at: None,
+            proof: ProofLife::endless(now),
+            renewal: None,
             lowest_nonce,
             heard: false,
             succession: Succession::None,
@@ -122,6 +129,12 @@ impl Established {
             Succession::Contested { .. } | Succession::Undecided
         );
         contest && self.closing.is_none()
+    }
+
+    /// When it must be closed, if nothing happens before.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let proof = self.proof.over_at.filter(|_| self.is_current());
+        self.over_at.into_iter().chain(proof).min()
     }
 
     /// Whether new exchanges belong here.
@@ -181,8 +194,13 @@ impl IkeSa {
         match &mut self.phase {
             Phase::Established(established) => {
                 if established.closing.is_none() {
+                    // Nobody waits for the end of what is replaced, but the peer should hear of it.
+                    let patience = match reason {
+                        IkeFailure::Replaced => REPLACED_PATIENCE * 2,
+                        _ => DELETE_PATIENCE,
+                    };
                     established.closing = Some(reason);
-                    established.over_at = Some(now + DELETE_PATIENCE);
+                    established.over_at = Some(now + patience);
                     self.tasks.clear();
                     self.tasks.push(Task::DeleteIke);
                 }

@@ -35,6 +35,7 @@ impl IkeSa {
         if let Some(established) = self.established_mut() {
             established.crash.learn(&payloads.notifies);
         }
+        self.on_auth_lifetime(cx, now, payloads);
         let deleted: Vec<EspSpi> = payloads
             .deletes
             .iter()

@@ -12,6 +12,7 @@
 pub(crate) mod auth;
 pub(crate) mod auth_initiator;
 pub(crate) mod auth_responder;
+pub(crate) mod change;
 pub(crate) mod child;
 pub(crate) mod childless;
 pub(crate) mod crash;
@@ -29,6 +30,7 @@ pub(crate) mod negotiate;
 pub(crate) mod path;
 pub(crate) mod payloads;
 pub(crate) mod protect;
+pub(crate) mod reauth;
 pub(crate) mod receive;
 pub(crate) mod rekey_ike;
 pub(crate) mod send;

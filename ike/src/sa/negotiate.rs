@@ -337,7 +337,7 @@ impl Asked {
 
 //= rfc7296 2.23.1-3 2.23.1-4
 /// The configured selectors; in transport mode only the two hosts themselves are left of them.
-fn selectors(conf: &Child, path: Path) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
+pub(crate) fn selectors(conf: &Child, path: Path) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
     match conf.mode {
         Mode::Tunnel => (conf.local_ts.clone(), conf.remote_ts.clone()),
         Mode::Transport => (
@@ -388,6 +388,6 @@ fn limit_pairs(local: &mut Vec<TrafficSelector>, remote: &mut Vec<TrafficSelecto
 
 //= security S-20
 /// Whether each of `inner` (at least one) is contained in one of `outer`.
-fn within(inner: &[TrafficSelector], outer: &[TrafficSelector]) -> bool {
+pub(crate) fn within(inner: &[TrafficSelector], outer: &[TrafficSelector]) -> bool {
     !inner.is_empty() && inner.iter().all(|i| outer.iter().any(|o| o.contains(i)))
 }

@@ -281,6 +281,7 @@ impl IkeSa {
     /// of this one is left; if the peer does not see to that, we do.
     pub(crate) fn hand_over(&mut self, cx: &mut Context, now: Instant, to: IkeSaId) {
         cx.signals.push(Signal::Adopt {
+            from: self.id,
             to,
             children: std::mem::take(&mut self.children),
             tasks: std::mem::take(&mut self.tasks),

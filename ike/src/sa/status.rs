@@ -33,6 +33,9 @@ impl IkeSa {
             rekey_in: established
                 .and_then(|e| e.rekey_at)
                 .map(|at| at.saturating_duration_since(now)),
+            reauth_in: established
+                .and_then(|e| e.proof.renew_at)
+                .map(|at| at.saturating_duration_since(now)),
             children: self.children.iter().map(|c| child_status(c, now)).collect(),
         }
     }

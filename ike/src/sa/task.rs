@@ -180,6 +180,22 @@ impl Tasks {
         before != self.ready.len() + self.later.len()
     }
 
+    /// Children are configured anew: what is to be made is made by that, or not at all.
+    pub(crate) fn change_children(&mut self, conf_of: impl Fn(&str) -> Option<Arc<Child>>) {
+        let mut keep = |task: &mut Task| match task {
+            Task::Child(task) => match conf_of(&task.conf.name) {
+                Some(conf) => {
+                    task.conf = conf;
+                    true
+                }
+                None => false,
+            },
+            _ => true,
+        };
+        self.ready.retain_mut(&mut keep);
+        self.later.retain_mut(|(_, task)| keep(task));
+    }
+
     /// Forgets all.
     pub(crate) fn clear(&mut self) {
         self.ready.clear();

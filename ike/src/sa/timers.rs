@@ -37,14 +37,18 @@ impl IkeSa {
 
     fn established_deadline(&self) -> Option<Deadline> {
         let established = self.established()?;
-        let over = established.over_at.map(|at| (at, TimerKind::IkeOver));
+        let over = established.deadline().map(|at| (at, TimerKind::IkeOver));
         if !established.is_current() {
             return over;
         }
         let again = self.tasks.deadline().map(|at| (at, TimerKind::TryAgain));
         let rekey = established.rekey_at.map(|at| (at, TimerKind::RekeyIke));
         let liveness = established.liveness_at.map(|at| (at, TimerKind::Liveness));
-        earlier(earlier(over, again), earlier(rekey, liveness))
+        let renew = established.proof.renew_at.map(|at| (at, TimerKind::Reauth));
+        let renewed = established.renewal.as_ref().and_then(|r| r.close_at);
+        let renewed = renewed.map(|at| (at, TimerKind::Retire));
+        let ages = earlier(over, earlier(renew, renewed));
+        earlier(earlier(ages, again), earlier(rekey, liveness))
     }
 
     //= rfc7296 2.23-9
@@ -114,7 +118,7 @@ impl IkeSa {
         let Some(established) = self.established_mut() else {
             return;
         };
-        if established.over_at.is_some_and(|at| at <= now) {
+        if established.deadline().is_some_and(|at| at <= now) {
             established.over_at = None;
             if established.closing.is_some() {
                 // Even the delete was not answered.
@@ -130,6 +134,7 @@ impl IkeSa {
                 self.tasks.push(Task::RekeyIke(RekeyIkeTask::default()));
             }
         }
+        self.check_proof(cx, now);
         self.check_liveness(cx, now);
     }
 

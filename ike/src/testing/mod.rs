@@ -11,6 +11,7 @@ pub mod pair;
 pub mod plane;
 pub mod scripted;
 pub mod setup;
+pub mod traffic;
 
 pub use fuzz::{fuzz_datagram, fuzz_identity, fuzz_payloads, fuzz_selector};
 pub use fuzz_endpoint::fuzz_endpoint;

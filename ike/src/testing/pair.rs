@@ -408,6 +408,7 @@ impl Pair {
                 matches!(
                     kind,
                     TimerKind::RekeyIke
+                        | TimerKind::Reauth
                         | TimerKind::IkeOver
                         | TimerKind::RekeyChild
                         | TimerKind::ChildLife

@@ -8,7 +8,7 @@ use super::net::Net;
 use super::pair::{Node, Pair};
 use crate::config::{
     Child, Childless, Config, Connection, Fragmentation, LocalAuth, LocalAuthMethod, Mode,
-    RemoteAuth, RemoteAuthMethod, Settings, StartAction, Upkeep,
+    PeerPolicy, RemoteAuth, RemoteAuthMethod, Settings, StartAction, Upkeep,
 };
 use crate::proposal::{EspProposal, IkeProposal};
 
@@ -127,6 +127,7 @@ pub fn connection(children: Vec<Child>) -> Connection {
         initial_contact: true,
         fragmentation: Fragmentation::default(),
         allow_sha1_rsa: false,
+        peer: PeerPolicy::default(),
     }
 }
 

@@ -33,6 +33,21 @@ const ROWS: &[Row] = &[
     // Keys.
     row(
         "remote_addrs =",
+        "reauth_time = \"2s\"\nremote_addrs =",
+        "5:15",
+        &[
+            "reauth_time = \"2s\" is no value for it",
+            "10s is the shortest",
+        ],
+    ),
+    row(
+        "remote_addrs =",
+        "unique = \"yes\"\nremote_addrs =",
+        "5:10",
+        &["unique = \"yes\" is none that obol knows", "\"replace\""],
+    ),
+    row(
+        "remote_addrs =",
         "remote_adrs =",
         "5:1",
         &[

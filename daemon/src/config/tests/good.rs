@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use obol_ike::config::{
-    Childless, FragmentationMode, LocalAuthMethod, Mode, RemoteAuthMethod, Settings, StartAction,
-    Upkeep,
+    Childless, FragmentationMode, LocalAuthMethod, Mode, PeerPolicy, RemoteAuthMethod, Settings,
+    StartAction, Unique, Upkeep,
 };
 use obol_ike::crypto::private_key::PrivateKey;
 use obol_ike::proposal::{EspProposal, IkeProposal};
@@ -232,6 +232,8 @@ initial_contact = false
 childless = \"prefer\"
 fragmentation = \"force\"
 fragment_size = 576
+reauth_time = \"1d\"
+unique = \"replace\"
 allow_sha1_rsa = true
 local  = {";
     let text = HOSTS
@@ -251,6 +253,11 @@ local  = {";
     assert_eq!(connection.childless, Childless::Prefer);
     assert_eq!(connection.fragmentation.mode, FragmentationMode::Force);
     assert_eq!(connection.fragmentation.size, 576);
+    let policy = PeerPolicy {
+        reauth_time: Some(Duration::from_secs(86_400)),
+        unique: Unique::Replace,
+    };
+    assert_eq!(connection.peer, policy);
     let child = &connection.children[0];
     assert_eq!(child.rekey_time, Duration::from_secs(600));
     assert_eq!(child.life_time, Duration::from_secs(660));

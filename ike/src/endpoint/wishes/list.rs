@@ -290,6 +290,38 @@ impl Wishes {
         }
     }
 
+    /// A connection is configured anew. What an operator closed stays so.
+    pub(in crate::endpoint) fn change(&mut self, before: &Connection, after: &Connection) {
+        let starts = |connection: &Connection, name: &str| {
+            let mut children = connection.children.iter();
+            children.any(|c| c.name == name && c.start_action == StartAction::Start)
+        };
+        let known = |name: &str| after.children.iter().any(|child| child.name == name);
+        for key in of_connection(&self.open, &before.name) {
+            let lasting = self.open.get(&key).is_some_and(|wish| wish.lasting);
+            if !known(&key.child) || lasting && !starts(after, &key.child) {
+                self.remove(&key);
+            } else if let Some(wish) = self.open.get_mut(&key) {
+                // What failed may do now.
+                wish.not_before = None;
+                wish.failures = 0;
+                self.unqueue(&key);
+                self.changed.insert(key);
+            }
+        }
+        for key in of_connection(&self.resting, &before.name) {
+            let held = self.resting.get(&key).is_some_and(|rest| rest.held);
+            if !held || !known(&key.child) {
+                self.resting.remove(&key);
+            }
+        }
+        for child in &after.children {
+            if starts(after, &child.name) && !starts(before, &child.name) {
+                self.add(after, child, Wish::default());
+            }
+        }
+    }
+
     /// Forgets all wishes of a connection.
     pub(in crate::endpoint) fn forget(&mut self, connection: &str) {
         for key in of_connection(&self.open, connection) {

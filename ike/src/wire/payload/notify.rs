@@ -64,6 +64,12 @@ impl<'a> Notify<'a> {
         Self::with_data(NotifyType::SIGNATURE_HASH_ALGORITHMS, data)
     }
 
+    /// AUTH_LIFETIME in whole seconds, RFC 4478 section 3.
+    pub fn auth_lifetime(time: std::time::Duration) -> Self {
+        let seconds = u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+        Self::with_data(NotifyType::AUTH_LIFETIME, seconds.to_be_bytes().to_vec())
+    }
+
     //= rfc7296 3.10-1
     /// A notify about one ESP SA, such as REKEY_SA (RFC 7296 section 1.3.3) with the SPI of
     /// packets to the sender, or CHILD_SA_NOT_FOUND with the SPI that was asked for.
@@ -92,6 +98,13 @@ impl<'a> Notify<'a> {
     pub fn as_invalid_ke(&self) -> Option<KeMethod> {
         let octets = <[u8; 2]>::try_from(&*self.data).ok()?;
         (self.ty == NotifyType::INVALID_KE_PAYLOAD).then_some(KeMethod(u16::from_be_bytes(octets)))
+    }
+
+    /// The time of an AUTH_LIFETIME notify.
+    pub fn as_auth_lifetime(&self) -> Option<std::time::Duration> {
+        let octets = <[u8; 4]>::try_from(&*self.data).ok()?;
+        let seconds = u64::from(u32::from_be_bytes(octets));
+        (self.ty == NotifyType::AUTH_LIFETIME).then(|| std::time::Duration::from_secs(seconds))
     }
 
     /// The hash algorithms of a SIGNATURE_HASH_ALGORITHMS notify, in order.

@@ -1,0 +1,195 @@
+//! An IKE SA whose connection was configured anew.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::{Child, Connection, LocalAuthMethod, RemoteAuthMethod};
+use crate::context::Context;
+use crate::error::IkeFailure;
+use crate::event::ChildSaId;
+use crate::sa::auth_responder::offers;
+use crate::sa::child::{ChildSa, ChildState};
+use crate::sa::established::Established;
+use crate::sa::negotiate::{selectors, within};
+use crate::sa::reauth::ProofLife;
+use crate::sa::task::{RekeyIkeTask, Task};
+use crate::sa::{IkeSa, Phase};
+
+/// How long an SA goes on that the configuration would not make any more.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// What becomes of an IKE SA.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Fate {
+    /// It goes on, or is being closed.
+    Settled,
+    /// It goes on until a new one stands.
+    Renew,
+}
+
+impl IkeSa {
+    /// Goes over to what its connection is now, as far as that can be.
+    pub(crate) fn change_connection(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        after: &Arc<Connection>,
+    ) -> Fate {
+        if self.established().is_none() {
+            self.change_handshake(cx, now, after);
+            return Fate::Settled;
+        }
+        let before = std::mem::replace(&mut self.connection, Arc::clone(after));
+        if self.is_closing() {
+            return Fate::Settled;
+        }
+        if self
+            .established()
+            .is_some_and(|e| !accepts(after, &before, e))
+        {
+            self.close(cx, now, IkeFailure::Closed);
+            return Fate::Settled;
+        }
+        self.change_times(cx, now, &before);
+        self.adapt_children(now);
+        if self.must_be_made_anew(&before) {
+            if let Some(established) = self.established_mut() {
+                let over_at = now + GRACE;
+                established.proof.over_at = Some(over_at);
+                established.renewal = None;
+            }
+            return Fate::Renew;
+        }
+        let alg = self.protection.as_ref().map(|p| *p.keys.algorithms());
+        let rekeys = self.tasks.iter().any(|t| matches!(t, Task::RekeyIke(_)));
+        if alg.is_some_and(|alg| !offers(after, &alg)) && !rekeys {
+            self.tasks.push(Task::RekeyIke(RekeyIkeTask::default()));
+        }
+        Fate::Settled
+    }
+
+    /// Before it is established: it goes on if the handshake would be the same.
+    fn change_handshake(&mut self, cx: &mut Context, now: Instant, after: &Arc<Connection>) {
+        if same_handshake(&self.connection, after) {
+            self.connection = Arc::clone(after);
+        } else if matches!(self.phase, Phase::AuthResponder(_)) {
+            self.refuse(cx, now, IkeFailure::Closed);
+        } else {
+            self.close(cx, now, IkeFailure::Closed);
+        }
+    }
+
+    /// Times that run anew; those of rekeys count from the next one on.
+    fn change_times(&mut self, cx: &mut Context, now: Instant, before: &Connection) {
+        let delay = self.connection.dpd_delay;
+        let reauth = self.connection.peer.reauth_time;
+        if let Some(established) = self.established_mut() {
+            if before.dpd_delay != delay && (delay.is_some() || established.heard) {
+                established.liveness_at = delay.and_then(|delay| now.checked_add(delay));
+            }
+            if before.peer.reauth_time == reauth {
+                return;
+            }
+            if reauth.is_none() {
+                established.proof = ProofLife::endless(established.proof.since);
+                return;
+            }
+            let since = established.proof.since;
+            self.begin_proof(cx, since, None);
+        }
+    }
+
+    /// Whether what was agreed on with the peer cannot be changed on this IKE SA.
+    fn must_be_made_anew(&self, before: &Connection) -> bool {
+        let after = &self.connection;
+        let local = |method: &LocalAuthMethod, other: &LocalAuthMethod| method != other;
+        let id = self.established().is_some_and(|e| {
+            let configured = after.local.id.as_ref();
+            configured.is_some_and(|id| !id.matches(&e.local_id))
+        });
+        let has = |list: &[std::net::IpAddr], ip| list.is_empty() || list.contains(&ip);
+        let moved = !has(&after.local_addrs, self.path.local.ip())
+            || !has(&after.remote_addrs, self.path.remote.ip());
+        id || moved
+            || local(&after.local.method, &before.local.method)
+            || after.force_encap != before.force_encap
+    }
+
+    /// Brings all Child SAs into line with their configuration.
+    fn adapt_children(&mut self, now: Instant) {
+        let children = &self.connection.children;
+        let conf_of = |name: &str| children.iter().find(|conf| conf.name == name).cloned();
+        self.tasks.change_children(conf_of);
+        let ids: Vec<ChildSaId> = self.children.iter().map(|child| child.info.id).collect();
+        for id in ids {
+            self.adapt_child(now, id);
+        }
+    }
+
+    /// Brings a Child SA into line with its configuration, which may have changed while it was
+    /// being made.
+    pub(crate) fn adapt_child(&mut self, now: Instant, id: ChildSaId) {
+        let path = self.path;
+        let Some(child) = self.children.iter_mut().find(|child| child.info.id == id) else {
+            return;
+        };
+        let mut confs = self.connection.children.iter();
+        let Some(conf) = confs.find(|conf| conf.name == child.info.child) else {
+            self.delete_child(id);
+            return;
+        };
+        if *conf == child.conf || child.state == ChildState::Deleting {
+            return;
+        }
+        let conf = Arc::clone(conf);
+        let before = std::mem::replace(&mut child.conf, Arc::clone(&conf));
+        if conf.mode != before.mode {
+            self.delete_child(id);
+            return;
+        }
+        if !same_agreement(&conf, &before) {
+            child.reselect = true;
+            let (local, remote) = selectors(&conf, path);
+            let kept =
+                within(&child.info.local_ts, &local) && within(&child.info.remote_ts, &remote);
+            if !kept {
+                end_by(child, now + GRACE);
+            }
+            if child.state == ChildState::Installed && child.rekeyed_by_peer.is_none() {
+                self.rekey_child(id);
+            }
+        }
+    }
+}
+
+fn end_by(child: &mut ChildSa, at: Instant) {
+    child.life_at = Some(child.life_at.map_or(at, |life| life.min(at)));
+}
+
+/// Whether a handshake that began with one could have begun with the other.
+fn same_handshake(a: &Connection, b: &Connection) -> bool {
+    (&a.local_addrs, &a.remote_addrs, &a.source) == (&b.local_addrs, &b.remote_addrs, &b.source)
+        && a.ike_proposals == b.ike_proposals
+        && (&a.local, &a.remote) == (&b.local, &b.remote)
+        && (a.force_encap, a.allow_sha1_rsa) == (b.force_encap, b.allow_sha1_rsa)
+        && a.children == b.children
+}
+
+/// Whether what was negotiated for one serves the other.
+fn same_agreement(a: &Child, b: &Child) -> bool {
+    (&a.local_ts, &a.remote_ts, &a.esp_proposals) == (&b.local_ts, &b.remote_ts, &b.esp_proposals)
+}
+
+/// Whether the peer would still be accepted with what it has proven.
+fn accepts(after: &Connection, before: &Connection, established: &Established) -> bool {
+    let id = after.remote.id.as_ref();
+    let id = id.is_none_or(|id| id.matches(&established.remote_id));
+    let method = match (&after.remote.method, &before.remote.method) {
+        (RemoteAuthMethod::Psk, RemoteAuthMethod::Psk) => true,
+        (RemoteAuthMethod::Keys(after), RemoteAuthMethod::Keys(before)) => {
+            before.iter().all(|key| after.contains(key))
+        }
+        _ => false,
+    };
+    id && method
+}
