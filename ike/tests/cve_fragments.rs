@@ -124,6 +124,7 @@ fn cpu_now() -> Duration {
     Duration::from_nanos(nanos.expect("a number"))
 }
 
+//= test rfc7383 2.6.1-1 2.6-2
 #[test]
 fn fragment_retransmit_any_order_any_duplicates_still_completes() {
     for seed in 0..60 {
@@ -151,6 +152,8 @@ fn fragment_retransmit_any_order_any_duplicates_still_completes() {
     }
 }
 
+//= test rfc7383 2.6.1-2
+//= test security S-41
 #[test]
 fn only_the_first_fragment_of_an_answered_request_repeats_the_reply() {
     let mut peer = Scripted::begun(Setup::new(1));
@@ -188,6 +191,7 @@ fn a_whole_message_and_its_fragments_mix() {
     }
 }
 
+//= test rfc7383 2.6-4
 #[test]
 fn totals_that_mix_begin_anew_or_are_dropped() {
     let mut peer = Scripted::established(Setup::new(1));
@@ -211,6 +215,7 @@ fn totals_that_mix_begin_anew_or_are_dropped() {
     assert_eq!(answers, 1);
 }
 
+//= test rfc7383 2.6-1
 #[test]
 fn numbers_that_cannot_be_are_dropped_before_they_are_looked_at() {
     let mut peer = Scripted::established(Setup::new(1));
@@ -239,6 +244,7 @@ fn numbers_that_cannot_be_are_dropped_before_they_are_looked_at() {
     }
 }
 
+//= test rfc7383 2.6-5
 #[test]
 fn a_set_that_stays_incomplete_is_given_up() {
     let mut peer = Scripted::established(Setup::new(1));
@@ -273,6 +279,8 @@ fn fill(peer: &mut Scripted, exchange: ExchangeType, len: usize) -> usize {
     held(peer) - before
 }
 
+//= test rfc7383 5-1 5-3
+//= test security S-41
 #[test]
 fn fragment_flood_is_bounded_for_each_peer_and_in_total() {
     // F14: junk under a valid header is not kept at all.

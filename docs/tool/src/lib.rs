@@ -14,12 +14,14 @@
 mod annotation;
 mod render;
 mod requirement;
+mod sentences;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 pub use annotation::{Annotation, Kind, scan};
 pub use requirement::{Answer, Document, Requirement};
+pub use sentences::count;
 
 /// Where the sources are that may be annotated, below the root of the repository.
 const SOURCES: [&str; 3] = ["ike", "esp", "daemon"];
@@ -86,6 +88,25 @@ impl Conformance {
     #[must_use]
     pub fn problems(&self) -> &[String] {
         &self.problems
+    }
+
+    /// Where a list and the text of its document differ in the number of entries: section, sentences
+    /// with key words, entries.
+    ///
+    /// # Errors
+    /// There is no such list.
+    pub fn compare(&self, name: &str, text: &str) -> Result<Vec<(String, usize, usize)>, String> {
+        let document = self.documents.iter().find(|d| d.name == name);
+        let document = document.ok_or_else(|| format!("no list {name}"))?;
+        let mut all: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+        for (section, sentences) in count(text) {
+            all.entry(section).or_default().0 = sentences;
+        }
+        for section in &document.sections {
+            all.entry(section.number.clone()).or_default().1 = section.requirements.len();
+        }
+        let differing = all.into_iter().filter(|(_, (a, b))| a != b);
+        Ok(differing.map(|(section, (a, b))| (section, a, b)).collect())
     }
 
     /// The page.

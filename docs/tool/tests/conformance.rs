@@ -139,3 +139,36 @@ title = "a"
     let last = document.requirements().last().expect("one");
     assert_eq!(last.answer, Answer::Gap("y".to_owned()));
 }
+
+#[test]
+fn sentences_with_key_words_are_counted_by_section() {
+    let text = "\
+Table of Contents
+
+   1. Introduction ..................................................3
+   1.1. More . . . . . . . . . . . . . . . . . . . . . . . . . . . .  4
+
+1.  Introduction
+
+   It MUST be so.  It must not.  A MUST_NOT is no word, and a node SHOULD
+   go on
+
+Somebody                     Standards Track                    [Page 1]
+\u{c}
+RFC 9999                      A Document                    January 2026
+
+   to do this (or that).  REQUIRED is what is MUST NOT.
+
+1.1.  More
+
+   o  Field - MUST be zero;
+      MUST be ignored.
+
+Appendix A.  Last
+
+   It is RECOMMENDED.
+";
+    let counts: Vec<_> = obol_docs::count(text).into_iter().collect();
+    let want = [("1", 3), ("1.1", 1), ("A", 1)];
+    assert_eq!(counts, want.map(|(section, n)| (section.to_owned(), n)));
+}
