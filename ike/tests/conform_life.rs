@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use obol_ike::config::{Child, Mode, StartAction};
+use obol_ike::config::{Child, LocalAuthMethod, Mode, RemoteAuthMethod, StartAction};
+use obol_ike::crypto::private_key::PrivateKey;
 use obol_ike::error::IkeFailure;
 use obol_ike::event::{ChildSaId, Command, Event};
 use obol_ike::testing::net::Packet;
-use obol_ike::testing::pair::{End, Node};
+use obol_ike::testing::pair::{End, Node, Transcript};
 use obol_ike::testing::setup::{A, HOSTS, PODS, Setup, child, pods};
 use obol_ike::wire::Header;
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
 
 fn downs(node: &Node) -> Vec<&IkeFailure> {
     let downs = node.events.iter().filter_map(|event| match event {
@@ -196,4 +199,35 @@ fn a_host_behind_a_nat_does_not_follow_a_packet_from_elsewhere() {
     // It is answered to where it came from, and nothing else goes there.
     assert_eq!(pair.net.sent[sent].to, request.from);
     assert_eq!(pair.a.endpoint.status(pair.now)[0].path, before);
+}
+
+//= test rfc7427 3-2
+#[test]
+fn who_can_do_rfc_7427_does_not_sign_with_sha1_even_where_that_is_allowed() {
+    let mut rng = ChaCha20Rng::seed_from_u64(77);
+    let PrivateKey::Rsa(key) = PrivateKey::generate_rsa(2048, &mut rng).expect("a legal size")
+    else {
+        panic!("drawn as RSA");
+    };
+    let public = PrivateKey::Rsa(key.clone()).public();
+    let mut setup = Setup::started(1);
+    setup.connection.local.method = LocalAuthMethod::Key(public.clone());
+    setup.connection.remote.method = RemoteAuthMethod::Keys(vec![public]);
+    setup.connection.allow_sha1_rsa = true;
+    let mut pair = setup.pair(1);
+    for node in [&mut pair.a, &mut pair.b] {
+        node.keys.push(PrivateKey::Rsa(key.clone()));
+        node.transcript = Some(Transcript::default());
+    }
+    pair.start();
+    pair.run_until_idle();
+    pair.assert_up(1);
+    for node in [&pair.a, &pair.b] {
+        let text = &node.transcript.as_ref().expect("kept").text;
+        assert!(
+            text.contains("Sign {") && text.contains("scheme: Rsa"),
+            "{text}"
+        );
+        assert!(!text.contains("RsaPkcs1Sha1"), "{text}");
+    }
 }
