@@ -25,10 +25,12 @@ use crate::ports::Ports;
 
 mod events;
 mod operator;
+mod puzzles;
 pub(crate) mod report;
 mod words;
 
 use operator::Waiter;
+use puzzles::Puzzles;
 
 /// Everything that a running daemon is.
 pub(crate) struct Driver<D: DataPlane> {
@@ -43,6 +45,7 @@ pub(crate) struct Driver<D: DataPlane> {
     alarm: Alarm,
     calls: mpsc::Receiver<Call>,
     waiters: Vec<Waiter>,
+    puzzles: Puzzles,
     dropped: BTreeMap<Dropped, u64>,
     /// `obol down --all`: take the protection away at the end.
     lifting: bool,
@@ -70,6 +73,7 @@ enum Wake {
     Deadline,
     Call(Call),
     Signal(Signal),
+    Solved(AskId, Answer),
 }
 
 /// What the process was told by signals.
@@ -101,6 +105,7 @@ impl<D: DataPlane> Driver<D> {
             alarm: Alarm::new(clock)?,
             calls,
             waiters: Vec::new(),
+            puzzles: Puzzles::new(),
             dropped: BTreeMap::new(),
             lifting: false,
             stopping: None,
@@ -146,6 +151,7 @@ impl<D: DataPlane> Driver<D> {
             () = self.alarm.fired() => Wake::Deadline,
             Some(call) = self.calls.recv() => Wake::Call(call),
             Some(signal) = signals.recv() => Wake::Signal(signal),
+            Some((id, answer)) = self.puzzles.solved() => Wake::Solved(id, answer),
         }
     }
 
@@ -166,6 +172,7 @@ impl<D: DataPlane> Driver<D> {
                 }
             }
             Wake::Signal(Signal::Stop) => self.stop(now),
+            Wake::Solved(id, answer) => self.reply(id, answer),
         }
     }
 
@@ -254,6 +261,9 @@ impl<D: DataPlane> Driver<D> {
                         debug!(error = %e, peer = %transmit.path.remote, "datagram not sent");
                     }
                 }
+                Output::Ask(id, Ask::Puzzle { puzzle, cookie }) => {
+                    self.puzzles.solve(id, puzzle, cookie);
+                }
                 Output::Ask(id, ask) => {
                     let answer = self.answer(ask).await;
                     self.reply(id, answer);
@@ -299,6 +309,8 @@ impl<D: DataPlane> Driver<D> {
                 let ages = usage.map(|usage| [usage.last_in, usage.last_out]);
                 Answer::LastUse(ages.into_iter().flatten().flatten().min())
             }
+            // By the thread of `puzzles`.
+            Ask::Puzzle { .. } => Answer::Puzzle(None),
             Ask::LastInbound(ids) => {
                 let ages = ids.iter().filter_map(|id| self.plane.usage(*id)?.last_in);
                 Answer::LastInbound(ages.min())

@@ -33,10 +33,33 @@ pub struct Settings {
     pub retransmit_base: f64,
     /// Retransmissions before the peer counts as dead.
     pub retransmit_tries: u32,
+    /// What peers must spend before they get state here, RFC 8019.
+    pub puzzles: Puzzles,
     /// Tell peers how they may prove themselves, RFC 9593.
     pub announce_auth_methods: bool,
     /// Give peers a token to know a crash of ours by, and believe theirs, RFC 6290.
     pub crash_detection: bool,
+}
+
+/// Client puzzles, RFC 8019: in both roles.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Puzzles {
+    /// Half-open IKE SAs (as responder) from which initiators are asked to solve a puzzle.
+    pub threshold: usize,
+    /// How hard it is, in bits: four times 2 to this power computations of a PRF.
+    pub difficulty: u8,
+    /// As initiator: nothing harder is solved.
+    pub most: u8,
+}
+
+impl Default for Puzzles {
+    fn default() -> Self {
+        Self {
+            threshold: 250,
+            difficulty: 14,
+            most: 20,
+        }
+    }
 }
 
 /// One connection: a peer, how each side authenticates, and the Child SAs with it.
@@ -293,6 +316,7 @@ impl Default for Settings {
             retransmit_timeout: Duration::from_millis(500),
             retransmit_base: 1.4,
             retransmit_tries: 12,
+            puzzles: Puzzles::default(),
             announce_auth_methods: true,
             crash_detection: true,
         }

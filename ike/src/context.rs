@@ -58,6 +58,8 @@ pub(crate) enum Waiting {
     Inbound(ChildSaId),
     /// This Child SA: its outbound half.
     Outbound(ChildSaId),
+    /// The puzzle that the responder of this IKE SA asks us to solve.
+    Puzzle(IkeSaId),
     /// The liveness check of this IKE SA.
     LastInbound(IkeSaId),
     /// This Child SA: whether anything uses it.

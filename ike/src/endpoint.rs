@@ -138,6 +138,9 @@ impl Endpoint {
             (Some(Waiting::Outbound(child)), Answer::Done(result)) => {
                 self.with_child(now, child, |sa, cx| sa.on_outbound(cx, now, child, result));
             }
+            (Some(Waiting::Puzzle(sa)), Answer::Puzzle(solution)) => {
+                self.with(now, sa, |sa, cx| sa.on_puzzle(cx, now, solution));
+            }
             (Some(Waiting::LastInbound(sa)), Answer::LastInbound(last)) => {
                 self.with(now, sa, |sa, _| sa.on_last_inbound(now, last));
             }

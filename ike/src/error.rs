@@ -46,6 +46,8 @@ pub enum Dropped {
     NoConnection,
     /// No common algorithms for an IKE SA, or another key exchange method is needed.
     NoProposal,
+    /// No solution of a puzzle, or a wrong one, and no luck either.
+    Puzzle,
     /// An error notify without protection, which anybody can send: a hint at best.
     Hint,
 }

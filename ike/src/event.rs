@@ -9,6 +9,7 @@ use crate::config::{Mode, Path};
 use crate::crypto::secret::Secret;
 use crate::crypto::signature::{PublicKey, SignatureScheme};
 use crate::error::{ChildFailure, IkeFailure};
+pub use crate::exchange::puzzle::Puzzle;
 use crate::identity::Identity;
 use crate::ts::TrafficSelector;
 use crate::wire::{EncrId, IntegId, KeMethod};
@@ -98,6 +99,14 @@ pub enum Ask {
     /// The addresses of an SA have changed: packets in both directions go between the new ones
     /// from here on, with the same keys, and with sequence numbers and replay window as they are.
     MovePath(MovedSa),
+    /// Solve a puzzle of a responder under attack. That may take seconds: not where it keeps
+    /// others waiting.
+    Puzzle {
+        /// What to solve; see [`Puzzle::solve`].
+        puzzle: Puzzle,
+        /// The string.
+        cookie: Vec<u8>,
+    },
     /// How long ago did the data plane last open a packet of any of these SAs?
     LastInbound(Vec<ChildSaId>),
     /// How long ago did the data plane last open or seal a packet of this SA?
@@ -113,6 +122,8 @@ pub enum Answer {
     Signature(Result<Vec<u8>, String>),
     /// To [`Ask::AddInbound`], [`Ask::UseOutbound`], [`Ask::MovePath`] and [`Ask::Remove`].
     Done(Result<(), DataPlaneRefusal>),
+    /// To [`Ask::Puzzle`]: the solution, if one was found.
+    Puzzle(Option<Vec<u8>>),
     /// To [`Ask::LastInbound`]: `None` if there was no packet at all.
     LastInbound(Option<Duration>),
     /// To [`Ask::LastUse`]: `None` if there was no packet at all.

@@ -204,6 +204,16 @@ fn read_settings(section: &Section<'_>) -> Settings {
     if let Some(tries) = section.integer("retransmit_tries", 1..=20) {
         settings.retransmit_tries = number(tries.value);
     }
+    let bits = |value: u64| u8::try_from(value).unwrap_or(u8::MAX);
+    if let Some(value) = section.integer("puzzle_threshold", 1..=1_000_000) {
+        settings.puzzles.threshold = size(value.value);
+    }
+    if let Some(value) = section.integer("puzzle_difficulty", 0..=24) {
+        settings.puzzles.difficulty = bits(value.value);
+    }
+    if let Some(value) = section.integer("puzzle_most", 0..=24) {
+        settings.puzzles.most = bits(value.value);
+    }
     if let Some(announce) = section.boolean("announce_auth_methods") {
         settings.announce_auth_methods = announce;
     }

@@ -6,13 +6,15 @@ use std::time::Instant;
 
 use super::Endpoint;
 use crate::config::{Connection, Path};
+use crate::crypto::prf::Prf;
 use crate::error::{Dropped, IkeFailure};
-use crate::event::Event;
+use crate::event::{Event, Puzzle};
 use crate::proposal::{ChosenIke, choose_ike};
 use crate::sa::IkeSa;
 use crate::sa::payloads::Payloads;
 use crate::wire::{
-    ExchangeType, Flags, Header, Message, Notify, NotifyType, Payload, ProtocolId, emit_message,
+    ExchangeType, Flags, Header, Message, Notify, NotifyType, Payload, PrfId, TransformType,
+    emit_message,
 };
 
 /// So many networks share the places for half-open IKE SAs, once cookies are asked for: who
@@ -111,23 +113,70 @@ impl Endpoint {
         let cookie = payloads
             .notify(NotifyType::COOKIE)
             .and_then(Notify::as_cookie);
-        if cookie.is_some_and(|cookie| self.cookies.check(now, cookie, ni, ip, spi_i)) {
+        let given = cookie.and_then(|cookie| self.cookies.check(now, cookie, ni, ip, spi_i));
+        let puzzle = self.puzzle(payloads);
+        let share = threshold + limit / NETWORKS;
+        let shares = given.is_none() || self.half_open.in_network_of(ip) < share;
+        match (cookie.zip(given), puzzle) {
             // What may be forged, because it came before cookies were asked for, takes no share.
-            let share = threshold + limit / NETWORKS;
-            if self.half_open.in_network_of(ip) >= share {
-                return Err(Dropped::HalfOpenLimit);
+            (Some(_), _) if !shares => return Err(Dropped::HalfOpenLimit),
+            (Some(_), None) => return Ok(()),
+            (Some((cookie, Some(given))), Some(_)) => {
+                return self.check_solution(cookie, given, payloads.ps);
             }
-            return Ok(());
+            // It was asked for a cookie only, when there was less load.
+            (Some((_, None)), Some(_)) | (None, _) => {}
         }
-        let cookie = self.cookies.make(now, &mut *self.cx.rng, ni, ip, spi_i);
+        let cookie = self
+            .cookies
+            .make(now, &mut *self.cx.rng, ni, ip, spi_i, puzzle);
         // Shorter than the request, so no limit is needed; one would shut honest peers out.
+        let notifies = [Some(Notify::cookie(&cookie)), puzzle.map(Puzzle::notify)];
         self.answer_stranger(
             path,
             header,
-            ExchangeType::IKE_SA_INIT,
-            Notify::cookie(&cookie),
+            header.exchange,
+            notifies.into_iter().flatten(),
         );
         Err(Dropped::Cookie)
+    }
+
+    /// The puzzle to ask for at this load, with a PRF that the initiator has.
+    fn puzzle(&self, payloads: &Payloads<'_>) -> Option<Puzzle> {
+        let puzzles = self.cx.settings().puzzles;
+        if self.half_open.len() < puzzles.threshold {
+            return None;
+        }
+        let offered = payloads.sa.iter().flatten().flat_map(|p| &p.transforms);
+        let prf = offered
+            .filter(|transform| transform.ty == TransformType::PRF)
+            .map(|transform| PrfId(transform.id))
+            .find(|prf| Prf::new(*prf).is_some())?;
+        Some(Puzzle {
+            prf,
+            difficulty: puzzles.difficulty,
+        })
+    }
+
+    /// Who has solved the puzzle is served; of the others, who may not know puzzles, a few are,
+    /// and fewer under more load (RFC 8019 sections 7.1.4 and 7.1.5).
+    fn check_solution(
+        &mut self,
+        cookie: &[u8],
+        given: Puzzle,
+        solution: Option<&[u8]>,
+    ) -> Result<(), Dropped> {
+        let solved = solution.is_some_and(|solution| given.is_solved(cookie, solution));
+        if solved && self.cookies.spend(cookie) {
+            return Ok(());
+        }
+        let settings = self.cx.settings();
+        let limit = u32::try_from(settings.half_open_limit).unwrap_or(u32::MAX);
+        let taken = u32::try_from(self.half_open.len()).unwrap_or(u32::MAX);
+        let places = limit.saturating_sub(taken);
+        // With all places free one in four, with none free nobody.
+        let lucky = self.cx.rng.next_u32() % limit.max(1).saturating_mul(4) < places;
+        if lucky { Ok(()) } else { Err(Dropped::Puzzle) }
     }
 
     //= rfc7296 2.7-3
@@ -204,18 +253,18 @@ impl Endpoint {
     ) -> bool {
         let allowed = self.strangers.take(now);
         if allowed {
-            self.answer_stranger(path, header, header.exchange, notify);
+            self.answer_stranger(path, header, header.exchange, [notify]);
         }
         allowed
     }
 
     //= rfc7296 2.21.4-2
-    fn answer_stranger(
+    fn answer_stranger<'a>(
         &mut self,
         path: Path,
         header: &Header,
         exchange: ExchangeType,
-        notify: Notify<'_>,
+        notifies: impl IntoIterator<Item = Notify<'a>>,
     ) {
         let flags = Flags {
             initiator: false,
@@ -229,8 +278,8 @@ impl Endpoint {
             flags,
             header.message_id,
         );
-        debug_assert_eq!(notify.protocol, ProtocolId::NONE);
-        if let Ok(datagram) = emit_message(&reply, &[Payload::Notify(notify)]) {
+        let payloads: Vec<Payload<'_>> = notifies.into_iter().map(Payload::Notify).collect();
+        if let Ok(datagram) = emit_message(&reply, &payloads) {
             self.cx.transmit(path, datagram);
         }
     }

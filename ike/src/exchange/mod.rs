@@ -7,6 +7,7 @@ pub(crate) mod datagrams;
 pub(crate) mod half_open;
 pub(crate) mod limit;
 pub(crate) mod nat;
+pub(crate) mod puzzle;
 pub(crate) mod reassembly;
 pub(crate) mod retransmit;
 pub(crate) mod windows;

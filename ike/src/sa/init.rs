@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::config::{Connection, Path};
-use crate::context::Context;
+use crate::context::{Context, Waiting};
 use crate::crypto::ke::KeyExchange;
 use crate::crypto::secret::Secret;
 use crate::error::{Dropped, IkeFailure};
-use crate::event::IkeSpi;
+use crate::event::{Ask, IkeSpi, Puzzle};
 use crate::exchange::datagrams::Datagrams;
 use crate::exchange::nat::{self, IKE_PORT, NAT_PORT, Nat};
 use crate::exchange::windows::{ReplyWindow, RequestWindow};
@@ -26,8 +26,8 @@ use crate::sa::task::{ChildTask, Tasks};
 use crate::sa::{IkeSa, Phase, Request, Role};
 use crate::status::IkeAlgorithms;
 use crate::wire::{
-    ExchangeType, HashId, Ke, KeMethod, Message, Notify, NotifyType, Payload, Proposal,
-    emit_message,
+    ExchangeType, HashId, Ke, KeMethod, Message, Notify, NotifyType, Payload, PayloadType,
+    Proposal, emit_message,
 };
 
 /// Hash algorithms we verify signatures with, RFC 7427 section 4.
@@ -55,6 +55,10 @@ pub(crate) struct InitSent {
     methods: Vec<KeMethod>,
     proposals: Vec<Proposal>,
     cookie: Option<Vec<u8>>,
+    /// The solution of the puzzle that came with it.
+    pub(crate) solution: Option<Vec<u8>>,
+    /// The cookie whose puzzle is being solved.
+    solving: Option<Vec<u8>>,
     cookies: u32,
 }
 
@@ -96,6 +100,8 @@ impl IkeSa {
             methods: vec![method],
             proposals: IkeProposal::to_wire(&connection.ike_proposals, &[]),
             cookie: None,
+            solution: None,
+            solving: None,
             cookies: 0,
         };
         let mut sa = Self {
@@ -133,6 +139,13 @@ impl IkeSa {
         let mut payloads = Vec::new();
         if let Some(cookie) = &init.cookie {
             payloads.push(Payload::Notify(Notify::cookie(cookie)));
+        }
+        if let Some(body) = &init.solution {
+            payloads.push(Payload::Unknown {
+                ty: PayloadType::PS,
+                critical: false,
+                body,
+            });
         }
         payloads.push(Payload::Sa(init.proposals.clone()));
         payloads.push(Payload::Ke(Ke {
@@ -209,7 +222,11 @@ impl IkeSa {
             .and_then(Notify::as_cookie)
         {
             let cookie = cookie.to_vec();
-            return self.follow_cookie(cx, now, cookie);
+            let puzzle = payloads.notify(NotifyType::PUZZLE).and_then(Puzzle::of);
+            return match puzzle.filter(|puzzle| puzzle.bits() <= cx.settings().puzzles.most) {
+                Some(puzzle) => self.follow_puzzle(cx, puzzle, cookie),
+                None => self.follow_cookie(cx, now, cookie),
+            };
         }
         if let Some(method) = payloads.wanted_ke() {
             return self.follow_invalid_ke(cx, now, method);
@@ -233,9 +250,41 @@ impl IkeSa {
             return Err(Dropped::Unexpected);
         }
         init.cookie = Some(cookie);
+        init.solution = None;
         init.cookies += 1;
         self.send_init(cx, now);
         Ok(())
+    }
+
+    /// Has a puzzle solved, RFC 8019 section 7.1.2. Meanwhile the request is repeated as it is.
+    fn follow_puzzle(
+        &mut self,
+        cx: &mut Context,
+        puzzle: Puzzle,
+        cookie: Vec<u8>,
+    ) -> Result<(), Dropped> {
+        let Phase::Init(init) = &mut self.phase else {
+            return Err(Dropped::Unexpected);
+        };
+        let known = init.cookie.as_ref() == Some(&cookie);
+        if known || init.solving.is_some() || init.cookies == MAX_COOKIES {
+            return Err(Dropped::Unexpected);
+        }
+        init.cookies += 1;
+        init.solving = Some(cookie.clone());
+        cx.ask(Waiting::Puzzle(self.id), Ask::Puzzle { puzzle, cookie });
+        Ok(())
+    }
+
+    /// The puzzle is solved, or is too hard: then the cookie alone may do.
+    pub(crate) fn on_puzzle(&mut self, cx: &mut Context, now: Instant, solution: Option<Vec<u8>>) {
+        if let Phase::Init(init) = &mut self.phase
+            && let Some(cookie) = init.solving.take()
+        {
+            init.cookie = Some(cookie);
+            init.solution = solution;
+            self.send_init(cx, now);
+        }
     }
 
     //= rfc7296 1.2-4 1.2-5 2.6.1-1

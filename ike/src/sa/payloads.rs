@@ -20,6 +20,8 @@ pub(crate) struct Payloads<'a> {
     pub(crate) ts_i: Option<Vec<TrafficSelector>>,
     pub(crate) ts_r: Option<Vec<TrafficSelector>>,
     pub(crate) eap: bool,
+    /// The solution of a puzzle.
+    pub(crate) ps: Option<&'a [u8]>,
     pub(crate) notifies: Vec<Notify<'a>>,
     pub(crate) deletes: Vec<Delete<'a>>,
     /// A payload type that we do not know and that must be understood.
@@ -64,6 +66,11 @@ impl<'a> Payloads<'a> {
                 self.eap = true;
                 Ok(())
             }
+            Payload::Unknown {
+                ty: PayloadType::PS,
+                body,
+                ..
+            } => once(&mut self.ps, body),
             Payload::Unknown {
                 ty, critical: true, ..
             } => {

@@ -95,6 +95,7 @@ pub(super) fn later(endpoint: &mut Endpoint, now: Instant) {
 
 fn answer(ask: &Ask) -> Answer {
     match ask {
+        Ask::Puzzle { .. } => Answer::Puzzle(None),
         Ask::Psk { .. } => Answer::Psk(Some(Secret::from(SECRET))),
         Ask::Sign { .. } => Answer::Signature(Err("there is no key".to_owned())),
         Ask::AddInbound(_) | Ask::UseOutbound(_) | Ask::MovePath(_) | Ask::Remove(_) => {

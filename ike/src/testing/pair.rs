@@ -204,6 +204,7 @@ impl Node {
                 self.plane.remove(id);
                 Answer::Done(Ok(()))
             }
+            Ask::Puzzle { puzzle, cookie } => Answer::Puzzle(puzzle.solve(&cookie)),
             Ask::LastInbound(_) => Answer::LastInbound(self.last_inbound),
             Ask::LastUse(_) => Answer::LastUse(self.last_use),
         }

@@ -70,6 +70,7 @@ numbers! {
         CP = 47, "CP";
         EAP = 48, "EAP";
         SKF = 53, "SKF";
+        PS = 54, "PS";
     }
 }
 
@@ -250,6 +251,7 @@ numbers! {
         QCD_TOKEN = 16419, "QCD_TOKEN";
         IKEV2_FRAGMENTATION_SUPPORTED = 16430, "IKEV2_FRAGMENTATION_SUPPORTED";
         SIGNATURE_HASH_ALGORITHMS = 16431, "SIGNATURE_HASH_ALGORITHMS";
+        PUZZLE = 16434, "PUZZLE";
         SUPPORTED_AUTH_METHODS = 16443, "SUPPORTED_AUTH_METHODS";
     }
 }
