@@ -341,3 +341,34 @@ fn a_peer_that_shows_itself_is_tried_at_once() {
     pair.run_for(Duration::from_secs(1));
     pair.assert_up(2);
 }
+
+#[test]
+fn children_come_up_in_the_order_of_the_configuration_and_a_refused_one_stops_none() {
+    let net = |name: &str, n: u8| {
+        let (local, remote) = (format!("10.1.{n}.0/24"), format!("10.2.{n}.0/24"));
+        obol_ike::testing::setup::child(
+            name,
+            obol_ike::config::Mode::Tunnel,
+            &local,
+            &remote,
+            START,
+        )
+    };
+    let children = vec![net("zebra", 1), net("yak", 2), net("ant", 3), net("bee", 4)];
+    let mut pair = Setup::new(1).children(children).pair(1);
+    // The other host does not know one of them.
+    let others = vec![net("zebra", 1), net("ant", 3), net("bee", 4)];
+    pair.b = Setup::new(1).children(others).pair(1).b;
+    pair.start();
+    pair.run_for(Duration::from_secs(30));
+    let up = pair.a.events.iter().filter_map(|event| match event {
+        Event::ChildUp(info) => Some(info.child.as_str()),
+        _ => None,
+    });
+    assert_eq!(up.collect::<Vec<_>>(), ["zebra", "ant", "bee"]);
+    let outlook = pair.a.endpoint.outlook(pair.now);
+    let waits: Vec<bool> = outlook.iter().map(|o| o.next_try_in.is_some()).collect();
+    assert_eq!(waits, [false, true, false, false]);
+    let refused = pair.a.count(|e| matches!(e, Event::ChildFailed { .. }));
+    assert!((4..=6).contains(&refused), "{refused} tries in 30 s");
+}

@@ -108,7 +108,7 @@ impl Endpoint {
         for ends in changes {
             keys.extend(self.wishes.with_peer(&ends.connection.name, ends.peer));
         }
-        for key in keys {
+        for key in self.in_order(keys) {
             self.look_at_wish(now, &key);
         }
         // What was begun may have failed at once. That is looked at next time, but not later than
@@ -118,6 +118,20 @@ impl Endpoint {
                 self.wishes.queue(&key);
             }
         }
+    }
+
+    /// The children of a connection in the order in which they are configured.
+    fn in_order(&self, keys: impl IntoIterator<Item = Key>) -> Vec<Key> {
+        let mut keys: Vec<Key> = keys.into_iter().collect();
+        keys.sort_by_cached_key(|key| {
+            let connection = self.cx.directory.connection(&key.connection);
+            let place = connection.and_then(|connection| {
+                let mut children = connection.children.iter();
+                children.position(|child| child.name == key.child)
+            });
+            (key.connection.clone(), key.peer, place)
+        });
+        keys
     }
 
     fn look_at_wish(&mut self, now: Instant, key: &Key) {
