@@ -1,7 +1,7 @@
 //! What the endpoint and its IKE SAs share: configuration, randomness, the queue of outputs,
 //! open questions, and names that are never reused.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,6 +13,7 @@ use rand_core::{CryptoRng, Rng};
 use crate::config::{Child, Config, Path, Settings};
 use crate::crypto::secret::Secret;
 use crate::directory::Directory;
+use crate::error::Fault;
 use crate::event::{Ask, AskId, ChildSaId, EspSpi, Event, IkeSaId, IkeSpi, Output, Transmit};
 use crate::exchange::crash::TokenMaker;
 use crate::exchange::datagrams::Datagrams;
@@ -43,6 +44,8 @@ pub(crate) struct Context {
     pub(crate) fragments_of_others: usize,
     /// IKE SAs that keep the peer that proves itself on the IKE SA at work from having another.
     pub(crate) namesakes: Vec<IkeSaId>,
+    /// What authenticated peers did wrong, by name.
+    pub(crate) faults: BTreeMap<&'static str, u64>,
     asks: HashMap<AskId, Waiting>,
     last_ask: u64,
     last_ike: u64,
@@ -182,6 +185,7 @@ impl Context {
             token_maker: None,
             fragments_of_others: 0,
             namesakes: Vec::new(),
+            faults: BTreeMap::new(),
             asks: HashMap::new(),
             last_ask: 0,
             last_ike: 0,
@@ -228,6 +232,11 @@ impl Context {
         for datagram in datagrams.iter() {
             self.transmit(path, datagram.clone());
         }
+    }
+
+    /// An authenticated peer did this wrong.
+    pub(crate) fn count_fault(&mut self, fault: Fault) {
+        *self.faults.entry(fault.name()).or_default() += 1;
     }
 
     pub(crate) fn event(&mut self, event: Event) {

@@ -185,6 +185,11 @@ impl Endpoint {
             .collect()
     }
 
+    /// What authenticated peers did wrong so far, by name: for counters.
+    pub fn faults(&self) -> &std::collections::BTreeMap<&'static str, u64> {
+        &self.cx.faults
+    }
+
     /// Octets of memory that fragments of incomplete messages take, of all peers together.
     pub fn fragments_held(&self) -> usize {
         self.cx.fragments_of_others

@@ -38,16 +38,28 @@ pub enum Dropped {
     Repeated,
     /// A reply to nothing that was asked.
     Unexpected,
+    /// A request that has no place in this IKE SA at this time.
+    OutOfPlace,
+    /// An IKE_SA_INIT message without SA, KE or nonce.
+    Incomplete,
+    /// A payload that must be understood and is not, in IKE_SA_INIT.
+    Critical,
+    /// An IKE_SA_INIT reply that chooses what was not offered.
+    NotOffered,
+    /// A public value of the wrong length, off the curve, or that gives the secret away.
+    KeyExchange,
     /// Too many half-open IKE SAs.
     HalfOpenLimit,
     /// The cookie was missing or wrong; a cookie was asked for.
     Cookie,
     /// No connection fits the addresses.
     NoConnection,
-    /// No common algorithms for an IKE SA, or another key exchange method is needed.
+    /// No common algorithms for an IKE SA.
     NoProposal,
     /// No solution of a puzzle, or a wrong one, and no luck either.
     Puzzle,
+    /// The algorithms fit, the key exchange method does not; the right one was named.
+    OtherKeMethod,
     /// An error notify without protection, which anybody can send: a hint at best.
     Hint,
 }
@@ -189,6 +201,18 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
+    /// Its name for a counter.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::InvalidSyntax(_) => "invalid_syntax",
+            Self::UnsupportedCritical(_) => "unsupported_critical",
+            Self::NoProposalChosen => "no_proposal_chosen",
+            Self::InvalidKe { .. } => "invalid_ke",
+            Self::TsUnacceptable => "ts_unacceptable",
+            _ => "other",
+        }
+    }
+
     //= rfc7296 3.10.1-4
     /// What the peer is told.
     pub(crate) fn notify(self) -> Notify<'static> {

@@ -113,7 +113,7 @@ fn before_ike_auth_no_other_exchange_is_answered() {
         let delete = [Payload::Delete(Delete::Ike)];
         assert_eq!(
             peer.request(exchange, &delete).err(),
-            Some(Dropped::Unexpected)
+            Some(Dropped::OutOfPlace)
         );
         let reply = peer.prove(ID_A, |_| {}).expect("answered");
         assert_eq!(reply.error(), None);
@@ -183,7 +183,7 @@ fn a_refusal_is_repeated_and_then_there_is_nothing() {
     peer.message_id -= 1;
     assert_eq!(peer.prove(ID_A, |_| {}).err(), Some(Dropped::Repeated));
     peer.message_id += 1;
-    assert_eq!(peer.prove(ID_A, |_| {}).err(), Some(Dropped::Unexpected));
+    assert_eq!(peer.prove(ID_A, |_| {}).err(), Some(Dropped::OutOfPlace));
     peer.pair.run_for(std::time::Duration::from_secs(31));
     assert_eq!(peer.prove(ID_A, |_| {}).err(), Some(Dropped::UnknownSpi));
 }

@@ -27,6 +27,9 @@ impl<D: DataPlane> Driver<D> {
             .iter()
             .map(|(reason, count)| (format!("ike_{}", snake(&format!("{reason:?}"))), *count))
             .collect();
+        for (fault, count) in self.endpoint.faults() {
+            *drops.entry(format!("ike_fault_{fault}")).or_default() += count;
+        }
         for (reason, count) in self.plane.drops() {
             *drops.entry(reason.to_owned()).or_default() += count;
         }

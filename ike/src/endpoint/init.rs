@@ -45,10 +45,10 @@ impl Endpoint {
         let payloads = Payloads::sort(&message.payloads).map_err(|_| Dropped::Malformed)?;
         if let Err(fault) = payloads.check_critical() {
             self.refuse_stranger(now, path, header, fault.notify());
-            return Err(Dropped::Malformed);
+            return Err(Dropped::Critical);
         }
         if payloads.sa.is_none() || payloads.ke.is_none() || payloads.nonce.is_none() {
-            return Err(Dropped::Malformed);
+            return Err(Dropped::Incomplete);
         }
         if self.shutdown.is_some() || self.cx.directory.kinds(path).next().is_none() {
             self.report_stranger(now, path, header);
@@ -217,7 +217,11 @@ impl Endpoint {
                 reason: IkeFailure::NoProposalChosen,
             });
         }
-        Err(Dropped::NoProposal)
+        Err(if choices.is_empty() {
+            Dropped::NoProposal
+        } else {
+            Dropped::OtherKeMethod
+        })
     }
 
     fn report_stranger(&mut self, now: Instant, path: Path, header: &Header) {

@@ -75,6 +75,7 @@ impl IkeSa {
         let (claim, wanted, methods) = match staged {
             Ok(staged) => staged,
             Err((fault, reason)) => {
+                cx.count_fault(fault);
                 self.refuse_with(cx, now, reason, fault.notify());
                 return;
             }

@@ -211,7 +211,7 @@ impl IkeSa {
             return Err(Dropped::Unexpected);
         }
         let payloads = Payloads::sort(&message.payloads).map_err(|_| Dropped::Malformed)?;
-        payloads.check_critical().map_err(|_| Dropped::Malformed)?;
+        payloads.check_critical().map_err(|_| Dropped::Critical)?;
         if payloads.sa.is_some() {
             let accepted = self.check_init_reply(init, path, header.spi_r, &payloads)?;
             self.accept_init_reply(cx, path, message.octets, accepted);
@@ -331,14 +331,14 @@ impl IkeSa {
         payloads: &Payloads<'_>,
     ) -> Result<Accepted, Dropped> {
         let (Some(answer), Some(ke), Some(nr)) = (&payloads.sa, payloads.ke, payloads.nonce) else {
-            return Err(Dropped::Malformed);
+            return Err(Dropped::Incomplete);
         };
-        let chosen = check_ike_answer(&init.proposals, answer).map_err(|_| Dropped::Unexpected)?;
+        let chosen = check_ike_answer(&init.proposals, answer).map_err(|_| Dropped::NotOffered)?;
         let method = init.ke.method();
         if spi_r.0 == 0 || chosen.alg.ke != method || ke.method != method {
-            return Err(Dropped::Unexpected);
+            return Err(Dropped::NotOffered);
         }
-        let shared = init.ke.agree(ke.data).map_err(|_| Dropped::Malformed)?;
+        let shared = init.ke.agree(ke.data).map_err(|_| Dropped::KeyExchange)?;
         let protection = self.derive(&chosen.alg, &init.ni, nr, &shared, spi_r)?;
         let (sources, destination) = payloads.nat_hashes();
         Ok(Accepted {

@@ -63,7 +63,7 @@ impl IkeSa {
         };
         let ours =
             KeyExchange::generate(chosen.alg.ke, &mut *cx.rng).map_err(|_| Dropped::Malformed)?;
-        let shared = ours.agree(ke.data).map_err(|_| Dropped::Malformed)?;
+        let shared = ours.agree(ke.data).map_err(|_| Dropped::KeyExchange)?;
         let nr = cx.nonce();
         let spi_i = message.header.spi_i;
         let spi_r = cx.new_ike_spi();

@@ -89,6 +89,7 @@ impl IkeSa {
 
     //= rfc7296 2.21.3-2
     fn broken_reply(&mut self, cx: &mut Context, now: Instant, request: Request, fault: Fault) {
+        cx.count_fault(fault);
         let reason = match fault {
             Fault::InvalidSyntax(words) => IkeFailure::Protocol(words),
             _ => IkeFailure::Protocol("a reply has a payload that must be understood and is not"),
@@ -119,7 +120,7 @@ impl IkeSa {
             _ => false,
         };
         if !expected {
-            return Err(Dropped::Unexpected);
+            return Err(Dropped::OutOfPlace);
         }
         let half_open = matches!(self.phase, Phase::HalfOpen(_));
         if half_open && message.octets.len() > MAX_HELD_UNPROVEN {
@@ -134,7 +135,7 @@ impl IkeSa {
             Incoming::Outside => return Err(Dropped::MessageId),
         }
         if matches!(self.phase, Phase::Lingering { .. }) {
-            return Err(Dropped::Unexpected);
+            return Err(Dropped::OutOfPlace);
         }
         let Some(opened) = self.whole(cx, now, path, message, fragment, opened)? else {
             return Ok(());
@@ -144,7 +145,7 @@ impl IkeSa {
             .as_ref()
             .is_ok_and(|payloads| self.comes_too_early(payloads))
         {
-            return Err(Dropped::Unexpected);
+            return Err(Dropped::OutOfPlace);
         }
         self.heard_from(cx, now, path);
         self.reply_path = path;

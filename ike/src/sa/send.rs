@@ -85,6 +85,7 @@ impl IkeSa {
     //= rfc7296 2.21.3-1
     /// Answers the request in work with an error; some errors end the IKE SA.
     pub(crate) fn reply_fault(&mut self, cx: &mut Context, exchange: ExchangeType, fault: Fault) {
+        cx.count_fault(fault);
         self.reply_notify(cx, exchange, fault.notify());
         if fault.ends_sa() {
             let words = match fault {
