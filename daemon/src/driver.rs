@@ -27,10 +27,12 @@ mod events;
 mod operator;
 mod puzzles;
 pub(crate) mod report;
+mod roam;
 mod words;
 
 use operator::Waiter;
 use puzzles::Puzzles;
+pub(crate) use roam::Roaming;
 
 /// Everything that a running daemon is.
 pub(crate) struct Driver<D: DataPlane> {
@@ -43,6 +45,7 @@ pub(crate) struct Driver<D: DataPlane> {
     clock: Clock,
     started: Instant,
     alarm: Alarm,
+    roaming: Roaming,
     calls: mpsc::Receiver<Call>,
     waiters: Vec<Waiter>,
     puzzles: Puzzles,
@@ -71,6 +74,7 @@ enum Wake {
     Datagram(Path, Vec<u8>),
     Plane(DataPlaneEvent),
     Deadline,
+    Addresses,
     Call(Call),
     Signal(Signal),
     Solved(AskId, Answer),
@@ -88,7 +92,7 @@ pub(crate) enum Signal {
 impl<D: DataPlane> Driver<D> {
     /// Puts the parts together. Nothing is sent before [`Driver::run`].
     pub(crate) fn new(
-        (endpoint, plane, ports): (Endpoint, D, Ports),
+        (endpoint, plane, ports, roaming): (Endpoint, D, Ports, Roaming),
         loaded: Loaded,
         path: PathBuf,
         clock: Clock,
@@ -103,6 +107,7 @@ impl<D: DataPlane> Driver<D> {
             clock,
             started: clock.now(),
             alarm: Alarm::new(clock)?,
+            roaming,
             calls,
             waiters: Vec::new(),
             puzzles: Puzzles::new(),
@@ -114,6 +119,8 @@ impl<D: DataPlane> Driver<D> {
 
     /// Runs until a stop signal is done with; gives the data plane back to be taken down.
     pub(crate) async fn run(mut self, mut signals: mpsc::Receiver<Signal>) -> (Ended, D) {
+        // Peers are told our addresses from the beginning.
+        self.look_at_addresses().await;
         self.endpoint.handle_timeout(self.clock.now());
         loop {
             if self.drain().await {
@@ -149,6 +156,7 @@ impl<D: DataPlane> Driver<D> {
             (path, datagram) = self.ports.recv() => Wake::Datagram(path, datagram),
             event = self.plane.next_event() => Wake::Plane(event),
             () = self.alarm.fired() => Wake::Deadline,
+            () = self.roaming.changed() => Wake::Addresses,
             Some(call) = self.calls.recv() => Wake::Call(call),
             Some(signal) = signals.recv() => Wake::Signal(signal),
             Some((id, answer)) = self.puzzles.solved() => Wake::Solved(id, answer),
@@ -165,6 +173,7 @@ impl<D: DataPlane> Driver<D> {
                 self.endpoint.handle_timeout(now);
                 self.expire_waiters(now);
             }
+            Wake::Addresses => self.look_at_addresses().await,
             Wake::Call(call) => self.call(now, call).await,
             Wake::Signal(Signal::Reload) => {
                 if let Err(failure) = self.reload(now).await {
@@ -173,6 +182,14 @@ impl<D: DataPlane> Driver<D> {
             }
             Wake::Signal(Signal::Stop) => self.stop(now),
             Wake::Solved(id, answer) => self.reply(id, answer),
+        }
+    }
+
+    async fn look_at_addresses(&mut self) {
+        let fwmark = self.loaded.daemon.host().fwmark;
+        match roam::local_addresses(&self.endpoint.peers(), fwmark).await {
+            Ok(addresses) => self.command(self.clock.now(), Command::LocalAddresses(addresses)),
+            Err(e) => warn!(error = %e, "the addresses of this host are not known"),
         }
     }
 

@@ -23,7 +23,7 @@ use crate::config::{self, DaemonSettings, Loaded};
 use crate::control::Server;
 use crate::dataplane::user::UserDataPlane;
 use crate::dataplane::{DataPlane, DataPlaneError, Policy};
-use crate::driver::{Driver, Ended, Signal};
+use crate::driver::{Driver, Ended, Roaming, Signal};
 use crate::error::{ExitClass, Failure};
 use crate::host;
 use crate::ports::Ports;
@@ -65,7 +65,8 @@ async fn daemon(config: &Path, runtime_dir: &Path) -> Result<(), Failure> {
     let rng = Box::new(rand_core::UnwrapErr(getrandom::SysRng));
     let mut endpoint = Endpoint::new(Arc::new(loaded.ike.clone()), rng);
     prepare_for_crashes(&mut endpoint, &loaded, runtime_dir);
-    let parts = (endpoint, plane, ports);
+    let roaming = Roaming::new().map_err(system)?;
+    let parts = (endpoint, plane, ports, roaming);
     let driver = Driver::new(parts, loaded, config.to_owned(), Clock::start(), inbox)
         .map_err(|e| Failure::system("cannot make a timer", &e))?;
     let signals = signals()?;

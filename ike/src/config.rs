@@ -97,6 +97,8 @@ pub struct Connection {
     pub initial_contact: bool,
     /// IKE fragmentation, RFC 7383.
     pub fragmentation: Fragmentation,
+    /// Moving to other addresses.
+    pub mobike: Mobike,
     /// Accept and produce AUTH method 1 with SHA-1 for peers without RFC 7427.
     pub allow_sha1_rsa: bool,
     /// How long a proof of identity is good, and how many IKE SAs one peer may have.
@@ -150,6 +152,26 @@ impl Default for Fragmentation {
         Self {
             mode: FragmentationMode::Yes,
             size: Self::DEFAULT_SIZE,
+        }
+    }
+}
+
+/// Moving to other addresses, RFC 4555. The addresses are always ones that the connection names,
+/// where it names any.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Mobike {
+    /// Offer it, and take the peer's offer.
+    pub enabled: bool,
+    /// Send ESP to a new address of the peer only once the peer has shown that it receives there
+    /// (RFC 4555 section 3.7); else at once, and check meanwhile.
+    pub check_first: bool,
+}
+
+impl Default for Mobike {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            check_first: true,
         }
     }
 }

@@ -14,12 +14,15 @@ use crate::config::{Child, Config, Path, Settings};
 use crate::crypto::secret::Secret;
 use crate::directory::Directory;
 use crate::error::Fault;
-use crate::event::{Ask, AskId, ChildSaId, EspSpi, Event, IkeSaId, IkeSpi, Output, Transmit};
+use crate::event::{
+    Ask, AskId, ChildSaId, EspSpi, Event, IkeSaId, IkeSpi, LocalAddresses, Output, Transmit,
+};
 use crate::exchange::crash::TokenMaker;
 use crate::exchange::datagrams::Datagrams;
 use crate::exchange::retransmit::Retransmit;
 use crate::identity::Identity;
 use crate::sa::child::ChildSa;
+use crate::sa::path::Place;
 use crate::sa::task::Tasks;
 use crate::sa::{IkeSa, Side};
 use crate::wire::Notify;
@@ -32,6 +35,8 @@ const NONCE_LEN: usize = 32;
 pub(crate) struct Context {
     pub(crate) config: Arc<Config>,
     pub(crate) directory: Directory,
+    /// Our addresses, as far as they were told.
+    pub(crate) local: LocalAddresses,
     pub(crate) rng: Box<dyn CryptoRng + Send>,
     pub(crate) out: VecDeque<Output>,
     /// What an IKE SA wants of the endpoint, acted upon when the handler is done.
@@ -81,6 +86,7 @@ pub(crate) enum Signal {
         to: IkeSaId,
         children: Vec<ChildSa>,
         tasks: Tasks,
+        place: Box<Place>,
     },
     /// This new IKE SA lost against another rekey of the same old one.
     Lost(IkeSaId),
@@ -178,6 +184,7 @@ impl Context {
         Self {
             directory: Directory::new(&config),
             config,
+            local: LocalAddresses::default(),
             rng,
             out: VecDeque::new(),
             signals: Vec::new(),

@@ -139,7 +139,7 @@ impl Directory {
 }
 
 /// Whether a connection is between these two addresses.
-fn fits_path(connection: &Connection, path: Path) -> bool {
+pub(crate) fn fits_path(connection: &Connection, path: Path) -> bool {
     let fits = |list: &[IpAddr], address| list.is_empty() || list.contains(&address);
     fits(&connection.local_addrs, path.local.ip())
         && fits(&connection.remote_addrs, path.remote.ip())

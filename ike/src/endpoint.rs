@@ -270,7 +270,7 @@ impl Endpoint {
         }
         let name = &sa.connection.name;
         if sa.connection.remote_addrs.is_empty() {
-            !self.sas.with_peer(name, sa.path.remote.ip()).any(proven)
+            !self.sas.with_peer(name, sa.peer()).any(proven)
         } else {
             !self.sas.of_connection(name).any(proven)
         }
@@ -326,10 +326,12 @@ impl Endpoint {
                     to,
                     children,
                     tasks,
+                    place,
                 } => {
                     self.renewal_moves(from, to);
                     let ids: Vec<ChildSaId> = children.iter().map(|c| c.info.id).collect();
-                    let adopted = self.with(now, to, |sa, cx| sa.adopt(cx, children, tasks));
+                    let adopted =
+                        self.with(now, to, |sa, cx| sa.adopt(cx, children, tasks, *place));
                     if adopted.is_none() {
                         // The new IKE SA is gone already, and its Child SAs with it.
                         for id in ids {

@@ -198,6 +198,8 @@ pub(crate) enum Fault {
     TemporaryFailure,
     /// The Child SA to be rekeyed is not there.
     ChildSaNotFound(EspSpi),
+    /// The packets are changed on the way, which the peer does not allow (RFC 4555 section 3.9).
+    UnexpectedNat,
 }
 
 impl Fault {
@@ -227,6 +229,7 @@ impl Fault {
             Self::TsUnacceptable => Notify::bare(NotifyType::TS_UNACCEPTABLE),
             Self::NoAdditionalSas => Notify::bare(NotifyType::NO_ADDITIONAL_SAS),
             Self::TemporaryFailure => Notify::bare(NotifyType::TEMPORARY_FAILURE),
+            Self::UnexpectedNat => Notify::bare(NotifyType::UNEXPECTED_NAT_DETECTED),
             Self::ChildSaNotFound(spi) => Notify::about_esp(NotifyType::CHILD_SA_NOT_FOUND, spi),
         }
     }

@@ -12,7 +12,7 @@ use crate::error::{ChildFailure, IkeFailure};
 pub use crate::exchange::puzzle::Puzzle;
 use crate::identity::Identity;
 use crate::ts::TrafficSelector;
-use crate::wire::{EncrId, IntegId, KeMethod};
+use crate::wire::{EncrId, IntegId, KeMethod, NotifyType};
 
 /// An ESP SPI, RFC 4303 section 2.1; host byte order, never below 256.
 #[derive(Clone, Copy, Eq, PartialEq, Hash, Ord, PartialOrd)]
@@ -310,6 +310,8 @@ pub enum Command {
         /// Where it came from and where to, from our side.
         path: Path,
     },
+    /// Addresses or routes of this host have changed.
+    LocalAddresses(LocalAddresses),
     /// A soft limit was met: rekey.
     SoftExpired(ChildSaId),
     /// A hard limit was met: the SA is gone.
@@ -329,6 +331,24 @@ pub enum Command {
     },
     /// Close everything with deletes to the peers; then [`Event::Idle`].
     Shutdown,
+}
+
+/// The addresses of this host.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct LocalAddresses {
+    /// All that other hosts may reach it at.
+    pub addresses: Vec<IpAddr>,
+    /// From which of them the system would send, by peer
+    /// ([`Endpoint::peers`](crate::endpoint::Endpoint::peers)).
+    pub sources: Vec<(IpAddr, IpAddr)>,
+}
+
+impl LocalAddresses {
+    /// From which address the system would send to a peer.
+    pub fn source(&self, peer: IpAddr) -> Option<IpAddr> {
+        let found = self.sources.iter().find(|(known, _)| *known == peer);
+        found.map(|(_, source)| *source)
+    }
 }
 
 /// What happened.
@@ -368,6 +388,18 @@ pub enum Event {
         from: Path,
         /// Where it is.
         to: Path,
+    },
+    /// A move came to nothing: the peer does not accept the addresses, or they are changed on the
+    /// way.
+    MoveRefused {
+        /// The IKE SA.
+        id: IkeSaId,
+        /// Name of the connection.
+        connection: String,
+        /// The path that was refused.
+        path: Path,
+        /// What the peer said.
+        notify: NotifyType,
     },
     /// A Child SA is up in both directions.
     ChildUp(Box<ChildSaInfo>),

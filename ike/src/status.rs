@@ -37,6 +37,8 @@ pub struct IkeSaStatus {
     pub nat: (bool, bool),
     /// Both ends can take IKE fragments.
     pub fragmentation: bool,
+    /// Both sides speak MOBIKE.
+    pub mobike: bool,
     /// Time since it was established (or begun).
     pub age: Duration,
     /// Time until rekey, if established.

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use obol_ike::config::{
-    Childless, Connection, LocalAuth, LocalAuthMethod, PeerPolicy, RemoteAuth, RemoteAuthMethod,
-    Unique,
+    Childless, Connection, LocalAuth, LocalAuthMethod, Mobike, PeerPolicy, RemoteAuth,
+    RemoteAuthMethod, Unique,
 };
 use obol_ike::crypto::keyfile;
 use obol_ike::crypto::signature::PublicKey;
@@ -61,6 +61,7 @@ pub(crate) fn read(
     let childless = read_childless(report, &section);
     let initial_contact = section.boolean("initial_contact").unwrap_or(true);
     let fragmentation = fragmentation::read(report, &section);
+    let mobike = read_mobike(report, &section);
     let allow_sha1_rsa = section.boolean("allow_sha1_rsa").unwrap_or(false);
     let peer = read_peer_policy(report, &section);
     let (local_addrs, remote_addrs) = (local_addrs?, remote_addrs?);
@@ -97,6 +98,7 @@ pub(crate) fn read(
             childless: childless?,
             initial_contact,
             fragmentation,
+            mobike: mobike?,
             allow_sha1_rsa,
             peer,
         },
@@ -219,6 +221,29 @@ fn read_proposals(report: &Report<'_>, section: &Section<'_>) -> Option<Vec<IkeP
         }
     }
     complete.then_some(proposals)
+}
+
+/// Whether to move to other addresses, and whether ESP waits for the peer to show that it is there.
+fn read_mobike(report: &Report<'_>, section: &Section<'_>) -> Option<Mobike> {
+    let enabled = section.boolean("mobike").unwrap_or(true);
+    let check_first = match section.string("return_routability") {
+        None if section.has("return_routability") => return None,
+        None => true,
+        Some(text) => match text.value {
+            "before" => true,
+            "after" => false,
+            other => {
+                let message = format!("return_routability = \"{}\" is neither", shorten(other));
+                let fix = "write \"before\" (ESP moves once the peer has shown that it receives there) or \"after\" (at once)";
+                report.error(&text.place, message, fix);
+                return None;
+            }
+        },
+    };
+    Some(Mobike {
+        enabled,
+        check_first,
+    })
 }
 
 /// Rekey time, and the age at which an IKE SA that was not rekeyed is closed. As in swanctl,

@@ -15,7 +15,6 @@ const SIMILAR: f64 = 0.75;
 /// Keys of swanctl and other programs that have no place here, and what to do about them.
 const FOREIGN: &[(&str, &str)] = &[
     ("version", "obol speaks IKEv2 only: remove the line"),
-    ("mobike", "obol does not do MOBIKE: remove the line"),
     ("fragmentation", "remove the line"),
     ("keyingtries", "obol never gives up: remove the line"),
     (

@@ -271,6 +271,9 @@ pub(crate) struct IkeSaReport {
     pub(crate) nat: NatReport,
     /// Whether both ends can take IKE fragments.
     pub(crate) fragmentation: bool,
+    /// Both ends can move to other addresses.
+    #[serde(default)]
+    pub(crate) mobike: bool,
     /// Seconds since it was established, or begun.
     pub(crate) age_s: u64,
     /// Seconds until its rekey.

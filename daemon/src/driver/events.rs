@@ -56,6 +56,17 @@ impl<D: DataPlane> Driver<D> {
                     "IKE SA moved"
                 );
             }
+            Event::MoveRefused {
+                connection,
+                path,
+                notify,
+                ..
+            } => {
+                warn!(
+                    %connection, local = %path.local, peer = %path.remote,
+                    "the peer does not let us move: {notify}"
+                );
+            }
             Event::ChildUp(info) => {
                 info!(
                     connection = %info.connection, child = %info.child,

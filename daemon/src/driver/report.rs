@@ -120,6 +120,7 @@ impl<D: DataPlane> Driver<D> {
                 remote: sa.nat.1,
             },
             fragmentation: sa.fragmentation,
+            mobike: sa.mobike,
             age_s: sa.age.as_secs(),
             rekey_in_s: sa.rekey_in.map(|d| d.as_secs()),
             reauth_in_s: sa.reauth_in.map(|d| d.as_secs()),

@@ -228,21 +228,6 @@ fn keep_sources(batch: &mut Batch, settings: &HostSettings) {
     }
 }
 
-/// A table of somebody else that masquerades what comes from a network: Docker's rule.
-#[cfg(test)]
-pub(crate) fn masquerade_like_docker(first: std::net::IpAddr, last: std::net::IpAddr) {
-    let mut batch = Batch::replacing("docker");
-    let hook = Hook {
-        kind: "nat",
-        hook: HookNumber::Postrouting,
-        priority: 100,
-    };
-    batch.chain("masquerade", Some(hook));
-    let rule = Rule::default().family(first.is_ipv4());
-    batch.rule("masquerade", &rule.address(true, first, last).masquerade());
-    batch.commit().unwrap();
-}
-
 fn all_pairs(policies: &[Policy]) -> impl Iterator<Item = (TrafficSelector, TrafficSelector)> + '_ {
     policies
         .iter()

@@ -9,6 +9,7 @@
 mod address;
 mod guard;
 pub mod links;
+pub mod nat;
 pub(crate) mod netlink;
 
 pub mod netns;
@@ -25,7 +26,7 @@ mod watch;
 pub(crate) use address::{addresses, source_for};
 pub(crate) use guard::blocked;
 #[cfg(test)]
-pub(crate) use guard::{masquerade_like_docker, remove as remove_guard};
+pub(crate) use guard::remove as remove_guard;
 pub(crate) use owner::port_owner;
 pub(crate) use plan::pairs;
 pub(crate) use purge::purge;

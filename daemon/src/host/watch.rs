@@ -1,4 +1,4 @@
-//! Notices when somebody changes addresses or routing rules.
+//! Notices when somebody changes addresses, routes or routing rules.
 
 use std::io;
 use std::pin::Pin;
@@ -16,20 +16,38 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Subscribes. Must be called within a tokio runtime.
+    /// Subscribes to what protection depends on: addresses and rules. Must be called within a
+    /// tokio runtime.
     ///
     /// # Errors
     /// The system has no socket for us.
-    pub(crate) fn new() -> Result<Self, DataPlaneError> {
-        let groups = [
+    pub(crate) fn addresses_and_rules() -> Result<Self, DataPlaneError> {
+        Self::new(&[
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv6Ifaddr,
             MulticastGroup::Ipv4Rule,
             MulticastGroup::Ipv6Rule,
-        ];
+        ])
+    }
+
+    /// Subscribes to what the way to peers depends on: addresses and routes. Must be called within
+    /// a tokio runtime.
+    ///
+    /// # Errors
+    /// As [`Watch::addresses_and_rules`].
+    pub(crate) fn addresses_and_routes() -> Result<Self, DataPlaneError> {
+        Self::new(&[
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv6Route,
+        ])
+    }
+
+    fn new(groups: &[MulticastGroup]) -> Result<Self, DataPlaneError> {
         let (connection, _, messages) =
-            rtnetlink::new_multicast_connection(&groups).map_err(|source: io::Error| {
-                DataPlaneError::system("cannot watch addresses and rules", source)
+            rtnetlink::new_multicast_connection(groups).map_err(|source: io::Error| {
+                DataPlaneError::system("cannot watch addresses, routes and rules", source)
             })?;
         Ok(Self {
             changes: Box::pin(messages.map(|_| ())),

@@ -1,5 +1,6 @@
 //! What operators and the data plane ask for, and a new configuration.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use super::hints::ike_path;
 use super::wishes::{Wish, start_path};
 use crate::config::{Childless, Connection};
 use crate::error::{CommandError, IkeFailure};
-use crate::event::{ChildSaId, Command, IkeSaId};
+use crate::event::{ChildSaId, Command, IkeSaId, LocalAddresses};
 use crate::sa::child::ChildState;
 use crate::sa::task::{RekeyIkeTask, Task};
 use crate::sa::{IkeSa, Phase};
@@ -72,6 +73,10 @@ impl Endpoint {
                 self.on_child(now, id, |sa, cx| sa.on_inbound_used(cx, id));
                 Ok(())
             }
+            Command::LocalAddresses(addresses) => {
+                self.set_local_addresses(now, addresses);
+                Ok(())
+            }
             Command::PeerMoved { child, path } => {
                 self.on_child(now, child, |sa, cx| sa.on_peer_moved(cx, path));
                 Ok(())
@@ -99,6 +104,26 @@ impl Endpoint {
         }
     }
 
+    fn set_local_addresses(&mut self, now: Instant, addresses: LocalAddresses) {
+        let old = std::mem::replace(&mut self.cx.local, addresses);
+        for id in self.sas.ids() {
+            self.with(now, id, |sa, cx| sa.on_local_addresses(cx, &old));
+        }
+    }
+
+    /// The addresses of all peers, where they are and where else they may be: those to which the
+    /// sources in [`LocalAddresses`] are to be told.
+    pub fn peers(&self) -> Vec<IpAddr> {
+        let connections = self.cx.config.connections.iter();
+        let configured = connections.flat_map(|connection| connection.remote_addrs.iter().copied());
+        let known = self.sas.iter().flat_map(|sa| {
+            let others = sa.mobility.peer_addresses.iter().copied();
+            others.chain([sa.path.remote.ip()])
+        });
+        let all: BTreeSet<IpAddr> = configured.chain(known).collect();
+        all.into_iter().collect()
+    }
+
     /// An event of the data plane about a Child SA that may be gone already.
     fn on_child(
         &mut self,
@@ -124,7 +149,7 @@ impl Endpoint {
             return Err(CommandError::NoChildren(name.to_owned()));
         }
         if self.current(name, wish.peer(&connection)).is_none()
-            && start_path(&connection, wish).is_none()
+            && start_path(&connection, wish, &self.cx.local).is_none()
         {
             return Err(CommandError::NoRemote(name.to_owned()));
         }
@@ -153,7 +178,7 @@ impl Endpoint {
         if !self.ids_of(&connection.name).is_empty() {
             return;
         }
-        let path = start_path(&connection, wish);
+        let path = start_path(&connection, wish, &self.cx.local);
         let sa = path.and_then(|path| IkeSa::initiate(&mut self.cx, now, connection, path, None));
         if let Some(sa) = sa {
             self.put(Box::new(sa));

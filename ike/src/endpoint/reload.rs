@@ -8,7 +8,7 @@ use super::Endpoint;
 use super::wishes::{Wish, start_path};
 use crate::config::{Config, Connection, Path};
 use crate::error::IkeFailure;
-use crate::event::IkeSaId;
+use crate::event::{IkeSaId, LocalAddresses};
 use crate::sa::change::Fate;
 
 impl Endpoint {
@@ -60,7 +60,7 @@ impl Endpoint {
         let Some(old) = self.sas.get(id) else {
             return;
         };
-        match new_path(connection, old.path) {
+        match new_path(connection, old.path, &self.cx.local) {
             Some(path) => self.renew(now, id, Arc::clone(connection), path),
             None => {
                 self.with(now, id, |sa, cx| sa.close(cx, now, IkeFailure::Closed));
@@ -70,12 +70,12 @@ impl Endpoint {
 }
 
 /// Where to begin in place of an IKE SA on this path: there, if the connection still has it.
-fn new_path(connection: &Connection, old: Path) -> Option<Path> {
+fn new_path(connection: &Connection, old: Path, own: &LocalAddresses) -> Option<Path> {
     let has = |list: &[std::net::IpAddr], ip| list.is_empty() || list.contains(&ip);
     let local = has(&connection.local_addrs, old.local.ip());
     if local && has(&connection.remote_addrs, old.remote.ip()) {
         return Some(old);
     }
     let wish = Wish::between(local.then(|| old.local.ip()), None);
-    start_path(connection, &wish)
+    start_path(connection, &wish, own)
 }

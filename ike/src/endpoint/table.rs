@@ -63,7 +63,10 @@ struct Filed {
 #[derive(Clone, Debug)]
 pub(super) struct Ends {
     pub(super) connection: Arc<Connection>,
+    /// Where the peer was at first: that is what it is wanted for.
     pub(super) peer: IpAddr,
+    /// Where it is.
+    host: IpAddr,
     /// Hash of the identities that were proven.
     identity: Option<u64>,
 }
@@ -71,7 +74,7 @@ pub(super) struct Ends {
 impl PartialEq for Ends {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.connection, &other.connection)
-            && (self.peer, self.identity) == (other.peer, other.identity)
+            && (self.peer, self.host, self.identity) == (other.peer, other.host, other.identity)
     }
 }
 
@@ -140,7 +143,7 @@ impl Table {
         peer: IpAddr,
     ) -> impl Iterator<Item = &'a IkeSa> {
         self.find(&self.by_peer, self.hash((name, peer)))
-            .filter(move |sa| sa.connection.name == name && sa.path.remote.ip() == peer)
+            .filter(move |sa| sa.connection.name == name && sa.peer() == peer)
     }
 
     /// The IKE SAs with a host, of whatever connection.
@@ -189,7 +192,8 @@ impl Table {
         );
         known.then(|| Ends {
             connection: Arc::clone(&sa.connection),
-            peer: sa.path.remote.ip(),
+            peer: sa.peer(),
+            host: sa.path.remote.ip(),
             identity: sa
                 .established()
                 .map(|e| self.hash((e.local_id.fold(), e.remote_id.fold()))),
@@ -328,7 +332,7 @@ impl Table {
         let mut hashes = vec![
             (By::Connection, self.hash(name)),
             (By::Peer, self.hash((name, ends.peer))),
-            (By::Host, self.hash(ends.peer)),
+            (By::Host, self.hash(ends.host)),
         ];
         hashes.extend(ends.identity.map(|hash| (By::Identity, hash)));
         hashes

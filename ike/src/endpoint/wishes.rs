@@ -11,7 +11,7 @@ use super::Endpoint;
 use super::table::Ends;
 use crate::config::{Child, Connection, Path, StartAction};
 use crate::context::Loss;
-use crate::event::IkeSaId;
+use crate::event::{IkeSaId, LocalAddresses};
 use crate::exchange::nat::IKE_PORT;
 use crate::sa::child::{ChildSa, ChildState};
 use crate::sa::established::Established;
@@ -163,7 +163,7 @@ impl Endpoint {
             self.with(now, id, |sa, _| sa.tasks.push(Task::Child(task)));
             return;
         }
-        let path = start_path(&connection, &wish);
+        let path = start_path(&connection, &wish, &self.cx.local);
         let sa = path.and_then(|path| IkeSa::initiate(&mut self.cx, now, connection, path, task));
         match sa {
             Some(sa) => self.put(Box::new(sa)),
@@ -297,7 +297,11 @@ impl Endpoint {
 
 //= rfc7296 2.23-1
 /// From where to where a connection is started.
-pub(super) fn start_path(connection: &Connection, wish: &Wish) -> Option<Path> {
+pub(super) fn start_path(
+    connection: &Connection,
+    wish: &Wish,
+    own: &LocalAddresses,
+) -> Option<Path> {
     let remote = wish
         .remote
         .or_else(|| connection.remote_addrs.first().copied())?;
@@ -307,7 +311,9 @@ pub(super) fn start_path(connection: &Connection, wish: &Wish) -> Option<Path> {
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
     let configured = connection.local_addrs.iter().find(of_family).copied();
-    let routed = connection.source.filter(|ip| of_family(&ip));
+    // What is known of late goes before what the configuration was read with.
+    let routed = own.source(remote).or(connection.source);
+    let routed = routed.filter(|ip| of_family(&ip));
     let local = wish.local.or(configured).or(routed).unwrap_or(unspecified);
     Some(Path {
         local: SocketAddr::new(local, IKE_PORT),

@@ -8,6 +8,8 @@ use crate::config::Settings;
 
 /// No two transmissions of one request are further apart than this.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(60);
+/// Transmissions without answer after which other paths are tried.
+const LATE: u32 = 3;
 /// Jitter in per cent, so that many SAs with one dead peer do not retransmit in step.
 const JITTER_PERCENT: u32 = 20;
 
@@ -58,6 +60,16 @@ impl Retransmit {
     /// How often the request went out in its present form.
     pub(crate) fn tries(&self) -> u32 {
         self.tries
+    }
+
+    /// Whether it has gone out so often without answer that the path seems dead.
+    pub(crate) fn is_late(&self) -> bool {
+        self.before + self.tries >= LATE
+    }
+
+    /// Whether it went out an odd number of times.
+    pub(crate) fn is_odd(&self) -> bool {
+        self.tries % 2 == 1
     }
 
     /// When the next step is due.

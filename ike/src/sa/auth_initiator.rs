@@ -158,6 +158,7 @@ impl IkeSa {
     fn send_auth(&mut self, cx: &mut Context, now: Instant, proof: &OwnProof) {
         let spi_in = cx.new_esp_spi();
         let token = self.token(cx);
+        let mobike = self.mobike_offer(cx);
         let Phase::AuthInitiator(auth) = &mut self.phase else {
             return;
         };
@@ -185,6 +186,7 @@ impl IkeSa {
         if self.alone && self.connection.initial_contact && forgets {
             payloads.push(Payload::Notify(Notify::bare(NotifyType::INITIAL_CONTACT)));
         }
+        payloads.extend(mobike.into_iter().map(Payload::Notify));
         payloads.extend(offer.iter().flat_map(|offer| offer.payloads(Vec::new())));
         auth.offer = offer;
         self.request(cx, now, ExchangeType::IKE_AUTH, &payloads, Request::Auth);
@@ -304,6 +306,7 @@ impl IkeSa {
         let (Some(offer), Ok(payloads)) = (auth.offer, sort(opened)) else {
             return;
         };
+        self.take_mobike_offer(&payloads);
         let mut first = auth.first.within;
         if first
             .as_mut()

@@ -24,7 +24,7 @@ use crate::sa::protect::Opened;
 use crate::sa::receive::sort;
 use crate::sa::{IkeSa, Phase};
 use crate::status::IkeAlgorithms;
-use crate::wire::{AuthMethod, NotifyType};
+use crate::wire::{AuthMethod, Notify, NotifyType};
 
 /// In IKE_AUTH, as responder: the request is there.
 pub(crate) struct AuthResponder {
@@ -66,6 +66,10 @@ impl IkeSa {
             )
         };
         let staged = payloads.map_err(broken).and_then(|payloads| {
+            if self.sees_unexpected_nat(&payloads) {
+                let why = "a NAT, or somebody, changes the packets of a peer that allows none";
+                return Err((Fault::UnexpectedNat, IkeFailure::Protocol(why)));
+            }
             let claim = self.claim(&payloads).map_err(broken)?;
             let wanted = payloads
                 .id_r
@@ -332,6 +336,7 @@ impl IkeSa {
         self.establish(cx, now, established);
         self.begin_proof(cx, now, None);
         self.announce(cx, false);
+        self.take_mobike_offer(&payloads);
         let forgotten = payloads.has(NotifyType::INITIAL_CONTACT);
         if forgotten && self.connection.peer.unique != Unique::Never {
             cx.signals.push(Signal::InitialContact {
@@ -344,7 +349,10 @@ impl IkeSa {
         cx.signals.push(Signal::Arrived(self.id));
         let transcript = auth.transcript;
         let lifetime = self.lifetime_notify();
-        let extras = self.token(cx).into_iter().chain(lifetime).collect();
+        let mut extras: Vec<Notify<'static>> = self.token(cx).into_iter().chain(lifetime).collect();
+        if self.mobility.on {
+            extras.extend(self.mobike_offer(cx));
+        }
         self.grant_first_child(cx, now, &payloads, transcript, Lead::Auth(proof, extras));
     }
 

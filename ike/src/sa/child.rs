@@ -214,6 +214,7 @@ impl IkeSa {
 
     fn child_info(&self, id: ChildSaId, agreed: &Agreed) -> ChildSaInfo {
         let conf = &agreed.conf;
+        let place = self.esp_place();
         ChildSaInfo {
             id,
             ike: self.id,
@@ -229,9 +230,9 @@ impl IkeSa {
             integ: agreed.integ,
             ke: agreed.ke,
             esn: agreed.esn,
-            path: self.path,
-            encap: self.encap(),
-            nat: self.nat.any(),
+            path: place.path,
+            encap: place.encap,
+            nat: place.nat,
             replaces: agreed.replaces,
             limits: Limits {
                 soft_bytes: conf.rekey_bytes,
@@ -389,7 +390,7 @@ impl IkeSa {
         cx.signals.push(Signal::ChildLost {
             connection: child.info.connection,
             child: child.info.child,
-            peer: self.path.remote.ip(),
+            peer: self.peer(),
             loss: if ours { Loss::Own } else { loss },
         });
     }
@@ -436,7 +437,7 @@ impl IkeSa {
         cx.signals.push(Signal::ChildFailed {
             connection: self.connection.name.clone(),
             child: child.to_owned(),
-            peer: self.path.remote.ip(),
+            peer: self.peer(),
         });
     }
 
@@ -496,7 +497,7 @@ impl IkeSa {
                 cx.signals.push(Signal::ChildIdle {
                     connection: info.connection,
                     child: info.child,
-                    peer: self.path.remote.ip(),
+                    peer: self.peer(),
                 });
                 self.delete_child(id);
             }

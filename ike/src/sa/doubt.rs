@@ -80,7 +80,7 @@ impl IkeSa {
         cx.signals.push(Signal::Doubted {
             connection: self.connection.name.clone(),
             children: children.map(|child| child.info.child.clone()).collect(),
-            peer: self.path.remote.ip(),
+            peer: self.peer(),
         });
     }
 }

@@ -48,7 +48,7 @@ impl IkeSa {
         if !matches!(self.phase, Phase::Lingering { .. } | Phase::Gone) {
             cx.signals.push(Signal::SaEnded {
                 connection: self.connection.name.clone(),
-                peer: self.path.remote.ip(),
+                peer: self.peer(),
             });
         }
         self.tasks.clear();
@@ -117,7 +117,7 @@ impl IkeSa {
         self.report(cx, reason);
         cx.signals.push(Signal::SaEnded {
             connection: self.connection.name.clone(),
-            peer: self.path.remote.ip(),
+            peer: self.peer(),
         });
         self.phase = Phase::Lingering {
             until: now + LINGER,

@@ -152,6 +152,9 @@ impl IkeSa {
         now: Instant,
         mut established: Established,
     ) {
+        self.mobility
+            .first_peer
+            .get_or_insert(self.path.remote.ip());
         let connection = &self.connection;
         let rekey_after = jittered(connection.rekey_time, LIFE_JITTER_PERCENT, &mut *cx.rng);
         established.rekey_at = now.checked_add(rekey_after);
@@ -168,6 +171,7 @@ impl IkeSa {
 
     /// Tells the operator that it is up.
     pub(crate) fn announce(&mut self, cx: &mut Context, rekey: bool) {
+        let peer = self.peer();
         let Phase::Established(established) = &mut self.phase else {
             return;
         };
@@ -175,7 +179,7 @@ impl IkeSa {
         if self.role == Role::Responder {
             cx.signals.push(Signal::PeerCame {
                 connection: self.connection.name.clone(),
-                peer: self.path.remote.ip(),
+                peer,
             });
         }
         cx.event(Event::IkeUp {

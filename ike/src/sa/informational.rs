@@ -49,11 +49,12 @@ impl IkeSa {
             .into_iter()
             .filter_map(|spi| self.on_peer_deleted_child(cx, spi))
             .collect();
-        let reply: Vec<Payload<'_>> = if ours.is_empty() {
+        let mut reply: Vec<Payload<'_>> = if ours.is_empty() {
             Vec::new()
         } else {
             vec![Payload::Delete(Delete::Esp(ours))]
         };
+        reply.extend(self.on_move_request(cx, now, payloads));
         self.reply(cx, ExchangeType::INFORMATIONAL, &reply);
     }
 
@@ -191,6 +192,13 @@ impl IkeSa {
 
     /// Asks the peer for a sign of life.
     pub(crate) fn ask_liveness(&mut self, cx: &mut Context, now: Instant) {
-        self.request(cx, now, ExchangeType::INFORMATIONAL, &[], Request::Liveness);
+        let payloads = self.liveness_payloads();
+        self.request(
+            cx,
+            now,
+            ExchangeType::INFORMATIONAL,
+            &payloads,
+            Request::Liveness,
+        );
     }
 }

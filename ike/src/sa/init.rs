@@ -20,6 +20,7 @@ use crate::proposal::{IkeProposal, check_ike_answer};
 use crate::sa::auth::Transcript;
 use crate::sa::fragment::Fragmentation;
 use crate::sa::methods::AuthMethods;
+use crate::sa::mobike::Mobility;
 use crate::sa::payloads::Payloads;
 use crate::sa::protect::Protection;
 use crate::sa::task::{ChildTask, Tasks};
@@ -67,6 +68,8 @@ struct Accepted {
     spi_r: IkeSpi,
     nr: Vec<u8>,
     nat: Nat,
+    /// The responder does NAT traversal.
+    natt: bool,
     hashes: Option<Vec<HashId>>,
     /// The responder does without a Child SA in IKE_AUTH.
     childless: bool,
@@ -125,6 +128,7 @@ impl IkeSa {
             begun: now,
             last_heard: now,
             keepalive_at: None,
+            mobility: Mobility::default(),
         };
         sa.send_init(cx, now);
         Some(sa)
@@ -345,6 +349,7 @@ impl IkeSa {
             spi_r,
             nr: nr.to_vec(),
             nat: nat::detect(self.spi_i, spi_r, path, &sources, destination),
+            natt: !sources.is_empty(),
             hashes: payloads.hashes(),
             childless: payloads.has(NotifyType::CHILDLESS_IKEV2_SUPPORTED),
             fragmentation: self.fragmentation_notify().is_some()
@@ -395,10 +400,14 @@ impl IkeSa {
         self.spi_r = accepted.spi_r;
         self.nat = accepted.nat;
         self.fragmentation = Fragmentation::new(accepted.fragmentation);
+        self.mobility.decides = true;
+        self.mobility.natt = accepted.natt;
         self.protection = Some(accepted.protection);
         self.path = path;
         // Whoever sees a NAT sends all further traffic from port 4500 (RFC 7296 section 2.23).
-        if self.wants_encap() && self.path.remote.port() == IKE_PORT {
+        // So does who may move to where there is one (RFC 4555 section 3.3).
+        let mobile = self.connection.mobike.enabled && accepted.natt;
+        if (self.wants_encap() || mobile) && self.path.remote.port() == IKE_PORT {
             self.path.remote.set_port(NAT_PORT);
             if self.path.local.port() == IKE_PORT {
                 self.path.local.set_port(NAT_PORT);

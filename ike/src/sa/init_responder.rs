@@ -18,6 +18,7 @@ use crate::sa::auth::Transcript;
 use crate::sa::fragment::Fragmentation;
 use crate::sa::init::OUR_HASHES;
 use crate::sa::methods::AuthMethods;
+use crate::sa::mobike::Mobility;
 use crate::sa::payloads::Payloads;
 use crate::sa::protect::Protection;
 use crate::sa::task::Tasks;
@@ -93,7 +94,9 @@ impl IkeSa {
             begun: now,
             last_heard: now,
             keepalive_at: None,
+            mobility: Mobility::default(),
         };
+        sa.mobility.natt = !sources.is_empty();
         let asked = payloads.has(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED);
         sa.fragmentation = Fragmentation::new(asked && sa.fragmentation_notify().is_some());
         let length = message.octets.len();

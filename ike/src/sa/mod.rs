@@ -9,6 +9,7 @@
 //! Exchanges in flight are no phases: what we asked stands in `requests`, what the peer asked
 //! in `replies` and `in_work`.
 
+pub(crate) mod addresses;
 pub(crate) mod auth;
 pub(crate) mod auth_initiator;
 pub(crate) mod auth_responder;
@@ -26,6 +27,7 @@ pub(crate) mod informational;
 pub(crate) mod init;
 pub(crate) mod init_responder;
 pub(crate) mod methods;
+pub(crate) mod mobike;
 pub(crate) mod negotiate;
 pub(crate) mod path;
 pub(crate) mod payloads;
@@ -56,6 +58,7 @@ use established::Established;
 use fragment::Fragmentation;
 use init::InitSent;
 use init_responder::HalfOpen;
+use mobike::{Mobility, MoveRequest};
 use protect::Protection;
 use rekey_ike::RekeyIkeRequest;
 use task::Tasks;
@@ -105,6 +108,7 @@ pub(crate) struct IkeSa {
     pub(crate) begun: Instant,
     pub(crate) last_heard: Instant,
     pub(crate) keepalive_at: Option<Instant>,
+    pub(crate) mobility: Mobility,
 }
 
 /// How far an IKE SA is, with what is true only there.
@@ -145,10 +149,12 @@ pub(crate) enum Request {
     DeleteSpi,
     /// INFORMATIONAL that ends the IKE SA.
     DeleteIke,
-    /// Empty INFORMATIONAL.
+    /// INFORMATIONAL that asks for nothing but an answer.
     Liveness,
     /// INFORMATIONAL with a notify that asks for nothing.
     Notice,
+    /// INFORMATIONAL about addresses.
+    Move(MoveRequest),
 }
 
 impl IkeSa {
@@ -209,7 +215,7 @@ impl IkeSa {
             && match (named, self.established(), other.established()) {
                 (true, ..) => true,
                 (false, Some(a), Some(b)) => a.remote_id.matches(&b.remote_id),
-                _ => self.path.remote.ip() == other.path.remote.ip(),
+                _ => self.peer() == other.peer(),
             }
     }
 

@@ -4,8 +4,16 @@
 use crate::config::{Mode, Path};
 use crate::context::{Context, Waiting};
 use crate::event::{Ask, ChildSaId, Event, MovedSa};
-use crate::exchange::nat::IKE_PORT;
+use crate::exchange::nat::{IKE_PORT, Nat};
 use crate::sa::IkeSa;
+use crate::sa::mobike::{EspPlace, Mobility};
+
+/// Where an IKE SA is, and what it knows for moving.
+pub(crate) struct Place {
+    path: Path,
+    nat: Nat,
+    mobility: Mobility,
+}
 
 impl IkeSa {
     /// Whether ESP is to go into UDP: there is a NAT, or the operator wants it so.
@@ -24,19 +32,49 @@ impl IkeSa {
     //= security S-23
     /// An authenticated message, never seen before, came by `path`. A peer behind a NAT is followed
     /// to where the NAT has put it, unless we are behind one ourselves: then anyone who can pass
-    /// our packets on could break the connection with a single one (RFC 7296 section 2.23).
+    /// our packets on could break the connection with a single one (RFC 7296 section 2.23). With
+    /// MOBIKE, peers say where they are (RFC 4555 section 3.8).
     pub(crate) fn follow(&mut self, cx: &mut Context, path: Path) {
-        if self.nat.remote && !self.nat.local && path != self.path {
+        if self.may_follow() && !self.mobility.on && path != self.path {
             self.set_path(cx, path);
             self.move_children(cx);
         }
     }
 
+    fn may_follow(&self) -> bool {
+        self.nat.remote && !self.nat.local
+    }
+
     /// The data plane opened a packet that came by another path, and was never seen before.
     pub(crate) fn on_peer_moved(&mut self, cx: &mut Context, path: Path) {
-        if self.established().is_some() && self.encap() {
+        if self.established().is_none() || !self.encap() || !self.may_follow() {
+            return;
+        }
+        if self.mobility.on {
+            self.esp_came_from(cx, path);
+        } else {
             self.follow(cx, path);
         }
+    }
+
+    /// Where the IKE SA is, for the one that takes its place.
+    pub(crate) fn place(&self) -> Place {
+        Place {
+            path: self.path,
+            nat: self.nat,
+            mobility: self.mobility.take_over(),
+        }
+    }
+
+    /// Takes Child SAs over from an IKE SA at `place`. With MOBIKE, that is the place of this one,
+    /// too; else it has found its own already.
+    pub(crate) fn take_over_place(&mut self, cx: &mut Context, place: Place) {
+        if place.mobility.on {
+            self.path = place.path;
+            self.nat = place.nat;
+            self.mobility = place.mobility;
+        }
+        self.move_children(cx);
     }
 
     /// The IKE SA is on another path from here on.
@@ -52,7 +90,7 @@ impl IkeSa {
         }
     }
 
-    /// Puts all Child SAs on the path of the IKE SA. Those in transport mode are about the two
+    /// Puts all Child SAs where ESP goes. Those in transport mode are about the two
     /// addresses themselves: where these change, they are closed, and come again if they are
     /// wanted.
     pub(crate) fn move_children(&mut self, cx: &mut Context) {
@@ -63,7 +101,7 @@ impl IkeSa {
     }
 
     fn move_child(&mut self, cx: &mut Context, id: ChildSaId) {
-        let (path, encap, nat) = (self.path, self.encap(), self.nat.any());
+        let EspPlace { path, encap, nat } = self.esp_place();
         let Some(child) = self.child_mut(id).filter(|child| !child.taken_out) else {
             return;
         };

@@ -51,11 +51,15 @@ impl IkeSa {
         };
         // Authenticated, and never seen before: from here on state may change.
         self.heard_from(cx, now, path);
+        let found = self.found_path(cx, path);
         let Some(request) = self.requests.close() else {
             return Ok(());
         };
+        if found {
+            self.move_to(cx, path);
+        }
         match sort(&opened) {
-            Ok(payloads) => self.dispatch_reply(cx, now, request.what, &opened, &payloads),
+            Ok(payloads) => self.dispatch_reply((cx, now, path), request.what, &opened, &payloads),
             Err(fault) => self.broken_reply(cx, now, request.what, fault),
         }
         Ok(())
@@ -64,8 +68,7 @@ impl IkeSa {
     //= security S-30
     fn dispatch_reply(
         &mut self,
-        cx: &mut Context,
-        now: Instant,
+        (cx, now, path): (&mut Context, Instant, Path),
         request: Request,
         opened: &Opened,
         payloads: &Payloads<'_>,
@@ -82,7 +85,9 @@ impl IkeSa {
             Request::Child(request) => self.on_child_reply(cx, now, *request, payloads),
             Request::RekeyIke(request) => self.on_rekey_ike_reply(cx, now, *request, payloads),
             Request::DeleteChild(id) => self.on_child_deleted(cx, now, id, payloads),
-            Request::DeleteSpi | Request::Liveness | Request::Notice => {}
+            Request::DeleteSpi | Request::Notice => {}
+            Request::Liveness => self.check_mapping(payloads),
+            Request::Move(request) => self.on_move_reply(cx, now, path, &request, payloads),
             Request::DeleteIke => self.end(cx, IkeFailure::Closed),
         }
     }
@@ -255,6 +260,14 @@ impl IkeSa {
 }
 
 impl Request {
+    /// The path to send it on, if that is not the one of the IKE SA.
+    pub(crate) fn path(&self) -> Option<Path> {
+        match self {
+            Self::Move(request) => request.path(),
+            _ => None,
+        }
+    }
+
     fn exchange(&self) -> ExchangeType {
         match self {
             Self::Init => ExchangeType::IKE_SA_INIT,
@@ -264,7 +277,8 @@ impl Request {
             | Self::DeleteSpi
             | Self::DeleteIke
             | Self::Liveness
-            | Self::Notice => ExchangeType::INFORMATIONAL,
+            | Self::Notice
+            | Self::Move(_) => ExchangeType::INFORMATIONAL,
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::proposal::{ChosenIke, IkeProposal, check_ike_answer, choose_ike};
 use crate::sa::create_child::{MAX_TRIES, REKEY_AGAIN, ke_payload, pause};
 use crate::sa::create_child_reply::exchange_keys;
 use crate::sa::established::{Established, REPLACED_PATIENCE, Succession};
+use crate::sa::path::Place;
 use crate::sa::payloads::Payloads;
 use crate::sa::protect::Protection;
 use crate::sa::task::{RekeyIkeTask, Task, Tasks};
@@ -285,6 +286,7 @@ impl IkeSa {
             to,
             children: std::mem::take(&mut self.children),
             tasks: std::mem::take(&mut self.tasks),
+            place: Box::new(self.place()),
         });
         self.keepalive_at = None;
         if let Some(established) = self.established_mut() {
@@ -300,6 +302,7 @@ impl IkeSa {
         cx: &mut Context,
         mut children: Vec<crate::sa::child::ChildSa>,
         tasks: Tasks,
+        place: Place,
     ) {
         for child in &mut children {
             child.info.ike = self.id;
@@ -308,7 +311,7 @@ impl IkeSa {
             }
         }
         self.children.append(&mut children);
-        self.move_children(cx);
+        self.take_over_place(cx, place);
         self.tasks.adopt(tasks);
         if let Some(established) = self.established_mut() {
             established.succession = Succession::None;
@@ -361,6 +364,7 @@ impl IkeSa {
             begun: now,
             last_heard: now,
             keepalive_at: None,
+            mobility: self.mobility.inherit(),
         };
         new.establish(cx, now, established);
         Some(new)

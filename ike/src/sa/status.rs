@@ -29,6 +29,7 @@ impl IkeSa {
             crash_detection: established.is_some_and(|e| e.crash.has_token()),
             nat: (self.nat.local, self.nat.remote),
             fragmentation: self.fragmentation.is_agreed(),
+            mobike: self.mobility.on,
             age: now.saturating_duration_since(since),
             rekey_in: established
                 .and_then(|e| e.rekey_at)

@@ -88,7 +88,10 @@ impl IkeSa {
             Step::Again => {
                 let tries = open.retransmit.tries();
                 let datagrams = open.datagrams.clone();
-                cx.transmit_all(self.path, &datagrams);
+                // Where it was sent at first may be nowhere.
+                let other = open.what.path().filter(|_| open.retransmit.is_odd());
+                cx.transmit_all(other.unwrap_or(self.path), &datagrams);
+                self.search_path(cx);
                 self.unanswered(cx, tries);
             }
             Step::Dead { .. } => self.give_up(cx, now),
@@ -213,7 +216,7 @@ impl IkeSa {
             };
             // An IKE SA that may yet lose against another one begins nothing, but for its end.
             let may_ask = established.closing.is_some() || established.is_current();
-            if !may_ask {
+            if self.ask_owed(cx, now) || !may_ask {
                 return;
             }
             match self.tasks.pop() {

@@ -30,6 +30,8 @@ pub struct Net {
     pub drop_nth: Option<usize>,
     /// A NAT before the host with the first address; others see the second.
     pub nat: Option<(IpAddr, IpAddr)>,
+    /// Nothing passes to or from these addresses.
+    pub dead: Vec<IpAddr>,
     /// Everything that was sent, in order.
     pub sent: Vec<Packet>,
     in_flight: BTreeMap<(Instant, u64), Packet>,
@@ -66,6 +68,7 @@ impl Net {
             longest: None,
             drop_nth: None,
             nat: None,
+            dead: Vec::new(),
             sent: Vec::new(),
             in_flight: BTreeMap::new(),
             number: 0,
@@ -92,6 +95,9 @@ impl Net {
 
     /// Puts a datagram on its way.
     pub fn send(&mut self, now: Instant, path: Path, datagram: Vec<u8>) {
+        let dead = [path.local.ip(), path.remote.ip()]
+            .iter()
+            .any(|ip| self.dead.contains(ip));
         let packet = self.translate_out(Packet {
             from: path.local,
             to: path.remote,
@@ -101,7 +107,7 @@ impl Net {
         let too_long = self.longest.is_some_and(|max| packet.datagram.len() > max);
         let nth = self.drop_nth == Some(self.sent.len() - 1);
         let lost = nth || too_long || self.chance(self.loss);
-        if lost || self.partitioned {
+        if lost || dead || self.partitioned {
             return;
         }
         if self.chance(self.duplicated) {

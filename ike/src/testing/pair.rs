@@ -15,7 +15,7 @@ use crate::crypto::private_key::PrivateKey;
 use crate::crypto::secret::Secret;
 use crate::endpoint::Endpoint;
 use crate::error::{CommandError, Dropped};
-use crate::event::{Answer, Ask, AskId, Command, Event, Output};
+use crate::event::{Answer, Ask, AskId, Command, Event, LocalAddresses, Output};
 use crate::identity::Identity;
 use crate::timer::TimerKind;
 
@@ -28,6 +28,10 @@ pub struct Node {
     pub endpoint: Endpoint,
     /// Its address.
     pub address: IpAddr,
+    /// Its other addresses.
+    pub others: Vec<IpAddr>,
+    /// Addresses that it had: nothing leaves from them any more.
+    pub gone: Vec<IpAddr>,
     /// Secrets it knows, with the two identities each is for.
     pub secrets: Vec<(Identity, Identity, Vec<u8>)>,
     /// Private keys it has.
@@ -112,6 +116,8 @@ impl Node {
         Self {
             endpoint: Endpoint::new(Arc::clone(&config), rng),
             address,
+            others: Vec::new(),
+            gone: Vec::new(),
             secrets: Vec::new(),
             keys: Vec::new(),
             plane: FakePlane::default(),
@@ -221,6 +227,7 @@ impl Node {
                     Output::Transmit(transmit) if *transmit.datagram == [0xff] => {
                         self.keepalives += 1;
                     }
+                    Output::Transmit(t) if self.gone.contains(&t.path.local.ip()) => {}
                     Output::Transmit(transmit) => {
                         net.send(now, transmit.path, transmit.datagram.to_vec())
                     }
@@ -241,6 +248,10 @@ impl Node {
                 self.endpoint.handle_answer(now, id, answer);
             }
         }
+    }
+
+    fn has(&self, address: IpAddr) -> bool {
+        self.address == address || self.others.contains(&address)
     }
 
     fn next_answer(&self) -> Option<Instant> {
@@ -310,7 +321,9 @@ impl Pair {
         let Some((path, packet)) = self.node(end).plane.seal() else {
             return false;
         };
-        self.net.send(now, path, packet);
+        if !self.node(end).gone.contains(&path.local.ip()) {
+            self.net.send(now, path, packet);
+        }
         true
     }
 
@@ -357,6 +370,30 @@ impl Pair {
         told.expect("it names nothing");
         self.drain();
         false
+    }
+
+    /// Gives a host these addresses in place of those that it has; the first of a family is the one
+    /// that it would send from.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn readdress(&mut self, end: End, addresses: &[IpAddr]) {
+        let node = self.node(end);
+        let old: Vec<IpAddr> = node.others.drain(..).chain([node.address]).collect();
+        node.gone.extend(old);
+        node.gone.retain(|gone| !addresses.contains(gone));
+        node.address = addresses[0];
+        node.others = addresses[1..].to_vec();
+        let source = |peer: &IpAddr| {
+            let of_family = |own: &&IpAddr| own.is_ipv4() == peer.is_ipv4();
+            addresses.iter().find(of_family).map(|own| (*peer, *own))
+        };
+        let told = LocalAddresses {
+            addresses: addresses.to_vec(),
+            sources: node.endpoint.peers().iter().filter_map(source).collect(),
+        };
+        self.command(end, Command::LocalAddresses(told))
+            .expect("news of the host is always taken");
     }
 
     /// Lets this much time pass.
@@ -426,9 +463,10 @@ impl Pair {
     fn step(&mut self) {
         let now = self.now;
         while let Some(packet) = self.net.arrive(now) {
-            let node = if packet.to.ip() == self.a.address {
+            let to = packet.to.ip();
+            let node = if self.a.has(to) {
                 &mut self.a
-            } else if packet.to.ip() == self.b.address {
+            } else if self.b.has(to) {
                 &mut self.b
             } else {
                 continue;

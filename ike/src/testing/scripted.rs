@@ -4,13 +4,14 @@ mod asked;
 mod fragments;
 mod heard;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
-use super::net::Net;
+use super::net::{Net, Packet};
 use super::pair::{End, Pair};
 use super::setup::{A, B, ID_A, Setup};
 use crate::auth::{InitiatorSignedOctets, psk_auth_data};
@@ -43,6 +44,8 @@ pub struct Scripted {
     pub pair: Pair,
     /// Message ID of the next request.
     pub message_id: u32,
+    /// Where its messages arrive, and where from.
+    pub path: Path,
     spi_i: IkeSpi,
     spi_r: IkeSpi,
     keys: IkeKeys,
@@ -136,6 +139,7 @@ impl Scripted {
             ciphers: keys.ciphers().expect("obol has it"),
             pair,
             message_id: 1,
+            path: path(),
             spi_r,
             keys,
             message1,
@@ -228,7 +232,7 @@ impl Scripted {
         self.pair
             .node(End::B)
             .endpoint
-            .handle_datagram(now, path(), &datagram)?;
+            .handle_datagram(now, self.path, &datagram)?;
         self.pair.run_for(Duration::ZERO);
         self.message_id += 1;
         let replies = self.pair.net.sent[sent..].iter();
@@ -238,6 +242,52 @@ impl Scripted {
             .collect();
         assert!(!replies.is_empty(), "no reply");
         Ok(self.read(&replies))
+    }
+
+    /// The last request of the second host: where it was sent to, and what is in it.
+    ///
+    /// # Panics
+    /// If there was none.
+    pub fn last_asked(&self) -> (SocketAddr, Reply) {
+        let request = self.last_request();
+        (request.to, self.read(&[&request.datagram]))
+    }
+
+    /// Answers that request.
+    ///
+    /// # Errors
+    /// Why the answer was dropped.
+    pub fn answer_last(&mut self, payloads: &[Payload<'_>]) -> Result<(), Dropped> {
+        let mut chain = Vec::new();
+        let first = emit_chain(payloads, &mut chain).expect("short payloads");
+        let request = Message::parse(&self.last_request().datagram)
+            .expect("the endpoint's own")
+            .header;
+        let flags = Flags {
+            initiator: true,
+            response: true,
+            ..Flags::default()
+        };
+        let id = request.message_id;
+        let header = Header::new(self.spi_i, self.spi_r, request.exchange, flags, id);
+        let cipher = &self.ciphers.from_initiator;
+        let sealed_len = cipher.sealed_len(chain.len());
+        let mut datagram =
+            protected_prefix(&header, None, first, sealed_len).expect("short payloads");
+        let sealed = cipher.seal(self.sealed, &datagram, &chain);
+        self.sealed += 1;
+        datagram.extend(sealed);
+        let now = self.pair.now;
+        let endpoint = &mut self.pair.node(End::B).endpoint;
+        endpoint.handle_datagram(now, self.path, &datagram)?;
+        self.pair.run_for(Duration::ZERO);
+        Ok(())
+    }
+
+    fn last_request(&self) -> &Packet {
+        let sent = self.pair.net.sent.iter();
+        let mut requests = sent.filter(|packet| packet.datagram[19] & 0x20 == 0);
+        requests.next_back().expect("a request of the endpoint")
     }
 
     /// A request, or a fragment of one, with the next Message ID.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::net::Net;
 use super::pair::{Node, Pair};
 use crate::config::{
-    Child, Childless, Config, Connection, Fragmentation, LocalAuth, LocalAuthMethod, Mode,
+    Child, Childless, Config, Connection, Fragmentation, LocalAuth, LocalAuthMethod, Mobike, Mode,
     PeerPolicy, RemoteAuth, RemoteAuthMethod, Settings, StartAction, Upkeep,
 };
 use crate::proposal::{EspProposal, IkeProposal};
@@ -126,6 +126,10 @@ pub fn connection(children: Vec<Child>) -> Connection {
         childless: Childless::default(),
         initial_contact: true,
         fragmentation: Fragmentation::default(),
+        mobike: Mobike {
+            enabled: false,
+            ..Mobike::default()
+        },
         allow_sha1_rsa: false,
         peer: PeerPolicy::default(),
     }

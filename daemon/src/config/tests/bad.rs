@@ -93,9 +93,9 @@ const ROWS: &[Row] = &[
     ),
     row(
         "local  = {",
-        "mobike = true\nlocal  = {",
+        "version = 2\nlocal  = {",
         "7:1",
-        &["unknown key `mobike`", "does not do MOBIKE"],
+        &["unknown key `version`", "speaks IKEv2 only"],
     ),
     row(
         "[secrets.hosts]",
@@ -111,6 +111,12 @@ const ROWS: &[Row] = &[
             "unknown key `idd` in [connections.hosts.local]",
             "did you mean `id`?",
         ],
+    ),
+    row(
+        "remote_addrs =",
+        "return_routability = \"never\"\nremote_addrs =",
+        "5:22",
+        &["neither", "before", "after"],
     ),
     row("ids  =", "idz  =", "29:1", &["did you mean `ids`?"]),
     // Types.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use obol_ike::config::{
-    Childless, FragmentationMode, LocalAuthMethod, Mode, PeerPolicy, RemoteAuthMethod, Settings,
-    StartAction, Unique, Upkeep,
+    Childless, FragmentationMode, LocalAuthMethod, Mobike, Mode, PeerPolicy, RemoteAuthMethod,
+    Settings, StartAction, Unique, Upkeep,
 };
 use obol_ike::crypto::private_key::PrivateKey;
 use obol_ike::proposal::{EspProposal, IkeProposal};
@@ -51,6 +51,8 @@ fn the_documented_file_means_what_it_says() {
     assert_eq!(connection.dpd_delay, Some(Duration::from_secs(30)));
     assert!(!connection.force_encap);
     assert!(connection.initial_contact);
+    assert_eq!(connection.mobike, Mobike::default());
+    assert!(connection.mobike.enabled && connection.mobike.check_first);
     assert!(!connection.allow_sha1_rsa);
 
     let names: Vec<&str> = connection
@@ -235,6 +237,8 @@ fragment_size = 576
 reauth_time = \"1d\"
 unique = \"replace\"
 allow_sha1_rsa = true
+mobike = false
+return_routability = \"after\"
 local  = {";
     let text = HOSTS
         .replacen("start_action = \"start\"", child, 1)
@@ -258,6 +262,7 @@ local  = {";
         unique: Unique::Replace,
     };
     assert_eq!(connection.peer, policy);
+    assert!(!connection.mobike.enabled && !connection.mobike.check_first);
     let child = &connection.children[0];
     assert_eq!(child.rekey_time, Duration::from_secs(600));
     assert_eq!(child.life_time, Duration::from_secs(660));

@@ -41,7 +41,7 @@ impl Upkeep {
     /// The system has no socket for us.
     pub(super) fn new() -> Result<Self, DataPlaneError> {
         Ok(Self {
-            watch: Watch::new()?,
+            watch: Watch::addresses_and_rules()?,
             revive_at: None,
             apply_at: None,
             guard_at: Instant::now() + GUARD_EVERY,

@@ -194,9 +194,11 @@ impl Rule {
 
     /// Gives the flow of this packet the address of the device that it leaves by as its source:
     /// what Docker does, and tests must hold against.
-    #[cfg(test)]
     pub(crate) fn masquerade(self) -> Self {
-        self.push("masq", &Attributes::default())
+        // NF_NAT_RANGE_PROTO_RANDOM_FULLY: any port, as NATs of others give them.
+        let mut data = Attributes::default();
+        data.put_u32(1, 1 << 4);
+        self.push("masq", &data)
     }
 
     fn meta(self, key: Meta) -> Self {

@@ -1,7 +1,7 @@
 //! A host that forwards for others: its own addresses are not those that are protected.
 
 use super::*;
-use crate::host::masquerade_like_docker;
+use crate::host::nat::masquerade;
 
 /// A container behind the first host, at 172.16.1.2.
 fn container(host: &Host) -> Netns {
@@ -48,8 +48,8 @@ fn forwarded_packets_keep_their_source_in_spite_of_masquerade() {
     }
     let (mut a, mut b) = hosts(true);
     let container = container(&a);
-    let masquerade = || masquerade_like_docker(ip("172.16.1.0"), ip("172.16.1.255"));
-    a.netns.run(masquerade).unwrap();
+    let like_docker = || masquerade(ip("172.16.1.0"), ip("172.16.1.255"));
+    a.netns.run(like_docker).unwrap().unwrap();
     protect_networks(&mut a, &mut b);
     let at_b = b.socket(b.subnet, 7000);
     let bind = || UdpSocket::bind((ip("172.16.1.2"), 7000));
@@ -73,7 +73,8 @@ fn a_masquerade_that_makes_a_packet_match_a_policy_does_not_let_it_out_in_clear(
     let (mut a, mut b) = hosts(true);
     let container = container(&a);
     a.netns
-        .run(|| masquerade_like_docker(ip("172.16.1.0"), ip("172.16.1.255")))
+        .run(|| masquerade(ip("172.16.1.0"), ip("172.16.1.255")))
+        .unwrap()
         .unwrap();
     let host_to_host = Child {
         port: ANY,
