@@ -222,6 +222,18 @@ impl Endpoint {
             .unwrap_or(Err(Dropped::UnknownSpi))
     }
 
+    /// The IKE SA with these SPIs.
+    #[cfg(feature = "testing")]
+    pub(crate) fn with_spis(
+        &self,
+        spi_i: crate::event::IkeSpi,
+        spi_r: crate::event::IkeSpi,
+    ) -> Option<&IkeSa> {
+        self.sas
+            .iter()
+            .find(|sa| sa.spi_i == spi_i && sa.spi_r == spi_r)
+    }
+
     /// Lets an IKE SA act, then does what it wants of the endpoint.
     fn with<R>(
         &mut self,

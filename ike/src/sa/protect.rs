@@ -165,6 +165,22 @@ impl Protection {
         self.seal_inner(&header, first, &inner, Some(split)).ok()
     }
 
+    /// A message with whatever content, as only somebody with our keys can make it. `number`
+    /// must not be one that [`seal`](Self::seal) uses.
+    #[cfg(feature = "testing")]
+    pub(crate) fn forge(
+        &self,
+        header: &Header,
+        first: PayloadType,
+        inner: &[u8],
+        number: u64,
+    ) -> Result<Vec<u8>, TooLong> {
+        let mut message = protected_prefix(header, None, first, self.send.sealed_len(inner.len()))?;
+        let sealed = self.send.seal(number, &message, inner);
+        message.extend_from_slice(&sealed);
+        Ok(message)
+    }
+
     //= security S-40
     /// Authenticates and decrypts a message of the peer, or a fragment of one.
     ///

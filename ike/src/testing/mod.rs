@@ -2,6 +2,7 @@
 //! shipped binary.
 
 pub mod arbitrary;
+pub mod forge;
 mod fuzz;
 mod fuzz_endpoint;
 mod fuzz_peer;
