@@ -243,6 +243,7 @@ fn trouble() -> Command {
     }
 }
 
+//= test rfc4555 3.5-1 5.3-1
 #[test]
 fn signs_without_proof_hasten_a_probe_and_tear_nothing_down() {
     let mut setup = with(START, Upkeep::default());

@@ -107,6 +107,7 @@ fn flow(pair: &mut Pair, time: Duration) -> (usize, usize) {
     (count - to_a, count - to_b)
 }
 
+//= test rfc4555 3.2-1 3.3-1
 #[test]
 fn mobike_is_offered_and_runs_on_port_4500_without_encapsulation() {
     let pair = up(mobile(1, Mobike::default()), 1);
@@ -174,6 +175,7 @@ fn the_initiator_moves() {
     }
 }
 
+//= test rfc4555 3.4-1
 #[test]
 fn the_responder_moves() {
     let mut pair = up(mobile(4, Mobike::default()), 4);
@@ -205,6 +207,7 @@ fn after_rekeys_from_both_ends_the_first_initiator_still_decides() {
     pair.assert_up(1);
 }
 
+//= test rfc4555 3.4-1
 #[test]
 fn a_dead_path_is_left_for_one_that_answers() {
     let mut setup = mobile(6, Mobike::default());
@@ -254,6 +257,7 @@ fn a_nat_that_comes_and_goes_turns_encapsulation_on_and_off() {
     }
 }
 
+//= test rfc4555 3.12-1
 /// F20, with MOBIKE: ESP is followed at once, and the IKE SA when the initiator hears how it is
 /// seen.
 #[test]
@@ -286,6 +290,7 @@ fn a_flow_survives_a_nat_that_forgets_every_five_seconds() {
     pair.assert_up(1);
 }
 
+//= test rfc4555 3.8-1 3.8-2 3.8-3
 /// Without ESP, the initiator's sign of life tells it that the NAT has changed.
 #[test]
 fn an_idle_initiator_notices_that_its_nat_has_changed() {
@@ -304,6 +309,8 @@ fn an_idle_initiator_notices_that_its_nat_has_changed() {
     pair.assert_up(1);
 }
 
+//= test rfc4555 3.8-4
+//= test security S-23
 /// S23: nothing that is not new and authenticated moves anything, and with MOBIKE not even that,
 /// if it is no update.
 #[test]
@@ -450,6 +457,8 @@ fn with_cookie(data: Vec<u8>) -> Payload<'static> {
     Payload::Notify(Notify::with_data(NotifyType::COOKIE2, data))
 }
 
+//= test rfc4555 3.7-1 3.7-2 3.7-3
+//= test security S-47
 #[test]
 fn esp_goes_to_a_new_address_only_when_the_peer_receives_there() {
     let mut peer = scripted(Mobike::default(), Vec::new());
@@ -465,6 +474,8 @@ fn esp_goes_to_a_new_address_only_when_the_peer_receives_there() {
     assert_eq!(peer.up(), (1, 1));
 }
 
+//= test rfc4555 3.7-4 3.7-5
+//= test security S-47
 #[test]
 fn a_wrong_or_missing_cookie2_closes_the_ike_sa() {
     for wrong in [Some(vec![0; 16]), None] {
@@ -478,6 +489,7 @@ fn a_wrong_or_missing_cookie2_closes_the_ike_sa() {
     }
 }
 
+//= test rfc4555 3.6-1 4.2.5-2
 #[test]
 fn an_answer_about_an_older_address_moves_nothing() {
     let mut peer = scripted(Mobike::default(), Vec::new());
@@ -512,6 +524,8 @@ fn addresses_that_the_connection_does_not_name_are_refused() {
     assert_eq!(reply.error(), None);
 }
 
+//= test rfc4555 3.9-2 3.9-5
+//= test rfc7296 2.21.2-4
 #[test]
 fn whoever_allows_no_nat_is_told_of_one() {
     let mut peer = scripted(Mobike::default(), Vec::new());

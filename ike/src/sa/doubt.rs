@@ -38,6 +38,7 @@ impl Doubt {
 }
 
 impl IkeSa {
+    //= rfc4555 3.5-1 5.3-1
     /// Takes such a sign: the peer is asked whether it lives, unless it was asked lately.
     pub(crate) fn suspect(&mut self, now: Instant) {
         let idle = self.is_idle();

@@ -373,6 +373,7 @@ impl IkeSa {
     }
 
     //= rfc7296 2.23-2 2.23-10
+    //= rfc4555 3.3-1
     /// Commits to a reply, and goes on to IKE_AUTH.
     fn accept_init_reply(
         &mut self,

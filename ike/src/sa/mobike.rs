@@ -25,6 +25,7 @@ use crate::sa::payloads::Payloads;
 use crate::sa::{IkeSa, Request, Role};
 use crate::wire::{ExchangeType, Notify, NotifyType, Payload};
 
+//= rfc4555 4.2.5-2
 /// Octets of our COOKIE2; RFC 4555 section 4.2.5 lets it have 8 to 64.
 const COOKIE2_LEN: usize = 16;
 /// Addresses of a peer that we keep.
@@ -130,6 +131,7 @@ impl IkeSa {
         first.unwrap_or_else(|| self.path.remote.ip())
     }
 
+    //= rfc4555 3.2-1 3.9-1 4.2.1-1
     /// What goes into IKE_AUTH, RFC 4555 sections 3.2, 3.4 and 3.9.
     pub(crate) fn mobike_offer(&self, cx: &Context) -> Vec<Notify<'static>> {
         if !self.connection.mobike.enabled {
@@ -143,6 +145,7 @@ impl IkeSa {
         notifies
     }
 
+    //= rfc4555 4.2.1-1
     /// Takes what the peer says of MOBIKE in IKE_AUTH.
     pub(crate) fn take_mobike_offer(&mut self, payloads: &Payloads<'_>) {
         let supported = payloads.has(NotifyType::MOBIKE_SUPPORTED);
@@ -152,6 +155,8 @@ impl IkeSa {
         }
     }
 
+    //= rfc4555 3.9-2
+    //= rfc7296 2.21.2-4
     /// Whether the addresses in the header are other ones than the peer has sent to, where it
     /// says that they must not be (RFC 4555 section 3.9).
     pub(crate) fn sees_unexpected_nat(&self, payloads: &Payloads<'_>) -> bool {
@@ -177,6 +182,7 @@ impl IkeSa {
         }
     }
 
+    //= rfc4555 3.6-1
     /// As the one who decides: goes to another path, and tells the peer. A request that is open
     /// goes on there; the update follows when it is answered (RFC 4555 section 3.5).
     pub(crate) fn move_to(&mut self, cx: &mut Context, path: Path) {
@@ -218,6 +224,7 @@ impl IkeSa {
         }
     }
 
+    //= rfc4555 3.12-1
     /// The data plane opened a packet of a peer behind a NAT that came from elsewhere. ESP goes
     /// there; the IKE SA stays until the peer says that it has moved (RFC 4555 section 3.8), which
     /// it does when it learns how we see it.
@@ -264,6 +271,7 @@ impl IkeSa {
         true
     }
 
+    //= rfc4555 3.9-1 4.2.5-2
     fn ask_move(&mut self, cx: &mut Context, now: Instant, kind: Kind) {
         let mut cookie2 = [0; COOKIE2_LEN];
         cx.rng.fill_bytes(&mut cookie2);
@@ -302,6 +310,8 @@ impl IkeSa {
         self.request(cx, now, exchange, &payloads, Request::Move(request));
     }
 
+    //= rfc4555 3.6-1 3.7-4 3.7-5
+    //= security S-47
     /// Takes the answer to a request of MOBIKE, which came by `path`.
     pub(crate) fn on_move_reply(
         &mut self,
@@ -348,6 +358,7 @@ impl IkeSa {
         self.settle_esp(cx);
     }
 
+    //= rfc4555 3.9-3
     /// The peer found our packets changed on the way: once may be by an attacker, who then must
     /// do it again and again (RFC 4555 section 3.9).
     fn retry_through_nat(&mut self, cx: &mut Context, payloads: &Payloads<'_>, kind: Kind) {
@@ -378,6 +389,7 @@ impl IkeSa {
         });
     }
 
+    //= rfc4555 3.7-2
     /// The peer receives on the path of the IKE SA: ESP goes there, too.
     fn settle_esp(&mut self, cx: &mut Context) {
         self.mobility.verified = Some(self.path.remote);
@@ -413,6 +425,7 @@ impl IkeSa {
         before.as_deref() != Some(seen)
     }
 
+    //= rfc4555 3.8-2
     /// What a sign of life is asked for with: behind a NAT, the peer also says how it sees us
     /// (RFC 4555 section 3.8).
     pub(crate) fn liveness_payloads(&self) -> Vec<Payload<'static>> {
@@ -424,6 +437,7 @@ impl IkeSa {
         }
     }
 
+    //= rfc4555 3.8-2 3.8-3
     /// The peer says how it sees us: if that is not what it was, the NAT has changed.
     pub(crate) fn check_mapping(&mut self, payloads: &Payloads<'_>) {
         let mobility = &self.mobility;
@@ -434,6 +448,7 @@ impl IkeSa {
         }
     }
 
+    //= rfc4555 3.7-3 3.8-1 3.9-5
     /// What MOBIKE has to do with an INFORMATIONAL request, and to say in the answer.
     pub(crate) fn on_move_request(
         &mut self,
@@ -477,6 +492,8 @@ impl IkeSa {
         reply
     }
 
+    //= rfc4555 3.7-1 3.7-2
+    //= security S-47
     /// The peer has moved to where its request came from.
     fn on_update(&mut self, cx: &mut Context, now: Instant, payloads: &Payloads<'_>) {
         let path = self.reply_path;
@@ -495,6 +512,7 @@ impl IkeSa {
         self.repeat_request(cx);
     }
 
+    //= rfc4555 3.4-1
     /// The peer has told all its addresses: that of the header, and others.
     fn on_peer_addresses(&mut self, cx: &mut Context, payloads: &Payloads<'_>) {
         let from = self.reply_path;

@@ -30,6 +30,7 @@ impl IkeSa {
 
     //= rfc7296 2.23-13 2.23-14
     //= security S-23
+    //= rfc4555 3.8-4
     /// An authenticated message, never seen before, came by `path`. A peer behind a NAT is followed
     /// to where the NAT has put it, unless we are behind one ourselves: then anyone who can pass
     /// our packets on could break the connection with a single one (RFC 7296 section 2.23). With
