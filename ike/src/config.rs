@@ -27,6 +27,8 @@ pub struct Settings {
     pub half_open_limit: usize,
     /// How long a responder keeps a half-open IKE SA.
     pub half_open_timeout: Duration,
+    /// What one peer may have.
+    pub quotas: Quotas,
     /// First retransmission of a request; later ones grow by `retransmit_base`.
     pub retransmit_timeout: Duration,
     /// Factor between retransmissions.
@@ -58,6 +60,27 @@ impl Default for Puzzles {
             threshold: 250,
             difficulty: 14,
             most: 20,
+        }
+    }
+}
+
+/// What a peer, known by the two identities that were proven, may have at once.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Quotas {
+    /// IKE SAs; for one more, the oldest goes.
+    pub ike_sas: usize,
+    /// Child SAs on all of them; one more is refused.
+    pub child_sas: usize,
+    /// Traffic selectors of all Child SAs; what has more is refused.
+    pub selectors: usize,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self {
+            ike_sas: 16,
+            child_sas: 256,
+            selectors: 2048,
         }
     }
 }
@@ -333,6 +356,7 @@ impl Default for Settings {
             cookie_threshold: 32,
             half_open_limit: 1000,
             half_open_timeout: Duration::from_secs(30),
+            quotas: Quotas::default(),
             // A dozen repetitions in a minute and a half: with 30 % loss each way, one exchange in
             // 6000 fails, and one handshake in a hundred takes longer than 20 s.
             retransmit_timeout: Duration::from_millis(500),

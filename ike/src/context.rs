@@ -47,6 +47,8 @@ pub(crate) struct Context {
     token_maker: Option<TokenMaker>,
     /// Octets of fragments that IKE SAs hold, without the one at work.
     pub(crate) fragments_of_others: usize,
+    /// What the peer of the IKE SA at work has on others: Child SAs, and selectors of them.
+    pub(crate) elsewhere: (usize, usize),
     /// IKE SAs that keep the peer that proves itself on the IKE SA at work from having another.
     pub(crate) namesakes: Vec<IkeSaId>,
     /// What authenticated peers did wrong, by name.
@@ -191,6 +193,7 @@ impl Context {
             rivals: Vec::new(),
             token_maker: None,
             fragments_of_others: 0,
+            elsewhere: (0, 0),
             namesakes: Vec::new(),
             faults: BTreeMap::new(),
             asks: HashMap::new(),

@@ -4,6 +4,7 @@ mod commands;
 mod duplicates;
 mod hints;
 mod init;
+mod quotas;
 mod reload;
 mod renewals;
 mod table;
@@ -21,7 +22,7 @@ use crate::error::{Dropped, IkeFailure};
 use crate::event::{Answer, Ask, AskId, ChildSaId, Event, IkeSaId, Output};
 use crate::exchange::cookie::Cookies;
 use crate::exchange::half_open::HalfOpens;
-use crate::exchange::limit::Limit;
+use crate::exchange::limit::{Limit, STRANGERS};
 use crate::sa::established::Established;
 use crate::sa::{IkeSa, Phase};
 use crate::status::IkeSaStatus;
@@ -69,9 +70,9 @@ impl Endpoint {
             sas: Table::default(),
             half_open: HalfOpens::default(),
             cookies: Cookies::new(),
-            strangers: Limit::new(),
-            lost: Limit::new(),
-            hints: Limit::new(),
+            strangers: Limit::new(STRANGERS),
+            lost: Limit::new(STRANGERS),
+            hints: Limit::new(STRANGERS),
             wishes,
             shutdown: None,
             idle_told: false,
@@ -246,6 +247,7 @@ impl Endpoint {
         self.cx.rivals = self.rivals(&sa);
         self.cx.fragments_of_others -= sa.fragmentation.held();
         self.cx.namesakes = self.namesakes(&sa);
+        self.cx.elsewhere = self.peer_has_elsewhere(&sa);
         let result = act(&mut sa, &mut self.cx);
         sa.run_tasks(&mut self.cx, now);
         if !sa.is_gone() {

@@ -50,6 +50,8 @@ pub enum Dropped {
     KeyExchange,
     /// Too many half-open IKE SAs.
     HalfOpenLimit,
+    /// The network, or the peer, has asked for too much lately.
+    Rationed,
     /// The cookie was missing or wrong; a cookie was asked for.
     Cookie,
     /// No connection fits the addresses.

@@ -363,3 +363,42 @@ fn a_reply_to_a_stranger_is_not_longer_than_its_request() {
         peer.first_request().len()
     );
 }
+
+#[test]
+fn a_flood_with_cookies_from_one_network_leaves_others_alone_and_costs_little() {
+    let (mut pair, first) = asked(400);
+    let mut exchanges = 0;
+    let mut ask = |pair: &mut Pair, from: [u8; 4], spi: u64| {
+        let mut packet = first.clone();
+        packet.datagram[..8].copy_from_slice(&spi.to_be_bytes());
+        packet.from = (from, 500).into();
+        let sent = pair.net.sent.len();
+        pair.net.inject(pair.now, packet.clone());
+        pair.run_for(Duration::ZERO);
+        if pair.net.sent.len() > sent && pair.net.sent[sent].datagram.len() < 200 {
+            let again = with_cookie(pair, &packet);
+            pair.net.inject(pair.now, again);
+            pair.run_for(Duration::ZERO);
+        }
+        let reply = &pair.net.sent.last().expect("a reply").datagram;
+        let served = reply[..8] == spi.to_be_bytes() && reply.len() >= 200;
+        exchanges += usize::from(served);
+        served
+    };
+    let (mut honest, mut spi) = (0, 1);
+    for ms in 0..2000u32 {
+        for n in 0..5 {
+            spi += 1;
+            ask(&mut pair, [203, 0, 113, ((ms * 5 + n) % 250) as u8], spi);
+        }
+        if ms % 20 == 0 {
+            spi += 1;
+            honest += usize::from(ask(&mut pair, [198, 51, (ms / 20) as u8, 1], spi));
+        }
+        pair.run_for(Duration::from_millis(1));
+    }
+    println!("5000 a second for 2 s: {exchanges} key exchanges, {honest} of 100 others served");
+    assert_eq!(honest, 100);
+    assert!(exchanges <= 32 + 200 + 2 * 50 + 100 + 1, "{exchanges}");
+    assert!(pair.b.dropped[&Dropped::Rationed] > 9000);
+}

@@ -192,6 +192,14 @@ fn read_settings(section: &Section<'_>) -> Settings {
     if let Some(value) = section.integer("half_open_limit", 1..=1_000_000) {
         settings.half_open_limit = size(value.value);
     }
+    let quota = |key, field: &mut usize| {
+        if let Some(value) = section.integer(key, 1..=1_000_000) {
+            *field = size(value.value);
+        }
+    };
+    quota("peer_ike_sas", &mut settings.quotas.ike_sas);
+    quota("peer_child_sas", &mut settings.quotas.child_sas);
+    quota("peer_selectors", &mut settings.quotas.selectors);
     if let Some(time) = section.quantity("half_open_timeout", at_least_100ms) {
         settings.half_open_timeout = time.value;
     }

@@ -1,6 +1,7 @@
 //! IKE_SA_INIT requests, and what else comes from strangers: answered without state as long as
 //! possible, and never with more than was asked.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -102,11 +103,9 @@ impl Endpoint {
         let settings = self.cx.settings();
         let (threshold, limit) = (settings.cookie_threshold, settings.half_open_limit);
         let half_open = self.half_open.len();
-        if half_open >= limit {
-            return Err(Dropped::HalfOpenLimit);
-        }
         if half_open < threshold {
-            return Ok(());
+            let room = half_open < limit;
+            return room.then_some(()).ok_or(Dropped::HalfOpenLimit);
         }
         let ni = payloads.nonce.unwrap_or_default();
         let (ip, spi_i) = (path.remote.ip(), header.spi_i);
@@ -115,14 +114,11 @@ impl Endpoint {
             .and_then(Notify::as_cookie);
         let given = cookie.and_then(|cookie| self.cookies.check(now, cookie, ni, ip, spi_i));
         let puzzle = self.puzzle(payloads);
-        let share = threshold + limit / NETWORKS;
-        let shares = given.is_none() || self.half_open.in_network_of(ip) < share;
         match (cookie.zip(given), puzzle) {
-            // What may be forged, because it came before cookies were asked for, takes no share.
-            (Some(_), _) if !shares => return Err(Dropped::HalfOpenLimit),
-            (Some(_), None) => return Ok(()),
+            (Some(_), None) => return self.make_room(now, ip),
             (Some((cookie, Some(given))), Some(_)) => {
-                return self.check_solution(cookie, given, payloads.ps);
+                self.check_solution(cookie, given, payloads.ps)?;
+                return self.make_room(now, ip);
             }
             // It was asked for a cookie only, when there was less load.
             (Some((_, None)), Some(_)) | (None, _) => {}
@@ -177,6 +173,28 @@ impl Endpoint {
         // With all places free one in four, with none free nobody.
         let lucky = self.cx.rng.next_u32() % limit.max(1).saturating_mul(4) < places;
         if lucky { Ok(()) } else { Err(Dropped::Puzzle) }
+    }
+
+    /// Somebody who receives at its address wants a place. Where there is none, the oldest from
+    /// the same network goes, or else from the one that has most.
+    fn make_room(&mut self, now: Instant, ip: IpAddr) -> Result<(), Dropped> {
+        let settings = self.cx.settings();
+        let (threshold, limit) = (settings.cookie_threshold, settings.half_open_limit);
+        if !self.half_open.may_work_for(now, ip) {
+            return Err(Dropped::Rationed);
+        }
+        // What may be forged, because it came before cookies were asked for, takes no share.
+        let share = threshold + limit / NETWORKS;
+        let goes = if self.half_open.in_network_of(ip) >= share {
+            self.half_open.oldest_of(ip)
+        } else if self.half_open.len() >= limit {
+            self.half_open.oldest_of_largest()
+        } else {
+            return Ok(());
+        };
+        let goes = goes.ok_or(Dropped::HalfOpenLimit)?;
+        self.with(now, goes, |sa, cx| sa.forget(cx));
+        Ok(())
     }
 
     //= rfc7296 2.7-3

@@ -198,6 +198,7 @@ impl Endpoint {
 
     /// A peer has made this IKE SA. What it had before goes, if the connection says so.
     pub(super) fn arrived(&mut self, now: Instant, id: IkeSaId) {
+        self.keep_ike_quota(now, id);
         let Some(new) = self.sas.get(id) else {
             return;
         };

@@ -1,13 +1,14 @@
 //! Half-open IKE SAs as responder: found by the request that began each, and counted, all of
 //! them and by the network that they come from (RFC 8019 section 4.2).
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
 use crate::event::IkeSaId;
+use crate::exchange::limit::{Limit, NETWORK};
 
 /// The half-open IKE SAs of an endpoint.
 ///
@@ -17,7 +18,18 @@ use crate::event::IkeSaId;
 pub(crate) struct HalfOpens {
     by_request: HashMap<Key, IkeSaId>,
     keys: HashMap<IkeSaId, Key>,
-    networks: HashMap<IpAddr, usize>,
+    networks: HashMap<IpAddr, Network>,
+    /// The same by how many each has.
+    sizes: BTreeSet<(usize, IpAddr)>,
+}
+
+/// What comes from one network.
+#[derive(Debug)]
+struct Network {
+    /// Its half-open IKE SAs; the lowest is the oldest.
+    ids: BTreeSet<IkeSaId>,
+    /// Key exchanges that it may still have.
+    work: Limit,
 }
 
 /// Where a request came from, and the hash of it.
@@ -31,7 +43,23 @@ impl HalfOpens {
 
     /// How many come from the network of this address.
     pub(crate) fn in_network_of(&self, ip: IpAddr) -> usize {
-        self.networks.get(&network(ip)).copied().unwrap_or_default()
+        self.networks.get(&network(ip)).map_or(0, |n| n.ids.len())
+    }
+
+    /// Whether a key exchange may be done for this address: its network has so many in a time.
+    pub(crate) fn may_work_for(&mut self, now: Instant, ip: IpAddr) -> bool {
+        let network = self.networks.get_mut(&network(ip));
+        network.is_none_or(|network| network.work.take(now))
+    }
+
+    /// The oldest one from the network of this address.
+    pub(crate) fn oldest_of(&self, ip: IpAddr) -> Option<IkeSaId> {
+        self.networks.get(&network(ip))?.ids.first().copied()
+    }
+
+    /// The oldest one from the network that has most.
+    pub(crate) fn oldest_of_largest(&self) -> Option<IkeSaId> {
+        self.oldest_of(self.sizes.last()?.1)
     }
 
     /// The one that this very request began.
@@ -47,7 +75,9 @@ impl HalfOpens {
         }
         self.by_request.insert(key, id);
         self.keys.insert(id, key);
-        *self.networks.entry(network(remote.ip())).or_default() += 1;
+        self.change(network(remote.ip()), |ids| {
+            ids.insert(id);
+        });
     }
 
     /// Forgets one: it is established, or gone.
@@ -56,11 +86,22 @@ impl HalfOpens {
             return;
         };
         self.by_request.remove(&key);
-        if let Entry::Occupied(mut count) = self.networks.entry(network(key.0.ip())) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
+        self.change(network(key.0.ip()), |ids| {
+            ids.remove(&id);
+        });
+    }
+
+    fn change(&mut self, network: IpAddr, change: impl FnOnce(&mut BTreeSet<IkeSaId>)) {
+        let entry = self.networks.entry(network).or_insert_with(|| Network {
+            ids: BTreeSet::new(),
+            work: Limit::new(NETWORK),
+        });
+        self.sizes.remove(&(entry.ids.len(), network));
+        change(&mut entry.ids);
+        if entry.ids.is_empty() {
+            self.networks.remove(&network);
+        } else {
+            self.sizes.insert((entry.ids.len(), network));
         }
     }
 }
@@ -104,6 +145,15 @@ mod tests {
         assert_eq!(half_open.in_network_of(at("[fd00:0:0:1::1]:1").ip()), 0);
         assert_eq!(half_open.find(at(places[0]), b"another"), Some(IkeSaId(5)));
         assert_eq!(half_open.find(at(places[1]), b"another"), None);
+        assert_eq!(
+            half_open.oldest_of(at("10.0.0.77:1").ip()),
+            Some(IkeSaId(1))
+        );
+        assert_eq!(half_open.oldest_of_largest(), Some(IkeSaId(1)));
+        assert_eq!(
+            half_open.oldest_of(at("[fd00::77]:1").ip()),
+            Some(IkeSaId(4))
+        );
         half_open.remove(IkeSaId(5));
         assert_eq!(half_open.find(at(places[0]), b"another"), None);
         assert_eq!(half_open.in_network_of(at("10.0.0.77:1").ip()), 2);

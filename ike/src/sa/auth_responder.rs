@@ -390,7 +390,8 @@ impl IkeSa {
         let exchange = ChildExchange::IkeAuth;
         let granted = match self.is_childless(payloads) {
             Ok(true) => return self.reply_childless(cx, &lead),
-            Ok(false) => grant(&self.connection, between, payloads, exchange, None),
+            Ok(false) => grant(&self.connection, between, payloads, exchange, None)
+                .and_then(|grant| self.check_quota(cx, &grant).map(|()| grant)),
             Err(fault) => Err(fault),
         };
         match granted {

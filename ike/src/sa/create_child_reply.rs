@@ -24,9 +24,6 @@ use crate::wire::{Auth, ExchangeType, Id, Notify, NotifyType, Payload, ProtocolI
 /// SPIs drawn for one Child SA before we give up.
 const MAX_SPIS: u32 = 8;
 
-/// Child SAs that a peer may have on one IKE SA: a bound on what it can make us keep.
-const MAX_CHILDREN: usize = 256;
-
 /// A reply that waits for the data plane.
 pub(crate) struct InWork {
     child: ChildSaId,
@@ -66,6 +63,9 @@ impl IkeSa {
         now: Instant,
         payloads: &Payloads<'_>,
     ) -> Result<(), Fault> {
+        if !self.creations.take(now) {
+            return Err(Fault::TemporaryFailure);
+        }
         let offered = payloads
             .sa
             .as_ref()
@@ -84,7 +84,7 @@ impl IkeSa {
             .nonce
             .ok_or(Fault::InvalidSyntax("no Nonce in CREATE_CHILD_SA"))?;
         let rekeyed = self.rekeyed_child(payloads)?;
-        if self.children.len() >= MAX_CHILDREN {
+        if self.children.len() + cx.elsewhere.0 >= cx.settings().quotas.child_sas {
             return Err(Fault::NoAdditionalSas);
         }
         let exchange = ChildExchange::CreateChildSa(payloads.ke.map(|ke| ke.method));
@@ -99,6 +99,7 @@ impl IkeSa {
             None => None,
             Some(want) => Some(exchange_keys(cx, payloads, want)?),
         };
+        self.check_quota(cx, &grant)?;
         let (ours, shared) = exchanged.unzip();
         let staged = Staged {
             grant,
@@ -110,6 +111,30 @@ impl IkeSa {
         };
         self.stage_grant(cx, now, staged);
         Ok(())
+    }
+
+    /// Whether a peer may have this, too.
+    pub(crate) fn check_quota(&self, cx: &Context, grant: &Grant) -> Result<(), Fault> {
+        let quotas = &cx.settings().quotas;
+        let (children, selectors) = cx.elsewhere;
+        let wanted = grant.local_ts.len() + grant.remote_ts.len();
+        let has = selectors + self.selectors();
+        let spi = grant.chosen.spi;
+        // An SPI that the peer uses already would name two SAs.
+        let twice = self.children.iter().any(|child| child.info.spi_out == spi);
+        let over = children + self.children.len() >= quotas.child_sas;
+        if twice || over || has + wanted > quotas.selectors {
+            return Err(Fault::NoAdditionalSas);
+        }
+        Ok(())
+    }
+
+    /// Traffic selectors of all Child SAs.
+    pub(crate) fn selectors(&self) -> usize {
+        let selectors = self.children.iter().map(|child| &child.info);
+        selectors
+            .map(|info| info.local_ts.len() + info.remote_ts.len())
+            .sum()
     }
 
     /// Reports that a peer did not get the Child SA that it asked for.

@@ -13,6 +13,7 @@ use crate::crypto::secret::Secret;
 use crate::error::{Dropped, IkeFailure};
 use crate::event::{Ask, IkeSpi, Puzzle};
 use crate::exchange::datagrams::Datagrams;
+use crate::exchange::limit::{CREATIONS, Limit, REQUESTS};
 use crate::exchange::nat::{self, IKE_PORT, NAT_PORT, Nat};
 use crate::exchange::windows::{ReplyWindow, RequestWindow};
 use crate::keys::IkeKeys;
@@ -120,6 +121,8 @@ impl IkeSa {
             protection: None,
             requests: RequestWindow::new(0),
             replies: ReplyWindow::new(0),
+            creations: Limit::new(CREATIONS),
+            asked: Limit::new(REQUESTS),
             in_work: None,
             fragmentation: Fragmentation::default(),
             tasks: Tasks::default(),

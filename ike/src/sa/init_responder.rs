@@ -10,6 +10,7 @@ use crate::context::Context;
 use crate::crypto::ke::KeyExchange;
 use crate::error::Dropped;
 use crate::event::IkeSpi;
+use crate::exchange::limit::{CREATIONS, Limit, REQUESTS};
 use crate::exchange::nat;
 use crate::exchange::windows::{ReplyWindow, RequestWindow};
 use crate::keys::IkeKeys;
@@ -86,6 +87,8 @@ impl IkeSa {
             protection: Some(protection),
             requests: RequestWindow::new(0),
             replies: ReplyWindow::new(0),
+            creations: Limit::new(CREATIONS),
+            asked: Limit::new(REQUESTS),
             in_work: None,
             fragmentation: Fragmentation::default(),
             tasks: Tasks::default(),

@@ -45,6 +45,7 @@ use std::time::Instant;
 
 use crate::config::{Connection, Path};
 use crate::event::{ChildSaId, IkeSaId, IkeSpi};
+use crate::exchange::limit::Limit;
 use crate::exchange::nat::Nat;
 use crate::exchange::windows::{ReplyWindow, RequestWindow};
 use crate::wire::Header;
@@ -99,6 +100,9 @@ pub(crate) struct IkeSa {
     pub(crate) protection: Option<Protection>,
     pub(crate) requests: RequestWindow<Request>,
     pub(crate) replies: ReplyWindow,
+    /// CREATE_CHILD_SA requests, and all requests, that the peer may still make.
+    pub(crate) creations: Limit,
+    pub(crate) asked: Limit,
     pub(crate) in_work: Option<InWork>,
     pub(crate) fragmentation: Fragmentation,
     pub(crate) tasks: Tasks,

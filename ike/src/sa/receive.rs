@@ -152,6 +152,10 @@ impl IkeSa {
         {
             return Err(Dropped::OutOfPlace);
         }
+        // It is not answered, so it comes again, but no faster than that.
+        if self.established().is_some() && !self.asked.take(now) {
+            return Err(Dropped::Rationed);
+        }
         self.heard_from(cx, now, path);
         self.reply_path = path;
         self.replies_arrived();

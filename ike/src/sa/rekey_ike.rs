@@ -356,6 +356,8 @@ impl IkeSa {
             protection: Some(Protection::new(keys, material.role).ok()?),
             requests: RequestWindow::new(0),
             replies: ReplyWindow::new(0),
+            creations: self.creations.clone(),
+            asked: self.asked.clone(),
             in_work: None,
             fragmentation: self.fragmentation.successor(),
             tasks: Tasks::default(),

@@ -1,0 +1,142 @@
+//! A peer that is proven, and asks for more than it should.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use obol_ike::error::Dropped;
+use obol_ike::event::EspSpi;
+use obol_ike::proposal::{ChildExchange, EspProposal};
+use obol_ike::testing::scripted::Scripted;
+use obol_ike::testing::setup::Setup;
+use obol_ike::ts::TrafficSelector;
+use obol_ike::wire::{ExchangeType, NotifyType, Payload};
+
+thread_local! {
+    /// Octets that this thread has allocated and not freed.
+    static LIVE: Cell<i64> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+// SAFETY: every call goes to the system's allocator as it came; the counter is a `Cell` that
+// needs neither allocation nor destructor.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LIVE.set(LIVE.get() + layout.size() as i64);
+        // SAFETY: our caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.set(LIVE.get() - layout.size() as i64);
+        // SAFETY: `pointer` came from `alloc` above, hence from `System`, with this layout.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const MIB: i64 = 1 << 20;
+
+fn child(spi: u32, selectors: &[TrafficSelector]) -> Vec<Payload<'static>> {
+    let exchange = ChildExchange::IkeAuth;
+    let theirs: TrafficSelector = "172.16.2.0/24".parse().expect("a selector");
+    vec![
+        Payload::Sa(EspProposal::to_wire(
+            &EspProposal::defaults(),
+            EspSpi(spi),
+            exchange,
+        )),
+        Payload::Nonce(&[7; 32]),
+        Payload::TsI(selectors.to_vec().into()),
+        Payload::TsR(vec![theirs].into()),
+    ]
+}
+
+/// What became of requests.
+type Outcomes = BTreeMap<String, usize>;
+
+/// Sends these, and forgets what only the test keeps of it.
+fn flood(peer: &mut Scripted, requests: u32, selectors: &[TrafficSelector]) -> Outcomes {
+    let mut outcomes = Outcomes::new();
+    for n in 0..requests {
+        let payloads = child(0x1000_0000 + n, selectors);
+        let outcome = match peer.request(ExchangeType::CREATE_CHILD_SA, &payloads) {
+            Ok(reply) => match reply.error() {
+                Some(error) => error.to_string(),
+                None => "made".to_owned(),
+            },
+            Err(dropped) => format!("{dropped:?}"),
+        };
+        *outcomes.entry(outcome).or_default() += 1;
+        peer.pair.net.sent.clear();
+        peer.pair.b.events.clear();
+    }
+    outcomes
+}
+
+#[test]
+fn a_flood_of_child_sas_is_bounded_in_number_and_memory() {
+    let mut peer = Scripted::established(Setup::new(1));
+    let before = LIVE.get();
+    let selectors = ["172.16.1.0/24".parse().expect("a selector")];
+    let outcomes = flood(&mut peer, 20_000, &selectors);
+    let grown = LIVE.get() - before;
+    println!("20000 requests: {outcomes:?}, {grown} octets more");
+    assert_eq!(outcomes.get("made"), Some(&255), "with the first one, 256");
+    assert!(outcomes["NO_ADDITIONAL_SAS"] > 0);
+    assert!(outcomes["TEMPORARY_FAILURE"] > 0);
+    assert!(outcomes["Rationed"] > 0);
+    assert!(grown <= MIB, "{grown} octets");
+    // Its other requests are answered again after a while.
+    peer.pair.run_for(Duration::from_secs(30));
+    let alive = peer.request(ExchangeType::INFORMATIONAL, &[]);
+    assert!(alive.is_ok_and(|reply| reply.error().is_none()));
+}
+
+#[test]
+fn a_flood_of_selectors_is_bounded_in_memory() {
+    let mut peer = Scripted::established(Setup::new(1));
+    let before = LIVE.get();
+    let host = |n: u32| -> TrafficSelector {
+        let text = format!("172.16.1.{}/32[tcp/{}]", n % 250, n + 1);
+        text.parse().expect("a selector")
+    };
+    let selectors: Vec<TrafficSelector> = (0..200).map(host).collect();
+    let outcomes = flood(&mut peer, 400, &selectors);
+    let grown = LIVE.get() - before;
+    println!("400 requests with 200 selectors: {outcomes:?}, {grown} octets more");
+    assert_eq!(outcomes.get("made"), Some(&10), "2048 selectors at most");
+    assert!(grown <= MIB, "{grown} octets");
+}
+
+#[test]
+fn an_spi_names_one_child_sa() {
+    let mut peer = Scripted::established(Setup::new(1));
+    let selectors = ["172.16.1.0/24".parse().expect("a selector")];
+    for wanted in [None, Some(NotifyType::NO_ADDITIONAL_SAS)] {
+        let payloads = child(0x1000_0000, &selectors);
+        let reply = peer.request(ExchangeType::CREATE_CHILD_SA, &payloads);
+        assert_eq!(reply.expect("a reply").error(), wanted);
+    }
+    assert_eq!(peer.up(), (1, 2));
+}
+
+#[test]
+fn a_flood_of_empty_requests_is_answered_at_a_rate() {
+    let mut peer = Scripted::established(Setup::new(1));
+    let mut answered = 0;
+    for _ in 0..10_000 {
+        match peer.request(ExchangeType::INFORMATIONAL, &[]) {
+            Ok(_) => answered += 1,
+            Err(dropped) => assert_eq!(dropped, Dropped::Rationed),
+        }
+        peer.pair.run_for(Duration::from_micros(200));
+        peer.pair.net.sent.clear();
+    }
+    println!("10000 requests in 2 s: {answered} answered");
+    assert!((1100..=1300).contains(&answered), "1024, and 100 a second");
+}
