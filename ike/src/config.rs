@@ -95,7 +95,8 @@ pub struct Connection {
     /// Where to start from if `local_addrs` names nothing: the address that the route to the
     /// peer gives. `None`: nobody has looked, and the command to start must name it.
     pub source: Option<IpAddr>,
-    /// The peer's addresses; empty means any. The first is the one to start towards.
+    /// The peer's addresses; empty means any. The first is the one to start towards, then the next
+    /// where that failed.
     pub remote_addrs: Vec<IpAddr>,
     /// IKE proposals in order of preference.
     pub ike_proposals: Vec<IkeProposal>,

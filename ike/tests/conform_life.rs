@@ -8,7 +8,7 @@ use obol_ike::error::IkeFailure;
 use obol_ike::event::{ChildSaId, Command, Event};
 use obol_ike::testing::net::Packet;
 use obol_ike::testing::pair::{End, Node, Transcript};
-use obol_ike::testing::setup::{A, HOSTS, PODS, Setup, child, pods};
+use obol_ike::testing::setup::{A, B, HOSTS, PODS, Setup, child, pods};
 use obol_ike::wire::Header;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -230,4 +230,22 @@ fn who_can_do_rfc_7427_does_not_sign_with_sha1_even_where_that_is_allowed() {
         );
         assert!(!text.contains("RsaPkcs1Sha1"), "{text}");
     }
+}
+
+//= test rfc4555 3.1-1
+#[test]
+fn a_peer_is_tried_at_one_of_its_addresses_after_another() {
+    let nobody = "192.168.0.99".parse().unwrap();
+    let mut setup = Setup::started(1);
+    setup.connection.remote_addrs = vec![nobody, B];
+    setup.connection.local_addrs = vec![A];
+    let mut pair = setup.clone().pair(1);
+    setup.connection.remote_addrs = vec![B];
+    pair.b = setup.pair(1).b;
+    pair.start();
+    pair.run_for(Duration::from_secs(5));
+    assert!(pair.net.sent.iter().all(|packet| packet.to.ip() == nobody));
+    pair.run_for(Duration::from_secs(900));
+    pair.assert_up(1);
+    assert_eq!(pair.a.endpoint.status(pair.now)[0].path.remote.ip(), B);
 }

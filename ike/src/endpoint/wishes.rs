@@ -296,15 +296,17 @@ impl Endpoint {
 }
 
 //= rfc7296 2.23-1
-/// From where to where a connection is started.
+//= rfc4555 3.1-1
+/// From where to where a connection is started: towards another address of the peer with each try
+/// that failed.
 pub(super) fn start_path(
     connection: &Connection,
     wish: &Wish,
     own: &LocalAddresses,
 ) -> Option<Path> {
-    let remote = wish
-        .remote
-        .or_else(|| connection.remote_addrs.first().copied())?;
+    let known = &connection.remote_addrs;
+    let next = wish.failures as usize % known.len().max(1);
+    let remote = wish.remote.or_else(|| known.get(next).copied())?;
     let of_family = |ip: &&IpAddr| ip.is_ipv4() == remote.is_ipv4();
     let unspecified = match remote {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
