@@ -208,7 +208,7 @@ pub enum FragmentationMode {
     Yes,
     /// Never, and the peer is told so.
     No,
-    /// All that have content, also short ones.
+    /// All that have content, also short ones, but for INFORMATIONAL.
     Force,
 }
 

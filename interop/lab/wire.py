@@ -36,7 +36,7 @@ table ip lab-loss {{
 
 
 def outer_address(address):
-    """The address that others see of an end behind a NAT."""
+    """Another address of the same network: what others see of an end behind a NAT, or where it moves."""
     prefix, host = address.rsplit(".", 1)
     return f"{prefix}.{int(host) + 100}"
 

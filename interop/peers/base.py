@@ -116,14 +116,23 @@ class Peer:
         for host in self.end.hosts:
             family, more = ("-6", "nodad") if ":" in host else ("-4", "")
             lines.append(f"ip {family} addr add {host} dev lo {more}")
+        self.container.sh("\n".join(["set -e", *lines, *self._routes()]))
+
+    def move(self, address):
+        """Takes the IPv4 address from the container and gives it another one."""
+        lines = [f"ip addr del {self.end.outer}/24 dev eth0", f"ip addr add {address}/24 dev eth0"]
+        self.container.sh("\n".join(["set -e", *lines, *self._routes()]))
+
+    def _routes(self):
+        lines = []
         for net in self.other.nets:
             family = "-6" if ":" in net else "-4"
             own = next((h for h in self.end.hosts if (":" in h) == (":" in net)), None)
             same = (":" in self.other.outer) == (":" in net)
             via = self.other.outer if same else self.other.other_outer
             source = f"src {own}" if own else ""
-            lines.append(f"ip {family} route add {net} via {via} {source}")
-        self.container.sh("set -e\n" + "\n".join(lines))
+            lines.append(f"ip {family} route replace {net} via {via} {source}")
+        return lines
 
     def wait_log(self, pattern, seconds=10):
         """Waits for a line of the log that matches, and returns the match."""

@@ -99,6 +99,11 @@ class Obol(Peer):
         """Lifts the protection that a dead daemon left."""
         self.container.sh(f"{OBOL} purge --config /lab/etc/obol.toml")
 
+    def reload(self):
+        """Writes the configuration anew and makes the daemon read it."""
+        self._configure()
+        return self.container.sh(f"{OBOL} reload")
+
     def version(self):
         return self.container.sh("obol --version")
 

@@ -148,7 +148,7 @@ class StrongSwan(Peer):
         )
         self.write("swanctl/swanctl.conf", SWANCTL.format(
             connection=CONNECTION, children=children,
-            local=me.outer, remote="%any" if s.any_remote else self.remote_address,
+            local=s.extra.get("local", me.outer), remote="%any" if s.any_remote else self.remote_address,
             ike=f"proposals = {s.ike}" if s.ike else "",
             encap="yes" if s.encap else "no", more=s.extra.get("swanctl", ""),
             dpd=s.dpd_seconds or 30,

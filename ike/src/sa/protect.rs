@@ -8,7 +8,7 @@ use crate::exchange::datagrams::Datagrams;
 use crate::keys::{IkeKeys, UnsupportedAlgorithm};
 use crate::sa::Role;
 use crate::wire::{
-    Fragment, HEADER_LEN, Header, Message, Payload, PayloadType, TooLong, emit_chain,
+    ExchangeType, Fragment, HEADER_LEN, Header, Message, Payload, PayloadType, TooLong, emit_chain,
     protected_prefix,
 };
 
@@ -91,8 +91,10 @@ impl Protection {
             return Err(TooLong);
         }
         let whole_len = HEADER_LEN + PAYLOAD_HEADER_LEN + body_len;
+        // INFORMATIONAL messages are short, and charon takes none in pieces.
+        let may_force = header.exchange != ExchangeType::INFORMATIONAL && !inner.is_empty();
         let chunk_len = split
-            .filter(|split| whole_len > split.longest || split.force && !inner.is_empty())
+            .filter(|split| whole_len > split.longest || split.force && may_force)
             .and_then(|split| self.chunk_len(split));
         match chunk_len {
             Some(chunk_len) => self.seal_fragments(header, first, inner, chunk_len),
