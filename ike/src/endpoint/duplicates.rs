@@ -81,7 +81,7 @@ impl Endpoint {
             .children
             .iter()
             .filter(|child| child.is_current())
-            .all(|child| is_up(new, &child.info.child));
+            .all(|child| is_there(new, &child.info.child));
         let probing = new.requests.open().is_some() || !new.tasks.is_empty();
         if !missing.is_empty() {
             self.with(now, winner, |sa, _| {
@@ -194,6 +194,13 @@ fn beats(winner: &ChildSa, loser: &ChildSa) -> bool {
         winner.lowest_nonce > loser.lowest_nonce
     };
     better && winner.info.child == loser.info.child
+}
+
+/// Whether a Child SA of this child is up, or held back for one that is to go.
+fn is_there(sa: &IkeSa, child: &str) -> bool {
+    let held = |c: &ChildSa| c.held_back && c.state == ChildState::Installed;
+    let mut children = sa.children.iter();
+    is_up(sa, child) || children.any(|c| held(c) && c.info.child == child)
 }
 
 pub(super) fn is_up(sa: &IkeSa, child: &str) -> bool {
