@@ -127,6 +127,40 @@ pub struct Connection {
     pub allow_sha1_rsa: bool,
     /// How long a proof of identity is good, and how many IKE SAs one peer may have.
     pub peer: PeerPolicy,
+    /// Whether a gateway may send its clients to another one.
+    pub redirect: Redirect,
+}
+
+/// Redirects, RFC 5685: a gateway sends a client to another one of the same identity. Only who
+/// began an IKE SA can be redirected.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Redirect {
+    /// As client: go where the gateway says. Its answer to IKE_SA_INIT proves nothing, so whoever
+    /// can read and answer that can send us elsewhere; there, too, only the identity that is
+    /// configured will do. For connections that name their peer.
+    pub follow: bool,
+    /// As client: no more than so many redirects within `period`.
+    pub most: u32,
+    /// See `most`.
+    pub period: Duration,
+    /// As gateway: where clients are sent that can be. Those that reach this host at that very
+    /// address stay.
+    pub to: Option<IpAddr>,
+    /// As gateway: a client that was sent elsewhere has this time to go.
+    pub patience: Duration,
+}
+
+impl Default for Redirect {
+    fn default() -> Self {
+        Self {
+            follow: false,
+            // RFC 5685 section 7.
+            most: 5,
+            period: Duration::from_secs(300),
+            to: None,
+            patience: Duration::from_secs(60),
+        }
+    }
 }
 
 /// What holds for the peer of a connection, whichever IKE SA it is on.

@@ -19,9 +19,11 @@ use crate::event::{
 };
 use crate::exchange::crash::TokenMaker;
 use crate::exchange::datagrams::Datagrams;
+use crate::exchange::redirect::Trail;
 use crate::exchange::retransmit::Retransmit;
 use crate::identity::Identity;
 use crate::sa::child::ChildSa;
+use crate::sa::childless::FirstChildren;
 use crate::sa::path::Place;
 use crate::sa::task::Tasks;
 use crate::sa::{IkeSa, Side};
@@ -53,6 +55,8 @@ pub(crate) struct Context {
     pub(crate) namesakes: Vec<IkeSaId>,
     /// What authenticated peers did wrong, by name.
     pub(crate) faults: BTreeMap<&'static str, u64>,
+    /// Redirects that were followed lately.
+    pub(crate) trail: Trail,
     asks: HashMap<AskId, Waiting>,
     last_ask: u64,
     last_ike: u64,
@@ -132,6 +136,13 @@ pub(crate) enum Signal {
     Reauthenticate(IkeSaId),
     /// The peer of this IKE SA is to show that it lives.
     Probe(IkeSaId),
+    /// The gateway of this IKE SA sends us to another one.
+    Redirected {
+        id: IkeSaId,
+        path: Path,
+        /// In IKE_AUTH, before there was a child: what we have asked for.
+        instead: Option<FirstChildren>,
+    },
     /// This IKE SA was just made by a peer.
     Arrived(IkeSaId),
     /// An IKE SA is gone.
@@ -196,6 +207,7 @@ impl Context {
             elsewhere: (0, 0),
             namesakes: Vec::new(),
             faults: BTreeMap::new(),
+            trail: Trail::default(),
             asks: HashMap::new(),
             last_ask: 0,
             last_ike: 0,

@@ -150,5 +150,6 @@ fn same_kind(a: &Connection, b: &Connection) -> bool {
     let accepted = |of| AuthMethods::accepted_by(std::iter::once(of));
     a.local_addrs == b.local_addrs
         && a.ike_proposals == b.ike_proposals
+        && a.redirect.to == b.redirect.to
         && accepted(a) == accepted(b)
 }

@@ -5,6 +5,7 @@ mod duplicates;
 mod hints;
 mod init;
 mod quotas;
+mod redirect;
 mod reload;
 mod renewals;
 mod table;
@@ -390,6 +391,7 @@ impl Endpoint {
                 Signal::PeerCame { connection, peer } => self.hasten(now, &connection, peer),
                 Signal::Reauthenticate(id) => self.reauthenticate(now, id),
                 Signal::Probe(id) => self.probe(now, id),
+                Signal::Redirected { id, path, instead } => self.redirected(now, id, path, instead),
                 Signal::Arrived(id) => self.arrived(now, id),
                 Signal::SaEnded { connection, peer } => self.sa_ended(now, &connection, peer),
             }

@@ -1,5 +1,6 @@
 //! Errors, by whose fault they are and what follows.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::config::Mode;
@@ -64,6 +65,10 @@ pub enum Dropped {
     OtherKeMethod,
     /// An error notify without protection, which anybody can send: a hint at best.
     Hint,
+    /// An IKE_SA_INIT request that was answered with the address of another gateway.
+    Redirected,
+    /// A redirect in reply to IKE_SA_INIT that we did not ask for, or without our nonce.
+    RedirectForged,
 }
 
 /// Why an IKE SA ended or did not come up.
@@ -119,6 +124,32 @@ pub enum IkeFailure {
     Expired,
     /// The peer has shown the token that says that it has lost its state, RFC 6290.
     PeerCrashed,
+    /// The gateway has sent the client to this one, RFC 5685.
+    Redirected {
+        /// The other gateway.
+        to: IpAddr,
+    },
+    /// The peer sends us where we do not go.
+    RedirectRefused(RedirectRefusal),
+}
+
+/// Why a redirect is not followed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
+pub enum RedirectRefusal {
+    /// It does not say where to, or says it in a way that has no place there.
+    Malformed,
+    /// It gives a name, and none are looked up here.
+    Name,
+    /// It gives neither address nor name.
+    UnknownType(u8),
+    /// To where we are already, to ourselves, or to what is no address of one host.
+    Unfit,
+    /// We have no address of that family.
+    Family,
+    /// There were too many in a short time.
+    TooMany,
+    /// A new IKE SA is being made already.
+    Busy,
 }
 
 /// Why a Child SA did not come up.
@@ -168,6 +199,9 @@ pub enum CommandError {
     /// There is no IKE SA of that connection, or no such Child SA.
     #[error("connection {0:?} has no such SA")]
     NotUp(String),
+    /// No client of that connection is up that can be sent to another gateway.
+    #[error("connection {0:?} has no client that can be redirected there")]
+    NoClient(String),
     /// The endpoint is shutting down.
     #[error("shutting down")]
     ShuttingDown,

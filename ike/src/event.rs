@@ -1,6 +1,6 @@
 //! What an [`Endpoint`](crate::endpoint::Endpoint) is told, and what it says.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::config::{Mode, Path};
 use crate::crypto::secret::Secret;
 use crate::crypto::signature::{PublicKey, SignatureScheme};
-use crate::error::{ChildFailure, IkeFailure};
+use crate::error::{ChildFailure, IkeFailure, RedirectRefusal};
 pub use crate::exchange::puzzle::Puzzle;
 use crate::identity::Identity;
 use crate::ts::TrafficSelector;
@@ -293,6 +293,13 @@ pub enum Command {
         /// Name of the connection.
         connection: String,
     },
+    /// Send the clients of a connection that are up, and can be redirected, to another gateway.
+    Redirect {
+        /// Name of the connection.
+        connection: String,
+        /// The other gateway.
+        to: IpAddr,
+    },
     /// Rekey a child.
     RekeyChild {
         /// Name of the connection.
@@ -450,6 +457,39 @@ pub enum Event {
         path: Path,
         /// Why, with what the operator needs: both identities where there are two.
         reason: IkeFailure,
+    },
+    /// The gateway sends us to another one, and we go.
+    Redirected {
+        /// Name of the connection.
+        connection: String,
+        /// The gateway that says so.
+        from: IpAddr,
+        /// The other one.
+        to: IpAddr,
+        /// Whether the gateway had proven who it is.
+        proven: bool,
+    },
+    /// The gateway sends us elsewhere, and we do not go.
+    RedirectRefused {
+        /// Name of the connection.
+        connection: String,
+        /// The gateway that says so.
+        from: IpAddr,
+        /// Where to, if that is an address.
+        to: Option<IpAddr>,
+        /// Why not.
+        reason: RedirectRefusal,
+    },
+    /// A client that has proven who it is was told to go to another gateway.
+    ClientRedirected {
+        /// The IKE SA with it.
+        id: IkeSaId,
+        /// Name of the connection.
+        connection: String,
+        /// The client's address and port.
+        client: SocketAddr,
+        /// The other gateway.
+        to: IpAddr,
     },
     /// After [`Command::Shutdown`]: nothing is left to wait for.
     Idle,

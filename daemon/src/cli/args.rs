@@ -1,5 +1,6 @@
 //! The command line: what may be written, and the texts of `--help`.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -87,6 +88,16 @@ Examples:
   obol down hosts
   obol down --all                # and let everything pass in clear again")]
     Down(DownArgs),
+    /// Send the clients of a connection that are up to another gateway (RFC 5685)
+    ///
+    /// Only those that began, and have said that they go where they are sent. Who is not gone
+    /// after redirect_patience is closed. For clients that come later, there is redirect_to in the
+    /// configuration.
+    #[command(after_help = "\
+Examples:
+  obol redirect office 192.0.2.7
+  obol redirect office 2001:db8::7 --json")]
+    Redirect(RedirectArgs),
     /// Show what is up: IKE SAs, Child SAs, counters
     ///
     /// With a NAME, exits with 0 if that connection or child is up, else with 3.
@@ -191,6 +202,20 @@ pub(crate) struct DownArgs {
     /// How long to wait for the peers: 5s, 1m, 500ms, or seconds
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = wait)]
     pub(crate) timeout: Duration,
+    /// How to print.
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// Arguments of `obol redirect`.
+#[derive(Args, Debug)]
+pub(crate) struct RedirectArgs {
+    /// CONNECTION
+    #[arg(value_name = "CONNECTION")]
+    pub(crate) connection: String,
+    /// The address of the other gateway
+    #[arg(value_name = "TO")]
+    pub(crate) to: IpAddr,
     /// How to print.
     #[command(flatten)]
     pub(crate) output: OutputArgs,

@@ -90,7 +90,9 @@ fn waits(request: &Request) -> Duration {
         Request::Up { timeout_ms, .. } | Request::Down { timeout_ms, .. } => {
             Duration::from_millis(*timeout_ms)
         }
-        Request::Status | Request::List | Request::Reload => Duration::ZERO,
+        Request::Status | Request::List | Request::Reload | Request::Redirect { .. } => {
+            Duration::ZERO
+        }
     }
 }
 

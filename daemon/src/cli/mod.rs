@@ -36,6 +36,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
     match &cli.command {
         Command::Up(args) => remote::up(&runtime_dir, args),
         Command::Down(args) => remote::down(&runtime_dir, &cli.config, args),
+        Command::Redirect(args) => remote::redirect(&runtime_dir, args),
         Command::Status(args) => remote::status(&runtime_dir, args),
         Command::List(output) => remote::list(&runtime_dir, output.json),
         Command::Reload(output) => remote::reload(&runtime_dir, output.json),

@@ -4,11 +4,12 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
-use super::args::{DownArgs, StatusArgs, Target, UpArgs};
+use super::args::{DownArgs, RedirectArgs, StatusArgs, Target, UpArgs};
 use super::client::{ask, is_running};
 use super::{complain_line, print, print_json, print_text, purge};
 use crate::control::protocol::{
-    DownReport, DownTarget, ListReport, ReloadReport, Request, StatusReport, UpReport,
+    DownReport, DownTarget, ListReport, RedirectReport, ReloadReport, Request, StatusReport,
+    UpReport,
 };
 use crate::error::{ExitClass, Failure};
 use crate::run::Lock;
@@ -77,6 +78,23 @@ pub(super) fn down(runtime_dir: &Path, config: &Path, args: &DownArgs) -> Result
         [] => print_text("nothing was up\n"),
         closed => print_text(&format!("closed: {}\n", closed.join(", "))),
     }
+}
+
+/// `obol redirect`.
+pub(super) fn redirect(runtime_dir: &Path, args: &RedirectArgs) -> Result<(), Failure> {
+    let request = Request::Redirect {
+        connection: args.connection.clone(),
+        to: args.to,
+    };
+    let data = ask(runtime_dir, &request, |_| ())?;
+    if args.output.json {
+        return print_json(&data);
+    }
+    let report: RedirectReport = decode(data)?;
+    print_text(&format!(
+        "{}: clients are told to go to {}\n",
+        report.connection, report.to
+    ))
 }
 
 /// `obol status`.

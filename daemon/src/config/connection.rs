@@ -17,6 +17,7 @@ use super::files::FileSource;
 use super::finding::{Located, Place, Report};
 use super::fragmentation;
 use super::reader::{Section, nearest, shorten};
+use super::redirect;
 use super::secrets::{Secrets, read_id, resolve};
 use super::values;
 
@@ -64,6 +65,7 @@ pub(crate) fn read(
     let mobike = read_mobike(report, &section);
     let allow_sha1_rsa = section.boolean("allow_sha1_rsa").unwrap_or(false);
     let peer = read_peer_policy(report, &section);
+    let redirect = redirect::read(report, &section);
     let (local_addrs, remote_addrs) = (local_addrs?, remote_addrs?);
     check_ends(report, &local_addrs, &remote_addrs);
     let alone = matches!(childless, Some(Childless::Prefer | Childless::Force));
@@ -81,27 +83,30 @@ pub(crate) fn read(
         return None;
     }
     let (rekey_time, over_time) = times?;
+    let config = Connection {
+        name: name.value.into(),
+        local_addrs: local_addrs.iter().map(|addr| addr.value).collect(),
+        source: None,
+        remote_addrs: remote_addrs.iter().map(|addr| addr.value).collect(),
+        ike_proposals: proposals?,
+        local,
+        remote: remote.value,
+        children: Vec::new(),
+        rekey_time,
+        over_time,
+        dpd_delay,
+        force_encap,
+        childless: childless?,
+        initial_contact,
+        fragmentation,
+        mobike: mobike?,
+        allow_sha1_rsa,
+        peer,
+        redirect,
+    };
+    redirect::check(report, &name.place, &config, &children);
     Some(ReadConnection {
-        config: Connection {
-            name: name.value.into(),
-            local_addrs: local_addrs.iter().map(|addr| addr.value).collect(),
-            source: None,
-            remote_addrs: remote_addrs.iter().map(|addr| addr.value).collect(),
-            ike_proposals: proposals?,
-            local,
-            remote: remote.value,
-            children: Vec::new(),
-            rekey_time,
-            over_time,
-            dpd_delay,
-            force_encap,
-            childless: childless?,
-            initial_contact,
-            fragmentation,
-            mobike: mobike?,
-            allow_sha1_rsa,
-            peer,
-        },
+        config,
         place: name.place.clone(),
         local_place,
         local_addrs,

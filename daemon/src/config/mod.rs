@@ -16,6 +16,7 @@ pub(crate) mod files;
 pub(crate) mod finding;
 mod fragmentation;
 mod reader;
+mod redirect;
 mod secrets;
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,8 @@
 //!
 //! Any number of progress lines, then one line with `ok`, which ends the exchange.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ExitClass, Failure};
@@ -55,6 +57,13 @@ pub(crate) enum Request {
     },
     /// Read the configuration again; answered by [`ReloadReport`].
     Reload,
+    /// Send the clients of a connection to another gateway; answered by [`RedirectReport`].
+    Redirect {
+        /// Name of the connection.
+        connection: String,
+        /// The other gateway.
+        to: IpAddr,
+    },
 }
 
 /// What `down` closes.
@@ -483,6 +492,15 @@ pub(crate) struct DownReport {
     pub(crate) closed: Vec<String>,
 }
 
+/// What `redirect` told the clients.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct RedirectReport {
+    /// Name of the connection.
+    pub(crate) connection: String,
+    /// Where they are told to go.
+    pub(crate) to: IpAddr,
+}
+
 /// What `reload` changed, by names of connections.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct ReloadReport {
@@ -525,6 +543,10 @@ mod tests {
             Request::Status,
             Request::List,
             Request::Reload,
+            Request::Redirect {
+                connection: "hosts".into(),
+                to: IpAddr::from([192, 0, 2, 7]),
+            },
             down(DownTarget::All),
             down(DownTarget::Connection("a".into())),
             down(DownTarget::Child {

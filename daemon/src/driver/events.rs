@@ -109,8 +109,39 @@ impl<D: DataPlane> Driver<D> {
                 let text = words::left_out(flow, *more);
                 warn!(%connection, %child, "{text}");
             }
+            Event::Redirected { .. }
+            | Event::RedirectRefused { .. }
+            | Event::ClientRedirected { .. } => redirect_event(event),
             Event::Idle => {}
         }
+    }
+}
+
+fn redirect_event(event: &Event) {
+    match event {
+        Event::Redirected {
+            connection,
+            from,
+            to,
+            proven,
+        } => info!(%connection, gateway = %from, %to, proven, "redirected to another gateway"),
+        Event::RedirectRefused {
+            connection,
+            from,
+            to,
+            reason,
+        } => {
+            let text = words::redirect_refusal(*reason);
+            let to = to.map(|to| to.to_string()).unwrap_or_default();
+            warn!(%connection, gateway = %from, %to, "redirect not followed: {text}");
+        }
+        Event::ClientRedirected {
+            connection,
+            client,
+            to,
+            ..
+        } => info!(%connection, %client, %to, "client told to go to another gateway"),
+        _ => {}
     }
 }
 

@@ -1,5 +1,6 @@
 //! Commands from the control socket, and those who wait for their outcome.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use obol_ike::event::Command;
@@ -7,7 +8,9 @@ use obol_ike::status::{ChildSaStatus, IkeSaStatus};
 
 use super::Driver;
 use crate::control::Call;
-use crate::control::protocol::{DownReport, DownTarget, ReloadReport, Reply, Request, UpReport};
+use crate::control::protocol::{
+    DownReport, DownTarget, RedirectReport, ReloadReport, Reply, Request, UpReport,
+};
 use crate::dataplane::DataPlane;
 use crate::error::{ExitClass, Failure};
 
@@ -53,7 +56,22 @@ impl<D: DataPlane> Driver<D> {
                 self.call_up(now, call, connection, child, timeout_ms).await;
             }
             Request::Down { target, timeout_ms } => self.call_down(now, call, target, timeout_ms),
+            Request::Redirect { connection, to } => {
+                let reply = self.redirect(now, connection, to);
+                call.reply(reply.unwrap_or_else(Into::into));
+            }
         }
+    }
+
+    fn redirect(&mut self, now: Instant, connection: String, to: IpAddr) -> Result<Reply, Failure> {
+        self.children_of(&connection, None)?;
+        let command = Command::Redirect {
+            connection: connection.clone(),
+            to,
+        };
+        let told = self.endpoint.handle_command(now, command);
+        told.map_err(|e| Failure::new(ExitClass::Failed, e.to_string()))?;
+        Ok(Reply::done(&RedirectReport { connection, to }))
     }
 
     async fn call_up(
@@ -171,7 +189,7 @@ impl<D: DataPlane> Driver<D> {
     }
 
     /// The peer that a connection waits for without having an IKE SA with it yet.
-    fn silent_peer(&self, now: Instant, connection: &str) -> Option<std::net::IpAddr> {
+    fn silent_peer(&self, now: Instant, connection: &str) -> Option<IpAddr> {
         let sas = self.endpoint.status(now);
         let mut own = sas
             .iter()

@@ -1,7 +1,7 @@
 //! Failures of a negotiation in an operator's words: what happened, and who must change what.
 
 use obol_ike::config::{Mode, Path};
-use obol_ike::error::{ChildFailure, IkeFailure};
+use obol_ike::error::{ChildFailure, IkeFailure, RedirectRefusal};
 use obol_ike::event::PacketFlow;
 use obol_ike::wire::NotifyType;
 
@@ -73,12 +73,45 @@ pub(super) fn ike_failure(reason: &IkeFailure, path: Option<&Path>) -> (ExitClas
             ExitClass::Failed,
             "too old, and not rekeyed or proven anew".into(),
         ),
+        IkeFailure::Redirected { to } => (
+            ExitClass::Failed,
+            format!("the gateway has sent the client to {to}"),
+        ),
+        IkeFailure::RedirectRefused(reason) => (
+            ExitClass::Refused,
+            format!(
+                "{peer} sends us elsewhere, and we do not go: {}",
+                redirect_refusal(*reason)
+            ),
+        ),
         IkeFailure::UpElsewhere { remote } => (
             ExitClass::Refused,
             format!(
                 "{remote} has proven itself at {peer}, but is up from another address, and unique = \"keep\""
             ),
         ),
+    }
+}
+
+/// Why a redirect is not followed.
+pub(super) fn redirect_refusal(reason: RedirectRefusal) -> String {
+    match reason {
+        RedirectRefusal::Malformed => "the redirect is malformed".into(),
+        RedirectRefusal::Name => {
+            "it gives a name, and obol looks up none: let the gateway give an address".into()
+        }
+        RedirectRefusal::UnknownType(ty) => {
+            format!("it names a gateway by type {ty}, which obol does not know")
+        }
+        RedirectRefusal::Unfit => "that is no address of another gateway".into(),
+        RedirectRefusal::Family => {
+            "local_addrs has no address of that family".into()
+        }
+        RedirectRefusal::TooMany => {
+            "too many redirects: do gateways send us to each other? (redirect_limit, redirect_period)"
+                .into()
+        }
+        RedirectRefusal::Busy => "a new IKE SA is being made already".into(),
     }
 }
 

@@ -68,6 +68,7 @@ impl Endpoint {
                 self.reauthenticate(now, id);
                 Ok(())
             }
+            Command::Redirect { connection, to } => self.redirect(now, &connection, to),
             Command::RekeyChild { connection, child } => self.rekey_child(now, &connection, &child),
             Command::InboundUsed(id) => {
                 self.on_child(now, id, |sa, cx| sa.on_inbound_used(cx, id));
@@ -185,7 +186,7 @@ impl Endpoint {
         }
     }
 
-    fn connection(&self, name: &str) -> Result<Arc<Connection>, CommandError> {
+    pub(super) fn connection(&self, name: &str) -> Result<Arc<Connection>, CommandError> {
         let connection = self.cx.directory.connection(name);
         connection
             .cloned()

@@ -55,6 +55,8 @@ impl Endpoint {
             self.report_stranger(now, path, header);
             return Err(Dropped::NoConnection);
         }
+        // It costs no more than to ask for a cookie.
+        self.redirect_stranger(path, header, &payloads)?;
         self.check_load(now, path, header, &payloads)?;
         let (connection, chosen) = self.choose_init(now, path, header, &payloads)?;
         let sa = IkeSa::respond(
@@ -281,7 +283,7 @@ impl Endpoint {
     }
 
     //= rfc7296 2.21.4-2
-    fn answer_stranger<'a>(
+    pub(super) fn answer_stranger<'a>(
         &mut self,
         path: Path,
         header: &Header,

@@ -33,6 +33,10 @@ impl Endpoint {
                 }
             }
         }
+        let directory = &self.cx.directory;
+        self.cx
+            .trail
+            .keep(|name| directory.connection(name).is_some());
         if self.shutdown.is_none() {
             for connection in &config.connections {
                 if known.connection(&connection.name).is_none() {
@@ -61,7 +65,9 @@ impl Endpoint {
             return;
         };
         match new_path(connection, old.path, &self.cx.local) {
-            Some(path) => self.renew(now, id, Arc::clone(connection), path),
+            Some(path) => {
+                self.renew(now, id, Arc::clone(connection), path, None);
+            }
             None => {
                 self.with(now, id, |sa, cx| sa.close(cx, now, IkeFailure::Closed));
             }

@@ -2,6 +2,7 @@
 //! section 2.8.3), for a changed configuration, or because a peer came back. The old one goes
 //! when the new one carries everything.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,34 +47,40 @@ impl Endpoint {
         let path = old.path;
         let connection = self.cx.directory.connection(&old.connection.name);
         if let Some(connection) = connection.cloned() {
-            self.renew(now, id, connection, path);
+            self.renew(now, id, connection, path, None);
         }
     }
 
-    /// Begins an IKE SA that is to take over from this one with all its children.
+    /// Begins an IKE SA that is to take over from this one with all its children, perhaps because
+    /// a gateway sent us there. Says whether it was begun.
     pub(super) fn renew(
         &mut self,
         now: Instant,
         id: IkeSaId,
         connection: Arc<Connection>,
         path: Path,
-    ) {
+        redirected_from: Option<IpAddr>,
+    ) -> bool {
         let Some(old) = self.sas.get(id) else {
-            return;
+            return false;
         };
         let under_way = old.established().is_none_or(|e| e.renewal.is_some());
         if under_way || self.shutdown.is_some() {
-            return;
+            return false;
         }
         let first = children_of(old, &connection).into_iter().next();
         let asked = first.iter().map(|first| first.name.clone()).collect();
         let task = first.map(|first| ChildTask::new(first, None, None));
-        if let Some(new) = IkeSa::initiate(&mut self.cx, now, connection, path, task) {
-            let mut renewal = Renewal::new(new.id, true);
-            renewal.asked = asked;
-            self.put(Box::new(new));
-            self.set_renewal(now, id, Some(renewal));
-        }
+        let cx = &mut self.cx;
+        let new = IkeSa::initiate_from(cx, now, connection, path, task, redirected_from);
+        let Some(new) = new else {
+            return false;
+        };
+        let mut renewal = Renewal::new(new.id, true);
+        renewal.asked = asked;
+        self.put(Box::new(new));
+        self.set_renewal(now, id, Some(renewal));
+        true
     }
 
     fn set_renewal(&mut self, now: Instant, old: IkeSaId, renewal: Option<Renewal>) {

@@ -9,5 +9,6 @@ pub(crate) mod limit;
 pub(crate) mod nat;
 pub(crate) mod puzzle;
 pub(crate) mod reassembly;
+pub(crate) mod redirect;
 pub(crate) mod retransmit;
 pub(crate) mod windows;

@@ -17,7 +17,7 @@ use crate::sa::auth::{
 };
 use crate::sa::childless::FirstChildren;
 use crate::sa::create_child::Answered;
-use crate::sa::established::Established;
+use crate::sa::established::{Client, Established};
 use crate::sa::methods::AuthMethods;
 use crate::sa::negotiate::Offer;
 use crate::sa::payloads::Payloads;
@@ -294,12 +294,19 @@ impl IkeSa {
         if let Ok(payloads) = sort(opened) {
             established.crash.learn(&payloads.notifies);
         }
+        established.client = self.connection.redirect.follow.then_some(Client::Us);
         self.establish(cx, now, established);
         let told = sort(opened).ok().and_then(|said| auth_lifetime(&said));
         self.begin_proof(cx, now, told);
         self.announce(cx, false);
         if let Some(reason) = auth.closing {
             self.close(cx, now, reason);
+            return;
+        }
+        if let Ok(payloads) = sort(opened)
+            && let Some(notify) = self.auth_redirect(&payloads)
+        {
+            self.on_auth_redirect(cx, now, notify, auth.first);
             return;
         }
         self.tasks.extend(auth.first.after.map(Task::Child));

@@ -9,6 +9,7 @@ use crate::context::{Context, Signal};
 use crate::crypto::signature::SignatureScheme;
 use crate::error::{Fault, IkeFailure};
 use crate::event::Answer;
+use crate::exchange::redirect;
 use crate::identity::Identity;
 use crate::proposal::ChildExchange;
 use crate::sa::auth::{
@@ -16,7 +17,7 @@ use crate::sa::auth::{
     own_method, psk_proof, signature_proof,
 };
 use crate::sa::create_child_reply::{Lead, Staged};
-use crate::sa::established::Established;
+use crate::sa::established::{Client, Established};
 use crate::sa::methods::AuthMethods;
 use crate::sa::negotiate::{Between, grant};
 use crate::sa::payloads::Payloads;
@@ -32,6 +33,8 @@ pub(crate) struct AuthResponder {
     opened: Opened,
     pub(crate) local_id: Identity,
     pub(crate) peer: PeerProof,
+    /// It can be sent to another gateway.
+    redirectable: bool,
     secret: Option<KnownSecret>,
     stage: Stage,
 }
@@ -100,6 +103,7 @@ impl IkeSa {
         let Phase::HalfOpen(half_open) = std::mem::replace(&mut self.phase, Phase::Gone) else {
             return;
         };
+        let redirectable = half_open.redirectable;
         let mut transcript = half_open.transcript;
         transcript.peer_methods = methods;
         self.phase = Phase::AuthResponder(Box::new(AuthResponder {
@@ -107,6 +111,7 @@ impl IkeSa {
             opened: opened.clone(),
             local_id: self.local_id(),
             peer,
+            redirectable,
             secret: None,
             stage: Stage::Moving,
         }));
@@ -333,6 +338,7 @@ impl IkeSa {
             auth.transcript.lowest_nonce(),
         );
         established.crash.learn(&payloads.notifies);
+        established.client = auth.redirectable.then_some(Client::Peer);
         self.establish(cx, now, established);
         self.begin_proof(cx, now, None);
         self.announce(cx, false);
@@ -350,6 +356,12 @@ impl IkeSa {
         let transcript = auth.transcript;
         let lifetime = self.lifetime_notify();
         let mut extras: Vec<Notify<'static>> = self.token(cx).into_iter().chain(lifetime).collect();
+        if let Some(to) = self.redirect_target() {
+            extras.push(redirect::notify(to, &[]));
+            self.send_away(cx, now, to);
+            self.reply_childless(cx, &Lead::Auth(proof, extras));
+            return;
+        }
         if self.mobility.on {
             extras.extend(self.mobike_offer(cx));
         }

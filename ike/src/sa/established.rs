@@ -1,5 +1,6 @@
 //! An IKE SA on which both sides are proven.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::auth::AuthVerified;
@@ -54,6 +55,19 @@ pub(crate) struct Established {
     pub(crate) closing: Option<IkeFailure>,
     /// For the case that the peer loses its state, or has lost it.
     pub(crate) crash: Crash,
+    /// Who can be sent to another gateway, if anybody: for life, whoever rekeys it.
+    pub(crate) client: Option<Client>,
+    /// Where we have sent the peer.
+    pub(crate) sent_to: Option<IpAddr>,
+}
+
+/// Who began, and can be sent to another gateway (RFC 5685 section 10).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Client {
+    /// We, and we go.
+    Us,
+    /// The peer.
+    Peer,
 }
 
 /// Where an IKE SA stands in a rekey.
@@ -93,6 +107,8 @@ impl Established {
         Self {
             proof: old.proof,
             renewal: old.renewal.clone(),
+            client: old.client,
+            sent_to: old.sent_to,
             ..Self::unproven(now, local_id, remote_id, lowest_nonce)
         }
     }
@@ -119,6 +135,8 @@ impl Established {
             announced: false,
             closing: None,
             crash: Crash::default(),
+            client: None,
+            sent_to: None,
         }
     }
 

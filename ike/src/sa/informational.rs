@@ -56,6 +56,9 @@ impl IkeSa {
         };
         reply.extend(self.on_move_request(cx, now, payloads));
         self.reply(cx, ExchangeType::INFORMATIONAL, &reply);
+        if let Some(notify) = payloads.notify(NotifyType::REDIRECT) {
+            self.on_redirect(cx, now, notify);
+        }
     }
 
     /// A notify after which the peer has no such IKE SA any more.

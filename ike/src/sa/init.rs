@@ -1,6 +1,7 @@
 //! IKE_SA_INIT as initiator, RFC 7296 section 1.2. Nothing here is authenticated: a reply is
 //! taken or dropped, and an error is only a hint until the real reply had its time.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -62,6 +63,42 @@ pub(crate) struct InitSent {
     /// The cookie whose puzzle is being solved.
     solving: Option<Vec<u8>>,
     cookies: u32,
+    /// The gateway that sent us here.
+    pub(crate) redirected_from: Option<IpAddr>,
+}
+
+impl InitSent {
+    /// What a first request says; `None` if no key exchange method is implemented.
+    pub(crate) fn new(
+        cx: &mut Context,
+        connection: &Connection,
+        first: Option<ChildTask>,
+        redirected_from: Option<IpAddr>,
+    ) -> Option<Self> {
+        let method = connection
+            .ike_proposals
+            .iter()
+            .find_map(|proposal| proposal.ke.first().copied())?;
+        Some(Self {
+            first,
+            hint: None,
+            give_up: None,
+            ni: cx.nonce(),
+            ke: KeyExchange::generate(method, &mut *cx.rng).ok()?,
+            methods: vec![method],
+            proposals: IkeProposal::to_wire(&connection.ike_proposals, &[]),
+            cookie: None,
+            solution: None,
+            solving: None,
+            cookies: 0,
+            redirected_from,
+        })
+    }
+
+    /// Our nonce.
+    pub(crate) fn ni(&self) -> &[u8] {
+        &self.ni
+    }
 }
 
 /// What an acceptable reply says.
@@ -91,23 +128,19 @@ impl IkeSa {
         path: Path,
         first: impl Into<Option<ChildTask>>,
     ) -> Option<Self> {
-        let method = connection
-            .ike_proposals
-            .iter()
-            .find_map(|proposal| proposal.ke.first().copied())?;
-        let init = InitSent {
-            first: first.into(),
-            hint: None,
-            give_up: None,
-            ni: cx.nonce(),
-            ke: KeyExchange::generate(method, &mut *cx.rng).ok()?,
-            methods: vec![method],
-            proposals: IkeProposal::to_wire(&connection.ike_proposals, &[]),
-            cookie: None,
-            solution: None,
-            solving: None,
-            cookies: 0,
-        };
+        Self::initiate_from(cx, now, connection, path, first.into(), None)
+    }
+
+    /// As [`initiate`](Self::initiate), where a gateway has sent us.
+    pub(crate) fn initiate_from(
+        cx: &mut Context,
+        now: Instant,
+        connection: Arc<Connection>,
+        path: Path,
+        first: Option<ChildTask>,
+        redirected_from: Option<IpAddr>,
+    ) -> Option<Self> {
+        let init = InitSent::new(cx, &connection, first, redirected_from)?;
         let mut sa = Self {
             id: cx.new_ike_id(),
             role: Role::Initiator,
@@ -139,7 +172,7 @@ impl IkeSa {
 
     //= rfc7296 1.2-5 2.6-4
     /// Sends the IKE_SA_INIT request as it stands, with Message ID 0 each time.
-    fn send_init(&mut self, cx: &mut Context, now: Instant) {
+    pub(crate) fn send_init(&mut self, cx: &mut Context, now: Instant) {
         let Phase::Init(init) = &self.phase else {
             return;
         };
@@ -160,6 +193,7 @@ impl IkeSa {
             data: init.ke.public(),
         }));
         payloads.push(Payload::Nonce(&init.ni));
+        payloads.extend(self.redirect_notify(init));
         payloads.extend(self.fragmentation_notify());
         payloads.extend(self.nat_notifies(self.path));
         payloads.push(Payload::Notify(Notify::hash_algorithms(&OUR_HASHES)));
@@ -223,6 +257,9 @@ impl IkeSa {
             let accepted = self.check_init_reply(init, path, header.spi_r, &payloads)?;
             self.accept_init_reply(cx, path, message.octets, accepted);
             return Ok(());
+        }
+        if let Some(notify) = payloads.notify(NotifyType::REDIRECT) {
+            return self.on_init_redirect(cx, now, notify);
         }
         if let Some(cookie) = payloads
             .notify(NotifyType::COOKIE)
@@ -320,7 +357,7 @@ impl IkeSa {
     }
 
     //= security S-10 S-30
-    fn take_hint(&mut self, now: Instant, error: NotifyType) -> Result<(), Dropped> {
+    pub(crate) fn take_hint(&mut self, now: Instant, error: NotifyType) -> Result<(), Dropped> {
         let Phase::Init(init) = &mut self.phase else {
             return Err(Dropped::Unexpected);
         };

@@ -32,6 +32,8 @@ const BARE_NOTIFY: usize = 8;
 /// Our IKE_SA_INIT reply is out.
 pub(crate) struct HalfOpen {
     pub(crate) transcript: Transcript,
+    /// It can be sent to another gateway.
+    pub(crate) redirectable: bool,
     /// When it is forgotten.
     pub(crate) until: Instant,
 }
@@ -118,6 +120,7 @@ impl IkeSa {
                 // In IKE_AUTH.
                 peer_methods: None,
             },
+            redirectable: payloads.can_be_redirected(),
             until: now + cx.settings().half_open_timeout,
         }));
         Ok(sa)

@@ -34,6 +34,7 @@ pub(crate) mod payloads;
 pub(crate) mod protect;
 pub(crate) mod reauth;
 pub(crate) mod receive;
+pub(crate) mod redirect;
 pub(crate) mod rekey_ike;
 pub(crate) mod send;
 pub(crate) mod status;

@@ -107,6 +107,12 @@ impl<'a> Payloads<'a> {
         self.notify(NotifyType::REKEY_SA)?.esp_spi()
     }
 
+    /// Whether who sends this IKE_SA_INIT request can be sent to another gateway (RFC 5685
+    /// section 3).
+    pub(crate) fn can_be_redirected(&self) -> bool {
+        self.has(NotifyType::REDIRECT_SUPPORTED) || self.has(NotifyType::REDIRECTED_FROM)
+    }
+
     /// The hash algorithms the peer can verify signatures with; `None` without RFC 7427.
     pub(crate) fn hashes(&self) -> Option<Vec<HashId>> {
         Some(

@@ -1,6 +1,7 @@
 //! What an IKE SA has still to ask of its peer, one request after another.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -28,6 +29,8 @@ pub(crate) enum Task {
     InvalidSpi(EspSpi),
     /// Gives our token of quick crash detection.
     Token,
+    /// Sends the peer to another gateway.
+    Redirect(IpAddr),
 }
 
 /// A Child SA to ask for.

@@ -127,7 +127,9 @@ impl IkeSa {
                 // Even the delete was not answered.
                 self.end(cx, IkeFailure::Expired);
             } else {
-                self.close(cx, now, IkeFailure::Expired);
+                let sent_to = established.sent_to;
+                let redirected = sent_to.map(|to| IkeFailure::Redirected { to });
+                self.close(cx, now, redirected.unwrap_or(IkeFailure::Expired));
             }
             return;
         }
@@ -240,6 +242,7 @@ impl IkeSa {
             Task::Liveness => self.ask_liveness(cx, now),
             Task::InvalidSpi(spi) => self.ask_invalid_spi(cx, now, spi),
             Task::Token => self.ask_token(cx, now),
+            Task::Redirect(to) => self.ask_redirect(cx, now, to),
         }
     }
 }

@@ -102,6 +102,8 @@ pub struct Pair {
     pub a: Node,
     /// The second.
     pub b: Node,
+    /// Any others.
+    pub others: Vec<Node>,
     /// What is between them.
     pub net: Net,
     /// The time.
@@ -269,6 +271,7 @@ impl Pair {
         Self {
             a,
             b,
+            others: Vec::new(),
             net,
             now: Instant::now(),
         }
@@ -425,19 +428,24 @@ impl Pair {
         panic!("no rest after {MAX_STEPS} steps");
     }
 
+    fn nodes(&self) -> impl Iterator<Item = &Node> {
+        [&self.a, &self.b].into_iter().chain(&self.others)
+    }
+
+    fn nodes_mut(&mut self) -> impl Iterator<Item = &mut Node> {
+        [&mut self.a, &mut self.b]
+            .into_iter()
+            .chain(&mut self.others)
+    }
+
     /// When something happens next.
     fn next(&self) -> Option<Instant> {
         let timer = |node: &Node| node.endpoint.poll_timeout().map(|(at, _)| at);
-        [
-            self.net.next_arrival(),
-            self.a.next_answer(),
-            self.b.next_answer(),
-            timer(&self.a),
-            timer(&self.b),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        self.nodes()
+            .flat_map(|node| [node.next_answer(), timer(node)])
+            .chain([self.net.next_arrival()])
+            .flatten()
+            .min()
     }
 
     fn is_idle(&self) -> bool {
@@ -457,18 +465,14 @@ impl Pair {
             let timer = node.endpoint.poll_timeout();
             node.waiting.is_empty() && timer.is_none_or(|(_, kind)| lasting(kind))
         };
-        self.net.next_arrival().is_none() && resting(&self.a) && resting(&self.b)
+        self.net.next_arrival().is_none() && self.nodes().all(resting)
     }
 
     fn step(&mut self) {
         let now = self.now;
         while let Some(packet) = self.net.arrive(now) {
             let to = packet.to.ip();
-            let node = if self.a.has(to) {
-                &mut self.a
-            } else if self.b.has(to) {
-                &mut self.b
-            } else {
+            let Some(node) = self.nodes_mut().find(|node| node.has(to)) else {
                 continue;
             };
             let path = Path {
@@ -489,8 +493,7 @@ impl Pair {
             }
             self.drain();
         }
-        for end in [End::A, End::B] {
-            let node = self.node(end);
+        for node in self.nodes_mut() {
             if node
                 .endpoint
                 .poll_timeout()
@@ -503,7 +506,11 @@ impl Pair {
     }
 
     fn drain(&mut self) {
-        self.a.drain(self.now, &mut self.net);
-        self.b.drain(self.now, &mut self.net);
+        for node in [&mut self.a, &mut self.b]
+            .into_iter()
+            .chain(&mut self.others)
+        {
+            node.drain(self.now, &mut self.net);
+        }
     }
 }

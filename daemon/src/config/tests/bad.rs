@@ -93,6 +93,27 @@ const ROWS: &[Row] = &[
     ),
     row(
         "local  = {",
+        "redirect_to = \"gateway.example.com\"\nlocal  = {",
+        "7:15",
+        &[
+            "redirect_to = \"gateway.example.com\" is no gateway",
+            "not looked up",
+        ],
+    ),
+    row(
+        "local  = {",
+        "redirect_limit = 3\nlocal  = {",
+        "7:18",
+        &["limits of redirects have no use", "redirect = true"],
+    ),
+    row(
+        "local  = {",
+        "redirect = true\nlocal  = {",
+        "3:14",
+        &["a child in transport mode", "remove redirect"],
+    ),
+    row(
+        "local  = {",
         "version = 2\nlocal  = {",
         "7:1",
         &["unknown key `version`", "speaks IKEv2 only"],

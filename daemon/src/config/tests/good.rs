@@ -1,10 +1,11 @@
 //! Configurations that are right, and what they mean.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use obol_ike::config::{
-    Childless, FragmentationMode, LocalAuthMethod, Mobike, Mode, PeerPolicy, RemoteAuthMethod,
-    Settings, StartAction, Unique, Upkeep,
+    Childless, FragmentationMode, LocalAuthMethod, Mobike, Mode, PeerPolicy, Redirect,
+    RemoteAuthMethod, Settings, StartAction, Unique, Upkeep,
 };
 use obol_ike::crypto::private_key::PrivateKey;
 use obol_ike::proposal::{EspProposal, IkeProposal};
@@ -34,11 +35,11 @@ fn the_documented_file_means_what_it_says() {
     assert_eq!(connection.name, "hosts");
     assert_eq!(
         connection.local_addrs,
-        ["192.168.0.1".parse::<std::net::IpAddr>().unwrap()]
+        ["192.168.0.1".parse::<IpAddr>().unwrap()]
     );
     assert_eq!(
         connection.remote_addrs,
-        ["192.168.0.2".parse::<std::net::IpAddr>().unwrap()]
+        ["192.168.0.2".parse::<IpAddr>().unwrap()]
     );
     let id = |text: &str| Some(text.parse().unwrap());
     assert_eq!(connection.local.id, id("@hostA.example.com"));
@@ -236,6 +237,8 @@ fragmentation = \"force\"
 fragment_size = 576
 reauth_time = \"1d\"
 unique = \"replace\"
+redirect_to = \"192.0.2.7\"
+redirect_patience = \"10s\"
 allow_sha1_rsa = true
 mobike = false
 return_routability = \"after\"
@@ -263,6 +266,12 @@ local  = {";
     };
     assert_eq!(connection.peer, policy);
     assert!(!connection.mobike.enabled && !connection.mobike.check_first);
+    let redirect = Redirect {
+        to: Some(IpAddr::from([192, 0, 2, 7])),
+        patience: Duration::from_secs(10),
+        ..Redirect::default()
+    };
+    assert_eq!(connection.redirect, redirect);
     let child = &connection.children[0];
     assert_eq!(child.rekey_time, Duration::from_secs(600));
     assert_eq!(child.life_time, Duration::from_secs(660));
