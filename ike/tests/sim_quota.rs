@@ -1,7 +1,8 @@
 //! A peer that is proven, and asks for more than it should.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "heap/mod.rs"]
+mod heap;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -12,32 +13,6 @@ use obol_ike::testing::scripted::Scripted;
 use obol_ike::testing::setup::Setup;
 use obol_ike::ts::TrafficSelector;
 use obol_ike::wire::{ExchangeType, NotifyType, Payload};
-
-thread_local! {
-    /// Octets that this thread has allocated and not freed.
-    static LIVE: Cell<i64> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: every call goes to the system's allocator as it came; the counter is a `Cell` that
-// needs neither allocation nor destructor.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.set(LIVE.get() + layout.size() as i64);
-        // SAFETY: our caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.set(LIVE.get() - layout.size() as i64);
-        // SAFETY: `pointer` came from `alloc` above, hence from `System`, with this layout.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const MIB: i64 = 1 << 20;
 
@@ -81,10 +56,10 @@ fn flood(peer: &mut Scripted, requests: u32, selectors: &[TrafficSelector]) -> O
 #[test]
 fn a_flood_of_child_sas_is_bounded_in_number_and_memory() {
     let mut peer = Scripted::established(Setup::new(1));
-    let before = LIVE.get();
+    let before = heap::LIVE.get();
     let selectors = ["172.16.1.0/24".parse().expect("a selector")];
     let outcomes = flood(&mut peer, 20_000, &selectors);
-    let grown = LIVE.get() - before;
+    let grown = heap::LIVE.get() - before;
     println!("20000 requests: {outcomes:?}, {grown} octets more");
     assert_eq!(outcomes.get("made"), Some(&255), "with the first one, 256");
     assert!(outcomes["NO_ADDITIONAL_SAS"] > 0);
@@ -100,14 +75,14 @@ fn a_flood_of_child_sas_is_bounded_in_number_and_memory() {
 #[test]
 fn a_flood_of_selectors_is_bounded_in_memory() {
     let mut peer = Scripted::established(Setup::new(1));
-    let before = LIVE.get();
+    let before = heap::LIVE.get();
     let host = |n: u32| -> TrafficSelector {
         let text = format!("172.16.1.{}/32[tcp/{}]", n % 250, n + 1);
         text.parse().expect("a selector")
     };
     let selectors: Vec<TrafficSelector> = (0..200).map(host).collect();
     let outcomes = flood(&mut peer, 400, &selectors);
-    let grown = LIVE.get() - before;
+    let grown = heap::LIVE.get() - before;
     println!("400 requests with 200 selectors: {outcomes:?}, {grown} octets more");
     assert_eq!(outcomes.get("made"), Some(&10), "2048 selectors at most");
     assert!(grown <= MIB, "{grown} octets");
