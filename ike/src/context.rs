@@ -1,6 +1,7 @@
 //! What the endpoint and its IKE SAs share: configuration, randomness, the queue of outputs,
 //! open questions, and names that are never reused.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -164,6 +165,10 @@ pub(crate) enum Loss {
 pub(crate) struct Rival {
     pub(crate) child: Arc<Child>,
     pub(crate) side: Side,
+    /// It is to stay, as far as its own IKE SA, or what replaces that, is concerned.
+    pub(crate) stays: bool,
+    /// The rank of its IKE SA.
+    pub(crate) ike_rank: Vec<u8>,
     pub(crate) lowest_nonce: Vec<u8>,
     /// The age of its IKE SA compared with the one at work.
     pub(crate) age: Age,
@@ -183,12 +188,20 @@ pub(crate) enum Age {
 
 impl Rival {
     /// Whether the other Child SA is the one to go, of two that both ends made at once: the one
-    /// with the lowest of the four nonces, as in a rekey (RFC 7296 section 2.8.1).
-    pub(crate) fn beats(&self, other: &ChildSa) -> bool {
-        self.age == Age::Same
+    /// on the IKE SA that is to go, else the one with the lowest of the four nonces, as in a
+    /// rekey (RFC 7296 section 2.8.1).
+    /// The latter is no matter for one that takes the place of another (`replacing`).
+    pub(crate) fn beats(&self, other: &ChildSa, ike_rank: &[u8], replacing: bool) -> bool {
+        self.stays
+            && self.age == Age::Same
             && self.child.name == other.info.child
-            && self.side != other.side
-            && self.lowest_nonce > other.lowest_nonce
+            && match self.ike_rank.as_slice().cmp(ike_rank) {
+                Ordering::Equal if replacing => false,
+                Ordering::Equal => {
+                    self.side != other.side && self.lowest_nonce > other.lowest_nonce
+                }
+                order => order.is_gt(),
+            }
     }
 }
 
@@ -275,6 +288,13 @@ impl Context {
     /// Who waited for this answer; each question is answered once.
     pub(crate) fn answered(&mut self, id: AskId) -> Option<Waiting> {
         self.asks.remove(&id)
+    }
+
+    /// Questions that somebody waits for an answer to.
+    #[cfg(feature = "testing")]
+    pub(crate) fn open_asks(&self) -> usize {
+        let waited = |waiting: &&Waiting| **waiting != Waiting::Nobody;
+        self.asks.values().filter(waited).count()
     }
 
     pub(crate) fn new_ike_id(&mut self) -> IkeSaId {

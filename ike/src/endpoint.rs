@@ -4,6 +4,8 @@ mod commands;
 mod duplicates;
 mod hints;
 mod init;
+#[cfg(feature = "testing")]
+mod leftovers;
 mod quotas;
 mod redirect;
 mod reload;
@@ -24,6 +26,7 @@ use crate::event::{Answer, Ask, AskId, ChildSaId, Event, IkeSaId, Output};
 use crate::exchange::cookie::Cookies;
 use crate::exchange::half_open::HalfOpens;
 use crate::exchange::limit::{Limit, STRANGERS};
+use crate::sa::child::{ChildSa, ChildState};
 use crate::sa::established::Established;
 use crate::sa::{IkeSa, Phase};
 use crate::status::IkeSaStatus;
@@ -291,7 +294,7 @@ impl Endpoint {
         }
     }
 
-    /// The Child SAs that are up, and to stay, on any IKE SA of the same connection and peer.
+    /// The Child SAs that carry packets on any IKE SA of the same connection and peer.
     fn rivals(&self, sa: &IkeSa) -> Vec<Rival> {
         if sa.established().is_none() {
             return Vec::new();
@@ -300,18 +303,23 @@ impl Endpoint {
         let Some(ends) = self.sas.ends(sa) else {
             return Vec::new();
         };
+        let carries = |child: &ChildSa| child.sends() && child.state != ChildState::Deleting;
         self.sas
             .family(&ends)
             .filter(|other| other.may_stand_for(sa) && !several)
             .chain([sa])
-            .filter(|other| other.is_current())
+            .filter(|other| !other.is_closing())
             .flat_map(|other| other.children.iter().map(move |child| (other, child)))
-            .filter(|(_, child)| child.up && child.is_current())
-            .map(|(other, child)| Rival {
-                child: Arc::clone(&child.conf),
-                side: child.side,
-                lowest_nonce: child.lowest_nonce.clone(),
-                age: age(other, sa),
+            .filter(|(_, child)| carries(child))
+            .filter_map(|(other, child)| {
+                Some(Rival {
+                    child: Arc::clone(&child.conf),
+                    side: child.side,
+                    stays: child.is_current(),
+                    ike_rank: other.established()?.rank.clone(),
+                    lowest_nonce: child.lowest_nonce.clone(),
+                    age: age(other, sa),
+                })
             })
             .collect()
     }

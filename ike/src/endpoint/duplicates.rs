@@ -121,15 +121,16 @@ fn duplicate_sas(current: &[&IkeSa], found: &mut BTreeSet<(IkeSaId, IkeSaId)>) {
     for loser in current.iter().filter(|sa| sa.role == Role::Initiator) {
         let winner = current.iter().find(|other| {
             let renewal = renews(other, loser) || renews(loser, other);
-            same_ends(loser, other) && nonce(other) > nonce(loser) && !renewal
+            same_ends(loser, other) && rank(other) > rank(loser) && !renewal
         });
         found.extend(winner.map(|winner| (loser.id, winner.id)));
     }
 }
 
 //= rfc7296 2.8-5
-/// Child SAs that we made, and that lost against one of the same child that the peer made, or
-/// that a newer one of ours makes superfluous.
+/// Child SAs that we made, and that lost against one of the same child that the peer made on the
+/// same IKE SA, or that a newer one of ours makes superfluous. Those on an IKE SA that is to go
+/// will go with it: if one of them won, the one on the other would be made again.
 fn duplicate_children(current: &[&IkeSa], found: &mut BTreeSet<ChildSaId>) {
     let all = || {
         current
@@ -141,7 +142,7 @@ fn duplicate_children(current: &[&IkeSa], found: &mut BTreeSet<ChildSaId>) {
     let lost = all().filter(|(sa, loser)| {
         loser.side == Side::Requester
             && all().any(|(other, winner)| {
-                same_ends(sa, other)
+                sa.id == other.id
                     && other.established().is_some_and(|e| e.heard)
                     && winner.up
                     && beats(winner, loser)
@@ -157,7 +158,7 @@ fn held_back(current: &[&IkeSa], found: &mut BTreeSet<ChildSaId>) {
     // Nothing is left that could carry packets until the peer is ready.
     let only = |child: &ChildSa| {
         let waits = child.switch_at.is_some() && child.info.replaces.is_none();
-        waits && !children().any(|other| other.up && other.info.child == child.info.child)
+        waits && !children().any(|other| other.sends() && other.info.child == child.info.child)
     };
     let held = children()
         .filter(|child| child.state == ChildState::Installed)
@@ -171,8 +172,10 @@ fn renews(new: &IkeSa, old: &IkeSa) -> bool {
     renewal.is_some_and(|renewal| renewal.by == new.id)
 }
 
-fn nonce(sa: &IkeSa) -> Option<&[u8]> {
-    sa.established().map(|e| e.lowest_nonce.as_slice())
+/// Which IKE SA stays; both ends find the same. Their ages would not do: in a slow handshake, one
+/// end is done much later than the other.
+fn rank(sa: &IkeSa) -> Option<&[u8]> {
+    sa.established().map(|e| e.rank.as_slice())
 }
 
 pub(super) fn same_ends(a: &IkeSa, b: &IkeSa) -> bool {

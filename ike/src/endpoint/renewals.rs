@@ -16,8 +16,7 @@ use crate::sa::reauth::Renewal;
 use crate::sa::task::{ChildTask, Task};
 use crate::sa::{IkeSa, Phase};
 
-/// The peer has this time to begin to send on the new Child SAs: more than it waits for a packet
-/// of ours on them.
+/// The peer has this time to begin to send on the new Child SAs before the old ones go.
 const GRACE: Duration = Duration::from_secs(10);
 /// A renewal that failed is tried again after this time.
 const AGAIN: Duration = Duration::from_secs(60);

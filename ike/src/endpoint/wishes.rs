@@ -82,8 +82,8 @@ impl Endpoint {
     /// begin. Of several, the one that stays: both ends find the same.
     pub(super) fn current(&self, connection: &str, peer: Option<IpAddr>) -> Option<IkeSaId> {
         let current = |sa: &&IkeSa| sa.is_current();
-        let nonce = |sa: &&IkeSa| {
-            let lasting = |e: &Established| (e.renewal.is_none(), e.lowest_nonce.clone());
+        let rank = |sa: &&IkeSa| {
+            let lasting = |e: &Established| (e.renewal.is_none(), e.rank.clone());
             sa.established().map(lasting)
         };
         let best = match peer {
@@ -91,12 +91,12 @@ impl Endpoint {
                 .sas
                 .with_peer(connection, peer)
                 .filter(current)
-                .max_by_key(nonce),
+                .max_by_key(rank),
             None => self
                 .sas
                 .of_connection(connection)
                 .filter(current)
-                .max_by_key(nonce),
+                .max_by_key(rank),
         };
         best.map(|sa| sa.id)
     }

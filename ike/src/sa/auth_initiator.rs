@@ -24,7 +24,7 @@ use crate::sa::payloads::Payloads;
 use crate::sa::protect::Opened;
 use crate::sa::reauth::auth_lifetime;
 use crate::sa::receive::sort;
-use crate::sa::task::Task;
+use crate::sa::task::{Fate, Task};
 use crate::sa::{IkeSa, Phase, Request};
 use crate::wire::{Auth, ExchangeType, Id, Notify, NotifyType, Payload};
 
@@ -309,12 +309,20 @@ impl IkeSa {
             self.on_auth_redirect(cx, now, notify, auth.first);
             return;
         }
-        self.tasks.extend(auth.first.after.map(Task::Child));
+        let after = auth.first.after.filter(|task| task.fate == Fate::Wanted);
+        self.tasks.extend(after.map(Task::Child));
         let (Some(offer), Ok(payloads)) = (auth.offer, sort(opened)) else {
             return;
         };
         self.take_mobike_offer(&payloads);
         let mut first = auth.first.within;
+        if first
+            .as_ref()
+            .is_some_and(|first| first.fate == Fate::Unwanted)
+        {
+            self.tasks.push(Task::DeleteSpi(offer.spi_in));
+            return;
+        }
         if first
             .as_mut()
             .is_some_and(|first| first.becomes_single(payloads.error()))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::{Child, Mode};
-use crate::context::{Age, Context, Loss, Signal, Waiting};
+use crate::context::{Age, Context, Loss, Rival, Signal, Waiting};
 use crate::crypto::secret::Secret;
 use crate::error::ChildFailure;
 use crate::event::{
@@ -14,14 +14,15 @@ use crate::event::{
 use crate::keys::ChildKeys;
 use crate::proposal::Encr;
 use crate::sa::established::{REPLACED_PATIENCE, Succession};
-use crate::sa::task::{ChildTask, Task};
-use crate::sa::{IkeSa, Side};
+use crate::sa::task::{ChildTask, Fate, Task};
+use crate::sa::{IkeSa, Phase, Request, Side};
 use crate::timer::{Deadline, TimerKind, earlier, jittered};
 use crate::ts::TrafficSelector;
 use crate::wire::{IntegId, KeMethod};
 
-/// A replier uses the new SA of a rekey after this time even if no packet came on it.
-const SWITCH_AFTER: Duration = Duration::from_secs(5);
+/// A replier uses the new SA of a rekey after this time even without a sign that the requester
+/// has its reply: longer than the pause between two retransmissions.
+const SWITCH_AFTER: Duration = REPLACED_PATIENCE;
 /// Jitter of lifetimes, in per cent.
 const LIFE_JITTER_PERCENT: u32 = 10;
 
@@ -126,6 +127,11 @@ impl ChildSa {
             }
             _ => earlier(switch, life),
         }
+    }
+
+    /// Whether packets may go out with it, be it that the data plane has not said so yet.
+    pub(crate) fn sends(&self) -> bool {
+        self.up || self.state == ChildState::Installed && self.outbound.is_none()
     }
 
     /// Whether it carries packets and is to go on doing so.
@@ -250,18 +256,23 @@ impl IkeSa {
             // A newer one is in use already.
             return;
         }
-        let alone = !self.is_replacing(id);
+        let replacing = self.is_replacing(id);
+        let closing = self.is_closing();
+        let ike_rank = self.established().map(|e| e.rank.clone());
         let Some(child) = self.child_mut(id) else {
             return;
         };
         child.switch_at = None;
-        if child.state == ChildState::Deleting {
+        // The peer may have closed the whole IKE SA already.
+        if closing || child.state == ChildState::Deleting {
             return;
         }
         // Both ends made this child at once, and this one will go: packets stay where they can
         // stay.
         // Nor do they go back to an IKE SA whose place another one has taken.
-        let lost = alone && cx.rivals.iter().any(|rival| rival.beats(child));
+        let ike_rank = ike_rank.unwrap_or_default();
+        let beats = |rival: &Rival| rival.beats(child, &ike_rank, replacing);
+        let lost = cx.rivals.iter().any(beats);
         child.held_back = lost || cx.has_rival(&child.info.child, Age::Newer);
         if child.held_back {
             return;
@@ -271,8 +282,9 @@ impl IkeSa {
         }
     }
 
-    /// As replier, once the reply is out: a first SA is used at once; in a rekey the requester
-    /// may not be ready to receive, so we wait for a sign of it (RFC 7296 section 2.8).
+    /// As replier, once the reply is out: the only SA of a child is used at once. In a rekey, or
+    /// where both ends made the child at once and the other one is up, the requester may not be
+    /// ready to receive, so we wait for a sign of it (RFC 7296 section 2.8).
     pub(crate) fn replied(&mut self, cx: &mut Context, now: Instant, id: ChildSaId) {
         let Some(child) = self.child_mut(id) else {
             return;
@@ -281,20 +293,24 @@ impl IkeSa {
             return;
         }
         child.state = ChildState::Installed;
-        // One on an older IKE SA goes on until the peer is ready, as in a rekey.
-        let name = &child.info.child;
-        let older = cx.has_rival(name, Age::Older);
-        if child.info.replaces.is_none() && !older {
+        let stands_in = |rival: &Rival| rival.child.name == child.info.child;
+        if child.info.replaces.is_none() && !cx.rivals.iter().any(stands_in) {
             self.use_outbound(cx, id);
         } else if child.outbound.is_some() {
             child.switch_at = Some(now + SWITCH_AFTER);
         }
     }
 
-    /// The peer sent a new request, so it has our replies to the ones before.
-    pub(crate) fn replies_arrived(&mut self) {
+    /// The peer showed that it has our replies to all that it asked before, and so is ready to
+    /// receive.
+    pub(crate) fn replies_arrived(&mut self, cx: &mut Context) {
+        let mut ready = Vec::new();
         for child in &mut self.children {
             child.unknown = false;
+            ready.extend(child.switch_at.map(|_| child.info.id));
+        }
+        for id in ready {
+            self.use_outbound(cx, id);
         }
     }
 
@@ -365,6 +381,10 @@ impl IkeSa {
     pub(crate) fn close_children(&mut self, name: &str) -> bool {
         let about = |task: &Task| matches!(task, Task::Child(task) if task.conf.name == name);
         let mut any = self.tasks.drop_where(about);
+        if let Some(task) = self.task_in_work().filter(|task| task.conf.name == name) {
+            task.fate = Fate::Unwanted;
+            any = true;
+        }
         let ids: Vec<ChildSaId> = self
             .children
             .iter()
@@ -376,6 +396,22 @@ impl IkeSa {
             self.delete_child(id);
         }
         any
+    }
+
+    /// The Child SA that our open request asks for, also in IKE_AUTH.
+    pub(crate) fn task_in_work(&mut self) -> Option<&mut ChildTask> {
+        match &mut self.phase {
+            Phase::Init(init) => return init.first.as_mut(),
+            Phase::AuthInitiator(auth) => {
+                let first = &mut auth.first;
+                return first.within.as_mut().or(first.after.as_mut());
+            }
+            _ => {}
+        }
+        match &mut self.requests.open_mut()?.what {
+            Request::Child(request) => Some(&mut request.task),
+            _ => None,
+        }
     }
 
     /// Forgets a Child SA: both halves leave the data plane.

@@ -26,9 +26,9 @@ impl FirstChildren {
     }
 }
 
-/// Whether there is a task, and it is about this child.
+/// Whether there is a task, and this child is to come of it.
 pub(crate) fn is_for(task: Option<&ChildTask>, child: &str) -> bool {
-    task.is_some_and(|task| task.conf.name == child)
+    task.is_some_and(|task| task.makes(child))
 }
 
 impl IkeSa {

@@ -13,7 +13,7 @@ use crate::proposal::ChildExchange;
 use crate::sa::child::{Agreed, ChildState};
 use crate::sa::negotiate::{Offer, Purpose};
 use crate::sa::payloads::Payloads;
-use crate::sa::task::{ChildTask, Task};
+use crate::sa::task::{ChildTask, Fate, Task};
 use crate::sa::{IkeSa, Request, Side};
 use crate::timer::jittered;
 use crate::wire::{ExchangeType, Ke, KeMethod, Notify, NotifyType, Payload};
@@ -122,6 +122,10 @@ impl IkeSa {
             self.on_child_refused(cx, now, request, payloads);
             return;
         };
+        if request.task.fate == Fate::Unwanted {
+            self.tasks.push(Task::DeleteSpi(request.offer.spi_in));
+            return;
+        }
         let answered = Answered {
             ni: request.ni.clone(),
             nr: nr.to_vec(),
@@ -235,6 +239,9 @@ impl IkeSa {
             }
             return;
         }
+        if task.fate == Fate::Unwanted {
+            return;
+        }
         match (payloads.error(), payloads.wanted_ke()) {
             (_, Some(method)) if may_retry(&task, method) => {
                 task.methods.extend(request.ke.map(|ke| ke.method()));
@@ -247,6 +254,8 @@ impl IkeSa {
             (Some(NotifyType::CHILD_SA_NOT_FOUND), _) if request.unknown => {
                 self.put_off(cx, now, task);
             }
+            // No wonder.
+            (Some(NotifyType::CHILD_SA_NOT_FOUND), _) if task.fate == Fate::ClosedByPeer => {}
             (Some(NotifyType::CHILD_SA_NOT_FOUND), _) if task.rekeys.is_some() => {
                 if let Some(old) = task.rekeys {
                     self.remove_child(cx, old, Loss::Dead);

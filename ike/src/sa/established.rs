@@ -41,8 +41,11 @@ pub(crate) struct Established {
     pub(crate) proof: ProofLife,
     /// Another IKE SA, made from scratch, is to take over from this one.
     pub(crate) renewal: Option<Renewal>,
-    /// The lower of the two nonces that made it, which decides between redundant IKE SAs.
+    /// The lower of the two nonces that made it, which decides between two rekeys.
     pub(crate) lowest_nonce: Vec<u8>,
+    /// Of IKE SAs with one peer, the one with the highest rank stays: that nonce of the first
+    /// one, of which this one is a rekey of rekeys, so that no rekey turns the order around.
+    pub(crate) rank: Vec<u8>,
     /// Whether the peer has shown that it, too, is done with making this IKE SA.
     pub(crate) heard: bool,
     /// Another IKE SA takes, or may take, the place of this one.
@@ -109,6 +112,7 @@ impl Established {
             renewal: old.renewal.clone(),
             client: old.client,
             sent_to: old.sent_to,
+            rank: old.rank.clone(),
             ..Self::unproven(now, local_id, remote_id, lowest_nonce)
         }
     }
@@ -128,6 +132,7 @@ impl Established {
             liveness_at: None,
             proof: ProofLife::endless(now),
             renewal: None,
+            rank: lowest_nonce.clone(),
             lowest_nonce,
             heard: false,
             succession: Succession::None,

@@ -9,7 +9,7 @@ use crate::sa::child::ChildState;
 use crate::sa::create_child::{MAX_TRIES, pause};
 use crate::sa::established::Succession;
 use crate::sa::payloads::Payloads;
-use crate::sa::task::Task;
+use crate::sa::task::{Fate, Task};
 use crate::sa::{IkeSa, Request};
 use crate::wire::{Delete, ExchangeType, NotifyType, Payload};
 
@@ -98,6 +98,9 @@ impl IkeSa {
         let child = self.children.iter().find(|c| c.info.spi_out == spi_out)?;
         let (id, spi_in) = (child.info.id, child.info.spi_in);
         let successor = child.rekeyed_by_peer;
+        if let Some(task) = self.task_in_work().filter(|task| task.rekeys == Some(id)) {
+            task.fate = task.fate.max(Fate::ClosedByPeer);
+        }
         let crossing = matches!(
             self.requests.open().map(|open| &open.what),
             Some(Request::DeleteChild(ours)) if *ours == id

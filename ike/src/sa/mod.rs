@@ -231,7 +231,7 @@ impl IkeSa {
                 // A rekey whose old Child SA is gone makes a new one all the same.
                 let rekeys = request.task.rekeys;
                 let new = rekeys.is_none_or(|old| self.child(old).is_none());
-                new && request.task.conf.name == child
+                new && request.task.makes(child)
             }
             _ => false,
         };

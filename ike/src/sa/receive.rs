@@ -50,7 +50,12 @@ impl IkeSa {
             return Ok(());
         };
         // Authenticated, and never seen before: from here on state may change.
+        let first = self.established().is_some_and(|e| !e.heard);
         self.heard_from(cx, now, path);
+        if first {
+            // Who answers on an IKE SA has the reply that made it.
+            self.replies_arrived(cx);
+        }
         let found = self.found_path(cx, path);
         let Some(request) = self.requests.close() else {
             return Ok(());
@@ -158,7 +163,7 @@ impl IkeSa {
         }
         self.heard_from(cx, now, path);
         self.reply_path = path;
-        self.replies_arrived();
+        self.replies_arrived(cx);
         self.replies.begin();
         let exchange = header.exchange;
         if half_open {

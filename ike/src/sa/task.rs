@@ -48,6 +48,19 @@ pub(crate) struct ChildTask {
     pub(crate) methods: Vec<KeMethod>,
     /// How often the peer put us off.
     pub(crate) tries: u32,
+    pub(crate) fate: Fate,
+}
+
+/// What became of a Child SA to ask for while the answer was waited for.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Fate {
+    /// Nothing.
+    #[default]
+    Wanted,
+    /// The peer closed the one that it was to replace.
+    ClosedByPeer,
+    /// An operator closed it: if the peer grants it all the same, it is deleted.
+    Unwanted,
 }
 
 /// A rekey of the IKE SA to ask for.
@@ -93,7 +106,13 @@ impl ChildTask {
             rekeys,
             methods: Vec::new(),
             tries: 0,
+            fate: Fate::Wanted,
         }
+    }
+
+    /// Whether this child is to come of it.
+    pub(crate) fn makes(&self, child: &str) -> bool {
+        self.fate == Fate::Wanted && self.conf.name == child
     }
 }
 

@@ -2,13 +2,17 @@
 //! shipped binary.
 
 pub mod arbitrary;
+pub mod explore;
+pub mod flips;
 pub mod forge;
 mod fuzz;
 mod fuzz_endpoint;
 mod fuzz_peer;
 mod invariants;
+pub mod lifecycle;
 pub mod net;
 pub mod pair;
+pub mod parallel;
 pub mod plane;
 pub mod scripted;
 pub mod setup;

@@ -178,7 +178,8 @@ impl Node {
         self.events.iter().filter(|event| like(event)).count()
     }
 
-    fn answer(&mut self, ask: Ask) -> Answer {
+    /// What this host says to a question of its endpoint.
+    pub(super) fn answer(&mut self, ask: Ask) -> Answer {
         match ask {
             Ask::Psk { local, remote, .. } => {
                 let fits = |(one, other, _): &&(Identity, Identity, Vec<u8>)| {
@@ -413,6 +414,11 @@ impl Pair {
         self.run(end, Self::is_idle);
     }
 
+    /// Runs until something holds, or until `end`.
+    pub fn run_until(&mut self, end: Instant, holds: impl Fn(&Self) -> bool) {
+        self.run(end, holds);
+    }
+
     fn run(&mut self, end: Instant, stop: impl Fn(&Self) -> bool) {
         for _ in 0..MAX_STEPS {
             self.drain();
@@ -439,7 +445,7 @@ impl Pair {
     }
 
     /// When something happens next.
-    fn next(&self) -> Option<Instant> {
+    pub(super) fn next(&self) -> Option<Instant> {
         let timer = |node: &Node| node.endpoint.poll_timeout().map(|(at, _)| at);
         self.nodes()
             .flat_map(|node| [node.next_answer(), timer(node)])
@@ -468,7 +474,8 @@ impl Pair {
         self.net.next_arrival().is_none() && self.nodes().all(resting)
     }
 
-    fn step(&mut self) {
+    /// Does what is due.
+    pub(super) fn step(&mut self) {
         let now = self.now;
         while let Some(packet) = self.net.arrive(now) {
             let to = packet.to.ip();
@@ -505,7 +512,8 @@ impl Pair {
         self.drain();
     }
 
-    fn drain(&mut self) {
+    /// Answers what is asked and sends what is to be sent.
+    pub(super) fn drain(&mut self) {
         for node in [&mut self.a, &mut self.b]
             .into_iter()
             .chain(&mut self.others)
