@@ -89,6 +89,16 @@ named! {
 }
 
 named! {
+    /// Why a frame of a TUN device was not cut.
+    FrameError {
+        /// Not an IP packet, or cut short.
+        Packet = "not-ip",
+        /// What is said of the frame contradicts the packet in it.
+        Offload = "offload",
+    }
+}
+
+named! {
     /// Why a packet was not sealed.
     SealError {
         /// Not an IP packet, or shorter or longer than its header says.

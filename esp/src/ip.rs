@@ -28,24 +28,55 @@ pub(crate) mod protocol {
     pub(crate) const UDP_LITE: u8 = 136;
 }
 
-/// Sum of 16-bit words in ones' complement, RFC 1071; not yet folded or inverted.
+/// Octets that are summed up at a time: as wide as vectors are.
+const STRIDE: usize = 32;
+
+/// Sum of 16-bit words in ones' complement, RFC 1071; not yet folded or inverted. The words are
+/// taken in the order of octets that the machine has, which makes no difference but to the last
+/// step (section 2 (B)).
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Sum(u64);
 
 impl Sum {
     /// Adds octets; an odd last one counts as the high half of a word, so only the last call
     /// may have one.
-    pub(crate) fn add(mut self, octets: &[u8]) -> Self {
-        let (words, rest) = octets.as_chunks::<4>();
-        // A packet has fewer than 2^14 of these words of 32 bits: no overflow in 64.
-        self.0 += words
+    pub(crate) fn add(self, octets: &[u8]) -> Self {
+        let (strides, rest) = octets.as_chunks::<STRIDE>();
+        let sum = strides.iter().fold(self, |sum, stride| sum.stride(stride));
+        sum.rest(rest)
+    }
+
+    /// Copies octets and adds them on the way: `to` is as long as `from`.
+    pub(crate) fn add_copy(self, from: &[u8], to: &mut [u8]) -> Self {
+        let (strides, rest) = from.as_chunks::<STRIDE>();
+        let (places, rest_place) = to.as_chunks_mut::<STRIDE>();
+        let mut sum = self;
+        for (stride, place) in strides.iter().zip(places) {
+            *place = *stride;
+            sum = sum.stride(stride);
+        }
+        rest_place.copy_from_slice(rest);
+        sum.rest(rest)
+    }
+
+    /// A packet has fewer than 2^14 words of 32 bits: no overflow in 64.
+    #[inline(always)]
+    fn stride(self, octets: &[u8; STRIDE]) -> Self {
+        let (words, _) = octets.as_chunks::<4>();
+        let words = words
             .iter()
-            .map(|word| u64::from(u32::from_be_bytes(*word)))
-            .sum::<u64>();
+            .map(|word| u64::from(u32::from_ne_bytes(*word)));
+        Self(self.0 + words.sum::<u64>())
+    }
+
+    fn rest(self, octets: &[u8]) -> Self {
+        let (words, rest) = octets.as_chunks::<4>();
+        let words = words
+            .iter()
+            .map(|word| u64::from(u32::from_ne_bytes(*word)));
         let mut last = [0; 4];
         last[..rest.len()].copy_from_slice(rest);
-        self.0 += u64::from(u32::from_be_bytes(last));
-        self
+        Self(self.0 + words.sum::<u64>() + u64::from(u32::from_ne_bytes(last)))
     }
 
     /// Adds the pseudo-header of TCP and UDP, RFC 9293 section 3.1 and RFC 8200 section 8.1.
@@ -69,11 +100,16 @@ impl Sum {
 
     /// The checksum.
     pub(crate) fn finish(self) -> u16 {
+        !self.fold()
+    }
+
+    /// The sum in 16 bits, not inverted: what a checksum field holds that is still to be added to.
+    pub(crate) fn fold(self) -> u16 {
         let mut sum = self.0;
         while sum > 0xffff {
             sum = (sum & 0xffff) + (sum >> 16);
         }
-        !(sum as u16)
+        u16::from_be_bytes((sum as u16).to_ne_bytes())
     }
 }
 
@@ -115,6 +151,25 @@ mod tests {
             Sum::default().add(&[0x12, 0x34, 0x56]).finish(),
             !(0x1234 + 0x5600)
         );
+    }
+
+    #[test]
+    fn copied_octets_count_like_others() {
+        let octets: Vec<u8> = (0..=255).cycle().map(|n: u8| n ^ 0x5a).take(700).collect();
+        for len in [0, 1, 3, 4, 31, 32, 33, 63, 64, 699, 700] {
+            let mut copy = vec![0; len];
+            let copied = Sum::default().add_copy(&octets[..len], &mut copy);
+            assert_eq!(copy, octets[..len]);
+            assert_eq!(copied.finish(), Sum::default().add(&octets[..len]).finish());
+            let words = octets[..len]
+                .chunks(2)
+                .map(|word| u64::from(word[0]) << 8 | u64::from(word.get(1).copied().unwrap_or(0)));
+            let mut simple = words.sum::<u64>();
+            while simple > 0xffff {
+                simple = (simple & 0xffff) + (simple >> 16);
+            }
+            assert_eq!(copied.fold(), simple as u16, "{len}");
+        }
     }
 
     #[test]

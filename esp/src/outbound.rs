@@ -5,9 +5,11 @@ use std::ops::Range;
 use crate::cipher::{self, Cipher};
 use crate::error::{KeyError, SealError};
 use crate::flow::{FlowKey, IpInfo};
+use crate::frame::Frame;
 use crate::ip::{UDP_HEADER, V4_HEADER, V6_HEADER};
 use crate::lifetime::{Lifetime, Usage};
 use crate::params::{Mode, SaParams};
+use crate::run::Run;
 use crate::selector::Selectors;
 use crate::seq::SendCounter;
 use crate::wire::{self, ESP_TRAILER};
@@ -41,6 +43,18 @@ pub struct Sealed {
     pub inner_len: usize,
     /// The soft limit was met by this packet; said once.
     pub soft_limit: bool,
+}
+
+/// How the packets of a frame are sealed, all alike.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Plan {
+    /// Octets of the packet that are left behind.
+    skip: usize,
+    next_header: u8,
+    /// For the outer header: as in [`Sealed`].
+    pub tos: u8,
+    /// For the outer header: as in [`Sealed`].
+    pub ttl: Option<u8>,
 }
 
 impl Outbound {
@@ -129,6 +143,76 @@ impl Outbound {
         )?;
         let soft_limit = self.lifetime.record(info.total_len) || half_used;
         Ok(self.sealed(range, info, soft_limit))
+    }
+
+    /// How the packets of a frame are to be sealed.
+    ///
+    /// # Errors
+    /// [`SealError::Selector`]: the SA does not carry the flow; another may. Otherwise the frame
+    /// must be dropped.
+    pub fn plan(&self, frame: &Frame<'_>) -> Result<Plan, SealError> {
+        if !self.carries(frame.flow()) {
+            return Err(SealError::Selector);
+        }
+        let info = frame.info();
+        let (skip, next_header) = match self.mode {
+            Mode::Tunnel => (0, tunnel::next_header(info.version)),
+            Mode::Transport => transport::split(frame.octets(), info)?,
+        };
+        Ok(Plan {
+            skip,
+            next_header,
+            tos: info.tos,
+            ttl: (self.mode == Mode::Transport).then_some(info.ttl),
+        })
+    }
+
+    /// Octets of a packet of the frame once it is sealed.
+    ///
+    /// # Errors
+    /// It would be longer than an ESP packet can be.
+    pub fn sealed_len(
+        &self,
+        frame: &Frame<'_>,
+        plan: &Plan,
+        index: usize,
+    ) -> Result<usize, SealError> {
+        let layout = self.cipher.layout();
+        let payload = frame.len(index) - plan.skip;
+        let trailer = wire::padding(payload, layout.align) + ESP_TRAILER;
+        let len = layout.header() + payload + trailer + layout.icv;
+        if len > MAX_ESP {
+            return Err(SealError::TooLong);
+        }
+        Ok(len)
+    }
+
+    /// Seals a packet of the frame behind those in `run`, which takes the `len` octets that
+    /// [`sealed_len`](Self::sealed_len) said. Returns whether the soft limit was met by it; that
+    /// is said once.
+    ///
+    /// # Errors
+    /// The packet must be dropped; the run is as it was.
+    pub fn seal_into(
+        &mut self,
+        run: &mut Run,
+        frame: &Frame<'_>,
+        plan: &Plan,
+        index: usize,
+        len: usize,
+    ) -> Result<bool, SealError> {
+        let inner = frame.len(index);
+        self.lifetime
+            .admit(inner)
+            .map_err(|_| SealError::HardLimit)?;
+        let (sequence, half_used) = self.counter.take()?;
+        let header = self.cipher.layout().header();
+        let payload = inner - plan.skip;
+        let esp = run.place(len);
+        frame.write(index, plan.skip, &mut esp[header..header + payload]);
+        self.transform(esp, payload, sequence, plan.next_header)?;
+        run.keep(len);
+        Ok(self.lifetime.record(inner) || half_used)
     }
 
     /// Where the ESP packet for this payload will lie.

@@ -1,5 +1,8 @@
 //! IP packets for unit tests.
 
+mod pipeline;
+pub(crate) mod stream;
+
 use std::net::IpAddr;
 
 use crate::fuzz::outer;
