@@ -210,7 +210,7 @@ impl Joiner {
         } else if self.open.len() == FLOWS {
             self.let_go(0, buffer, write);
         }
-        let mut frame = self.spare.pop().unwrap_or_else(Frame::new);
+        let mut frame = self.spare.pop().unwrap_or_default();
         frame.begin(part);
         self.open.push(frame);
     }

@@ -35,6 +35,7 @@ mod transport;
 mod tunnel;
 mod wire;
 
+pub use cipher::Backend;
 pub use error::{FrameError, KeyError, OpenError, PacketError, SealError, SelectorError};
 pub use flow::{FlowKey, IpInfo};
 pub use frame::Frame;

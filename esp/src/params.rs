@@ -94,6 +94,17 @@ pub enum Suite {
     },
 }
 
+impl Suite {
+    /// Octets of the key of an AEAD, without salt; 0 for others.
+    pub(crate) fn aead_key_octets(self) -> usize {
+        match self {
+            Self::AesGcm16 { key_bits } => usize::from(key_bits) / 8,
+            Self::ChaCha20Poly1305 => 32,
+            Self::AesCbcHmac { .. } => 0,
+        }
+    }
+}
+
 /// Hash of an HMAC, with the truncation of RFC 4868.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Hash {

