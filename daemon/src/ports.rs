@@ -27,6 +27,10 @@ const DATAGRAM_MAX: usize = 65_535;
 /// Receive buffer asked for, in octets: 4 ms of 10 Gbit/s. The system may grant less.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
+/// Send buffer asked for, in octets: some rows of ESP packets on their way to the device. What
+/// does not fit waits in the TUN device.
+const SEND_BUFFER: usize = 2 << 20;
+
 /// The non-ESP marker, RFC 3948 section 2.2.
 const MARKER: [u8; 4] = [0; 4];
 
@@ -74,6 +78,11 @@ impl Ports {
         };
         let (v4, v6) = pair(|domain| udp(domain, settings.port, settings.fwmark))?;
         let natt = pair(|domain| udp(domain, settings.natt_port, settings.fwmark))?;
+        for socket in [Some(&natt.0), natt.1.as_ref()].into_iter().flatten() {
+            if !msg::receive_rows(socket) {
+                tracing::debug!("this system hands datagrams over one by one");
+            }
+        }
         Ok(Self {
             ike_v4: watch(v4)?,
             ike_v6: v6.map(watch).transpose()?,
@@ -137,6 +146,7 @@ impl Ports {
             from: Some(path.local.ip()).filter(|ip| !ip.is_unspecified()),
             tos: 0,
             ttl: None,
+            segment: None,
         };
         if path.local.port() != self.natt_port {
             let v6 = self.ike_v6.as_ref();
@@ -268,6 +278,11 @@ fn prepare(socket: &Socket, domain: Domain, fwmark: u32) -> io::Result<()> {
     let forced = sockopt::set(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, size);
     if let Err(error) = forced.or_else(|_| socket.set_recv_buffer_size(RECEIVE_BUFFER)) {
         tracing::warn!(%error, "the receive buffer stays small");
+    }
+    let size = SEND_BUFFER as i32;
+    let forced = sockopt::set(socket.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, size);
+    if let Err(error) = forced.or_else(|_| socket.set_send_buffer_size(SEND_BUFFER)) {
+        tracing::warn!(%error, "the send buffer stays small");
     }
     Ok(())
 }

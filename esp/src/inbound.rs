@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::cipher::{self, Cipher};
 use crate::error::{KeyError, OpenError};
-use crate::ip::protocol;
+use crate::ip::{V4_HEADER, V6_HEADER, protocol};
 use crate::lifetime::{Lifetime, Usage};
 use crate::params::{Mode, SaParams};
 use crate::replay::Window;
@@ -138,6 +138,17 @@ impl Inbound {
             }
         };
         self.account(range, newest)
+    }
+
+    /// Octets before a datagram that opening it overwrites: those of a header that is restored in
+    /// transport mode and has no room where ESP header and IV were.
+    pub fn room_before(&self) -> usize {
+        let header = match (self.mode, self.transport_addresses) {
+            (Mode::Tunnel, _) => 0,
+            (Mode::Transport, Some((IpAddr::V4(_), _))) => V4_HEADER,
+            (Mode::Transport, _) => V6_HEADER,
+        };
+        header.saturating_sub(self.cipher.layout().header())
     }
 
     /// The header to restore, with room for it before the payload; `None` in tunnel mode.

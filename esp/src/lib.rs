@@ -63,3 +63,7 @@ pub const HEADROOM: usize = 64;
 /// Octets the caller keeps free after a packet that [`Outbound::seal`] gets: padding (at most
 /// 15), Pad Length and Next Header (2), ICV (at most 32).
 pub const TAILROOM: usize = 64;
+
+/// Octets of the shortest ICV of any suite. In a row of datagrams, one that was opened already
+/// leaves at least so many before the next.
+pub const ICV_MIN: usize = 16;

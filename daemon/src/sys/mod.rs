@@ -1,6 +1,7 @@
 //! The only unsafe code: system calls for which no safe wrapper exists. Every block argues for itself.
 #![expect(unsafe_code, reason = "the rest of the crate denies it")]
 
+pub(crate) mod inbox;
 pub(crate) mod msg;
 pub(crate) mod netns;
 pub(crate) mod sockopt;

@@ -8,11 +8,13 @@ use socket2::{MsgHdr, SockAddr, SockRef};
 
 use crate::sys::sockopt;
 
-/// A datagram that came in.
+/// A datagram that came in, or a row of them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Received {
     /// Octets of it that are in the buffer.
     pub(crate) len: usize,
+    /// Octets of each datagram of a row but the last. `None`: it is one.
+    pub(crate) segment: Option<usize>,
     /// Who sent it; port 0 on a raw socket.
     pub(crate) source: SocketAddr,
     /// To which of our addresses.
@@ -34,6 +36,8 @@ pub(crate) struct Header {
     pub(crate) tos: u8,
     /// Time to live or hop limit. `None`: the system's default.
     pub(crate) ttl: Option<u8>,
+    /// It is a row of datagrams, which have so many octets each; the last may have fewer.
+    pub(crate) segment: Option<u16>,
 }
 
 /// Asks the system to say, with each datagram, what [`Received`] holds.
@@ -62,14 +66,20 @@ pub(crate) fn announce(fd: impl AsFd, v6: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// Asks the system to hand over a row of like datagrams of one sender as one ([`Received`]);
+/// whether it will.
+pub(crate) fn receive_rows(fd: impl AsFd) -> bool {
+    sockopt::set(fd, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok()
+}
+
 /// Receives one datagram.
 ///
 /// # Errors
 /// `EAGAIN`: there is none. Anything else, such as an ICMP error of an earlier datagram, says
 /// nothing about the next call.
 pub(crate) fn receive(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<Received> {
-    let mut name = [0_u8; 128];
-    let mut control = [0_u64; 32];
+    let mut name = [0_u8; NAME];
+    let mut control = [0_u64; CONTROL];
     let mut part = libc::iovec {
         iov_base: buffer.as_mut_ptr().cast(),
         iov_len: buffer.len(),
@@ -88,27 +98,46 @@ pub(crate) fn receive(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<Received> 
     // length in octets; all of them take any octets the kernel writes.
     let len = unsafe { libc::recvmsg(fd.as_fd().as_raw_fd(), &raw mut message, 0) };
     let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
-
-    let mut received = Received {
-        len,
-        source: parse_name(&name).ok_or(io::ErrorKind::InvalidData)?,
-        local: None,
-        tos: 0,
-        ttl: 0,
-    };
-    let mut octets = [0_u8; 256];
-    for (place, word) in octets.chunks_exact_mut(8).zip(control) {
-        place.copy_from_slice(&word.to_ne_bytes());
-    }
-    let used = (message.msg_controllen as usize).min(octets.len());
-    read_control(&octets[..used], &mut received);
-    Ok(received)
+    Received::new(len, &name, &control, message.msg_controllen as usize)
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// Sends one datagram whose octets stand in `parts`.
+/// Octets for an address.
+pub(super) const NAME: usize = 128;
+/// Words for control messages.
+pub(super) const CONTROL: usize = 32;
+
+impl Received {
+    /// From what the system wrote; `None`: the address is of another family.
+    pub(super) fn new(
+        len: usize,
+        name: &[u8; NAME],
+        control: &[u64; CONTROL],
+        used: usize,
+    ) -> Option<Self> {
+        let mut received = Self {
+            len,
+            segment: None,
+            source: parse_name(name)?,
+            local: None,
+            tos: 0,
+            ttl: 0,
+        };
+        let mut octets = [0_u8; CONTROL * 8];
+        for (place, word) in octets.chunks_exact_mut(8).zip(control) {
+            place.copy_from_slice(&word.to_ne_bytes());
+        }
+        let used = used.min(octets.len());
+        read_control(&octets[..used], &mut received);
+        Some(received)
+    }
+}
+
+/// Sends one datagram, or a row, whose octets stand in `parts`.
 ///
 /// # Errors
-/// `EAGAIN`: the socket is full. `EMSGSIZE`: too long. Anything else the system says about the
+/// `EAGAIN`: the socket is full. `EMSGSIZE`: too long. `EINVAL`: a row of what is longer than the
+/// path takes. `EIO`: the device takes no rows. Anything else the system says about the
 /// way to the destination.
 pub(crate) fn send(fd: impl AsFd, parts: &[IoSlice<'_>], header: &Header) -> io::Result<()> {
     let mut control = Control::default();
@@ -126,11 +155,11 @@ const WORD: usize = size_of::<usize>();
 /// Octets of a `cmsghdr`, which are a multiple of the alignment: length, level, type.
 const CMSG_HEADER: usize = WORD + 8;
 
-/// Control messages to send: at most PKTINFO (12 or 20), TOS and TTL (4 each), each with a
-/// header of 16 and padding; 80 octets together.
+/// Control messages to send: at most PKTINFO (12 or 20), TOS and TTL (4 each) and the length in a
+/// row (2), each with a header of 16 and padding; 112 octets together.
 #[derive(Default)]
 struct Control {
-    octets: [[u8; 32]; 3],
+    octets: [[u8; 32]; 4],
     used: usize,
 }
 
@@ -151,6 +180,9 @@ impl Control {
     }
 
     fn describe(&mut self, header: &Header) {
+        if let Some(segment) = header.segment {
+            self.push(libc::SOL_UDP, libc::UDP_SEGMENT, &segment.to_ne_bytes());
+        }
         let tos = i32::from(header.tos).to_ne_bytes();
         match header.to {
             SocketAddr::V4(_) => {
@@ -224,6 +256,12 @@ fn note(level: i32, kind: i32, value: &[u8], received: &mut Received) {
         (libc::IPPROTO_IP, libc::IP_TOS) | (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
             received.tos = number;
         }
+        (libc::SOL_UDP, libc::UDP_GRO) => {
+            let octets = value
+                .first_chunk()
+                .map(|octets| i32::from_ne_bytes(*octets));
+            received.segment = octets.and_then(|len| usize::try_from(len).ok());
+        }
         (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => {
             received.ttl = number;
         }
@@ -266,6 +304,7 @@ mod tests {
             from: Some(to.ip()),
             tos: 0xb9,
             ttl: Some(33),
+            segment: None,
         };
         send(
             &sender,
@@ -299,6 +338,7 @@ mod tests {
     fn control_messages_that_lie_about_their_length_end_the_walk() {
         let mut received = Received {
             len: 0,
+            segment: None,
             source: "127.0.0.1:1".parse().unwrap(),
             local: None,
             tos: 0,

@@ -1,9 +1,11 @@
-//! A TUN device: IP packets in and out of a file descriptor.
+//! A TUN device: IP packets in and out of a file descriptor, each behind a header that says what
+//! is left to be done to it ([`obol_esp::Offload`]). With offloads, one that is read or written
+//! may stand for many, which is what makes it fast.
 //!
 //! The device is not persistent: it goes with its last descriptor, and its routes with it.
 
 use std::ffi::c_char;
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
@@ -16,11 +18,17 @@ pub(crate) const NAME_MAX: usize = libc::IFNAMSIZ - 1;
 pub(crate) struct Tun {
     fd: OwnedFd,
     name: String,
+    udp: bool,
 }
 
+/// Checksums, and TCP segmentation over both families, with ECN (`TUN_F_...` of
+/// `linux/if_tun.h`).
+const OFFLOADS: libc::c_uint = 0x01 | 0x02 | 0x04 | 0x08;
+/// UDP segmentation over both families, since Linux 6.2.
+const OFFLOADS_UDP: libc::c_uint = 0x20 | 0x40;
+
 impl Tun {
-    /// Creates the device `name`. One packet per read and write, without a header before it;
-    /// reads and writes do not wait.
+    /// Creates the device `name`; reads and writes do not wait.
     ///
     /// # Errors
     /// `ENOENT`: this system has no `/dev/net/tun`. `EPERM`: CAP_NET_ADMIN is missing. `EBUSY`:
@@ -33,10 +41,20 @@ impl Tun {
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fd = rustix::fs::open("/dev/net/tun", flags, Mode::empty())?;
         attach(fd.as_fd(), name)?;
+        let udp = offload(fd.as_fd(), OFFLOADS | OFFLOADS_UDP).is_ok();
+        if !udp {
+            offload(fd.as_fd(), OFFLOADS)?;
+        }
         Ok(Self {
             fd,
             name: name.to_owned(),
+            udp,
         })
+    }
+
+    /// Whether it takes frames that stand for several packets of UDP.
+    pub(crate) fn takes_udp_frames(&self) -> bool {
+        self.udp
     }
 
     /// Its name.
@@ -44,7 +62,7 @@ impl Tun {
         &self.name
     }
 
-    /// Reads one packet that the system sends into the device; its length.
+    /// Reads one frame that the system sends into the device; its length.
     ///
     /// # Errors
     /// `EAGAIN`: there is none. `EBADFD`: the device was deleted.
@@ -52,12 +70,12 @@ impl Tun {
         Ok(rustix::io::read(&self.fd, buffer)?)
     }
 
-    /// Hands one packet to the system as received by the device.
+    /// Hands one frame to the system as received by the device.
     ///
     /// # Errors
-    /// `EIO`: the device is down. `EINVAL`: not an IP packet.
-    pub(crate) fn write(&self, packet: &[u8]) -> io::Result<()> {
-        rustix::io::write(&self.fd, packet)?;
+    /// `EIO`: the device is down. `EINVAL`: not an IP packet, or its header is wrong.
+    pub(crate) fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<()> {
+        rustix::io::writev(&self.fd, parts)?;
         Ok(())
     }
 }
@@ -75,10 +93,29 @@ fn attach(fd: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     for (place, octet) in request.ifr_name.iter_mut().zip(name.bytes().take(NAME_MAX)) {
         *place = octet as c_char;
     }
-    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
+    let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+    request.ifr_ifru.ifru_flags = flags as libc::c_short;
     // SAFETY: the descriptor is open as long as it is borrowed. TUNSETIFF reads and writes one
     // `ifreq`, which is what the pointer leads to, and which lives until the call returns.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Says what the system may leave to us, and we to it.
+fn offload(fd: BorrowedFd<'_>, what: libc::c_uint) -> io::Result<()> {
+    // SAFETY: the descriptor is open as long as it is borrowed, and TUNSETOFFLOAD takes its
+    // argument by value.
+    let result = unsafe {
+        libc::ioctl(
+            fd.as_raw_fd(),
+            libc::TUNSETOFFLOAD as _,
+            libc::c_ulong::from(what),
+        )
+    };
     if result == 0 {
         Ok(())
     } else {

@@ -15,6 +15,8 @@ use crate::dataplane::Usage;
 pub(super) enum Reason {
     /// Came into the TUN and is not an IP packet.
     NotIp,
+    /// Came into the TUN with a header that contradicts the packet.
+    Offload,
     /// Came into the TUN and no policy is for it.
     NoPolicy,
     /// A policy is for it, and no SA.
@@ -32,8 +34,9 @@ pub(super) enum Reason {
 }
 
 impl Reason {
-    const NAMES: [&str; 8] = [
+    const NAMES: [&str; 9] = [
         "not-ip",
+        "offload",
         "no-policy",
         "no-sa",
         "send-failed",
@@ -56,6 +59,11 @@ impl Drops {
     /// Counts one drop of a worker.
     pub(super) fn count(&self, reason: Reason) {
         self.own[reason as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Counts so many drops of a worker.
+    pub(super) fn count_many(&self, reason: Reason, count: u64) {
+        self.own[reason as usize].fetch_add(count, Relaxed);
     }
 
     /// Counts one packet that was not sealed.
@@ -121,11 +129,13 @@ pub(super) struct Direction {
 }
 
 impl Direction {
-    /// Counts one packet. Only one thread writes a direction, so that no two additions meet.
-    pub(super) fn count(&self, bytes: usize, now: u64) {
+    /// Counts packets of so many bytes together. Only one thread writes a direction, so that no
+    /// two additions meet.
+    pub(super) fn count(&self, packets: usize, bytes: usize, now: u64) {
         let bytes = self.bytes.load(Relaxed).wrapping_add(bytes as u64);
         self.bytes.store(bytes, Relaxed);
-        self.packets.store(self.packets.load(Relaxed) + 1, Relaxed);
+        let packets = self.packets.load(Relaxed).wrapping_add(packets as u64);
+        self.packets.store(packets, Relaxed);
         self.last.store(now, Relaxed);
     }
 
@@ -173,7 +183,7 @@ mod tests {
     fn an_sa_that_was_not_used_has_no_last_packet() {
         let usage = SaUsage::default();
         assert_eq!(usage.read(5), Usage::default());
-        usage.inbound.count(100, 2);
+        usage.inbound.count(1, 100, 2);
         let read = usage.read(5);
         assert_eq!((read.bytes_in, read.packets_in), (100, 1));
         assert_eq!(read.last_in, Some(Duration::from_millis(3)));

@@ -98,6 +98,7 @@ mod tests {
     fn received() -> Received {
         Received {
             len: 0,
+            segment: None,
             source: "192.0.2.1:4500".parse().unwrap(),
             local: None,
             tos: 0,

@@ -1,12 +1,13 @@
-//! The worker for packets to us: from the sockets to the TUN, one packet at a time and each to
-//! its end.
+//! The worker for packets to us: from the sockets to the TUN. What one call hands over is opened
+//! where it lies, and what belongs together is joined across all of it.
 
+use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
-use obol_esp::{HEADROOM, OpenError, Outer, Sad, UdpKind, classify_udp, spi_of};
+use obol_esp::{HEADROOM, Joiner, OpenError, Outer, Sad, UdpKind, classify_udp, spi_of};
 use obol_ike::config::Path;
 use obol_ike::event::{ChildSaId, EspSpi, MovedSa};
 use rustix::event::{PollFd, PollFlags};
@@ -15,17 +16,21 @@ use tokio::sync::oneshot;
 
 use super::Shared;
 use super::audit::{Audit, Drop, sequence_of};
-use super::count::Reason;
+use super::count::{Drops, Reason};
 use super::early::Early;
 use super::sa::In;
 use super::wake::Orders;
 use crate::dataplane::{DataPlaneError, DataPlaneEvent};
 use crate::ports::{Encapsulation, RawEsp};
-use crate::sys::msg::{self, Received};
+use crate::sys::inbox::Inbox;
+use crate::sys::msg::Received;
 use crate::sys::tun::Tun;
 
-/// Longest datagram in octets.
-const DATAGRAM_MAX: usize = 65_535;
+/// Datagrams, or rows of them, with one call.
+const BATCH: usize = 32;
+
+/// Octets for packets that need more room before them than there is in a row: any datagram.
+const SPARE: usize = HEADROOM + 65_535;
 
 /// Shortest ESP packet of an unknown SPI that is told of, in octets: IKE header, notify with an
 /// SPI, and the UDP header that ESP by itself has not.
@@ -34,8 +39,8 @@ const HINT_MIN: usize = 28 + 12 + 8;
 /// Milliseconds between two such packets.
 const HINT_PAUSE: u64 = 100;
 
-/// Datagrams from one socket before the others have their turn.
-const TURN: usize = 64;
+/// Calls for one socket before the others have their turn.
+const TURN: usize = 4;
 
 /// What the worker is told.
 pub(super) enum Command {
@@ -58,7 +63,8 @@ pub(super) struct Worker {
     sad: Sad<In>,
     early: Early,
     audit: Audit,
-    buffer: Vec<u8>,
+    inbox: Inbox,
+    joiner: Joiner,
     now: u64,
     /// When the driver was last told of ESP with an unknown SPI.
     told: u64,
@@ -102,13 +108,14 @@ impl Worker {
                 .chain(v6)
                 .map(|(socket, kind)| Source { socket, kind })
                 .collect(),
+            joiner: Joiner::new(tun.takes_udp_frames()),
             tun,
             shared,
             sad: Sad::new(),
             early: Early::default(),
             audit: Audit::new(),
-            // Room after the datagram: none is needed to open it.
-            buffer: vec![0; HEADROOM + DATAGRAM_MAX],
+            // Room after a datagram: none is needed to open it.
+            inbox: Inbox::new(BATCH, HEADROOM, SPARE),
             now: 1,
             told: 0,
         }
@@ -191,7 +198,10 @@ impl Worker {
                 }
                 let _ = answer.send(!spis.is_empty());
             }
-            Command::Tun(tun) => self.tun = tun,
+            Command::Tun(tun) => {
+                self.joiner = Joiner::new(tun.takes_udp_frames());
+                self.tun = tun;
+            }
         }
     }
 
@@ -204,18 +214,28 @@ impl Worker {
     fn catch_up(&mut self, spi: u32) {
         self.now = self.shared.clock.millis();
         for held in self.early.take(spi) {
-            let datagram = HEADROOM..HEADROOM + held.octets.len();
-            self.buffer[datagram.clone()].copy_from_slice(&held.octets);
+            let start = self.inbox.spare().start + HEADROOM;
+            let datagram = start..start + held.octets.len();
+            self.inbox.octets()[datagram.clone()].copy_from_slice(&held.octets);
             self.esp(datagram, held.received, held.port);
+            self.flush();
         }
     }
 
     fn drain(&mut self, index: usize) {
         for _ in 0..TURN {
             let source = &self.sources[index];
-            let place = &mut self.buffer[HEADROOM..];
-            match msg::receive(&*source.socket, place) {
-                Ok(received) => self.datagram(source.kind, received),
+            let kind = source.kind;
+            match self.inbox.receive(&*source.socket) {
+                Ok(count) => {
+                    for index in 0..count {
+                        self.row(kind, index);
+                    }
+                    self.flush();
+                    if count < BATCH {
+                        return;
+                    }
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
                 // One datagram's: an ICMP answer to what was sent.
                 Err(_) => {}
@@ -223,15 +243,38 @@ impl Worker {
         }
     }
 
+    /// One of those that were received: a datagram, or several of the same length in a row.
+    fn row(&mut self, kind: Kind, index: usize) {
+        let Some((place, received)) = self.inbox.datagram(index) else {
+            return self.shared.drops.count(Reason::ShortDatagram);
+        };
+        let step = received.segment.unwrap_or(place.len()).max(1);
+        let mut start = place.start;
+        loop {
+            let end = (start + step).min(place.end);
+            let row = start > place.start;
+            self.datagram(kind, start..end, received, row);
+            start = end;
+            if start >= place.end {
+                return;
+            }
+        }
+    }
+
     //= rfc7296 2.23-4 2.23-11
-    fn datagram(&mut self, kind: Kind, received: Received) {
-        let octets = &self.buffer[HEADROOM..HEADROOM + received.len];
+    /// A datagram, behind another one if it is in a `row`.
+    fn datagram(&mut self, kind: Kind, place: Range<usize>, received: Received, row: bool) {
+        let octets = &self.inbox.octets()[place.clone()];
         let (before, port) = match kind {
             Kind::Udp { port } => match classify_udp(octets) {
                 UdpKind::Esp { .. } => (0, Some(port)),
                 UdpKind::Keepalive => return,
                 UdpKind::Short => return self.shared.drops.count(Reason::ShortDatagram),
-                UdpKind::Ike => return self.ike(port, received),
+                UdpKind::Ike => {
+                    // The non-ESP marker, RFC 3948 section 2.2, has four octets.
+                    let message = octets[4..].to_vec();
+                    return self.ike(port, received, message);
+                }
             },
             // The low half of the first octet: header length in words of 4 octets.
             Kind::RawV4 => {
@@ -240,10 +283,37 @@ impl Worker {
             }
             Kind::RawV6 => (0, None),
         };
-        self.esp(HEADROOM + before..HEADROOM + received.len, received, port);
+        let mut place = place.start + before..place.end;
+        if row {
+            place = self.with_room(place);
+        }
+        self.esp(place, received, port);
     }
 
-    fn ike(&self, port: u16, received: Received) {
+    /// The header that is restored in transport mode takes more room than what is left of the
+    /// packet before in a row: such a packet is moved to where there is room.
+    fn with_room(&mut self, place: Range<usize>) -> Range<usize> {
+        let octets = &self.inbox.octets()[place.clone()];
+        let sa = spi_of(octets).and_then(|spi| self.sad.get_mut(spi));
+        if sa.is_none_or(|sa| sa.sa.room_before() <= obol_esp::ICV_MIN) {
+            return place;
+        }
+        // What was moved there before may still be waited for.
+        self.flush();
+        let start = self.inbox.spare().start + HEADROOM;
+        let moved = start..start + place.len();
+        self.inbox.octets().copy_within(place, start);
+        moved
+    }
+
+    /// Hands what is joined to the TUN.
+    fn flush(&mut self) {
+        let (tun, drops) = (&self.tun, &self.shared.drops);
+        self.joiner
+            .flush(self.inbox.octets(), &mut |parts| write(tun, drops, parts));
+    }
+
+    fn ike(&self, port: u16, received: Received, message: Vec<u8>) {
         let Some(local) = received.local else {
             return self.shared.drops.count(Reason::ShortDatagram);
         };
@@ -251,8 +321,6 @@ impl Worker {
             local: (local, port).into(),
             remote: received.source,
         };
-        // The non-ESP marker, RFC 3948 section 2.2, has four octets.
-        let message = self.buffer[HEADROOM + 4..HEADROOM + received.len].to_vec();
         let event = DataPlaneEvent::Ike {
             path,
             datagram: message,
@@ -302,16 +370,17 @@ impl Worker {
 
     //= rfc4303 2.1-1 3.4.2-1
     //= security S-58
-    /// Opens the ESP datagram at `datagram` in the buffer, which came in UDP to `port` of ours,
+    /// Opens the ESP datagram at `datagram` in the inbox, which came in UDP to `port` of ours,
     /// or without UDP.
     fn esp(&mut self, datagram: Range<usize>, received: Received, port: Option<u16>) {
         let drops = &self.shared.drops;
-        let Some(spi) = self.buffer.get(datagram.clone()).and_then(spi_of) else {
+        let octets = self.inbox.octets().get(datagram.clone());
+        let Some((octets, spi)) = octets.and_then(|octets| Some((octets, spi_of(octets)?))) else {
             return drops.open(OpenError::Short);
         };
+        let sequence = sequence_of(octets);
         let Some(sa) = self.sad.get_mut(spi) else {
-            let octets = &self.buffer[datagram];
-            let (len, sequence) = (octets.len(), sequence_of(octets));
+            let len = octets.len();
             if !self.early.hold(spi, octets, received, port, self.now) {
                 self.audit_unknown(spi, sequence, received);
                 self.unknown_spi(spi, len, received, port);
@@ -325,8 +394,7 @@ impl Worker {
             tos: received.tos,
             ttl: received.ttl,
         };
-        let sequence = sequence_of(&self.buffer[datagram.clone()]);
-        let opened = match sa.sa.open(&mut self.buffer, datagram, outer) {
+        let opened = match sa.sa.open(self.inbox.octets(), datagram, outer) {
             Ok(opened) => opened,
             Err(OpenError::HardLimit) => {
                 drops.open(OpenError::HardLimit);
@@ -346,11 +414,12 @@ impl Worker {
                 return self.audit.tell(self.now, drop);
             }
         };
-        let packet = &self.buffer[opened.range];
-        sa.usage.inbound.count(packet.len(), self.now);
-        if self.tun.write(packet).is_err() {
-            drops.count(Reason::TunWrite);
-        }
+        sa.usage.inbound.count(1, opened.range.len(), self.now);
+        let tun = &self.tun;
+        self.joiner
+            .push(self.inbox.octets(), opened.range, &mut |parts| {
+                write(tun, drops, parts);
+            });
         let local = received.local.zip(port).map(SocketAddr::from);
         if opened.newest
             && port.is_some()
@@ -365,5 +434,13 @@ impl Worker {
         if opened.soft_limit {
             self.shared.tell(DataPlaneEvent::SoftExpired(sa.id));
         }
+    }
+}
+
+/// Hands a frame to the TUN.
+fn write(tun: &Tun, drops: &Drops, parts: &[IoSlice<'_>]) {
+    if tun.write(parts).is_err() {
+        // The header, and the packets.
+        drops.count_many(Reason::TunWrite, parts.len() as u64 - 1);
     }
 }

@@ -16,6 +16,7 @@ mod inbound;
 mod outbound;
 mod policy;
 mod sa;
+mod sender;
 mod upkeep;
 mod wake;
 

@@ -1,11 +1,10 @@
-//! The worker for packets to the peer: from the TUN to the sockets, one packet at a time and
-//! each to its end.
+//! The worker for packets to the peer: from the TUN to the sockets, one frame at a time and each
+//! to its end. What is sealed leaves when the TUN is empty, or when a row is full.
 
-use std::io::{self, IoSlice};
-use std::ops::Range;
+use std::io;
 use std::sync::Arc;
 
-use obol_esp::{FlowKey, HEADROOM, SealError, Selector, TAILROOM};
+use obol_esp::{FlowKey, Frame, FrameError, Offload, SealError, Selector};
 use obol_ike::event::{ChildSaId, MovedSa, PacketFlow};
 use rustix::event::{PollFd, PollFlags};
 use tokio::sync::oneshot;
@@ -15,16 +14,16 @@ use super::audit::{Audit, Drop};
 use super::count::Reason;
 use super::policy::{Entry, Policies};
 use super::sa::Out;
+use super::sender::Sender;
 use super::wake::Orders;
 use crate::dataplane::{DataPlaneEvent, Policy};
 use crate::ports::{Encapsulation, RawEsp};
-use crate::sys::msg::{self, Header};
 use crate::sys::tun::Tun;
 
-/// Longest packet in octets.
-const PACKET_MAX: usize = 65_535;
+/// Longest frame in octets.
+const FRAME_MAX: usize = Offload::LEN + 65_535;
 
-/// Packets before commands have their turn.
+/// Frames before commands have their turn.
 const TURN: usize = 64;
 
 /// What the worker is told.
@@ -44,21 +43,21 @@ pub(super) enum Command {
 /// The worker.
 pub(super) struct Worker {
     orders: Orders<Command>,
-    sockets: Sockets,
     tun: Arc<Tun>,
     /// Whether the device is there.
     tun_lives: bool,
+    /// The frame that was read.
+    frame: Vec<u8>,
+    parts: Parts,
+}
+
+/// What a frame goes through.
+struct Parts {
+    sender: Sender,
     shared: Arc<Shared>,
     policies: Policies,
     audit: Audit,
-    buffer: Vec<u8>,
     now: u64,
-}
-
-/// Where sealed packets go.
-struct Sockets {
-    natt: Encapsulation,
-    raw: RawEsp,
 }
 
 impl Worker {
@@ -72,14 +71,16 @@ impl Worker {
     ) -> Self {
         Self {
             orders,
-            sockets: Sockets { natt, raw },
             tun,
             tun_lives: true,
-            shared,
-            policies: Policies::default(),
-            audit: Audit::new(),
-            buffer: vec![0; HEADROOM + PACKET_MAX + TAILROOM],
-            now: 1,
+            frame: vec![0; FRAME_MAX],
+            parts: Parts {
+                sender: Sender::new(natt, raw),
+                shared,
+                policies: Policies::default(),
+                audit: Audit::new(),
+                now: 1,
+            },
         }
     }
 
@@ -101,7 +102,7 @@ impl Worker {
             }
             let commanded = !fds[0].revents().is_empty();
             let readable = fds.get(1).is_some_and(|fd| !fd.revents().is_empty());
-            self.now = self.shared.clock.millis();
+            self.parts.now = self.parts.shared.clock.millis();
             if commanded {
                 let Some(commands) = self.orders.take() else {
                     return;
@@ -115,27 +116,27 @@ impl Worker {
     }
 
     fn obey(&mut self, command: Command) {
+        let parts = &mut self.parts;
         // Whoever asked may have stopped waiting: nothing to do about that.
         match command {
             Command::Policies(policies, answer) => {
-                self.policies.replace(policies);
+                parts.policies.replace(policies);
                 let _ = answer.send(());
             }
             Command::Use(sa, answer) => {
-                let waiting = self.policies.take_in(*sa, self.now);
+                let waiting = parts.policies.take_in(*sa, parts.now);
                 let _ = answer.send(());
-                for packet in waiting {
-                    let place = HEADROOM..HEADROOM + packet.len();
-                    self.buffer[place.clone()].copy_from_slice(&packet);
-                    self.packet(place);
+                for octets in waiting {
+                    parts.frame(&octets);
                 }
+                parts.flush();
             }
             Command::Move(moved, answer) => {
-                let sa = self.policies.sa_mut(moved.id);
+                let sa = parts.policies.sa_mut(moved.id);
                 let _ = answer.send(sa.map(|sa| sa.move_to(moved)).is_some());
             }
             Command::Remove(id, answer) => {
-                let _ = answer.send(self.policies.remove(id));
+                let _ = answer.send(parts.policies.remove(id));
             }
             Command::Tun(tun) => {
                 self.tun = tun;
@@ -146,92 +147,83 @@ impl Worker {
 
     fn drain(&mut self) {
         for _ in 0..TURN {
-            let place = &mut self.buffer[HEADROOM..HEADROOM + PACKET_MAX];
-            match self.tun.read(place) {
-                Ok(len) => self.packet(HEADROOM..HEADROOM + len),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            match self.tun.read(&mut self.frame) {
+                Ok(len) => self.parts.frame(&self.frame[..len]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     // Blackholes and guard stay; without the device nothing can be sealed.
                     tracing::error!(tun = self.tun.name(), %error, "the TUN device is gone");
                     self.tun_lives = false;
-                    return self.shared.tun_gone();
+                    self.parts.shared.tun_gone();
+                    break;
                 }
             }
         }
+        self.parts.flush();
     }
+}
 
-    /// Sends the packet at `place` in the buffer by its SA, or sees to it that there is one.
-    fn packet(&mut self, place: Range<usize>) {
+impl Parts {
+    /// Seals a frame by its SA, or sees to it that there is one.
+    fn frame(&mut self, octets: &[u8]) {
         let drops = &self.shared.drops;
-        let Ok(parsed) = FlowKey::parse(&self.buffer[place.clone()]) else {
-            return drops.count(Reason::NotIp);
+        let frame = match Frame::parse(octets) {
+            Ok(frame) => frame,
+            Err(FrameError::Packet) => return drops.count(Reason::NotIp),
+            Err(FrameError::Offload) => return drops.count(Reason::Offload),
         };
-        let flow = &parsed.0;
-        let Some(entry) = self.policies.lookup(flow) else {
+        let Some(entry) = self.policies.lookup(frame.flow()) else {
             return drops.count(Reason::NoPolicy);
         };
-        let Some((out, sealed)) = entry.seal(&mut self.buffer, place.clone(), &parsed) else {
-            let verdict = entry.without_sa(flow, &self.buffer[place], self.now);
+        let Some((out, plan)) = entry.sa_for(&frame) else {
+            let verdict = entry.without_sa(frame.flow(), octets, self.now);
             if !verdict.kept {
                 drops.count(Reason::NoSa);
             }
             if verdict.ask {
-                self.shared.tell(acquire(entry, flow));
+                self.shared.tell(acquire(entry, frame.flow()));
             }
             return;
         };
-        match sealed {
-            Ok(sealed) => {
-                let header = Header {
-                    tos: sealed.tos,
-                    ttl: sealed.ttl,
-                    ..out.header
-                };
-                let octets = &self.buffer[sealed.range];
-                out.usage.outbound.count(sealed.inner_len, self.now);
-                if self.sockets.send(out.encap, &header, octets).is_err() {
-                    drops.count(Reason::SendFailed);
-                }
-                if sealed.soft_limit {
-                    self.shared.tell(DataPlaneEvent::SoftExpired(out.id));
-                }
-            }
-            Err(error) => {
-                drops.seal(error);
-                if matches!(error, SealError::HardLimit | SealError::CounterExhausted) {
-                    let id = out.id;
-                    let drop = Drop {
-                        reason: error.name(),
-                        spi: out.sa.spi(),
-                        sequence: None,
-                        source: out.header.from,
-                        destination: Some(out.header.to.ip()),
-                    };
-                    self.audit.tell(self.now, drop);
-                    self.policies.remove(id);
-                    self.shared.tell(DataPlaneEvent::HardExpired(id));
-                }
-            }
+        let plan = match plan {
+            Ok(plan) => plan,
+            Err(error) => return drops.seal(error),
+        };
+        let sealed = self.sender.push(out, &frame, &plan);
+        if sealed.packets > 0 {
+            out.usage
+                .outbound
+                .count(sealed.packets, sealed.bytes, self.now);
+        }
+        if sealed.soft_limit {
+            self.shared.tell(DataPlaneEvent::SoftExpired(out.id));
+        }
+        let Some(error) = sealed.error else {
+            return;
+        };
+        drops.seal(error);
+        if matches!(error, SealError::HardLimit | SealError::CounterExhausted) {
+            let id = out.id;
+            let drop = Drop {
+                reason: error.name(),
+                spi: out.sa.spi(),
+                sequence: None,
+                source: out.header.from,
+                destination: Some(out.header.to.ip()),
+            };
+            self.audit.tell(self.now, drop);
+            self.policies.remove(id);
+            self.shared.tell(DataPlaneEvent::HardExpired(id));
         }
     }
-}
 
-impl Sockets {
-    //= rfc7296 2.23-3
-    fn send(&self, encap: bool, header: &Header, octets: &[u8]) -> io::Result<()> {
-        let v4 = header.to.is_ipv4();
-        let missing = || io::Error::from(io::ErrorKind::AddrNotAvailable);
-        let octets = [IoSlice::new(octets)];
-        if encap {
-            let socket = self.natt.by_family(v4).ok_or_else(missing)?;
-            return msg::send(&**socket, &octets, header);
-        }
-        let socket = self.raw.by_family(v4).ok_or_else(missing)?;
-        // A raw socket over IPv6 takes the port for a protocol number, and only its own or 0.
-        let mut header = *header;
-        header.to.set_port(0);
-        msg::send(&**socket, &octets, &header)
+    /// Sends what is sealed.
+    fn flush(&mut self) {
+        self.sender.flush();
+        self.shared
+            .drops
+            .count_many(Reason::SendFailed, self.sender.take_lost());
     }
 }
 

@@ -3,20 +3,19 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::ops::Range;
 
-use obol_esp::{FlowKey, IpInfo, SealError, Sealed, Spd};
+use obol_esp::{FlowKey, Frame, Plan, SealError, Spd};
 use obol_ike::config::Mode;
 use obol_ike::event::ChildSaId;
 
 use super::sa::Out;
 use crate::dataplane::Policy;
 
-/// Packets kept per policy until there is an SA: enough for the first of each of a few flows.
+/// Frames kept per policy until there is an SA: enough for the first of each of a few flows.
 const KEPT_PACKETS: usize = 16;
-/// Octets kept per policy: one packet as long as any, and some.
+/// Octets kept per policy: one frame as long as any, and some.
 const KEPT_BYTES: usize = 128 << 10;
-/// Milliseconds after which a kept packet is of no use to anyone.
+/// Milliseconds after which a kept frame is of no use to anyone.
 const KEPT_FOR: u64 = 10_000;
 /// Milliseconds until the same is asked for again.
 const ASK_AGAIN: u64 = 1_000;
@@ -47,16 +46,16 @@ pub(super) struct Entry {
 
 struct Kept {
     flow: FlowKey,
-    packet: Vec<u8>,
+    octets: Vec<u8>,
     since: u64,
 }
 
-/// What to do with a packet that has a policy and no SA.
+/// What to do with a frame that has a policy and no SA.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Verdict {
     /// Whether to ask for an SA.
     pub(super) ask: bool,
-    /// Whether the packet is kept.
+    /// Whether the frame is kept.
     pub(super) kept: bool,
 }
 
@@ -90,7 +89,7 @@ impl Policies {
     }
 
     /// Takes an SA in, before all others of its policy, in place of the one that it replaces.
-    /// The packets that waited for it come back.
+    /// The frames that waited for it come back.
     pub(super) fn take_in(&mut self, sa: Out, now: u64) -> Vec<Vec<u8>> {
         if let Some(old) = sa.replaces {
             self.remove(old);
@@ -150,25 +149,22 @@ impl Entry {
         &self.policy
     }
 
-    /// Seals the packet at `place` in the buffer by the first SA that carries it, and says which
-    /// that was; `None`: there is none.
-    pub(super) fn seal(
+    /// The first SA that carries the frame, with how it does; `None`: there is none.
+    pub(super) fn sa_for(
         &mut self,
-        buffer: &mut [u8],
-        place: Range<usize>,
-        parsed: &(FlowKey, IpInfo),
-    ) -> Option<(&Out, Result<Sealed, SealError>)> {
-        for out in &mut self.sas {
-            match out.sa.seal_parsed(buffer, place.clone(), parsed) {
-                Err(SealError::Selector) => {}
-                result => return Some((out, result)),
-            }
-        }
-        None
+        frame: &Frame<'_>,
+    ) -> Option<(&mut Out, Result<Plan, SealError>)> {
+        self.sas
+            .iter_mut()
+            .find_map(|out| match out.sa.plan(frame) {
+                Err(SealError::Selector) => None,
+                plan => Some((out, plan)),
+            })
     }
 
-    /// What to do with a packet that has no SA; keeps it if there is room.
-    pub(super) fn without_sa(&mut self, flow: &FlowKey, packet: &[u8], now: u64) -> Verdict {
+    /// What to do with a frame that has no SA; keeps it, as it came from the device, if there is
+    /// room.
+    pub(super) fn without_sa(&mut self, flow: &FlowKey, octets: &[u8], now: u64) -> Verdict {
         if !self.policy.trap {
             return Verdict {
                 ask: false,
@@ -176,7 +172,7 @@ impl Entry {
             };
         }
         let ask = self.ask(flow, now);
-        let kept = self.keep(flow, packet, now);
+        let kept = self.keep(flow, octets, now);
         Verdict { ask, kept }
     }
 
@@ -198,21 +194,21 @@ impl Entry {
         self.policy.mode == Mode::Transport && selectors.any(|ts| ts.start != ts.end)
     }
 
-    fn keep(&mut self, flow: &FlowKey, packet: &[u8], now: u64) -> bool {
+    fn keep(&mut self, flow: &FlowKey, octets: &[u8], now: u64) -> bool {
         while let Some(first) = self.kept.front() {
             if now.saturating_sub(first.since) < KEPT_FOR {
                 break;
             }
-            self.kept_bytes -= first.packet.len();
+            self.kept_bytes -= first.octets.len();
             self.kept.pop_front();
         }
-        if self.kept.len() >= KEPT_PACKETS || self.kept_bytes + packet.len() > KEPT_BYTES {
+        if self.kept.len() >= KEPT_PACKETS || self.kept_bytes + octets.len() > KEPT_BYTES {
             return false;
         }
-        self.kept_bytes += packet.len();
+        self.kept_bytes += octets.len();
         self.kept.push_back(Kept {
             flow: *flow,
-            packet: packet.to_vec(),
+            octets: octets.to_vec(),
             since: now,
         });
         true
@@ -227,12 +223,12 @@ impl Entry {
                 continue;
             }
             if self.sas.iter().any(|sa| sa.sa.carries(&kept.flow)) {
-                released.push(kept.packet);
+                released.push(kept.octets);
             } else {
                 stay.push_back(kept);
             }
         }
-        self.kept_bytes = stay.iter().map(|kept| kept.packet.len()).sum();
+        self.kept_bytes = stay.iter().map(|kept| kept.octets.len()).sum();
         self.kept = stay;
         self.asked.clear();
         released

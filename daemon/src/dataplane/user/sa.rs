@@ -89,6 +89,7 @@ fn header(path: Path) -> Header {
         from: Some(local).filter(|ip| !ip.is_unspecified()),
         tos: 0,
         ttl: None,
+        segment: None,
     }
 }
 
