@@ -82,11 +82,9 @@ impl Inbox {
             header.msg_controllen = size_of_val(&slot.control) as _;
             count += 1;
         }
-        // SAFETY: the descriptor is open as long as `fd` is borrowed. The first `count` messages
-        // point to parts, to slots and through the parts to places in `octets`, each exclusively
-        // borrowed by the loop above, alive until the end of this function, and given with its
-        // own length in octets; all of them take any octets the kernel writes. There is no
-        // timeout.
+        // SAFETY: `fd` is open while it is borrowed. Each of the first `count` messages points to
+        // its own part, slot and place in `octets`, borrowed by the loop above and alive until this
+        // function ends, each with its own length, and any octets are a value. No timeout is given.
         let received = unsafe {
             libc::recvmmsg(
                 fd.as_fd().as_raw_fd(),
@@ -99,7 +97,7 @@ impl Inbox {
         let received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
         for (slot, message) in self.slots.iter_mut().zip(&messages).take(received) {
             slot.len = message.msg_len as usize;
-            slot.control_len = message.msg_hdr.msg_controllen as usize;
+            slot.control_len = message.msg_hdr.msg_controllen as _;
         }
         Ok(received)
     }

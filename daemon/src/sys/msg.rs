@@ -98,7 +98,7 @@ pub(crate) fn receive(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<Received> 
     // length in octets; all of them take any octets the kernel writes.
     let len = unsafe { libc::recvmsg(fd.as_fd().as_raw_fd(), &raw mut message, 0) };
     let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
-    Received::new(len, &name, &control, message.msg_controllen as usize)
+    Received::new(len, &name, &control, message.msg_controllen as _)
         .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 

@@ -1,5 +1,6 @@
 //! Two data planes with static keys in two namespaces, joined by a wire.
 
+mod bulk;
 mod gateway;
 mod moves;
 mod restart;
