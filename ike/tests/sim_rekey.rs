@@ -5,10 +5,10 @@ use std::time::Duration;
 use obol_ike::config::StartAction;
 use obol_ike::event::{Command, Event};
 use obol_ike::proposal::{EspProposal, IkeProposal};
-use obol_ike::testing::net::Net;
+use obol_ike::testing::net::{Net, Packet};
 use obol_ike::testing::pair::{End, Pair};
 use obol_ike::testing::setup::{HOSTS, PODS, Setup, pods};
-use obol_ike::wire::KeMethod;
+use obol_ike::wire::{ExchangeType, KeMethod};
 
 fn child() -> Command {
     Command::RekeyChild {
@@ -217,4 +217,36 @@ fn lifetimes_rekey_for_days() {
     assert!(pair.a.count(rekeys(true)) >= 11, "every four hours");
     assert_eq!(pair.a.count(rekeys(false)), 1, "never from scratch");
     assert!(pair.a.count(|e| matches!(e, Event::ChildUp(_))) >= 48);
+}
+
+/// The requester of a rekey does not know the new IKE SA before it has the reply, and says so when
+/// it is asked something on it. That is no sign of a crash.
+#[test]
+fn a_request_that_overtakes_the_reply_that_made_its_ike_sa_casts_no_doubt_on_it() {
+    for seed in 0..8 {
+        let mut setup = Setup::started(seed);
+        let mut child_conf = pods(StartAction::Start);
+        child_conf.esp_proposals = EspProposal::parse("aes256gcm16-modp4096").expect("sound");
+        setup = setup.children(vec![child_conf]);
+        setup.b_starts = StartAction::Trap;
+        let mut pair = setup.up(seed);
+        pair.net.drop_nth = Some(pair.net.sent.len() + 1);
+        pair.command(End::A, ike()).expect("it is up");
+        pair.run_for(Duration::from_millis(30));
+        let before = pair.net.sent.len();
+        pair.command(End::B, child()).expect("it is up");
+        pair.run_for(Duration::from_millis(30));
+        let hint = &pair.net.sent[before + 1].datagram;
+        let invalid = [0, 0, 0, 8, 0, 0, 0, 4];
+        assert_eq!(hint[28..], invalid, "INVALID_IKE_SPI, and no token");
+        // A has the reply when it repeats its request; what B repeats is too long for the path.
+        pair.net.longest = Some(600);
+        pair.run_for(Duration::from_secs(4));
+        pair.net.longest = None;
+        rest(&mut pair);
+        pair.assert_up(1);
+        let init = |packet: &Packet| packet.datagram[18] == ExchangeType::IKE_SA_INIT.0;
+        let begun = pair.net.sent[before..].iter().filter(|p| init(p)).count();
+        assert_eq!(begun, 0, "another IKE SA was begun");
+    }
 }

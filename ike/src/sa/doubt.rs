@@ -22,6 +22,8 @@ pub(crate) struct Doubt {
     open: bool,
     /// And it did not answer.
     grave: bool,
+    /// The peer may lack our reply that made this IKE SA: that it does not know it is no sign.
+    unknown: bool,
 }
 
 impl Doubt {
@@ -30,10 +32,19 @@ impl Doubt {
         self.grave
     }
 
+    /// Of an IKE SA that we made as replier of a rekey.
+    pub(crate) fn of_replier() -> Self {
+        Self {
+            unknown: true,
+            ..Self::default()
+        }
+    }
+
     /// The peer is heard.
     pub(crate) fn dispel(&mut self) {
         self.open = false;
         self.grave = false;
+        self.unknown = false;
     }
 }
 
@@ -47,7 +58,7 @@ impl IkeSa {
         };
         let doubt = &mut established.doubt;
         let lately = |at| now.saturating_duration_since(at) < HINT_PAUSE;
-        if doubt.hinted.is_some_and(lately) {
+        if doubt.unknown || doubt.hinted.is_some_and(lately) {
             return;
         }
         doubt.hinted = Some(now);

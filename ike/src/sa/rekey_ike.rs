@@ -13,6 +13,7 @@ use crate::keys::IkeKeys;
 use crate::proposal::{ChosenIke, IkeProposal, check_ike_answer, choose_ike};
 use crate::sa::create_child::{MAX_TRIES, REKEY_AGAIN, ke_payload, pause};
 use crate::sa::create_child_reply::exchange_keys;
+use crate::sa::doubt::Doubt;
 use crate::sa::established::{Established, REPLACED_PATIENCE, Succession};
 use crate::sa::path::Place;
 use crate::sa::payloads::Payloads;
@@ -342,7 +343,10 @@ impl IkeSa {
         )
         .ok()?;
         let lowest_nonce = material.ni.min(material.nr).to_vec();
-        let established = Established::successor(old, now, lowest_nonce);
+        let mut established = Established::successor(old, now, lowest_nonce);
+        if material.role == Role::Responder {
+            established.doubt = Doubt::of_replier();
+        }
         let mut new = Self {
             id: cx.new_ike_id(),
             role: material.role,
