@@ -14,7 +14,7 @@ mod table;
 mod wishes;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rand_core::CryptoRng;
 
@@ -34,9 +34,6 @@ use crate::timer::{TimerKind, earlier};
 use crate::wire::{ExchangeType, Header, Message};
 use table::Table;
 use wishes::Wishes;
-
-/// What was proven so long before another one did not cross with it.
-const AT_ONCE: Duration = Duration::from_secs(10);
 
 /// The IKEv2 side of a host, without I/O.
 ///
@@ -421,7 +418,9 @@ impl Endpoint {
     }
 }
 
-/// How old `other` is, compared with `sa`.
+/// How old `other` is, compared with `sa`. Two cross if each was begun before the other was proven,
+/// however long the handshakes took; both ends see that alike, since a start that has not reached
+/// the peer by then is dropped.
 fn age(other: &IkeSa, sa: &IkeSa) -> Age {
     let (Some(theirs), Some(ours)) = (other.established(), sa.established()) else {
         return Age::Same;
@@ -430,9 +429,9 @@ fn age(other: &IkeSa, sa: &IkeSa) -> Age {
         let renewal = old.renewal.as_ref();
         renewal.is_some_and(|renewal| renewal.by == new.id)
     };
-    if renews(sa, theirs) || theirs.proof.since + AT_ONCE < ours.proof.since {
+    if renews(sa, theirs) || theirs.proof.since < ours.proof.begun {
         Age::Older
-    } else if renews(other, ours) || theirs.proof.since > ours.proof.since + AT_ONCE {
+    } else if renews(other, ours) || ours.proof.since < theirs.proof.begun {
         Age::Newer
     } else {
         Age::Same

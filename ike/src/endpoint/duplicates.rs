@@ -39,26 +39,27 @@ impl Endpoint {
 
     /// Closes what there is twice.
     pub(super) fn merge_duplicates(&mut self, now: Instant, changes: &[Ends]) {
-        for (loser, winner) in self.in_families(changes, duplicate_sas) {
+        for (loser, winner) in self.in_families(changes, IkeSa::is_current, duplicate_sas) {
             self.merge_sas(now, loser, winner);
         }
-        for id in self.in_families(changes, duplicate_children) {
+        for id in self.in_families(changes, IkeSa::is_current, duplicate_children) {
             self.with_child(now, id, |sa, _| sa.delete_child(id));
         }
-        for id in self.in_families(changes, held_back) {
+        for id in self.in_families(changes, IkeSa::may_carry, held_back) {
             self.with_child(now, id, |sa, cx| sa.use_outbound(cx, id));
         }
     }
 
-    /// What `find` finds among the IKE SAs between these ends.
+    /// What `find` finds among the IKE SAs between these ends that are like this.
     fn in_families<T: Ord>(
         &self,
         changes: &[Ends],
+        like: impl Fn(&IkeSa) -> bool,
         find: impl Fn(&[&IkeSa], &mut BTreeSet<T>),
     ) -> BTreeSet<T> {
         let mut found = BTreeSet::new();
         for ends in changes {
-            let family = self.sas.family(ends).filter(|sa| sa.is_current());
+            let family = self.sas.family(ends).filter(|sa| like(sa));
             find(&family.collect::<Vec<_>>(), &mut found);
         }
         found
@@ -153,14 +154,17 @@ fn duplicate_children(current: &[&IkeSa], found: &mut BTreeSet<ChildSaId>) {
 
 /// Child SAs that were not put to use for the sake of a better one, and may be the better one by
 /// themselves now.
-fn held_back(current: &[&IkeSa], found: &mut BTreeSet<ChildSaId>) {
-    let children = || current.iter().flat_map(|sa| &sa.children);
-    // Nothing is left that could carry packets until the peer is ready.
+fn held_back(family: &[&IkeSa], found: &mut BTreeSet<ChildSaId>) {
+    // Nothing is left that could carry packets until the peer is ready. What is on an IKE SA that
+    // both ends are rekeying still does.
     let only = |child: &ChildSa| {
+        let mut children = family.iter().flat_map(|sa| &sa.children);
         let waits = child.switch_at.is_some() && child.info.replaces.is_none();
-        waits && !children().any(|other| other.sends() && other.info.child == child.info.child)
+        waits && !children.any(|other| other.sends() && other.info.child == child.info.child)
     };
-    let held = children()
+    let current = family.iter().filter(|sa| sa.is_current());
+    let held = current
+        .flat_map(|sa| &sa.children)
         .filter(|child| child.state == ChildState::Installed)
         .filter(|child| child.held_back || only(child));
     found.extend(held.map(|child| child.info.id));

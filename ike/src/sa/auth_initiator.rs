@@ -289,8 +289,9 @@ impl IkeSa {
         };
         let auth = *auth;
         let lowest_nonce = auth.transcript.lowest_nonce();
+        let times = (self.begun, now);
         let mut established =
-            Established::new(verified, now, auth.local_id, peer.identity, lowest_nonce);
+            Established::new(verified, times, auth.local_id, peer.identity, lowest_nonce);
         if let Ok(payloads) = sort(opened) {
             established.crash.learn(&payloads.notifies);
         }

@@ -332,7 +332,7 @@ impl IkeSa {
         };
         let mut established = Established::new(
             verified,
-            now,
+            (self.begun, now),
             auth.local_id.clone(),
             auth.peer.identity.clone(),
             auth.transcript.lowest_nonce(),

@@ -91,7 +91,8 @@ impl IkeSa {
                 return;
             }
             if reauth.is_none() {
-                established.proof = ProofLife::endless(established.proof.since);
+                established.proof =
+                    ProofLife::endless(established.proof.begun, established.proof.since);
                 return;
             }
             let since = established.proof.since;

@@ -305,12 +305,23 @@ impl IkeSa {
     /// receive.
     pub(crate) fn replies_arrived(&mut self, cx: &mut Context) {
         let mut ready = Vec::new();
+        let contested = self.contested();
         for child in &mut self.children {
             child.unknown = false;
-            ready.extend(child.switch_at.map(|_| child.info.id));
+            let waits = child.switch_at.is_some() && contested != Some(child.info.id);
+            ready.extend(waits.then_some(child.info.id));
         }
         for id in ready {
             self.use_outbound(cx, id);
+        }
+    }
+
+    /// A Child SA that the peer made while a rekey of ours was open for the same old one. If ours
+    /// wins, the peer may not even install its own, so nothing is sent on that until it is decided.
+    fn contested(&self) -> Option<ChildSaId> {
+        match self.requests.open().map(|open| &open.what) {
+            Some(Request::Child(request)) => request.contest.as_ref().map(|(by, _)| *by),
+            _ => None,
         }
     }
 
@@ -486,8 +497,14 @@ impl IkeSa {
             .filter(|(at, _, _)| *at <= now)
             .map(|(_, kind, id)| (id, kind))
             .collect();
+        let contested = self.contested();
         for (id, kind) in due {
             match kind {
+                TimerKind::SwitchOutbound if contested == Some(id) => {
+                    if let Some(child) = self.child_mut(id) {
+                        child.switch_at = Some(now + SWITCH_AFTER);
+                    }
+                }
                 TimerKind::SwitchOutbound => self.use_outbound(cx, id),
                 TimerKind::RekeyChild => self.rekey_child(id),
                 TimerKind::Inactivity => self.ask_last_use(cx, id),

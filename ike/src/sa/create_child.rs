@@ -10,7 +10,7 @@ use crate::crypto::secret::Secret;
 use crate::error::{ChildFailure, IkeFailure};
 use crate::event::{ChildSaId, Event};
 use crate::proposal::ChildExchange;
-use crate::sa::child::{Agreed, ChildState};
+use crate::sa::child::{Agreed, ChildSa, ChildState};
 use crate::sa::negotiate::{Offer, Purpose};
 use crate::sa::payloads::Payloads;
 use crate::sa::task::{ChildTask, Fate, Task};
@@ -134,6 +134,9 @@ impl IkeSa {
         };
         if self.lost_contest(&request, &answered) {
             self.tasks.push(Task::DeleteSpi(request.offer.spi_in));
+            if let Some((by, _)) = request.contest {
+                self.use_known(cx, by);
+            }
             return;
         }
         if let Err(failure) = self.accept_child(cx, now, &request.offer, payloads, answered) {
@@ -148,12 +151,16 @@ impl IkeSa {
     /// Both ends rekeyed the same Child SA. The new one that was made with the lowest of the four
     /// nonces goes, and whoever made it deletes it; whoever made the other deletes the old one.
     fn lost_contest(&mut self, request: &ChildRequest, answered: &Answered<'_>) -> bool {
-        // If the peer has deleted its new one already, ours is the one left.
-        let contest = request.contest.as_ref();
-        let Some((by, lowest_nonce)) = contest.filter(|(by, _)| self.child(*by).is_some()) else {
+        let Some((by, lowest_nonce)) = request.contest.as_ref() else {
             return false;
         };
-        let lost = (&answered.ni).min(&answered.nr) < lowest_nonce;
+        // If the peer has deleted its new one already, ours is the one left, unless there was time
+        // for yet another rekey: then what came of that stays.
+        let name = &request.task.conf.name;
+        let stays = |c: &ChildSa| c.is_current() && c.info.child == *name;
+        let mut others = self.children.iter();
+        let lost = (&answered.ni).min(&answered.nr) < lowest_nonce
+            && others.any(|c| stays(c) && Some(c.info.id) != request.task.rekeys);
         let gone = if lost { request.task.rekeys } else { Some(*by) };
         if let Some(child) = gone.and_then(|id| self.child_mut(id)) {
             // The peer deletes it; until then it only receives.
@@ -237,6 +244,7 @@ impl IkeSa {
             if let Some(old) = task.rekeys.and_then(|id| self.child_mut(id)) {
                 old.state = ChildState::Rekeyed;
             }
+            self.use_known(cx, by);
             return;
         }
         if task.fate == Fate::Unwanted {
@@ -273,6 +281,15 @@ impl IkeSa {
                 self.child_failed(cx, &task.conf.name, reason);
                 self.rekey_again(now, task.rekeys);
             }
+        }
+    }
+
+    /// It is decided that the peer's new Child SA stays. If the peer has shown that it has it, it
+    /// is put to use.
+    fn use_known(&mut self, cx: &mut Context, id: ChildSaId) {
+        let waits = |child: &ChildSa| child.switch_at.is_some() && !child.unknown;
+        if self.child(id).is_some_and(waits) {
+            self.use_outbound(cx, id);
         }
     }
 

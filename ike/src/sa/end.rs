@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::context::{Context, Loss, Signal};
 use crate::error::IkeFailure;
 use crate::event::{ChildSaId, Event};
+use crate::sa::established::Succession;
 use crate::sa::{IkeSa, Phase, Request};
 use crate::wire::{ExchangeType, Notify, NotifyType, Payload};
 
@@ -44,6 +45,10 @@ impl IkeSa {
         let children: Vec<ChildSaId> = self.children.iter().map(|c| c.info.id).collect();
         for id in children {
             self.remove_child(cx, id, loss);
+        }
+        if let Some(Succession::Contested { by, .. }) = self.established().map(|e| &e.succession) {
+            // It will never be decided.
+            cx.signals.push(Signal::Lost(*by));
         }
         if !matches!(self.phase, Phase::Lingering { .. } | Phase::Gone) {
             cx.signals.push(Signal::SaEnded {

@@ -93,15 +93,18 @@ pub(crate) enum Succession {
 }
 
 impl Established {
-    /// Takes the proof that the peer is who it claims to be.
+    /// Takes the proof that the peer is who it claims to be; and when the IKE SA was begun.
     pub(crate) fn new(
         _proof: AuthVerified,
-        now: Instant,
+        (begun, now): (Instant, Instant),
         local_id: Identity,
         remote_id: Identity,
         lowest_nonce: Vec<u8>,
     ) -> Self {
-        Self::unproven(now, local_id, remote_id, lowest_nonce)
+        Self {
+            proof: ProofLife::endless(begun, now),
+            ..Self::unproven(now, local_id, remote_id, lowest_nonce)
+        }
     }
 
     /// The successor of an established IKE SA inherits its proof.
@@ -130,7 +133,7 @@ impl Established {
             rekey_at: None,
             over_at: None,
             liveness_at: None,
-            proof: ProofLife::endless(now),
+            proof: ProofLife::endless(now, now),
             renewal: None,
             rank: lowest_nonce.clone(),
             lowest_nonce,

@@ -207,6 +207,13 @@ impl IkeSa {
         self.established().is_some_and(Established::is_current)
     }
 
+    /// Whether packets may get through on its Child SAs: it is not being closed, and nothing says
+    /// that the peer has lost it.
+    pub(crate) fn may_carry(&self) -> bool {
+        self.established()
+            .is_some_and(|e| e.closing.is_none() && !e.doubt.is_grave())
+    }
+
     /// Whether its deletion is under way, or waits for an open request.
     pub(crate) fn is_closing(&self) -> bool {
         self.established().is_some_and(|e| e.closing.is_some())

@@ -18,6 +18,8 @@ const SHORTEST: Duration = Duration::from_secs(10);
 /// When a proof of identity grows old; an IKE SA passes it on to its successor.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ProofLife {
+    /// When the IKE SA was begun on which they were.
+    pub(crate) begun: Instant,
     /// When identities were proven.
     pub(crate) since: Instant,
     /// When it is to be renewed.
@@ -28,9 +30,10 @@ pub(crate) struct ProofLife {
 
 impl ProofLife {
     /// A proof that is good for ever.
-    pub(crate) fn endless(now: Instant) -> Self {
+    pub(crate) fn endless(begun: Instant, since: Instant) -> Self {
         Self {
-            since: now,
+            begun,
+            since,
             renew_at: None,
             over_at: None,
         }
@@ -67,7 +70,8 @@ impl IkeSa {
     pub(crate) fn begin_proof(&mut self, cx: &mut Context, now: Instant, told: Option<Duration>) {
         let connection = &self.connection;
         let slack = connection.over_time.saturating_sub(connection.rekey_time);
-        let mut life = ProofLife::endless(now);
+        let begun = self.established().map_or(now, |e| e.proof.begun);
+        let mut life = ProofLife::endless(begun, now);
         if let Some(time) = connection.peer.reauth_time {
             // A responder that has told how long leaves it to the initiator, and sees to it
             // itself if nothing comes.

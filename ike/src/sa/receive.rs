@@ -7,11 +7,11 @@ use crate::context::Context;
 use crate::error::{Dropped, Fault, IkeFailure};
 use crate::exchange::reassembly::MAX_HELD_UNPROVEN;
 use crate::exchange::windows::Incoming;
-use crate::sa::established::Succession;
+use crate::sa::established::{Established, Succession};
 use crate::sa::payloads::Payloads;
 use crate::sa::protect::Opened;
 use crate::sa::{IkeSa, Phase, Request};
-use crate::wire::{Delete, ExchangeType, Fragment, Message, NotifyType, parse_chain};
+use crate::wire::{ExchangeType, Fragment, Message, NotifyType, parse_chain};
 
 impl IkeSa {
     //= rfc7296 3.1-11
@@ -151,10 +151,8 @@ impl IkeSa {
             return Ok(());
         };
         let payloads = sort(&opened);
-        if payloads
-            .as_ref()
-            .is_ok_and(|payloads| self.comes_too_early(payloads))
-        {
+        let informational = header.exchange == ExchangeType::INFORMATIONAL;
+        if informational && payloads.as_ref().is_ok_and(|p| self.comes_too_early(p)) {
             return Err(Dropped::OutOfPlace);
         }
         // It is not answered, so it comes again, but no faster than that.
@@ -215,17 +213,12 @@ impl IkeSa {
         self.collect(cx, now, path, message, fragment, opened)
     }
 
-    /// Whether it is about Child SAs that this new IKE SA has not inherited yet: the peer knows
-    /// already which IKE SA survives a rekey from both ends, and we do not. It asks again.
+    /// Whether it is about Child SAs that this new IKE SA has not inherited yet, or ends it before
+    /// it has: the peer knows already which IKE SA survives a rekey from both ends, and we do not.
+    /// It asks again.
     fn comes_too_early(&self, payloads: &Payloads<'_>) -> bool {
-        let undecided = self
-            .established()
-            .is_some_and(|e| e.succession == Succession::Undecided);
-        undecided
-            && payloads
-                .deletes
-                .iter()
-                .any(|delete| matches!(delete, Delete::Esp(_)))
+        let undecided = |e: &Established| e.is_contest() && e.succession == Succession::Undecided;
+        self.established().is_some_and(undecided) && !payloads.deletes.is_empty()
     }
 
     //= rfc7296 1.4-1

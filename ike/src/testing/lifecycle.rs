@@ -246,8 +246,8 @@ fn picture(pair: &Pair) -> String {
     format!("A {}\nB {}", of(&pair.a), of(&pair.b))
 }
 
-/// Packets of both ends pass.
-fn is_up(pair: &Pair) -> bool {
+/// Whether packets of both ends pass.
+pub fn is_up(pair: &Pair) -> bool {
     [(&pair.a, &pair.b), (&pair.b, &pair.a)]
         .into_iter()
         .all(|(from, to)| {

@@ -133,6 +133,11 @@ impl Net {
         Some(entry.remove())
     }
 
+    /// Loses those of the datagrams on their way that are like this.
+    pub fn lose(&mut self, like: impl Fn(&Packet) -> bool) {
+        self.in_flight.retain(|_, packet| !like(packet));
+    }
+
     /// Forgets what is on its way.
     pub fn clear(&mut self) {
         self.in_flight.clear();

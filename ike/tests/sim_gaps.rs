@@ -1,0 +1,173 @@
+//! Moments at which packets could stop: messages of collisions that are late, or lost for long.
+//! Packets of both ends pass all the time, and one of everything is left.
+
+use std::cell::Cell;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use obol_ike::config::StartAction;
+use obol_ike::event::Command;
+use obol_ike::testing::lifecycle::is_up;
+use obol_ike::testing::net::Packet;
+use obol_ike::testing::pair::{End, Pair};
+use obol_ike::testing::setup::{A, B, HOSTS, PODS, Setup};
+use obol_ike::wire::{ExchangeType, Header};
+
+/// Each decides otherwise who wins.
+const SEEDS: std::ops::Range<u64> = 0..24;
+
+fn child() -> Command {
+    Command::RekeyChild {
+        connection: HOSTS.to_owned(),
+        child: PODS.to_owned(),
+    }
+}
+
+fn ike() -> Command {
+    Command::RekeyIke {
+        connection: HOSTS.to_owned(),
+    }
+}
+
+fn header(packet: &Packet) -> Header {
+    Header::parse(&packet.datagram).expect("only IKE is sent")
+}
+
+/// A reply of this exchange on its way to a host.
+fn reply(packet: &Packet, to: IpAddr, exchange: ExchangeType) -> bool {
+    let header = header(packet);
+    packet.to.ip() == to && header.flags.response && header.exchange == exchange
+}
+
+/// Lets time pass; what is like this gets lost.
+fn run_losing(pair: &mut Pair, time: Duration, like: impl Fn(&Packet) -> bool) {
+    let end = pair.now + time;
+    while pair.now < end {
+        pair.net.lose(&like);
+        run(pair, Duration::from_millis(1));
+    }
+    pair.net.lose(like);
+}
+
+/// Lets time pass. Where packets pass, they go on passing.
+fn run(pair: &mut Pair, time: Duration) {
+    let end = pair.now + time;
+    let up = Cell::new(is_up(pair));
+    pair.run_until(end, |pair| {
+        let was_up = up.replace(is_up(pair));
+        assert!(up.get() || !was_up, "packets pass no more");
+        false
+    });
+    pair.now = end;
+}
+
+/// Lets what was replaced go.
+fn finish(pair: &mut Pair) {
+    run(pair, Duration::from_secs(300));
+    pair.assert_up(1);
+}
+
+fn both_start(seed: u64) -> Pair {
+    let mut setup = Setup::started(seed);
+    setup.b_starts = StartAction::Start;
+    let mut pair = setup.pair(seed);
+    pair.start();
+    pair
+}
+
+/// Both ends rekey one Child SA, and one of them is answered so late that the other has rekeyed
+/// what came of it once more.
+#[test]
+fn a_rekey_that_lost_is_not_kept_since_the_winner_was_rekeyed() {
+    for seed in SEEDS {
+        let mut pair = Setup::started(seed).up(seed);
+        pair.command(End::A, child()).expect("it is up");
+        pair.command(End::B, child()).expect("it is up");
+        run(&mut pair, Duration::from_millis(15));
+        pair.net
+            .lose(|p| reply(p, A, ExchangeType::CREATE_CHILD_SA));
+        run(&mut pair, Duration::from_millis(60));
+        // If it is B that lost, there may be nothing to rekey yet.
+        let _ = pair.command(End::B, child());
+        run(&mut pair, Duration::from_millis(100));
+        finish(&mut pair);
+    }
+}
+
+/// Both ends rekey one Child SA. The one that lost has no use for the new SA that it made; the
+/// other, which does not know that yet, must not send on it.
+#[test]
+fn nothing_is_sent_on_a_rekey_that_may_have_lost() {
+    for seed in SEEDS {
+        let mut pair = Setup::started(seed).up(seed);
+        pair.command(End::A, child()).expect("it is up");
+        pair.command(End::A, ike()).expect("it is up");
+        pair.command(End::B, child()).expect("it is up");
+        run(&mut pair, Duration::from_millis(15));
+        let to_b = |p: &Packet| reply(p, B, ExchangeType::CREATE_CHILD_SA);
+        // A's next request shows that it has B's reply.
+        run_losing(&mut pair, Duration::from_millis(400), to_b);
+        finish(&mut pair);
+    }
+}
+
+/// Both ends start at once, and one start takes long: if it is the one that is to go, nothing is
+/// sent there, however late it is.
+#[test]
+fn a_start_that_is_to_go_carries_nothing_however_late_it_is() {
+    for seed in SEEDS {
+        let mut pair = both_start(seed);
+        let to_b = |p: &Packet| reply(p, B, ExchangeType::IKE_AUTH);
+        run_losing(&mut pair, Duration::from_secs(25), to_b);
+        finish(&mut pair);
+    }
+}
+
+/// Both ends start at once, and one start is done while both rekey the IKE SA of the other, of
+/// which one end learns the outcome late.
+#[test]
+fn a_start_that_is_done_amid_a_rekey_from_both_ends_takes_no_packets_astray() {
+    for seed in SEEDS {
+        for late in [B, A] {
+            for deaf in [A, B] {
+                let mut pair = both_start(seed);
+                let started = |p: &Packet| {
+                    let header = header(p);
+                    let auth = header.exchange == ExchangeType::IKE_AUTH;
+                    auth && !header.flags.response && p.from.ip() == late
+                };
+                run_losing(&mut pair, Duration::from_secs(1), started);
+                pair.command(End::A, ike()).expect("it is up");
+                pair.command(End::B, ike()).expect("it is up");
+                run(&mut pair, Duration::from_millis(15));
+                let to_deaf = |p: &Packet| reply(p, deaf, ExchangeType::CREATE_CHILD_SA);
+                run_losing(&mut pair, Duration::from_secs(3), to_deaf);
+                finish(&mut pair);
+            }
+        }
+    }
+}
+
+/// Both ends rekey the IKE SA; one has won and ends the new one already, for the sake of a better
+/// one, while the other does not know yet that this is where its Child SAs are to be.
+#[test]
+fn a_new_ike_sa_is_not_ended_before_it_is_known_whether_it_won() {
+    for seed in SEEDS {
+        let mut pair = both_start(seed);
+        let of_b = |p: &Packet| {
+            let header = header(p);
+            let auth = header.exchange == ExchangeType::IKE_AUTH;
+            auth && !header.flags.response && p.from.ip() == B
+        };
+        run_losing(&mut pair, Duration::from_secs(1), of_b);
+        let status = pair.b.endpoint.status(pair.now);
+        let up = status.iter().find(|sa| sa.state == "established");
+        let old = up.expect("A's start").spi_i;
+        pair.command(End::A, ike()).expect("it is up");
+        pair.command(End::B, ike()).expect("it is up");
+        run(&mut pair, Duration::from_millis(15));
+        let on_old = |p: &Packet| p.to.ip() == A && header(p).spi_i == old;
+        run_losing(&mut pair, Duration::from_secs(5), on_old);
+        finish(&mut pair);
+    }
+}
