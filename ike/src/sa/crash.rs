@@ -64,7 +64,12 @@ impl IkeSa {
         let token = established.crash.token.filter(|_| believe);
         // RFC 6290 section 4.5: nobody is there to be told.
         if token.is_some_and(|token| token.is_shown_by(notifies)) {
-            self.end(cx, IkeFailure::PeerCrashed);
+            let reason = if self.yield_contest(cx, now) {
+                IkeFailure::Replaced
+            } else {
+                IkeFailure::PeerCrashed
+            };
+            self.end(cx, reason);
             return Ok(());
         }
         self.suspect(now);

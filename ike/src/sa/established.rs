@@ -17,7 +17,8 @@ use crate::timer::jittered;
 
 /// Jitter of lifetimes, in per cent.
 const LIFE_JITTER_PERCENT: u32 = 10;
-/// The answer to a delete of the IKE SA is waited for this long.
+/// The answer to a delete of the IKE SA is waited for this long: ten tries. Some peers answer
+/// once and know nothing of it any more, so if that answer is lost, no other will come.
 const DELETE_PATIENCE: Duration = Duration::from_secs(30);
 /// The peer's delete of an IKE SA that it replaced is waited for this long, counted from its
 /// last sign: longer than the pause between two retransmissions.
@@ -224,9 +225,10 @@ impl IkeSa {
         match &mut self.phase {
             Phase::Established(established) => {
                 if established.closing.is_none() {
-                    // Nobody waits for the end of what is replaced, but the peer should hear of it.
+                    // Where another IKE SA made Child SAs of its own, the peer should hear by
+                    // all means that those here are not received any more.
                     let patience = match reason {
-                        IkeFailure::Replaced => REPLACED_PATIENCE * 2,
+                        IkeFailure::Replaced if !self.children.is_empty() => REPLACED_PATIENCE * 2,
                         _ => DELETE_PATIENCE,
                     };
                     established.closing = Some(reason);

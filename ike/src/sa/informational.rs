@@ -78,12 +78,8 @@ impl IkeSa {
     /// The peer deleted the IKE SA. If it replaced it, the new one inherits the Child SAs, and a
     /// rekey of our own is forgotten (RFC 7296 section 2.8.2).
     fn on_ike_deleted(&mut self, cx: &mut Context, now: Instant) {
-        let succession = self.established().map(|e| e.succession.clone());
-        let reason = match succession {
-            Some(Succession::Contested { by, .. }) => {
-                self.hand_over(cx, now, by);
-                IkeFailure::Replaced
-            }
+        self.yield_contest(cx, now);
+        let reason = match self.established().map(|e| &e.succession) {
             Some(Succession::Replaced) => IkeFailure::Replaced,
             _ => IkeFailure::PeerDeleted,
         };

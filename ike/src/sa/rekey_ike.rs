@@ -1,7 +1,7 @@
 //! Rekeying the IKE SA, RFC 7296 sections 1.3.2, 2.8.2 and 2.18, from both sides.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::context::{Context, Signal};
 use crate::crypto::ke::KeyExchange;
@@ -21,6 +21,9 @@ use crate::sa::protect::Protection;
 use crate::sa::task::{RekeyIkeTask, Task, Tasks};
 use crate::sa::{IkeSa, Phase, Request, Role};
 use crate::wire::{ExchangeType, KeMethod, NotifyType, Payload, Proposal};
+
+/// The peer's delete of a new IKE SA that lost is waited for this long.
+const LOST_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A request for a new IKE SA.
 pub(crate) struct RekeyIkeRequest {
@@ -170,10 +173,8 @@ impl IkeSa {
         request: RekeyIkeRequest,
         payloads: &Payloads<'_>,
     ) {
-        let contest = self.established().map(|e| e.succession.clone());
-        if let Some(Succession::Contested { by, .. }) = contest {
+        if self.yield_contest(cx, now) {
             // The peer was done with its rekey before it saw ours.
-            self.hand_over(cx, now, by);
             return;
         }
         let mut task = request.task;
@@ -296,6 +297,17 @@ impl IkeSa {
         }
     }
 
+    /// The peer is done with this IKE SA, or lost it. If it made a new one while a rekey of ours is
+    /// open, it decided for that one, which inherits the Child SAs. Says whether it was so.
+    pub(crate) fn yield_contest(&mut self, cx: &mut Context, now: Instant) -> bool {
+        let contest = self.established().map(|e| e.succession.clone());
+        let Some(Succession::Contested { by, .. }) = contest else {
+            return false;
+        };
+        self.hand_over(cx, now, by);
+        true
+    }
+
     //= rfc7296 1.4-3
     /// Takes Child SAs over from the IKE SA that this one replaces.
     pub(crate) fn adopt(
@@ -320,11 +332,12 @@ impl IkeSa {
         self.announce(cx, true);
     }
 
-    /// It lost against another rekey of the same IKE SA; the peer, who made it, deletes it.
+    /// It lost against another rekey of the same IKE SA. The peer, who made it, deletes it, or
+    /// will never know it if our reply was lost; if it does not, we do.
     pub(crate) fn lose(&mut self, now: Instant) {
         if let Some(established) = self.established_mut() {
             established.succession = Succession::Replaced;
-            established.over_at = Some(now + REPLACED_PATIENCE);
+            established.over_at = Some(now + LOST_PATIENCE);
         }
         self.keepalive_at = None;
     }

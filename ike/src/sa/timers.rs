@@ -6,7 +6,7 @@ use crate::context::{Context, Waiting};
 use crate::error::IkeFailure;
 use crate::event::{Ask, ChildSaId};
 use crate::exchange::retransmit::Step;
-use crate::sa::established::KEEPALIVE;
+use crate::sa::established::{KEEPALIVE, Succession};
 use crate::sa::task::{RekeyIkeTask, Task};
 use crate::sa::{IkeSa, Phase, Request};
 use crate::timer::{Deadline, TimerKind, earlier};
@@ -107,6 +107,7 @@ impl IkeSa {
         };
         let dead = self.requests.open().map(|open| open.retransmit.dead(now));
         let reason = match (hint, dead) {
+            _ if self.yield_contest(cx, now) => IkeFailure::Replaced,
             (Some(notify), _) => IkeFailure::Refused(notify),
             (None, Some(Step::Dead { tries, after })) => IkeFailure::NoAnswer { tries, after },
             _ => IkeFailure::Expired,
@@ -127,9 +128,12 @@ impl IkeSa {
                 // Even the delete was not answered.
                 self.end(cx, IkeFailure::Expired);
             } else {
-                let sent_to = established.sent_to;
-                let redirected = sent_to.map(|to| IkeFailure::Redirected { to });
-                self.close(cx, now, redirected.unwrap_or(IkeFailure::Expired));
+                let reason = match (&established.succession, established.sent_to) {
+                    (Succession::Replaced, _) => IkeFailure::Replaced,
+                    (_, Some(to)) => IkeFailure::Redirected { to },
+                    (_, None) => IkeFailure::Expired,
+                };
+                self.close(cx, now, reason);
             }
             return;
         }
