@@ -132,7 +132,9 @@ class Bed:
 
     def traffic(self, count=3):
         """Pings both ways, in every inner family; all are answered and counted at both ends."""
-        before = [_counters(peer) for peer in (self.moon, self.sun)]
+        # Twenty seconds: strongSwan lists a rekeyed child for five more seconds, and the next rekey may come.
+        both = (self.moon, self.sun)
+        before = until("both ends have their children", lambda: [_counters(peer) for peer in both], 20)
         families = len(self.inner)
         for peer, family in itertools.product((self.moon, self.sun), range(families)):
             self.ping(peer, family, count)
@@ -147,7 +149,7 @@ class Bed:
                 expect(min(got) >= want, f"{peer.kind} counted {got} packets in and out, not {want}")
             return True
 
-        until("both ends count the packets", counted, 5)
+        until("both ends count the packets", counted, 20)
 
     def reauthenticated(self, old, seconds=15):
         """Waits until both ends have another IKE SA than `old` with another child."""

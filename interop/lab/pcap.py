@@ -30,7 +30,9 @@ class Packet:
             if self.payload == b"\xff":
                 return "keepalive"
             return "ike" if self.payload[:4] == bytes(4) else "esp"
-        # Neighbour discovery, router solicitation and multicast listener reports: RFC 4861, RFC 3810.
+        # Neighbour discovery, router solicitation and multicast listener reports: RFC 4861, RFC 3810, RFC 3376.
+        if self.protocol == 2 and self.destination.startswith("224.0.0."):
+            return "neighbour"
         if self.protocol == 58 and self.payload[:1] and self.payload[0] in (130, 131, 132, 133, 134, 135, 136, 143):
             return "neighbour"
         return "error" if self._about_us() else "clear"

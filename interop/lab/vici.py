@@ -56,7 +56,7 @@ class _Decoder:
 class Vici:
     """One connection to charon."""
 
-    def __init__(self, path, timeout=30):
+    def __init__(self, path, timeout=90):
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(timeout)
         self.socket.connect(path)

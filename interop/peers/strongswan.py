@@ -178,7 +178,8 @@ class StrongSwan(Peer):
 
     def initiate(self):
         for child in self.children():
-            answer = self._request("initiate", ike=CONNECTION, child=child, timeout=20000)
+            patience = self.settings.extra.get("patience", 20)
+            answer = self._request("initiate", ike=CONNECTION, child=child, timeout=patience * 1000)
             if answer.get("success") != "yes":
                 return False, answer.get("errmsg", "")
         return True, ""
