@@ -20,6 +20,7 @@ use crate::event::{
 };
 use crate::exchange::crash::TokenMaker;
 use crate::exchange::datagrams::Datagrams;
+use crate::exchange::limit::{ANSWERS, Limit};
 use crate::exchange::redirect::Trail;
 use crate::exchange::retransmit::Retransmit;
 use crate::identity::Identity;
@@ -56,6 +57,8 @@ pub(crate) struct Context {
     pub(crate) namesakes: Vec<IkeSaId>,
     /// What authenticated peers did wrong, by name.
     pub(crate) faults: BTreeMap<&'static str, u64>,
+    /// IKE_SA_INIT replies that may be looked into after the first of each IKE SA.
+    pub(crate) answers: Limit,
     /// Redirects that were followed lately.
     pub(crate) trail: Trail,
     asks: HashMap<AskId, Waiting>,
@@ -67,8 +70,8 @@ pub(crate) struct Context {
 /// Who waits for an answer, and for what.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Waiting {
-    /// The authentication of this IKE SA.
-    Auth(IkeSaId),
+    /// The authentication of this IKE SA, and which of its claims.
+    Auth(IkeSaId, u32),
     /// This Child SA: its inbound half.
     Inbound(ChildSaId),
     /// This Child SA: its outbound half.
@@ -220,6 +223,7 @@ impl Context {
             elsewhere: (0, 0),
             namesakes: Vec::new(),
             faults: BTreeMap::new(),
+            answers: Limit::new(ANSWERS),
             trail: Trail::default(),
             asks: HashMap::new(),
             last_ask: 0,

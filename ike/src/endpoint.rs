@@ -131,8 +131,8 @@ impl Endpoint {
     /// Takes the answer to a question. An answer nobody waits for any more is ignored.
     pub fn handle_answer(&mut self, now: Instant, id: AskId, answer: Answer) {
         match (self.cx.answered(id), answer) {
-            (Some(Waiting::Auth(sa)), answer) => {
-                self.with(now, sa, |sa, cx| sa.on_auth_answer(cx, now, answer));
+            (Some(Waiting::Auth(sa, claim)), answer) => {
+                self.with(now, sa, |sa, cx| sa.on_auth_answer(cx, now, claim, answer));
             }
             (Some(Waiting::Inbound(child)), Answer::Done(result)) => {
                 self.with_child(now, child, |sa, cx| sa.on_inbound(cx, now, child, result));
@@ -246,13 +246,13 @@ impl Endpoint {
         let mut sa = self.sas.lend(id)?;
         sa.alone = self.is_alone(&sa);
         self.cx.rivals = self.rivals(&sa);
-        self.cx.fragments_of_others -= sa.fragmentation.held();
+        self.cx.fragments_of_others -= sa.fragments_held();
         self.cx.namesakes = self.namesakes(&sa);
         self.cx.elsewhere = self.peer_has_elsewhere(&sa);
         let result = act(&mut sa, &mut self.cx);
         sa.run_tasks(&mut self.cx, now);
         if !sa.is_gone() {
-            self.cx.fragments_of_others += sa.fragmentation.held();
+            self.cx.fragments_of_others += sa.fragments_held();
         }
         self.put(sa);
         self.heed(now);
@@ -327,8 +327,10 @@ impl Endpoint {
             sa.phase,
             Phase::HalfOpen(_) | Phase::AuthResponder(_) | Phase::Lingering { .. }
         );
-        if !half_open {
-            self.half_open.remove(sa.id);
+        match sa.established() {
+            Some(established) => self.half_open.done(established.since, sa.id),
+            None if half_open => {}
+            None => self.half_open.remove(sa.id),
         }
         self.sas.put(sa);
     }

@@ -51,7 +51,8 @@ pub enum Dropped {
     KeyExchange,
     /// Too many half-open IKE SAs.
     HalfOpenLimit,
-    /// The network, or the peer, has asked for too much lately.
+    /// The network, or the peer, has asked for too much lately; or there are too many answers to one
+    /// request.
     Rationed,
     /// The cookie was missing or wrong; a cookie was asked for.
     Cookie,

@@ -70,7 +70,7 @@ fn a_responder_that_does_without_gives_the_first_child_later() {
 fn who_insists_is_told_if_the_peer_cannot() {
     let mut pair = pair(Force, Never, &Setup::started(1));
     pair.start();
-    pair.run_for(Duration::from_millis(500));
+    pair.run_for(Duration::from_millis(1500));
     for node in [&pair.a, &pair.b] {
         let sas = node.endpoint.status(pair.now);
         assert!(sas.iter().all(|sa| sa.state == "connecting"), "{sas:?}");

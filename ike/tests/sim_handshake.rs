@@ -104,7 +104,7 @@ fn signed(a: Proof, b: Proof, a_seen: Proof, b_seen: Proof) -> Pair {
     pair.a.keys.extend(a);
     pair.b.keys.extend(b);
     pair.start();
-    pair.run_for(Duration::from_millis(900));
+    pair.run_for(Duration::from_millis(1500));
     pair
 }
 

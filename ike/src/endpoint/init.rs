@@ -10,6 +10,7 @@ use crate::config::{Connection, Path};
 use crate::crypto::prf::Prf;
 use crate::error::{Dropped, IkeFailure};
 use crate::event::{Event, Puzzle};
+use crate::exchange::half_open::Fate;
 use crate::proposal::{ChosenIke, choose_ike};
 use crate::sa::IkeSa;
 use crate::sa::payloads::Payloads;
@@ -74,21 +75,20 @@ impl Endpoint {
     }
 
     //= security S-3
-    /// Answers a repetition with the stored reply. A request that is not the same octet for
+    /// Answers a repetition with the stored reply, or not at all once that has arrived. A request that is not the same octet for
     /// octet is a new one, even with the same SPI (RFC 7296 section 2.1).
     fn repeat_init(&mut self, path: Path, message: &Message<'_>) -> Result<(), Dropped> {
-        let Some(id) = self.half_open.find(path.remote, message.octets) else {
-            return Ok(());
+        let id = match self.half_open.find(path.remote, message.octets) {
+            Fate::New => return Ok(()),
+            Fate::HalfOpen(id) => id,
+            Fate::Done => return Err(Dropped::Repeated),
         };
-        let Some(reply) = self
-            .sas
-            .get(id)
-            .and_then(|sa| sa.repeated_init(message.octets))
-        else {
-            return Ok(());
-        };
-        let reply = reply.clone();
-        self.cx.transmit(path, reply);
+        // With the IKE_AUTH request, the peer has shown that it has the reply.
+        let sa = self.sas.get(id);
+        if let Some(reply) = sa.and_then(|sa| sa.repeated_init(message.octets)) {
+            let reply = reply.clone();
+            self.cx.transmit(path, reply);
+        }
         Err(Dropped::Repeated)
     }
 

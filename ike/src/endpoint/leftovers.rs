@@ -41,6 +41,7 @@ fn of_sa(sa: &IkeSa) -> Vec<String> {
         "is being replaced or closed",
     );
     check(sa.requests.open().is_some(), "has an open request");
+    check(sa.claims.is_some(), "has claims on it");
     check(!sa.tasks.is_empty(), "has tasks");
     check(sa.in_work.is_some(), "has a reply in work");
     for child in &sa.children {

@@ -1,14 +1,19 @@
 //! Half-open IKE SAs as responder: found by the request that began each, and counted, all of
 //! them and by the network that they come from (RFC 8019 section 4.2).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
 use crate::event::IkeSaId;
 use crate::exchange::limit::{Limit, NETWORK};
+
+/// A request that made an IKE SA is known for this long at least, and for twice as long at most.
+const KNOWN: Duration = Duration::from_secs(120);
+/// So many of those at most, twice.
+const MAX_KNOWN: usize = 65_536;
 
 /// The half-open IKE SAs of an endpoint.
 ///
@@ -21,6 +26,21 @@ pub(crate) struct HalfOpens {
     networks: HashMap<IpAddr, Network>,
     /// The same by how many each has.
     sizes: BTreeSet<(usize, IpAddr)>,
+    /// Requests of IKE SAs that are established, and those before, by the beginning of the hash.
+    known: HashSet<u128>,
+    known_before: HashSet<u128>,
+    since: Option<Instant>,
+}
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Fate {
+    /// Nothing: it was never seen, or long ago.
+    New,
+    /// This half-open IKE SA.
+    HalfOpen(IkeSaId),
+    /// An IKE SA that was established.
+    Done,
 }
 
 /// What comes from one network.
@@ -62,9 +82,31 @@ impl HalfOpens {
         self.oldest_of(self.sizes.last()?.1)
     }
 
-    /// The one that this very request began.
-    pub(crate) fn find(&self, remote: SocketAddr, request: &[u8]) -> Option<IkeSaId> {
-        self.by_request.get(&key(remote, request)).copied()
+    //= rfc7296 2.1-5
+    /// What became of this very request.
+    pub(crate) fn find(&self, remote: SocketAddr, request: &[u8]) -> Fate {
+        let key = key(remote, request);
+        let start = start(&key);
+        if self.known.contains(&start) || self.known_before.contains(&start) {
+            return Fate::Done;
+        }
+        let id = self.by_request.get(&key);
+        id.map_or(Fate::New, |id| Fate::HalfOpen(*id))
+    }
+
+    /// One is established: its request, if it comes again, is late.
+    pub(crate) fn done(&mut self, now: Instant, id: IkeSaId) {
+        let Some(key) = self.keys.get(&id) else {
+            return;
+        };
+        let since = *self.since.get_or_insert(now);
+        let old = now.saturating_duration_since(since) >= KNOWN;
+        if old || self.known.len() >= MAX_KNOWN {
+            self.known_before = std::mem::take(&mut self.known);
+            self.since = Some(now);
+        }
+        self.known.insert(start(key));
+        self.remove(id);
     }
 
     /// Adds the one that this request began.
@@ -111,6 +153,13 @@ fn key(remote: SocketAddr, request: &[u8]) -> Key {
     (remote, Sha256::digest(request).into())
 }
 
+fn start(key: &Key) -> u128 {
+    let [high, ..] = key.1.as_chunks::<16>().0 else {
+        return 0;
+    };
+    u128::from_be_bytes(*high)
+}
+
 //= security S-44
 /// What one holder of addresses usually has at least: /24 of IPv4, /64 of IPv6.
 fn network(ip: IpAddr) -> IpAddr {
@@ -143,8 +192,9 @@ mod tests {
         assert_eq!(half_open.in_network_of(at("10.0.0.77:1").ip()), 3);
         assert_eq!(half_open.in_network_of(at("[fd00::77]:1").ip()), 1);
         assert_eq!(half_open.in_network_of(at("[fd00:0:0:1::1]:1").ip()), 0);
-        assert_eq!(half_open.find(at(places[0]), b"another"), Some(IkeSaId(5)));
-        assert_eq!(half_open.find(at(places[1]), b"another"), None);
+        let five = Fate::HalfOpen(IkeSaId(5));
+        assert_eq!(half_open.find(at(places[0]), b"another"), five);
+        assert_eq!(half_open.find(at(places[1]), b"another"), Fate::New);
         assert_eq!(
             half_open.oldest_of(at("10.0.0.77:1").ip()),
             Some(IkeSaId(1))
@@ -155,8 +205,35 @@ mod tests {
             Some(IkeSaId(4))
         );
         half_open.remove(IkeSaId(5));
-        assert_eq!(half_open.find(at(places[0]), b"another"), None);
+        assert_eq!(half_open.find(at(places[0]), b"another"), Fate::New);
         assert_eq!(half_open.in_network_of(at("10.0.0.77:1").ip()), 2);
-        assert_eq!(half_open.find(at(places[0]), b"request"), Some(IkeSaId(1)));
+        let one = Fate::HalfOpen(IkeSaId(1));
+        assert_eq!(half_open.find(at(places[0]), b"request"), one);
+    }
+
+    //= test rfc7296 2.1-5
+    #[test]
+    fn a_request_that_made_an_ike_sa_is_known_for_a_while() {
+        let mut half_open = HalfOpens::default();
+        let at: SocketAddr = "10.0.0.1:500".parse().unwrap();
+        let start = Instant::now();
+        let make = |half_open: &mut HalfOpens, n: u64, now| {
+            half_open.add(at, &n.to_be_bytes(), IkeSaId(n));
+            half_open.done(now, IkeSaId(n));
+        };
+        make(&mut half_open, 1, start);
+        assert_eq!(half_open.len(), 0);
+        assert_eq!(half_open.find(at, &1u64.to_be_bytes()), Fate::Done);
+        make(&mut half_open, 2, start + KNOWN);
+        assert_eq!(half_open.find(at, &1u64.to_be_bytes()), Fate::Done);
+        make(&mut half_open, 3, start + 2 * KNOWN);
+        assert_eq!(half_open.find(at, &1u64.to_be_bytes()), Fate::New);
+        assert_eq!(half_open.find(at, &2u64.to_be_bytes()), Fate::Done);
+        // They are bounded in number, too.
+        for n in 10..10 + 2 * MAX_KNOWN as u64 {
+            make(&mut half_open, n, start + 2 * KNOWN);
+        }
+        assert_eq!(half_open.find(at, &2u64.to_be_bytes()), Fate::New);
+        assert!(half_open.known.len() + half_open.known_before.len() <= 2 * MAX_KNOWN);
     }
 }

@@ -16,6 +16,9 @@ pub(crate) struct Rate {
 pub(crate) const STRANGERS: Rate = Rate::new(20, 50);
 /// Key exchanges for one network, once cookies are asked for.
 pub(crate) const NETWORK: Rate = Rate::new(200, 20);
+/// IKE_SA_INIT replies that are looked into although there was one before: each costs a key
+/// exchange.
+pub(crate) const ANSWERS: Rate = Rate::new(2048, 2);
 /// CREATE_CHILD_SA requests of one peer: each may cost a key exchange.
 pub(crate) const CREATIONS: Rate = Rate::new(512, 250);
 /// Requests of one peer of any kind.

@@ -18,7 +18,7 @@ use crate::error::IkeFailure;
 use crate::event::{Answer, Ask};
 use crate::identity::Identity;
 use crate::sa::methods::AuthMethods;
-use crate::sa::{IkeSa, Phase};
+use crate::sa::{IkeSa, Role};
 use crate::wire::{AuthMethod, HashId};
 
 /// IKE_SA_INIT as it was on the wire.
@@ -225,7 +225,7 @@ impl IkeSa {
             local,
             remote,
         };
-        cx.ask(Waiting::Auth(self.id), ask);
+        cx.ask(Waiting::Auth(self.id, self.ordinal()), ask);
     }
 
     pub(crate) fn ask_signature(
@@ -240,15 +240,21 @@ impl IkeSa {
             scheme,
             octets,
         };
-        cx.ask(Waiting::Auth(self.id), ask);
+        cx.ask(Waiting::Auth(self.id, self.ordinal()), ask);
     }
 
     /// Takes the answer that the authentication waits for.
-    pub(crate) fn on_auth_answer(&mut self, cx: &mut Context, now: Instant, answer: Answer) {
-        match self.phase {
-            Phase::AuthInitiator(_) => self.on_initiator_answer(cx, now, answer),
-            Phase::AuthResponder(_) => self.on_responder_answer(cx, now, answer),
-            _ => {}
+    pub(crate) fn on_auth_answer(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        claim: u32,
+        answer: Answer,
+    ) {
+        if self.role == Role::Responder {
+            self.on_responder_answer(cx, now, answer);
+        } else if self.bring_forward(claim) {
+            self.on_initiator_answer(cx, now, answer);
         }
     }
 }

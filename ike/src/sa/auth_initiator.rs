@@ -16,6 +16,7 @@ use crate::sa::auth::{
     own_method, psk_proof, signature_proof,
 };
 use crate::sa::childless::FirstChildren;
+use crate::sa::claims::Standing;
 use crate::sa::create_child::Answered;
 use crate::sa::established::{Client, Established};
 use crate::sa::methods::AuthMethods;
@@ -30,6 +31,8 @@ use crate::wire::{Auth, ExchangeType, Id, Notify, NotifyType, Payload};
 
 /// In IKE_AUTH, as initiator.
 pub(crate) struct AuthInitiator {
+    /// Among the claims on the IKE SA.
+    pub(crate) standing: Standing,
     /// The Child SAs to ask for.
     pub(crate) first: FirstChildren,
     /// Why it is to be closed as soon as it is established.
@@ -42,6 +45,8 @@ pub(crate) struct AuthInitiator {
 }
 
 enum Stage {
+    /// Our own proof has not been begun, and is not to be before this time.
+    Ready(OwnMethod, Option<Instant>),
     /// The secret for our own proof was asked for.
     OwnSecret,
     /// The signature was asked for.
@@ -50,44 +55,98 @@ enum Stage {
     Sent,
     /// The reply is there; the secret to check it with was asked for.
     PeerSecret(PeerProof, Opened),
+    /// It came to nothing.
+    Over,
 }
 
 impl AuthInitiator {
+    /// What goes by an IKE_SA_INIT reply. Nothing is asked or sent yet.
+    ///
+    /// # Errors
+    /// If we have nothing to prove ourselves with to who sent that.
+    pub(crate) fn new(
+        sa: &IkeSa,
+        standing: Standing,
+        first: FirstChildren,
+        transcript: Transcript,
+    ) -> Result<Self, IkeFailure> {
+        let method = own_method(&sa.connection, &transcript)?;
+        Ok(Self {
+            standing,
+            first,
+            closing: None,
+            transcript,
+            local_id: sa.local_id(),
+            secret: None,
+            offer: None,
+            stage: Stage::Ready(method, None),
+        })
+    }
+
+    /// The IKE_SA_INIT reply that it goes by.
+    pub(crate) fn answer(&self) -> &[u8] {
+        &self.transcript.message2
+    }
+
+    /// Nothing is to be sent before this.
+    pub(crate) fn hold(&mut self, at: Instant) {
+        if let Stage::Ready(_, until) = &mut self.stage {
+            *until = Some(at);
+        }
+    }
+
+    /// When it goes on, if it waits for that.
+    pub(crate) fn held_until(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Ready(_, until) => until,
+            _ => None,
+        }
+    }
+
     /// Whether the peer may have our request.
     pub(crate) fn is_sent(&self) -> bool {
         matches!(self.stage, Stage::Sent | Stage::PeerSecret(..))
     }
+
+    /// It has come to nothing.
+    pub(crate) fn give_up(&mut self) {
+        self.stage = Stage::Over;
+    }
+
+    /// Whether it has come to nothing.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.stage, Stage::Over)
+    }
 }
 
 impl IkeSa {
+    /// Which of the claims on the IKE SA it is.
+    pub(crate) fn ordinal(&self) -> u32 {
+        match &self.phase {
+            Phase::AuthInitiator(auth) => auth.standing.ordinal,
+            _ => 0,
+        }
+    }
+
     /// Begins with our own proof.
-    pub(crate) fn begin_auth(
-        &mut self,
-        cx: &mut Context,
-        first: FirstChildren,
-        transcript: Transcript,
-    ) {
-        let local_id = self.local_id();
-        let method = own_method(&self.connection, &transcript);
-        let stage = match &method {
-            Ok(OwnMethod::Signature(_, scheme)) => Stage::OwnSignature(*scheme),
-            _ => Stage::OwnSecret,
+    pub(crate) fn prove(&mut self, cx: &mut Context) {
+        let Phase::AuthInitiator(auth) = &mut self.phase else {
+            return;
         };
-        self.phase = Phase::AuthInitiator(Box::new(AuthInitiator {
-            first,
-            closing: None,
-            transcript,
-            local_id: local_id.clone(),
-            secret: None,
-            offer: None,
-            stage,
-        }));
-        match (method, self.own_octets_initiator()) {
-            (Ok(OwnMethod::Signature(key, scheme)), Some(octets)) => {
-                self.ask_signature(cx, *key, scheme, octets.into_octets());
+        let Stage::Ready(method, _) = std::mem::replace(&mut auth.stage, Stage::OwnSecret) else {
+            return;
+        };
+        match method {
+            OwnMethod::Signature(key, scheme) => {
+                auth.stage = Stage::OwnSignature(scheme);
+                if let Some(octets) = self.own_octets_initiator() {
+                    self.ask_signature(cx, *key, scheme, octets.into_octets());
+                }
             }
-            (Ok(_), _) => self.ask_psk(cx, local_id, self.expected_remote_id()),
-            (Err(failure), _) => self.end(cx, failure),
+            OwnMethod::Psk => {
+                let local_id = auth.local_id.clone();
+                self.ask_psk(cx, local_id, self.expected_remote_id());
+            }
         }
     }
 
@@ -183,7 +242,8 @@ impl IkeSa {
         }
         payloads.extend(token.map(Payload::Notify));
         let forgets = self.connection.peer.unique != Unique::Never;
-        if self.alone && self.connection.initial_contact && forgets {
+        let told = self.alone && auth.standing.first_contact;
+        if told && self.connection.initial_contact && forgets {
             payloads.push(Payload::Notify(Notify::bare(NotifyType::INITIAL_CONTACT)));
         }
         payloads.extend(mobike.into_iter().map(Payload::Notify));
@@ -208,9 +268,9 @@ impl IkeSa {
             match payloads.error() {
                 Some(NotifyType::AUTHENTICATION_FAILED) => {
                     let remote = self.connection.remote.id.clone();
-                    self.end(cx, IkeFailure::WeAreNotProven { local, remote });
+                    self.refuted(cx, now, IkeFailure::WeAreNotProven { local, remote });
                 }
-                Some(notify) => self.end(cx, IkeFailure::Refused(notify)),
+                Some(notify) => self.refuted(cx, now, IkeFailure::Refused(notify)),
                 None => self.reject(cx, now, IkeFailure::Protocol("no IDr or AUTH in IKE_AUTH")),
             }
             return;
@@ -284,6 +344,7 @@ impl IkeSa {
         peer: PeerProof,
         opened: &Opened,
     ) {
+        self.settle_claims(now);
         let Phase::AuthInitiator(auth) = std::mem::replace(&mut self.phase, Phase::Gone) else {
             return;
         };

@@ -20,6 +20,19 @@ pub(crate) struct FirstChildren {
 }
 
 impl FirstChildren {
+    /// What became of these in the meantime, as of the others, which are the same.
+    pub(crate) fn share_fate(&mut self, others: &Self) {
+        let fate = others
+            .within
+            .iter()
+            .chain(&others.after)
+            .map(|task| task.fate);
+        if let Some(fate) = fate.max() {
+            let own = self.within.iter_mut().chain(&mut self.after);
+            own.for_each(|task| task.fate = fate);
+        }
+    }
+
     /// Whether one of them is of this child.
     pub(crate) fn cares_for(&self, child: &str) -> bool {
         is_for(self.within.as_ref(), child) || is_for(self.after.as_ref(), child)

@@ -10,7 +10,7 @@ use crate::sa::{IkeSa, Phase, Request};
 use crate::wire::{ExchangeType, Notify, NotifyType, Payload};
 
 /// A peer that did not get our last answer can ask again this long.
-const LINGER: Duration = Duration::from_secs(30);
+pub(crate) const LINGER: Duration = Duration::from_secs(30);
 
 impl IkeSa {
     /// Ends the IKE SA: its Child SAs leave the data plane, and the operator is told why.
@@ -58,11 +58,12 @@ impl IkeSa {
         }
         self.tasks.clear();
         self.requests.close();
+        self.claims = None;
         self.in_work = None;
         self.phase = Phase::Gone;
     }
 
-    fn report(&mut self, cx: &mut Context, reason: IkeFailure) {
+    pub(crate) fn report(&mut self, cx: &mut Context, reason: IkeFailure) {
         match &self.phase {
             Phase::Established(established) => {
                 // What ended it first is what the operator should read.
@@ -119,14 +120,6 @@ impl IkeSa {
     /// As initiator in IKE_AUTH, after the reply: the responder believes that the IKE SA is up,
     /// so it is told that it failed to prove itself (RFC 7296 section 2.21.2).
     pub(crate) fn reject(&mut self, cx: &mut Context, now: Instant, reason: IkeFailure) {
-        self.report(cx, reason);
-        cx.signals.push(Signal::SaEnded {
-            connection: self.connection.name.clone(),
-            peer: self.peer(),
-        });
-        self.phase = Phase::Lingering {
-            until: now + LINGER,
-        };
         let notify = Notify::bare(NotifyType::AUTHENTICATION_FAILED);
         self.request(
             cx,
@@ -135,5 +128,6 @@ impl IkeSa {
             &[Payload::Notify(notify)],
             Request::DeleteIke,
         );
+        self.refuted(cx, now, reason);
     }
 }

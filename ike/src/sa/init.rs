@@ -1,35 +1,29 @@
-//! IKE_SA_INIT as initiator, RFC 7296 section 1.2. Nothing here is authenticated: a reply is
-//! taken or dropped, and an error is only a hint until the real reply had its time.
+//! IKE_SA_INIT as initiator, RFC 7296 section 1.2: the request, in all the forms that replies make
+//! it take.
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
+use rand_core::CryptoRng;
 
 use crate::config::{Connection, Path};
-use crate::context::{Context, Waiting};
+use crate::context::Context;
 use crate::crypto::ke::KeyExchange;
-use crate::crypto::secret::Secret;
-use crate::error::{Dropped, IkeFailure};
-use crate::event::{Ask, IkeSpi, Puzzle};
-use crate::exchange::datagrams::Datagrams;
+use crate::error::IkeFailure;
+use crate::event::IkeSpi;
 use crate::exchange::limit::{CREATIONS, Limit, REQUESTS};
-use crate::exchange::nat::{self, IKE_PORT, NAT_PORT, Nat};
+use crate::exchange::nat::{self, Nat};
+use crate::exchange::retransmit::{Retransmit, Step};
 use crate::exchange::windows::{ReplyWindow, RequestWindow};
-use crate::keys::IkeKeys;
-use crate::proposal::{IkeProposal, check_ike_answer};
-use crate::sa::auth::Transcript;
+use crate::proposal::IkeProposal;
 use crate::sa::fragment::Fragmentation;
-use crate::sa::methods::AuthMethods;
 use crate::sa::mobike::Mobility;
-use crate::sa::payloads::Payloads;
-use crate::sa::protect::Protection;
 use crate::sa::task::{ChildTask, Tasks};
-use crate::sa::{IkeSa, Phase, Request, Role};
-use crate::status::IkeAlgorithms;
+use crate::sa::{IkeSa, Phase, Role};
 use crate::wire::{
-    ExchangeType, HashId, Ke, KeMethod, Message, Notify, NotifyType, Payload, PayloadType,
+    ExchangeType, Flags, HashId, Header, Ke, KeMethod, Notify, NotifyType, Payload, PayloadType,
     Proposal, emit_message,
 };
 
@@ -40,31 +34,134 @@ pub(crate) const OUR_HASHES: [HashId; 4] = [
     HashId::SHA2_512,
     HashId::IDENTITY,
 ];
-/// After an error that anybody could have sent, the real reply is waited for this long.
-const HINT_PATIENCE: Duration = Duration::from_secs(4);
-/// Cookies followed in one negotiation; more are a sign of forgery.
-const MAX_COOKIES: u32 = 5;
+/// Cookies that are kept to be tried later.
+const MAX_SPARE: usize = 16;
 
 /// Our IKE_SA_INIT request is out.
 pub(crate) struct InitSent {
     /// The Child SA to ask for in IKE_AUTH, or as soon as it is done.
     pub(crate) first: Option<ChildTask>,
-    /// The refusal to report if no better answer comes, and until when to wait for one.
-    pub(crate) hint: Option<NotifyType>,
+    /// Why it fails if no better answer comes, and until when to wait for one.
+    pub(crate) hint: Option<IkeFailure>,
     pub(crate) give_up: Option<Instant>,
-    ni: Vec<u8>,
-    ke: KeyExchange,
-    /// Key exchange methods used so far; each once.
-    methods: Vec<KeMethod>,
-    proposals: Vec<Proposal>,
-    cookie: Option<Vec<u8>>,
-    /// The solution of the puzzle that came with it.
-    pub(crate) solution: Option<Vec<u8>>,
-    /// The cookie whose puzzle is being solved.
-    solving: Option<Vec<u8>>,
-    cookies: u32,
+    /// Between whom it is.
+    pub(crate) path: Path,
+    pub(crate) ni: Vec<u8>,
+    pub(crate) proposals: Vec<Proposal>,
+    /// Cookies of the peer, or of who pretends to be it.
+    pub(crate) cookies: Given,
+    /// Replies that were looked into since it went out.
+    pub(crate) answers: u32,
+    /// One for each method used so far; the last is the one in use.
+    kes: Vec<KeyExchange>,
+    /// The request as it went out last with each of these methods.
+    forms: Vec<Form>,
+    /// A method was asked for that was left because another one was asked for: one of the two is
+    /// forged, so both go out.
+    torn: bool,
+    /// When it goes out again.
+    schedule: Option<Retransmit>,
     /// The gateway that sent us here.
     pub(crate) redirected_from: Option<IpAddr>,
+}
+
+/// A form that our request took.
+#[derive(Clone)]
+pub(crate) struct Form {
+    /// Later forms have higher numbers.
+    pub(crate) number: u32,
+    method: KeMethod,
+    pub(crate) octets: Bytes,
+    /// When it went out last.
+    pub(crate) sent: Instant,
+}
+
+/// Cookies that came. A genuine one is found among forged ones, if not at once.
+#[derive(Default)]
+pub(crate) struct Given {
+    /// The one that the request has.
+    used: Option<Vec<u8>>,
+    /// The solution of the puzzle that came with it.
+    solution: Option<Vec<u8>>,
+    /// The one whose puzzle is being solved.
+    pub(crate) solving: Option<Vec<u8>>,
+    /// Puzzles so far.
+    pub(crate) puzzles: u32,
+    /// The one in use, or in work, came after the method was last changed. Then others have to
+    /// wait until the request goes out again.
+    followed: bool,
+    /// Some of those that came since, and how many did.
+    spare: Vec<Spare>,
+    came: u32,
+    /// How often the request went out.
+    round: u32,
+}
+
+/// A cookie that may be tried.
+struct Spare {
+    cookie: Vec<u8>,
+    /// After how many of our requests it came. That of the peer comes after each.
+    rounds: u32,
+    /// After which of them it came last.
+    last: u32,
+}
+
+impl Given {
+    /// Whether this one is known. All the others are new.
+    pub(crate) fn knows(&mut self, cookie: &[u8]) -> bool {
+        if let Some(spare) = self.spare.iter_mut().find(|spare| spare.cookie == cookie) {
+            spare.rounds += u32::from(spare.last != self.round);
+            spare.last = self.round;
+            return true;
+        }
+        let mut one = [&self.used, &self.solving].into_iter().flatten();
+        one.any(|known| known == cookie)
+    }
+
+    /// Takes a new one. Whether it is to be used at once; if not, it may be later.
+    pub(crate) fn take(&mut self, cookie: &[u8], rng: &mut dyn CryptoRng) -> bool {
+        if !self.followed {
+            self.followed = true;
+            return true;
+        }
+        self.came = self.came.saturating_add(1);
+        let new = Spare {
+            cookie: cookie.to_vec(),
+            rounds: 1,
+            last: self.round,
+        };
+        if self.spare.len() < MAX_SPARE {
+            self.spare.push(new);
+        } else {
+            // Each that came once has the same chance to be among these.
+            let place = rng.next_u32() % self.came;
+            let old = self.spare.get_mut(place as usize);
+            if let Some(old) = old.filter(|old| old.rounds == 1) {
+                *old = new;
+            }
+        }
+        false
+    }
+
+    /// The request is to have this one.
+    pub(crate) fn use_one(&mut self, cookie: Vec<u8>, solution: Option<Vec<u8>>) {
+        self.used = Some(cookie);
+        self.solution = solution;
+    }
+
+    /// The request is to have another one, if there is any.
+    fn use_another(&mut self, rng: &mut dyn CryptoRng) -> bool {
+        let Some(rounds) = self.spare.iter().map(|spare| spare.rounds).max() else {
+            return false;
+        };
+        let all = self.spare.iter().enumerate();
+        let best = all.filter(|(_, spare)| spare.rounds == rounds);
+        let best: Vec<usize> = best.map(|(place, _)| place).collect();
+        let place = best[rng.next_u32() as usize % best.len()];
+        let spare = self.spare.swap_remove(place);
+        self.use_one(spare.cookie, None);
+        true
+    }
 }
 
 impl InitSent {
@@ -72,6 +169,7 @@ impl InitSent {
     pub(crate) fn new(
         cx: &mut Context,
         connection: &Connection,
+        path: Path,
         first: Option<ChildTask>,
         redirected_from: Option<IpAddr>,
     ) -> Option<Self> {
@@ -83,38 +181,72 @@ impl InitSent {
             first,
             hint: None,
             give_up: None,
+            path,
             ni: cx.nonce(),
-            ke: KeyExchange::generate(method, &mut *cx.rng).ok()?,
-            methods: vec![method],
             proposals: IkeProposal::to_wire(&connection.ike_proposals, &[]),
-            cookie: None,
-            solution: None,
-            solving: None,
-            cookies: 0,
+            cookies: Given::default(),
+            answers: 0,
+            kes: vec![KeyExchange::generate(method, &mut *cx.rng).ok()?],
+            forms: Vec::new(),
+            torn: false,
+            schedule: None,
             redirected_from,
         })
     }
 
-    /// Our nonce.
-    pub(crate) fn ni(&self) -> &[u8] {
-        &self.ni
+    /// Our half of the key exchange with this method, if we have sent one.
+    pub(crate) fn ke(&self, method: KeMethod) -> Option<&KeyExchange> {
+        self.kes.iter().find(|ke| ke.method() == method)
     }
-}
 
-/// What an acceptable reply says.
-struct Accepted {
-    spi_r: IkeSpi,
-    nr: Vec<u8>,
-    nat: Nat,
-    /// The responder does NAT traversal.
-    natt: bool,
-    hashes: Option<Vec<HashId>>,
-    /// The responder does without a Child SA in IKE_AUTH.
-    childless: bool,
-    /// The responder can take fragments, and we said that we can.
-    fragmentation: bool,
-    methods: Option<AuthMethods>,
-    protection: Protection,
+    /// The method that the last form of the request has.
+    pub(crate) fn method(&self) -> Option<KeMethod> {
+        self.kes.last().map(KeyExchange::method)
+    }
+
+    /// The last form of the request with this method.
+    pub(crate) fn form(&self, method: KeMethod) -> Option<&Form> {
+        self.forms.iter().find(|form| form.method == method)
+    }
+
+    /// When the request goes out again.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.schedule.as_ref().map(Retransmit::due)
+    }
+
+    /// What to say of a peer that did not answer until `now`.
+    pub(crate) fn dead(&self, now: Instant) -> Option<Step> {
+        self.schedule.as_ref().map(|schedule| schedule.dead(now))
+    }
+
+    /// The request goes out again as if nothing had come.
+    pub(crate) fn begin_again(&mut self, schedule: Retransmit) {
+        self.schedule = Some(schedule);
+    }
+
+    /// A public value of another method is wanted.
+    pub(crate) fn change_method(&mut self, ke: KeyExchange) {
+        self.kes.push(ke);
+        self.cookies.followed = false;
+    }
+
+    /// One of two methods was asked for by somebody else than the peer.
+    pub(crate) fn tear(&mut self) {
+        self.torn = true;
+    }
+
+    fn keep_form(&mut self, now: Instant, octets: Bytes) -> Option<()> {
+        let method = self.method()?;
+        let number = self.forms.iter().map(|form| form.number + 1).max();
+        self.forms.retain(|form| form.method != method);
+        self.forms.push(Form {
+            number: number.unwrap_or(0),
+            method,
+            octets,
+            sent: now,
+        });
+        Some(())
+    }
 }
 
 impl IkeSa {
@@ -140,7 +272,7 @@ impl IkeSa {
         first: Option<ChildTask>,
         redirected_from: Option<IpAddr>,
     ) -> Option<Self> {
-        let init = InitSent::new(cx, &connection, first, redirected_from)?;
+        let init = InitSent::new(cx, &connection, path, first, redirected_from)?;
         let mut sa = Self {
             id: cx.new_ike_id(),
             role: Role::Initiator,
@@ -165,22 +297,96 @@ impl IkeSa {
             last_heard: now,
             keepalive_at: None,
             mobility: Mobility::default(),
+            claims: None,
         };
         sa.send_init(cx, now);
         Some(sa)
     }
 
-    //= rfc7296 1.2-5 2.6-4
-    /// Sends the IKE_SA_INIT request as it stands, with Message ID 0 each time.
+    /// What is left of IKE_SA_INIT while no reply to it has proven itself.
+    pub(crate) fn init(&self) -> Option<&InitSent> {
+        match &self.phase {
+            Phase::Init(init) => Some(init),
+            _ => self
+                .claims
+                .as_ref()
+                .and_then(|claims| claims.init.as_deref()),
+        }
+    }
+
+    /// What is left of IKE_SA_INIT while no reply to it has proven itself.
+    pub(crate) fn init_mut(&mut self) -> Option<&mut InitSent> {
+        match &mut self.phase {
+            Phase::Init(init) => Some(init),
+            _ => self
+                .claims
+                .as_mut()
+                .and_then(|claims| claims.init.as_deref_mut()),
+        }
+    }
+
+    /// Sends the IKE_SA_INIT request as it stands, and begins to repeat it.
     pub(crate) fn send_init(&mut self, cx: &mut Context, now: Instant) {
-        let Phase::Init(init) = &self.phase else {
+        if self.make_form(now) {
+            self.send_forms(cx, now);
+            let schedule = cx.retransmit(now);
+            if let Some(init) = self.init_mut() {
+                init.schedule = Some(schedule);
+            }
+        }
+    }
+
+    //= rfc7296 2.1-6
+    /// The request goes out again, perhaps with another cookie. Says so if that was often enough.
+    pub(crate) fn repeat_init(&mut self, cx: &mut Context, now: Instant) -> Option<Step> {
+        let init = self.init_mut()?;
+        let settings = &cx.config.settings;
+        let step = init.schedule.as_mut()?.step(now, settings, &mut *cx.rng);
+        if step == Step::Again {
+            if init.cookies.use_another(&mut *cx.rng) {
+                self.make_form(now);
+            }
+            self.send_forms(cx, now);
+        }
+        Some(step)
+    }
+
+    /// The request is not repeated any more.
+    pub(crate) fn stop_init(&mut self) {
+        if let Some(init) = self.init_mut() {
+            init.schedule = None;
+        }
+    }
+
+    fn send_forms(&mut self, cx: &mut Context, now: Instant) {
+        let Some(init) = self.init_mut() else {
             return;
         };
+        init.answers = 0;
+        init.cookies.round += 1;
+        let last = init.forms.len().saturating_sub(1);
+        let forms = if init.torn { 0 } else { last };
+        for form in init.forms.iter_mut().skip(forms) {
+            form.sent = now;
+            cx.transmit(init.path, form.octets.clone());
+        }
+    }
+
+    //= rfc7296 1.2-5 2.6-4
+    /// Makes the request anew, with Message ID 0 each time.
+    fn make_form(&mut self, now: Instant) -> bool {
+        let octets = self.init().and_then(|init| self.init_request(init));
+        let kept = octets.zip(self.init_mut());
+        kept.is_some_and(|(octets, init)| init.keep_form(now, octets.into()).is_some())
+    }
+
+    fn init_request(&self, init: &InitSent) -> Option<Vec<u8>> {
+        let ke = init.kes.last()?;
         let mut payloads = Vec::new();
-        if let Some(cookie) = &init.cookie {
+        if let Some(cookie) = &init.cookies.used {
             payloads.push(Payload::Notify(Notify::cookie(cookie)));
         }
-        if let Some(body) = &init.solution {
+        if let Some(body) = &init.cookies.solution {
             payloads.push(Payload::Unknown {
                 ty: PayloadType::PS,
                 critical: false,
@@ -189,37 +395,37 @@ impl IkeSa {
         }
         payloads.push(Payload::Sa(init.proposals.clone()));
         payloads.push(Payload::Ke(Ke {
-            method: init.ke.method(),
-            data: init.ke.public(),
+            method: ke.method(),
+            data: ke.public(),
         }));
         payloads.push(Payload::Nonce(&init.ni));
         payloads.extend(self.redirect_notify(init));
         payloads.extend(self.fragmentation_notify());
-        payloads.extend(self.nat_notifies(self.path));
+        payloads.extend(self.nat_hashes(IkeSpi(0), init.path));
         payloads.push(Payload::Notify(Notify::hash_algorithms(&OUR_HASHES)));
-        let header = self.header(ExchangeType::IKE_SA_INIT, false, 0);
-        // Our own proposals, checked when they were configured, are far from any limit.
-        let Ok(datagram) = emit_message(&header, &payloads) else {
-            return;
+        let flags = Flags {
+            initiator: true,
+            ..Flags::default()
         };
-        drop(payloads);
-        self.requests = RequestWindow::new(0);
-        let retransmit = cx.retransmit(now);
-        let datagrams = Datagrams::from(datagram);
-        cx.transmit_all(self.path, &datagrams);
-        self.requests.begin(datagrams, retransmit, Request::Init);
+        let header = Header::new(self.spi_i, IkeSpi(0), ExchangeType::IKE_SA_INIT, flags, 0);
+        // Our own proposals, checked when they were configured, are far from any limit.
+        emit_message(&header, &payloads).ok()
     }
 
     //= rfc7296 2.23-7
     /// What we say of the addresses. To force encapsulation, the source is one that cannot fit,
     /// so that the peer, too, sees a NAT.
     pub(crate) fn nat_notifies(&self, path: Path) -> [Payload<'static>; 2] {
+        self.nat_hashes(self.spi_r, path)
+    }
+
+    fn nat_hashes(&self, spi_r: IkeSpi, path: Path) -> [Payload<'static>; 2] {
         let mut source = path.local;
         if self.connection.force_encap {
             source.set_port(0);
         }
-        let source = nat::hash(self.spi_i, self.spi_r, source).to_vec();
-        let destination = nat::hash(self.spi_i, self.spi_r, path.remote).to_vec();
+        let source = nat::hash(self.spi_i, spi_r, source).to_vec();
+        let destination = nat::hash(self.spi_i, spi_r, path.remote).to_vec();
         [
             Payload::Notify(Notify::with_data(
                 NotifyType::NAT_DETECTION_SOURCE_IP,
@@ -230,238 +436,5 @@ impl IkeSa {
                 destination,
             )),
         ]
-    }
-
-    /// Takes a reply to our IKE_SA_INIT request.
-    pub(crate) fn on_init_reply(
-        &mut self,
-        cx: &mut Context,
-        now: Instant,
-        path: Path,
-        message: &Message<'_>,
-    ) -> Result<(), Dropped> {
-        let header = &message.header;
-        let Phase::Init(init) = &self.phase else {
-            return Err(Dropped::Unexpected);
-        };
-        let expected = header.exchange == ExchangeType::IKE_SA_INIT
-            && header.message_id == 0
-            && !header.flags.initiator
-            && path.remote.ip() == self.path.remote.ip();
-        if !expected {
-            return Err(Dropped::Unexpected);
-        }
-        let payloads = Payloads::sort(&message.payloads).map_err(|_| Dropped::Malformed)?;
-        payloads.check_critical().map_err(|_| Dropped::Critical)?;
-        if payloads.sa.is_some() {
-            let accepted = self.check_init_reply(init, path, header.spi_r, &payloads)?;
-            self.accept_init_reply(cx, path, message.octets, accepted);
-            return Ok(());
-        }
-        if let Some(notify) = payloads.notify(NotifyType::REDIRECT) {
-            return self.on_init_redirect(cx, now, notify);
-        }
-        if let Some(cookie) = payloads
-            .notify(NotifyType::COOKIE)
-            .and_then(Notify::as_cookie)
-        {
-            let cookie = cookie.to_vec();
-            let puzzle = payloads.notify(NotifyType::PUZZLE).and_then(Puzzle::of);
-            return match puzzle.filter(|puzzle| puzzle.bits() <= cx.settings().puzzles.most) {
-                Some(puzzle) => self.follow_puzzle(cx, puzzle, cookie),
-                None => self.follow_cookie(cx, now, cookie),
-            };
-        }
-        if let Some(method) = payloads.wanted_ke() {
-            return self.follow_invalid_ke(cx, now, method);
-        }
-        let error = payloads.error().ok_or(Dropped::Malformed)?;
-        self.take_hint(now, error)
-    }
-
-    //= rfc7296 2.6.1-1 2.6-4
-    //= security S-14
-    fn follow_cookie(
-        &mut self,
-        cx: &mut Context,
-        now: Instant,
-        cookie: Vec<u8>,
-    ) -> Result<(), Dropped> {
-        let Phase::Init(init) = &mut self.phase else {
-            return Err(Dropped::Unexpected);
-        };
-        if init.cookie.as_ref() == Some(&cookie) || init.cookies == MAX_COOKIES {
-            return Err(Dropped::Unexpected);
-        }
-        init.cookie = Some(cookie);
-        init.solution = None;
-        init.cookies += 1;
-        self.send_init(cx, now);
-        Ok(())
-    }
-
-    /// Has a puzzle solved, RFC 8019 section 7.1.2. Meanwhile the request is repeated as it is.
-    fn follow_puzzle(
-        &mut self,
-        cx: &mut Context,
-        puzzle: Puzzle,
-        cookie: Vec<u8>,
-    ) -> Result<(), Dropped> {
-        let Phase::Init(init) = &mut self.phase else {
-            return Err(Dropped::Unexpected);
-        };
-        let known = init.cookie.as_ref() == Some(&cookie);
-        if known || init.solving.is_some() || init.cookies == MAX_COOKIES {
-            return Err(Dropped::Unexpected);
-        }
-        init.cookies += 1;
-        init.solving = Some(cookie.clone());
-        cx.ask(Waiting::Puzzle(self.id), Ask::Puzzle { puzzle, cookie });
-        Ok(())
-    }
-
-    /// The puzzle is solved, or is too hard: then the cookie alone may do.
-    pub(crate) fn on_puzzle(&mut self, cx: &mut Context, now: Instant, solution: Option<Vec<u8>>) {
-        if let Phase::Init(init) = &mut self.phase
-            && let Some(cookie) = init.solving.take()
-        {
-            init.cookie = Some(cookie);
-            init.solution = solution;
-            self.send_init(cx, now);
-        }
-    }
-
-    //= rfc7296 1.2-4 1.2-5 2.6.1-1
-    //= security S-14 S-16
-    fn follow_invalid_ke(
-        &mut self,
-        cx: &mut Context,
-        now: Instant,
-        method: KeMethod,
-    ) -> Result<(), Dropped> {
-        let offered = self
-            .connection
-            .ike_proposals
-            .iter()
-            .any(|proposal| proposal.ke.contains(&method));
-        let Phase::Init(init) = &mut self.phase else {
-            return Err(Dropped::Unexpected);
-        };
-        if !offered || init.methods.contains(&method) {
-            return Err(Dropped::Unexpected);
-        }
-        init.ke = KeyExchange::generate(method, &mut *cx.rng).map_err(|_| Dropped::Unexpected)?;
-        init.methods.push(method);
-        self.send_init(cx, now);
-        Ok(())
-    }
-
-    //= security S-10 S-30
-    pub(crate) fn take_hint(&mut self, now: Instant, error: NotifyType) -> Result<(), Dropped> {
-        let Phase::Init(init) = &mut self.phase else {
-            return Err(Dropped::Unexpected);
-        };
-        init.hint.get_or_insert(error);
-        init.give_up.get_or_insert(now + HINT_PATIENCE);
-        Ok(())
-    }
-
-    //= rfc7296 2.23-10
-    fn check_init_reply(
-        &self,
-        init: &InitSent,
-        path: Path,
-        spi_r: IkeSpi,
-        payloads: &Payloads<'_>,
-    ) -> Result<Accepted, Dropped> {
-        let (Some(answer), Some(ke), Some(nr)) = (&payloads.sa, payloads.ke, payloads.nonce) else {
-            return Err(Dropped::Incomplete);
-        };
-        let chosen = check_ike_answer(&init.proposals, answer).map_err(|_| Dropped::NotOffered)?;
-        let method = init.ke.method();
-        if spi_r.0 == 0 || chosen.alg.ke != method || ke.method != method {
-            return Err(Dropped::NotOffered);
-        }
-        let shared = init.ke.agree(ke.data).map_err(|_| Dropped::KeyExchange)?;
-        let protection = self.derive(&chosen.alg, &init.ni, nr, &shared, spi_r)?;
-        let (sources, destination) = payloads.nat_hashes();
-        Ok(Accepted {
-            spi_r,
-            nr: nr.to_vec(),
-            nat: nat::detect(self.spi_i, spi_r, path, &sources, destination),
-            natt: !sources.is_empty(),
-            hashes: payloads.hashes(),
-            childless: payloads.has(NotifyType::CHILDLESS_IKEV2_SUPPORTED),
-            fragmentation: self.fragmentation_notify().is_some()
-                && payloads.has(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED),
-            methods: AuthMethods::announced(payloads),
-            protection,
-        })
-    }
-
-    fn derive(
-        &self,
-        alg: &IkeAlgorithms,
-        ni: &[u8],
-        nr: &[u8],
-        shared: &Secret,
-        spi_r: IkeSpi,
-    ) -> Result<Protection, Dropped> {
-        IkeKeys::derive(alg, ni, nr, shared, self.spi_i, spi_r)
-            .and_then(|keys| Protection::new(keys, Role::Initiator))
-            .map_err(|_| Dropped::Unexpected)
-    }
-
-    //= rfc7296 2.23-2 2.23-10
-    //= rfc4555 3.3-1
-    /// Commits to a reply, and goes on to IKE_AUTH.
-    fn accept_init_reply(
-        &mut self,
-        cx: &mut Context,
-        path: Path,
-        message2: &[u8],
-        accepted: Accepted,
-    ) {
-        let first = match &self.phase {
-            Phase::Init(init) => self.first_children(init.first.clone(), accepted.childless),
-            _ => None,
-        };
-        let Some(first) = first else {
-            self.end(cx, IkeFailure::NoChildless);
-            return;
-        };
-        // IKE_SA_INIT is never fragmented: RFC 7383 section 2.2.
-        let Some(Datagrams::Whole(message1)) = self.requests.close().map(|open| open.datagrams)
-        else {
-            return;
-        };
-        let Phase::Init(init) = std::mem::replace(&mut self.phase, Phase::Gone) else {
-            return;
-        };
-        self.spi_r = accepted.spi_r;
-        self.nat = accepted.nat;
-        self.fragmentation = Fragmentation::new(accepted.fragmentation);
-        self.mobility.decides = true;
-        self.mobility.natt = accepted.natt;
-        self.protection = Some(accepted.protection);
-        self.path = path;
-        // Whoever sees a NAT sends all further traffic from port 4500 (RFC 7296 section 2.23).
-        // So does who may move to where there is one (RFC 4555 section 3.3).
-        let mobile = self.connection.mobike.enabled && accepted.natt;
-        if (self.wants_encap() || mobile) && self.path.remote.port() == IKE_PORT {
-            self.path.remote.set_port(NAT_PORT);
-            if self.path.local.port() == IKE_PORT {
-                self.path.local.set_port(NAT_PORT);
-            }
-        }
-        let transcript = Transcript {
-            ni: init.ni,
-            nr: accepted.nr,
-            message1,
-            message2: Bytes::copy_from_slice(message2),
-            peer_hashes: accepted.hashes,
-            peer_methods: accepted.methods,
-        };
-        self.begin_auth(cx, first, transcript);
     }
 }

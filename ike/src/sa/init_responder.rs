@@ -100,6 +100,7 @@ impl IkeSa {
             last_heard: now,
             keepalive_at: None,
             mobility: Mobility::default(),
+            claims: None,
         };
         sa.mobility.natt = !sources.is_empty();
         let asked = payloads.has(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED);

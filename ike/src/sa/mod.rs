@@ -16,6 +16,7 @@ pub(crate) mod auth_responder;
 pub(crate) mod change;
 pub(crate) mod child;
 pub(crate) mod childless;
+pub(crate) mod claims;
 pub(crate) mod crash;
 pub(crate) mod create_child;
 pub(crate) mod create_child_reply;
@@ -25,6 +26,7 @@ pub(crate) mod established;
 pub(crate) mod fragment;
 pub(crate) mod informational;
 pub(crate) mod init;
+pub(crate) mod init_reply;
 pub(crate) mod init_responder;
 pub(crate) mod methods;
 pub(crate) mod mobike;
@@ -54,6 +56,7 @@ use auth_initiator::AuthInitiator;
 use auth_responder::AuthResponder;
 use child::ChildSa;
 use childless::is_for;
+use claims::Claims;
 use create_child::ChildRequest;
 use create_child_reply::InWork;
 use established::Established;
@@ -114,13 +117,15 @@ pub(crate) struct IkeSa {
     pub(crate) last_heard: Instant,
     pub(crate) keepalive_at: Option<Instant>,
     pub(crate) mobility: Mobility,
+    /// As initiator in IKE_AUTH: what else may come of our first request.
+    pub(crate) claims: Option<Box<Claims>>,
 }
 
 /// How far an IKE SA is, with what is true only there.
 pub(crate) enum Phase {
     /// IKE_SA_INIT request sent.
     Init(Box<InitSent>),
-    /// As initiator, in IKE_AUTH.
+    /// As initiator, in IKE_AUTH. Which IKE_SA_INIT reply is the peer's is not known yet.
     AuthInitiator(Box<AuthInitiator>),
     /// IKE_SA_INIT reply sent.
     HalfOpen(Box<HalfOpen>),
@@ -140,8 +145,6 @@ pub(crate) enum Phase {
 
 /// A request of ours.
 pub(crate) enum Request {
-    /// IKE_SA_INIT.
-    Init,
     /// IKE_AUTH.
     Auth,
     /// CREATE_CHILD_SA for a Child SA.
@@ -178,7 +181,7 @@ impl IkeSa {
             Role::Responder => header.flags.initiator,
         };
         let spi_r = self.spi_r == header.spi_r || matches!(self.phase, Phase::Init(_));
-        from && self.spi_i == header.spi_i && spi_r
+        from && self.spi_i == header.spi_i && (spi_r || self.has_claim(header))
     }
 
     /// The state of an established IKE SA.

@@ -26,8 +26,12 @@ impl IkeSa {
         if !message.header.flags.response {
             return self.on_request(cx, now, path, message);
         }
-        if matches!(self.phase, Phase::Init(_)) {
+        let init = message.header.exchange == ExchangeType::IKE_SA_INIT;
+        if matches!(self.phase, Phase::Init(_)) || init {
             return self.on_init_reply(cx, now, path, message);
+        }
+        if !self.bring_reader(cx, message)? {
+            return Ok(());
         }
         self.on_reply(cx, now, path, message)
     }
@@ -83,7 +87,6 @@ impl IkeSa {
             return;
         }
         match request {
-            Request::Init => {}
             Request::Auth => self.on_auth_reply(cx, now, opened, payloads),
             // The delete of the IKE SA that follows takes the new Child SA with it.
             Request::Child(_) if self.is_closing() => {}
@@ -93,6 +96,7 @@ impl IkeSa {
             Request::DeleteSpi | Request::Notice => {}
             Request::Liveness => self.check_mapping(payloads),
             Request::Move(request) => self.on_move_reply(cx, now, path, &request, payloads),
+            Request::DeleteIke if self.init().is_some() => {}
             Request::DeleteIke => self.end(cx, IkeFailure::Closed),
         }
     }
@@ -105,6 +109,7 @@ impl IkeSa {
             _ => IkeFailure::Protocol("a reply has a payload that must be understood and is not"),
         };
         match request {
+            Request::DeleteIke if self.init().is_some() => {}
             Request::DeleteIke => self.end(cx, IkeFailure::Closed),
             Request::Auth => self.reject(cx, now, reason),
             _ => self.close(cx, now, reason),
@@ -272,7 +277,6 @@ impl Request {
 
     fn exchange(&self) -> ExchangeType {
         match self {
-            Self::Init => ExchangeType::IKE_SA_INIT,
             Self::Auth => ExchangeType::IKE_AUTH,
             Self::Child(_) | Self::RekeyIke(_) => ExchangeType::CREATE_CHILD_SA,
             Self::DeleteChild(_)

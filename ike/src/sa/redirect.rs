@@ -42,7 +42,7 @@ impl IkeSa {
             return Err(Dropped::Unexpected);
         };
         let (gateway, nonce) = redirect::parse(notify).ok_or(Dropped::Malformed)?;
-        if !self.connection.redirect.follow || nonce != init.ni() {
+        if !self.connection.redirect.follow || nonce != init.ni {
             return Err(Dropped::RedirectForged);
         }
         let first_hint = init.hint.is_none();
@@ -55,7 +55,7 @@ impl IkeSa {
                 if first_hint {
                     self.report_redirect_refused(cx, address_of(gateway), reason);
                 }
-                self.take_hint(now, NotifyType::REDIRECT)
+                self.take_hint(cx, now, IkeFailure::Refused(NotifyType::REDIRECT))
             }
         }
     }
@@ -67,7 +67,7 @@ impl IkeSa {
             return;
         };
         let first = init.first.take();
-        let Some(init) = InitSent::new(cx, &self.connection, first, Some(from)) else {
+        let Some(init) = InitSent::new(cx, &self.connection, path, first, Some(from)) else {
             return;
         };
         self.report_followed(cx, path.remote.ip(), false);

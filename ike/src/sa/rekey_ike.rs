@@ -384,6 +384,7 @@ impl IkeSa {
             last_heard: now,
             keepalive_at: None,
             mobility: self.mobility.inherit(),
+            claims: None,
         };
         new.establish(cx, now, established);
         Some(new)

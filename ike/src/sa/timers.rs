@@ -19,7 +19,11 @@ impl IkeSa {
             .open()
             .map(|open| (open.retransmit.due(), TimerKind::Retransmit));
         let phase = match &self.phase {
-            Phase::Init(init) => init.give_up.map(|at| (at, TimerKind::Retransmit)),
+            Phase::Init(init) => {
+                let at = init.give_up.into_iter().chain(init.due()).min();
+                at.map(|at| (at, TimerKind::Retransmit))
+            }
+            Phase::AuthInitiator(auth) => auth.held_until().map(|at| (at, TimerKind::Retransmit)),
             Phase::HalfOpen(half_open) => Some((half_open.until, TimerKind::HalfOpen)),
             Phase::Lingering { until } => Some((*until, TimerKind::HalfOpen)),
             Phase::Established(_) => self.established_deadline(),
@@ -29,6 +33,7 @@ impl IkeSa {
         let fragments = self.fragmentation.deadline();
         let fragments = fragments.map(|at| (at, TimerKind::Fragments));
         let keepalive = earlier(keepalive, fragments);
+        let request = earlier(request, self.claims_deadline());
         self.children
             .iter()
             .map(|child| child.deadline())
@@ -51,9 +56,15 @@ impl IkeSa {
         earlier(earlier(ages, again), earlier(rekey, liveness))
     }
 
-    //= rfc7296 2.23-9
     /// Does what is due.
     pub(crate) fn on_timeout(&mut self, cx: &mut Context, now: Instant) {
+        self.on_own_timeout(cx, now);
+        self.claims_timeout(cx, now);
+    }
+
+    //= rfc7296 2.23-9
+    /// Does what is due, as far as it concerns the claim in front.
+    pub(crate) fn on_own_timeout(&mut self, cx: &mut Context, now: Instant) {
         self.fragmentation.expire(now);
         if self
             .requests
@@ -64,6 +75,15 @@ impl IkeSa {
         }
         match &self.phase {
             Phase::Init(init) if init.give_up.is_some_and(|at| at <= now) => self.give_up(cx, now),
+            Phase::Init(init) if init.due().is_some_and(|at| at <= now) => {
+                let step = self.repeat_init(cx, now);
+                if step != Some(Step::Again) {
+                    self.give_up(cx, now);
+                }
+            }
+            Phase::AuthInitiator(auth) if auth.held_until().is_some_and(|at| at <= now) => {
+                self.prove(cx);
+            }
             Phase::HalfOpen(half_open) if half_open.until <= now => self.forget(cx),
             Phase::Lingering { until } if *until <= now => self.forget(cx),
             Phase::Established(_) => self.on_established_timeout(cx, now),
@@ -101,18 +121,25 @@ impl IkeSa {
     //= rfc7296 2.4-4
     /// The peer did not answer, or only with an error that anybody could have sent.
     fn give_up(&mut self, cx: &mut Context, now: Instant) {
-        let hint = match &self.phase {
-            Phase::Init(init) => init.hint,
-            _ => None,
+        let (hint, dead) = match &self.phase {
+            Phase::Init(init) => (init.hint.clone(), init.dead(now)),
+            _ => (
+                None,
+                self.requests.open().map(|open| open.retransmit.dead(now)),
+            ),
         };
-        let dead = self.requests.open().map(|open| open.retransmit.dead(now));
         let reason = match (hint, dead) {
             _ if self.yield_contest(cx, now) => IkeFailure::Replaced,
-            (Some(notify), _) => IkeFailure::Refused(notify),
+            (Some(failure), _) => failure,
             (None, Some(Step::Dead { tries, after })) => IkeFailure::NoAnswer { tries, after },
             _ => IkeFailure::Expired,
         };
-        self.end(cx, reason);
+        if matches!(self.phase, Phase::AuthInitiator(_)) {
+            self.requests.close();
+            self.refuted(cx, now, reason);
+        } else {
+            self.end(cx, reason);
+        }
     }
 
     //= rfc7296 2.8-2

@@ -86,7 +86,8 @@ impl Endpoint {
         let Some(sa) = self.with_spis(spi_i, spi_r) else {
             return (None, 0);
         };
-        let open = sa.requests.open().map(|open| open.message_id);
+        let init = matches!(sa.phase, Phase::Init(_)).then_some(0);
+        let open = sa.requests.open().map(|open| open.message_id).or(init);
         (open, sa.replies.current())
     }
 }

@@ -128,7 +128,7 @@ fn unprotected() -> Vec<Kind> {
                 .endpoint
                 .message_ids(at.spis.0, at.spis.1)
                 .0
-                .filter(|_| response);
+                .filter(|_| response && exchange != INIT);
             emit_message(
                 &header(at, exchange, response, message_id.unwrap_or(0)),
                 &payloads,
