@@ -28,7 +28,7 @@ use crate::exchange::half_open::HalfOpens;
 use crate::exchange::limit::{Limit, STRANGERS};
 use crate::sa::child::{ChildSa, ChildState};
 use crate::sa::established::Established;
-use crate::sa::{IkeSa, Phase};
+use crate::sa::{IkeSa, Phase, Role};
 use crate::status::IkeSaStatus;
 use crate::timer::{TimerKind, earlier};
 use crate::wire::{ExchangeType, Header, Message};
@@ -269,13 +269,13 @@ impl Endpoint {
         self.with(now, id, act)
     }
 
-    /// While it is not established: whether no other IKE SA with this peer is up.
+    /// As initiator while it is not established: whether no other IKE SA with this peer is up.
     fn is_alone(&self, sa: &IkeSa) -> bool {
         let proven = |other: &IkeSa| {
             let proven = matches!(other.phase, Phase::Established(_) | Phase::AuthResponder(_));
             proven && other.may_stand_for(sa)
         };
-        if sa.established().is_some() {
+        if sa.role == Role::Responder || sa.established().is_some() {
             return false;
         }
         // INITIAL_CONTACT is about identities, so another connection with the same ones counts.

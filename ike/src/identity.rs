@@ -138,8 +138,12 @@ pub(crate) struct Fold<'a>(&'a Identity);
 impl Hash for Fold<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let host = |name: &str, state: &mut H| {
-            for octet in name.bytes() {
-                state.write_u8(octet.to_ascii_lowercase());
+            for part in name.as_bytes().chunks(32) {
+                let mut lower = [0; 32];
+                let lower = &mut lower[..part.len()];
+                lower.copy_from_slice(part);
+                lower.make_ascii_lowercase();
+                state.write(lower);
             }
         };
         match self.0 {

@@ -13,9 +13,7 @@ impl Endpoint {
         let Some(established) = sa.established() else {
             return (0, 0);
         };
-        let all = self
-            .sas
-            .with_identities(&established.local_id, &established.remote_id);
+        let all = self.sas.with_identities_of(established);
         all.filter(|other| other.id != sa.id)
             .map(|other| (other.children.len(), other.selectors()))
             .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
@@ -27,8 +25,7 @@ impl Endpoint {
         let Some(established) = established else {
             return;
         };
-        let ends = (&established.local_id, &established.remote_id);
-        let all = self.sas.with_identities(ends.0, ends.1);
+        let all = self.sas.with_identities_of(established);
         let current: Vec<IkeSaId> = all.filter(|sa| sa.is_current()).map(|sa| sa.id).collect();
         let quota = self.cx.settings().quotas.ike_sas.max(1);
         let over = current.len().saturating_sub(quota);

@@ -12,6 +12,7 @@ use std::time::Instant;
 use crate::config::Connection;
 use crate::event::{ChildSaId, EspSpi, IkeSaId, IkeSpi};
 use crate::identity::Identity;
+use crate::sa::established::Established;
 use crate::sa::{IkeSa, Phase};
 use crate::timer::{Deadline, TimerKind};
 
@@ -158,12 +159,35 @@ impl Table {
         local: &'a Identity,
         remote: &'a Identity,
     ) -> impl Iterator<Item = &'a IkeSa> {
-        self.find(&self.by_identity, self.hash((local.fold(), remote.fold())))
-            .filter(|sa| {
-                let established = sa.established();
-                established
-                    .is_some_and(|e| e.local_id.matches(local) && e.remote_id.matches(remote))
-            })
+        self.between(self.hash((local.fold(), remote.fold())), local, remote)
+    }
+
+    fn between<'a>(
+        &'a self,
+        hash: u64,
+        local: &'a Identity,
+        remote: &'a Identity,
+    ) -> impl Iterator<Item = &'a IkeSa> {
+        self.find(&self.by_identity, hash).filter(|sa| {
+            let established = sa.established();
+            established.is_some_and(|e| e.local_id.matches(local) && e.remote_id.matches(remote))
+        })
+    }
+
+    /// The hash of the two identities of an IKE SA, which stay the same.
+    fn pair(&self, established: &Established) -> u64 {
+        let (local, remote) = (&established.local_id, &established.remote_id);
+        let hash = || self.hash((local.fold(), remote.fold()));
+        *established.pair.get_or_init(hash)
+    }
+
+    /// The IKE SAs between the same two identities as this one, itself included.
+    pub(super) fn with_identities_of<'a>(
+        &'a self,
+        established: &'a Established,
+    ) -> impl Iterator<Item = &'a IkeSa> {
+        let (local, remote) = (&established.local_id, &established.remote_id);
+        self.between(self.pair(established), local, remote)
     }
 
     /// All that one of these IKE SAs can be twice with, or can stand for: a connection that names
@@ -194,9 +218,7 @@ impl Table {
             connection: Arc::clone(&sa.connection),
             peer: sa.peer(),
             host: sa.path.remote.ip(),
-            identity: sa
-                .established()
-                .map(|e| self.hash((e.local_id.fold(), e.remote_id.fold()))),
+            identity: sa.established().map(|e| self.pair(e)),
         })
     }
 

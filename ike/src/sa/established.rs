@@ -1,5 +1,6 @@
 //! An IKE SA on which both sides are proven.
 
+use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,8 @@ pub(crate) struct Established {
     pub(crate) local_id: Identity,
     /// What the peer proved to be.
     pub(crate) remote_id: Identity,
+    /// Hash of these two, by whoever looks IKE SAs up by them.
+    pub(crate) pair: OnceCell<u64>,
     pub(crate) since: Instant,
     pub(crate) rekey_at: Option<Instant>,
     pub(crate) over_at: Option<Instant>,
@@ -130,6 +133,7 @@ impl Established {
         Self {
             local_id,
             remote_id,
+            pair: OnceCell::new(),
             since: now,
             rekey_at: None,
             over_at: None,

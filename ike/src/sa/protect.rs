@@ -8,8 +8,8 @@ use crate::exchange::datagrams::Datagrams;
 use crate::keys::{IkeKeys, UnsupportedAlgorithm};
 use crate::sa::Role;
 use crate::wire::{
-    ExchangeType, Fragment, HEADER_LEN, Header, Message, Payload, PayloadType, TooLong, emit_chain,
-    protected_prefix,
+    CHAIN_LEN, ExchangeType, Fragment, HEADER_LEN, Header, Message, Payload, PayloadType, TooLong,
+    emit_chain, protected_prefix,
 };
 
 //= rfc7296 2-1
@@ -74,7 +74,8 @@ impl Protection {
         payloads: &[Payload<'_>],
         split: Option<Split>,
     ) -> Result<Datagrams, TooLong> {
-        let mut inner = Vec::new();
+        let room = if payloads.is_empty() { 0 } else { CHAIN_LEN };
+        let mut inner = Vec::with_capacity(room);
         let first = emit_chain(payloads, &mut inner)?;
         self.seal_inner(header, first, &inner, split)
     }

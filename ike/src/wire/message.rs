@@ -16,6 +16,10 @@ pub const MAX_PAYLOADS: usize = 64;
 const GENERIC_HEADER_LEN: usize = 4;
 const FRAGMENT_HEADER_LEN: usize = 4;
 const CRITICAL: u8 = 0x80;
+/// Payloads that most messages stay below.
+const USUAL_PAYLOADS: usize = 12;
+/// Octets that most chains of payloads stay below.
+pub(crate) const CHAIN_LEN: usize = 512;
 
 /// A datagram whose header and payload chain are sound. The payloads' content is not looked at.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -166,7 +170,7 @@ pub fn emit_chain(payloads: &[Payload<'_>], out: &mut Vec<u8>) -> Result<Payload
 /// # Errors
 /// If a payload or a part of it is too long.
 pub fn emit_message(header: &Header, payloads: &[Payload<'_>]) -> Result<Vec<u8>, TooLong> {
-    let mut chain = Vec::new();
+    let mut chain = Vec::with_capacity(CHAIN_LEN);
     let next_payload = emit_chain(payloads, &mut chain)?;
     let mut out = start_message(header, next_payload, chain.len())?;
     out.append(&mut chain);
@@ -227,6 +231,9 @@ fn is_protected(ty: PayloadType) -> bool {
 //= rfc7383 2.5-1
 fn read_chain(first: PayloadType, mut r: Reader<'_>) -> Result<Vec<RawPayload<'_>>, Malformed> {
     let mut payloads = Vec::new();
+    if first != PayloadType::NONE {
+        payloads.reserve(USUAL_PAYLOADS);
+    }
     let mut ty = first;
     while ty != PayloadType::NONE {
         if payloads.len() == MAX_PAYLOADS {
