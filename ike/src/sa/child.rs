@@ -169,6 +169,8 @@ impl IkeSa {
         let info = self.child_info(id, agreed);
         let (inbound, outbound) = by_direction(keys, agreed.side);
         let rekey_after = jittered(agreed.conf.rekey_time, LIFE_JITTER_PERCENT, &mut *cx.rng);
+        // Most IKE SAs have one, and room for four would be a fifth of what they take.
+        self.children.reserve_exact(1);
         self.children.push(ChildSa {
             conf: Arc::clone(&agreed.conf),
             state: ChildState::Installing,
