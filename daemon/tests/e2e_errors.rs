@@ -155,6 +155,19 @@ fn a_missing_or_forbidden_tun_is_named() {
     }
 }
 
+#[test]
+fn startup_refuses_when_enforcement_cannot_be_installed() {
+    if !is_root() {
+        return;
+    }
+    let lab = Lab::new(obol(), None).unwrap();
+    let inner = lab.a.command(&["run"]);
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set=-net_admin", "--inh-caps=-all"]);
+    command.arg(inner.get_program()).args(inner.get_args());
+    assert_refused(&lab.a, command, NOT_PERMITTED, &["CAP_NET_ADMIN"]);
+}
+
 /// The command as it runs where /dev/net is empty but for what `change` puts there, which no
 /// one may open: a file system without devices.
 fn with_other_dev_net(inner: &Command, change: &str) -> Command {

@@ -181,4 +181,70 @@ mod tests {
         assert!(!path.exists());
         std::fs::remove_dir_all(&dir).expect("cleaned up");
     }
+
+    #[tokio::test]
+    async fn ctl_socket_length_lies() {
+        let dir = std::env::temp_dir().join(format!("obol-control-lies-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a directory");
+        let (calls, mut inbox) = mpsc::channel::<Call>(1);
+        let server = Server::listen(&dir, calls).expect("listening");
+        tokio::spawn(async move {
+            while let Some(call) = inbox.recv().await {
+                call.reply(Reply::Done(serde_json::json!(7)));
+            }
+        });
+        let path = dir.join(SOCKET_NAME);
+        let good = Request::Status.to_line();
+        let up = |timeout: &str| {
+            let command = r#""command":"up","connection":"c","child":null"#;
+            format!("{{\"version\":1,{command},\"timeout_ms\":{timeout}}}\n").into_bytes()
+        };
+        let limit = usize::try_from(REQUEST_LIMIT).expect("small");
+        let within = |len: usize| {
+            let name = "x".repeat(len);
+            format!("{{\"version\":1,\"command\":\"redirect\",\"connection\":\"{name}\"")
+        };
+        let refused: Vec<Vec<u8>> = vec![
+            Vec::new(),
+            b"\n".to_vec(),
+            b"\0\0\0\0".to_vec(),
+            // What another protocol would take for a length.
+            [&[0xff; 8][..], good.as_bytes()].concat(),
+            [&[0, 0, 0, 4][..], good.as_bytes()].concat(),
+            good.as_bytes()[..good.len() / 2].to_vec(),
+            vec![b'x'; limit],
+            vec![b'x'; limit + 1],
+            vec![b'['; limit - 1],
+            within(limit * 2).into_bytes(),
+            [within(10).as_bytes(), &[0xff, 0xfe, b'"', b'}', b'\n']].concat(),
+            up("-1"),
+            up("1e999"),
+            up("18446744073709551616"),
+            up("\"10\""),
+        ];
+        for request in refused {
+            let answer = ask(&path, &request).await;
+            assert!(answer.contains("\"ok\":false"), "{request:?}: {answer}");
+            assert_eq!(answer.lines().count(), 1, "{request:?}: {answer}");
+        }
+        // What comes after the line is none of it, and the longest time is a time.
+        for request in [
+            [good.as_bytes(), &vec![b'x'; 100_000]].concat(),
+            up("18446744073709551615"),
+        ] {
+            let answer = ask(&path, &request).await;
+            assert!(answer.contains("\"ok\":true"), "{answer}");
+        }
+        // Who sends nothing takes a place, and no more than that.
+        let idle: Vec<UnixStream> =
+            futures_util::future::join_all((1..CLIENTS).map(|_| UnixStream::connect(path.clone())))
+                .await
+                .into_iter()
+                .collect::<io::Result<_>>()
+                .expect("connected");
+        assert!(ask(&path, good.as_bytes()).await.contains("\"ok\":true"));
+        drop(idle);
+        drop(server);
+        std::fs::remove_dir_all(&dir).expect("cleaned up");
+    }
 }

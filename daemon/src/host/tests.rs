@@ -307,7 +307,7 @@ fn clear_packets_are_dropped_both_ways(local: &str, remote: &str, prefix: u8) {
 
 //= test security S-48
 #[test]
-fn clear_packets_are_dropped_over_ipv4() {
+fn inbound_plaintext_matching_protect_policy_dropped() {
     if !skipped() {
         clear_packets_are_dropped_both_ways("192.0.2.1", "192.0.2.2", 24);
     }
@@ -315,7 +315,7 @@ fn clear_packets_are_dropped_over_ipv4() {
 
 //= test security S-48
 #[test]
-fn clear_packets_are_dropped_over_ipv6() {
+fn inbound_plaintext_matching_protect_policy_dropped_over_ipv6() {
     if !skipped() {
         clear_packets_are_dropped_both_ways("fd09::1", "fd09::2", 64);
     }

@@ -101,7 +101,7 @@ fn modulus(bits: usize) -> Vec<u8> {
 }
 
 #[test]
-fn weak_rsa_keys_are_refused() {
+fn rsa_public_key_sanity() {
     const F4: &[u8] = &[1, 0, 1];
     let even = {
         let mut octets = modulus(2048);
