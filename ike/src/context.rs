@@ -168,7 +168,8 @@ pub(crate) enum Loss {
 pub(crate) struct Rival {
     pub(crate) child: Arc<Child>,
     pub(crate) side: Side,
-    /// It is to stay, as far as its own IKE SA, or what replaces that, is concerned.
+    /// It, or what is to take its place, is to stay, as far as its own IKE SA, or what replaces
+    /// that, is concerned.
     pub(crate) stays: bool,
     /// The rank of its IKE SA.
     pub(crate) ike_rank: Vec<u8>,

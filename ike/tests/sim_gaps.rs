@@ -11,7 +11,7 @@ use obol_ike::testing::lifecycle::is_up;
 use obol_ike::testing::net::Packet;
 use obol_ike::testing::pair::{End, Pair};
 use obol_ike::testing::setup::{A, B, HOSTS, PODS, Setup};
-use obol_ike::wire::{ExchangeType, Header};
+use obol_ike::wire::{ExchangeType, Flags, Header, Notify, NotifyType, Payload, emit_message};
 
 /// Each decides otherwise who wins.
 const SEEDS: std::ops::Range<u64> = 0..24;
@@ -59,6 +59,25 @@ fn run(pair: &mut Pair, time: Duration) {
         false
     });
     pair.now = end;
+}
+
+/// Somebody says that B does not know the first IKE SA of A.
+fn hint(pair: &mut Pair) {
+    let status = pair.a.endpoint.status(pair.now).remove(0);
+    let flags = Flags {
+        response: true,
+        ..Flags::default()
+    };
+    let exchange = ExchangeType::INFORMATIONAL;
+    let header = Header::new(status.spi_i, status.spi_r, exchange, flags, 0);
+    let notify = Payload::Notify(Notify::bare(NotifyType::INVALID_IKE_SPI));
+    let packet = Packet {
+        from: (B, 500).into(),
+        to: (A, 500).into(),
+        datagram: emit_message(&header, &[notify]).expect("short"),
+    };
+    pair.net.inject(pair.now, packet);
+    pair.run_for(Duration::ZERO);
 }
 
 /// Lets what was replaced go.
@@ -170,4 +189,44 @@ fn a_new_ike_sa_is_not_ended_before_it_is_known_whether_it_won() {
         run_losing(&mut pair, Duration::from_secs(5), on_old);
         finish(&mut pair);
     }
+}
+
+/// A start of the other end that is to go waits while the one that stays is rekeyed: it takes over
+/// no packets between the old Child SA and the new one.
+#[test]
+fn a_start_that_is_to_go_takes_nothing_over_amid_a_rekey() {
+    let mut seen = 0;
+    for seed in SEEDS {
+        let mut pair = both_start(seed);
+        let auth_of_b = |p: &Packet| {
+            let header = header(p);
+            let auth = header.exchange == ExchangeType::IKE_AUTH;
+            auth && !header.flags.response && p.from.ip() == B
+        };
+        run_losing(&mut pair, Duration::from_secs(1), auth_of_b);
+        let auth_to_b = |p: &Packet| reply(p, B, ExchangeType::IKE_AUTH);
+        run_losing(&mut pair, Duration::from_secs(2), auth_to_b);
+        let used = pair.a.plane.spi_out(HOSTS, PODS);
+        assert_eq!(pair.a.plane.inbound.len(), 2, "B's start is not up at A");
+        // A takes the one that is up for dead for a moment, and looks at the other.
+        hint(&mut pair);
+        let end = pair.now + Duration::from_secs(4);
+        while pair.now < end {
+            let alive = |p: &Packet| reply(p, A, ExchangeType::INFORMATIONAL);
+            pair.net.lose(|p| alive(p) || auth_to_b(p));
+            pair.run_for(Duration::from_millis(1));
+        }
+        if pair.a.plane.spi_out(HOSTS, PODS) != used {
+            // B's start is the one that stays.
+            continue;
+        }
+        seen += 1;
+        run_losing(&mut pair, Duration::from_secs(6), auth_to_b);
+        pair.command(End::B, child()).expect("it is up");
+        run_losing(&mut pair, Duration::from_secs(2), |p| {
+            auth_to_b(p) || reply(p, B, ExchangeType::CREATE_CHILD_SA)
+        });
+        finish(&mut pair);
+    }
+    assert!(seen > 4, "{seen}");
 }

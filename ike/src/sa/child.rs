@@ -155,6 +155,12 @@ impl IkeSa {
         old.is_some_and(|old| self.child(old).is_some())
     }
 
+    /// Whether another Child SA, which is to stay, takes the place of this one.
+    pub(crate) fn is_replaced(&self, id: ChildSaId) -> bool {
+        let mut children = self.children.iter();
+        children.any(|child| child.info.replaces == Some(id) && child.is_current())
+    }
+
     //= rfc7296 2.8.1-1
     /// Stages a Child SA: asks the data plane to accept its packets. What follows depends on the
     /// answer. Returns its name, or why there are no keys for it.
