@@ -9,8 +9,7 @@ fn every_life_on_a_bad_network_converges() {
         let life = live(seed, Weather::default()).unwrap_or_else(|what| {
             panic!("{what}: cargo run -p obol-ike --features testing --example lifecycles -- --seed {seed}")
         });
-        let explained = life.gaps == 0 || life.given_up > 0;
-        assert!(explained, "seed {seed}: {life:?}");
+        assert_eq!(life.unexplained, 0, "seed {seed}: {life:?}");
         up_after.push(life.up_after);
     }
     up_after.sort();
@@ -25,7 +24,7 @@ fn a_good_network_needs_no_second_try() {
             duplicated: 0,
         };
         let life = live(seed, calm).unwrap_or_else(|what| panic!("{what}: seed {seed}"));
-        let gap = life.first_gap.unwrap_or_default();
+        let gap = life.first_unexplained.unwrap_or_default();
         assert_eq!(
             (life.retries, life.given_up, life.gaps),
             (0, 0, 0),
@@ -42,11 +41,15 @@ fn a_good_network_needs_no_second_try() {
 /// Lives in which packets did not pass for a moment: both ends began at once, and one sent on what
 /// the other did not have yet (18), or on the IKE SA that was to go (15, 18, 39, 105); the reply
 /// to a rekey was lost for longer than its sender waited (23); and children of the IKE SA that
-/// was to stay were deleted and made again (3).
+/// was to stay were deleted and made again (3). What was found later has tests of its own in
+/// `sim_gaps`: a slow start (703), a start amid a rekey (1499, 6603), a rekey that lost (1648),
+/// and one that stayed for ever (13270); that a new IKE SA was not known yet, in `sim_rekey`
+/// (2270).
 #[test]
 fn lives_that_had_a_gap_once() {
-    for seed in [3, 15, 18, 23, 39, 105] {
+    let seeds = [3, 15, 18, 23, 39, 105, 703, 1499, 6603, 1648, 13270, 2270];
+    for seed in seeds {
         let life = live(seed, Weather::default()).unwrap_or_else(|what| panic!("{what}: {seed}"));
-        assert!(life.gaps == 0 || life.given_up > 0, "{seed}: {life:?}");
+        assert_eq!(life.unexplained, 0, "{seed}: {life:?}");
     }
 }

@@ -1,5 +1,6 @@
 //! Whole lives of a connection on a bad network: up, traffic, rekeys at either end or at both at
-//! once, and down again. A seed decides all of it.
+//! once, and down again. A seed decides all of it. Packets pass from when it is up until it is told
+//! to go down, unless so many requests in a row got no answer that an end took the other for dead.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -51,8 +52,10 @@ pub struct Life {
     pub given_up: usize,
     /// Times that packets passed no more.
     pub gaps: usize,
-    /// The first of them, for whoever looks for its cause.
-    pub first_gap: Option<String>,
+    /// Those of them before which no IKE SA was given up: there is no excuse for them.
+    pub unexplained: usize,
+    /// The first of these, for whoever looks for its cause.
+    pub first_unexplained: Option<String>,
     /// Rekeys that were begun.
     pub rekeys: usize,
 }
@@ -111,10 +114,8 @@ impl Lifetime {
             self.carry_traffic();
         }
         self.converge()?;
-        self.count_given_up();
-        let so_far = self.life.clone();
+        self.life.given_up = given_up(&self.pair);
         self.go_down()?;
-        self.life = so_far;
         self.life.datagrams = self.pair.net.sent.len();
         Ok(self.life)
     }
@@ -162,11 +163,14 @@ impl Lifetime {
                 .pair
                 .command(end, Command::Terminate { connection, child });
         }
-        self.wait_for("down", |pair| {
+        let down = |pair: &Pair| {
             [&pair.a, &pair.b].iter().all(|node| {
                 node.plane.inbound.is_empty() && node.endpoint.status(pair.now).is_empty()
             })
-        })?;
+        };
+        // That packets pass no more is what is asked for.
+        self.pair.run_until(self.pair.now + PATIENCE, down);
+        self.check("down", down)?;
         self.pair.run_for(Duration::from_secs(100));
         self.pair.assert_down();
         Ok(())
@@ -174,6 +178,10 @@ impl Lifetime {
 
     fn wait_for(&mut self, what: &str, holds: impl Fn(&Pair) -> bool) -> Result<(), String> {
         self.run_until(PATIENCE, &holds);
+        self.check(what, holds)
+    }
+
+    fn check(&self, what: &str, holds: impl Fn(&Pair) -> bool) -> Result<(), String> {
         if holds(&self.pair) {
             return Ok(());
         }
@@ -189,17 +197,14 @@ impl Lifetime {
     /// Lets time pass, and counts how often packets pass no more.
     fn run_until(&mut self, time: Duration, holds: impl Fn(&Pair) -> bool) {
         let up = Cell::new(is_up(&self.pair));
-        let gaps = RefCell::new(Vec::new());
+        let life = RefCell::new(&mut self.life);
         self.pair.run_until(self.pair.now + time, |pair| {
             let was_up = up.replace(is_up(pair));
             if was_up && !up.get() {
-                gaps.borrow_mut().push(picture(pair));
+                life.borrow_mut().add_gap(pair);
             }
             holds(pair)
         });
-        let gaps = gaps.into_inner();
-        self.life.gaps += gaps.len();
-        self.life.first_gap = self.life.first_gap.take().or(gaps.into_iter().next());
     }
 
     /// The first packets on what both ends send with.
@@ -214,16 +219,27 @@ impl Lifetime {
             }
         }
     }
+}
 
-    fn count_given_up(&mut self) {
-        let given_up = |event: &Event| {
-            let reasons = |reason: &IkeFailure| {
-                matches!(reason, IkeFailure::NoAnswer { .. } | IkeFailure::Expired)
-            };
-            matches!(event, Event::IkeDown { reason, .. } if reasons(reason))
-        };
-        self.life.given_up = self.pair.a.count(given_up) + self.pair.b.count(given_up);
+impl Life {
+    fn add_gap(&mut self, pair: &Pair) {
+        self.gaps += 1;
+        if given_up(pair) == 0 {
+            self.unexplained += 1;
+            self.first_unexplained.get_or_insert_with(|| picture(pair));
+        }
     }
+}
+
+/// IKE SAs that either end has given up so far.
+fn given_up(pair: &Pair) -> usize {
+    let gave_up = |event: &Event| {
+        let reasons = |reason: &IkeFailure| {
+            matches!(reason, IkeFailure::NoAnswer { .. } | IkeFailure::Expired)
+        };
+        matches!(event, Event::IkeDown { reason, .. } if reasons(reason))
+    };
+    pair.a.count(gave_up) + pair.b.count(gave_up)
 }
 
 /// What both ends have, and what they told last.

@@ -171,8 +171,8 @@ impl FakePlane {
 
     /// The SPI that new packets of a child go out with.
     pub fn spi_out(&self, connection: &str, child: &str) -> Option<EspSpi> {
-        let key = (connection.to_owned(), child.to_owned());
-        let id = self.current.get(&key)?;
+        let mut current = self.current.iter();
+        let (_, id) = current.find(|((c, name), _)| c == connection && name == child)?;
         Some(self.outbound.get(id)?.info.spi_out)
     }
 }
