@@ -59,9 +59,17 @@ class Bed:
         nets = {4: f"10.{index + 1}.0.0/16", 6: f"fd00:a{index + 1}::/64"}
         hosts = {4: f"10.{index + 1}.0.1", 6: f"fd00:a{index + 1}::1"}
         return End(
-            name, outer, other, self.identities[index],
+            name, outer, other, (*self.identities, f"{name}.interop.example")[index],
             [nets[family] for family in self.inner], [hosts[family] for family in self.inner],
         )
+
+    def another_client(self, settings):
+        """A third end, `carol`, with networks of its own and of the initiator's kind. It is not started."""
+        kind = self.seats[1 if self.initiator is self.sun else 0]
+        settings.extra.setdefault("remote address", self.initiator.remote_address)
+        carol = self._peer(kind, self._end("carol", 2, 30), self.responder.end, settings)
+        carol.addresses()
+        return carol
 
     def _peer(self, kind, end, other, settings):
         share = os.path.join(self.directory, end.name)
@@ -160,9 +168,9 @@ class Bed:
 
         until("both ends have a new IKE SA with a new child", check, seconds)
 
-    def ping(self, peer, family=0, count=3, size=56):
-        """Pings from `peer` to the other end's host; every one must be answered."""
-        own, far = peer.end.hosts[family], peer.other.hosts[family]
+    def ping(self, peer, family=0, count=3, size=56, to=None):
+        """Pings from `peer` to the host of the other end, or of `to`; every one must be answered."""
+        own, far = peer.end.hosts[family], (to.end if to else peer.other).hosts[family]
         command = f"{PING} -s {size} -c {count} -i 0.1 -W 5 -I {own} {far}"
         said = peer.container.sh(command, check=False)
         expect(f" {count} received" in said, f"ping from {peer.end.name}: {said}")

@@ -61,7 +61,7 @@ class Container:
     `share` on the host is /lab inside.
     """
 
-    def __init__(self, image, network, name, v4, v6, share, mounts=()):
+    def __init__(self, image, network, name, v4, v6, share, mounts=(), sysctls=()):
         self.name = f"{network.name}-{name}"
         self.share = share
         args = [
@@ -74,6 +74,8 @@ class Container:
             "--network", network.name, "--ip", v4, "--ip6", v6,
             "-v", f"{share}:/lab",
         ]
+        for setting in sysctls:
+            args += ["--sysctl", setting]
         for source, target in mounts:
             args += ["-v", f"{source}:{target}:ro"]
         docker(*args, image, "sleep", "infinity")

@@ -38,8 +38,8 @@ class Packet:
         return "error" if self._about_us() else "clear"
 
     def _about_us(self):
-        """Whether it is an ICMP error that quotes an IKE or ESP packet (a daemon is not there)."""
-        if self.protocol == 1 and self.payload[:1] == b"\x03" and len(self.payload) > 17:
+        """Whether it is an ICMP error or redirect that quotes an IKE or ESP packet (a daemon is not there)."""
+        if self.protocol == 1 and self.payload[:1] in (b"\x03", b"\x05") and len(self.payload) > 17:
             return self.payload[8 + 9] in (17, 50)
         if self.protocol == 58 and self.payload[:1] in (b"\x01", b"\x04") and len(self.payload) > 14:
             return self.payload[8 + 6] in (17, 50)

@@ -26,7 +26,7 @@ class Settings:
     auth: str = "psk"  # how this end proves itself: psk | rsa | ed25519
     remote_auth: str | None = None  # how the other end does; `None`: the same way
     secret: str = SECRET
-    ike: str | None = None
+    ike: str | None = None  # one proposal, or several with commas between them
     esp: str | None = None
     start: str = "none"  # none | trap | start
     encap: bool = False
@@ -38,6 +38,16 @@ class Settings:
     dpd_seconds: int | None = None
     log: int = 2  # charon's log level
     extra: dict = field(default_factory=dict)  # file or implementation -> more of its own words
+
+    @property
+    def ike_proposals(self):
+        """Proposals for the IKE SA, the best one first."""
+        return self.ike.split(",") if self.ike else []
+
+    @property
+    def esp_proposals(self):
+        """Proposals for Child SAs, the best one first."""
+        return self.esp.split(",") if self.esp else []
 
     @property
     def peer_auth(self):

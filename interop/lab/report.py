@@ -11,8 +11,8 @@ P0 = os.path.join(HERE, "p0.toml")
 BEGIN, END = "<!-- results: written by interop/run -->", "<!-- end of results -->"
 
 
-def finish(results, write_table):
-    """Prints a summary, writes the table if asked to, and returns the exit code."""
+def finish(results, whole, took, write_table):
+    """Prints a summary, writes the table if asked to, and returns the exit code. `whole`: nothing was left out."""
     with open(EXPECTED, "rb") as file:
         expected = tomllib.load(file)
     failed = [r for r in results if r.failure]
@@ -22,12 +22,14 @@ def finish(results, write_table):
     for name in surprises_in_p0:
         print(f"p0.toml names {name}, which does not exist", file=sys.stderr)
     if write_table:
-        _write(results, expected)
+        _write(results, expected, took)
+    if whole:
         unknown = set(expected) - {r.key for r in results}
         stale_names = [r.key for r in stale] + sorted(unknown)
     else:
         stale_names = [r.key for r in stale]
-    print(f"{len(results) - len(failed)} passed, {len(failed)} failed, {len(failed) - len(surprises)} of them as expected")
+    as_expected = len(failed) - len(surprises)
+    print(f"{len(results) - len(failed)} passed, {len(failed)} failed, {as_expected} of them as expected; {took}")
     for result in surprises:
         print(f"failed: {result.key}, logs in {result.logs}", file=sys.stderr)
     for name in stale_names:
@@ -69,7 +71,7 @@ def _p0(results):
     return lines
 
 
-def _write(results, expected):
+def _write(results, expected, took):
     lines = ["| scenario | role of obol | result | peer | shows |", "| --- | --- | --- | --- | --- |"]
     for r in results:
         if not r.failure:
@@ -80,7 +82,7 @@ def _write(results, expected):
             said = "**failed**"
         lines.append(f"| {r.name} | {r.role} | {said} | {r.peer or '-'} | {r.shows} |")
     passed = sum(not r.failure for r in results)
-    table = "\n".join([BEGIN, f"{passed} of {len(results)} passed.", "", *lines, "", *_p0(results), END])
+    table = "\n".join([BEGIN, f"{passed} of {len(results)} passed, in {took}.", "", *lines, "", *_p0(results), END])
     with open(README) as file:
         text = file.read()
     before, rest = text.split(BEGIN)

@@ -49,7 +49,7 @@ class Obol(Peer):
         connection = {
             "local_addrs": [me.outer],
             "remote_addrs": ["%any" if s.any_remote else self.remote_address],
-            "proposals": [s.ike] if s.ike else None,
+            "proposals": s.ike_proposals or None,
             "encap": True if s.encap else None,
             "rekey_time": f"{s.ike_rekey_seconds}s" if s.ike_rekey_seconds else None,
             "dpd_delay": f"{s.dpd_seconds}s" if s.dpd_seconds else None,
@@ -65,7 +65,7 @@ class Obol(Peer):
                 "remote_ts": theirs,
                 "mode": s.extra.get("host to host"),
                 "start_action": s.start,
-                "esp_proposals": [s.esp] if s.esp else None,
+                "esp_proposals": s.esp_proposals or None,
                 "rekey_time": f"{s.child_rekey_seconds}s" if s.child_rekey_seconds else None,
                 "rekey_packets": s.child_rekey_packets,
                 **s.extra.get("obol child", {}),
@@ -113,8 +113,16 @@ class Obol(Peer):
         except Failure as failure:
             return False, str(failure)
 
+    def initiate_child(self, name):
+        """Brings one child up, without waiting for it."""
+        self.container.spawn(f"{OBOL} up {CONNECTION}/{name}")
+
     def terminate(self):
         self.container.sh(f"{OBOL} down {CONNECTION}")
+
+    def begin_to_terminate(self, child=False):
+        """Closes the connection, or the child alone, without waiting for the peer."""
+        self.container.spawn(f"{OBOL} down {CONNECTION}{f'/{CHILD}' if child else ''}")
 
     def terminate_child(self):
         """Closes the child alone."""

@@ -96,7 +96,7 @@ class OpenIked(Peer):
             return False, str(failure)
 
     def terminate(self):
-        self.container.sh(f"ikectl reset id FQDN/{self.other.identity}")
+        self.container.sh(f"ikectl reset id {self.settings.extra.get('iked id type', 'FQDN')}/{self.other.identity}")
 
     def sas(self):
         found, at = [], None

@@ -63,11 +63,13 @@ SWANCTL = """connections {{
 {children}    }}
     rand_time = 0
   }}
+  {others}
 }}
 secrets {{
   ike-lab {{
     secret = "{secret}"
   }}
+  {secrets}
 }}
 """
 
@@ -139,7 +141,7 @@ class StrongSwan(Peer):
         children = "".join(
             SWANCTL_CHILD.format(
                 child=name, local_ts=",".join(ours), remote_ts=",".join(theirs), start=s.start,
-                esp=f"esp_proposals = {s.esp}" if s.esp else "",
+                esp=f"esp_proposals = {','.join(s.esp_proposals)}" if s.esp_proposals else "",
                 rekey=f"{s.child_rekey_seconds}s" if s.child_rekey_seconds else "1h",
                 more=s.extra.get("swanctl child", ""),
                 packets=f"rekey_packets = {s.child_rekey_packets}" if s.child_rekey_packets else "",
@@ -149,13 +151,14 @@ class StrongSwan(Peer):
         self.write("swanctl/swanctl.conf", SWANCTL.format(
             connection=CONNECTION, children=children,
             local=s.extra.get("local", me.outer), remote="%any" if s.any_remote else self.remote_address,
-            ike=f"proposals = {s.ike}" if s.ike else "",
+            ike=f"proposals = {','.join(s.ike_proposals)}" if s.ike_proposals else "",
             encap="yes" if s.encap else "no", more=s.extra.get("swanctl", ""),
             dpd=s.dpd_seconds or 30,
             ike_rekey=f"{s.ike_rekey_seconds}s" if s.ike_rekey_seconds else "4h",
             local_auth=s.extra.get("auth", _auth(s.auth)), remote_auth=s.extra.get("auth", _auth(s.peer_auth)),
             local_id=me.identity, remote_id=self.remote_identity,
             local_key=local_key, remote_key=remote_key, secret=s.secret,
+            others=s.extra.get("swanctl connections", ""), secrets=s.extra.get("swanctl secrets", ""),
         ))
 
     def _install(self, source, directory, name):
@@ -184,8 +187,16 @@ class StrongSwan(Peer):
                 return False, answer.get("errmsg", "")
         return True, ""
 
+    def initiate_child(self, name):
+        """Brings one child up, without waiting for it."""
+        self._request("initiate", ike=CONNECTION, child=name, timeout=-1)
+
     def terminate(self):
         self._request("terminate", ike=CONNECTION, timeout=10000)
+
+    def begin_to_terminate(self, child=False):
+        """Closes the connection, or the child alone, without waiting for the peer."""
+        self._request("terminate", timeout=-1, **({"child": CHILD} if child else {"ike": CONNECTION}))
 
     def terminate_now(self):
         """Forgets the connection without waiting for the other end."""

@@ -88,6 +88,39 @@ def unknown_peer(bed):
     bed.expect_no_esp()
 
 
+OBOL_MORE_SECRETS = """
+[secrets.of-others]
+type = "psk"
+ids = ["sun.interop.example", "mars.interop.example"]
+secret = "what only mars knows, and not moon at all"
+[secrets.of-everybody]
+type = "psk"
+secret = "what everybody else knows, and not moon"
+"""
+SWANCTL_MORE_SECRETS = """
+ike-others {
+  id-own = moon.interop.example
+  id-other = mars.interop.example
+  secret = "what only mars knows, and not sun at all"
+}
+ike-sun {
+  id-own = moon.interop.example
+  id-other = sun.interop.example
+  secret = "the secret of these two"
+}
+"""
+
+
+@scenario("several-secrets")
+def several_secrets(bed):
+    """Each end has secrets of other pairs and one for everybody, and takes the one of these two."""
+    bed.sun_settings.secret = "the secret of these two"
+    bed.moon_settings.secret = "what is for everybody, and is not to be taken"
+    bed.sun_settings.extra["obol toml"] = OBOL_MORE_SECRETS
+    bed.moon_settings.extra["swanctl secrets"] = SWANCTL_MORE_SECRETS
+    whole_life(bed)
+
+
 @scenario("start", roles=(INITIATOR,))
 def start(bed):
     """start_action = start brings the tunnel up without being asked."""

@@ -2,11 +2,12 @@
 
 import time
 
+from lab import wire
 from lab.wait import expect, until
 
 from . import BOTH_STRONGSWANS, INITIATOR, RESPONDER, scenario
 
-INFORMATIONAL = 37
+IKE_AUTH, INFORMATIONAL = 35, 37
 IMPATIENT = {"retransmit_timeout": "300ms", "retransmit_tries": 3}
 
 
@@ -56,3 +57,21 @@ def dead_peer_trap(bed):
     expect(old.spis != new.spis, "the IKE SA is the old one")
     bed.traffic()
 
+
+@scenario("restart-in-handshake", roles=(INITIATOR,), needs_obol=True)
+def restart_in_handshake(bed):
+    """strongSwan restarts between IKE_SA_INIT and IKE_AUTH of obol's start on demand, and begins itself: one IKE SA is left."""
+    bed.sun_settings.start = "trap"
+    bed.sun_settings.extra["obol"] = {"retransmit_timeout": "300ms", "retransmit_tries": 6}
+    bed.start()
+    wire.lose_exchange(bed.moon, IKE_AUTH)
+    bed.unanswered(bed.sun)
+    until("obol sends IKE_AUTH", lambda: bed.requests(IKE_AUTH, source=bed.sun), 10)
+    bed.moon.kill()
+    wire.lose_exchange(bed.moon, None)
+    bed.moon.launch()
+    done, said = bed.moon.initiate()
+    expect(done, f"strongSwan did not bring the child up: {said}")
+    bed.agreed(30)
+    bed.traffic()
+    bed.down()

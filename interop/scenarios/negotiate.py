@@ -18,6 +18,24 @@ def ke_mismatch(bed):
     expect(len(bed.requests(exchange=34)) == 2, "there was no second IKE_SA_INIT request")
 
 
+@scenario("ke-mismatch-ecp384")
+def ke_mismatch_ecp384(bed):
+    """Of three key exchanges the responder wants the last one: INVALID_KE_PAYLOAD, and a second try with ECP-384."""
+    bed.initiator_settings.ike = f"{KE}-x25519-ecp256-ecp384"
+    bed.responder_settings.ike = f"{KE}-ecp384"
+    whole_life(bed)
+    expect(len(bed.requests(exchange=34)) == 2, "there was no second IKE_SA_INIT request")
+
+
+@scenario("second-proposal")
+def second_proposal(bed):
+    """Of two proposals for IKE and for ESP the responder takes the second, and says its number."""
+    first, second = "aes256-sha512-x25519", f"{KE}-x25519"
+    bed.initiator_settings.ike, bed.initiator_settings.esp = f"{first},{second}", "aes256-sha512,aes128gcm16"
+    bed.responder_settings.ike, bed.responder_settings.esp = second, "aes128gcm16"
+    whole_life(bed)
+
+
 @scenario("no-proposal")
 def no_proposal(bed):
     """No common IKE proposal: NO_PROPOSAL_CHOSEN, nothing installed."""

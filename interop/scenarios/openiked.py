@@ -3,6 +3,7 @@ are no pings, and it does not rekey a child by itself: its kernel would tell it 
 
 import time
 
+from lab import wire
 from lab.wait import expect, until
 
 from . import INITIATOR, OPENIKED, RESPONDER, scenario
@@ -37,6 +38,88 @@ def gcm(bed):
     bed.moon_settings.extra["childsa"] = "childsa enc aes-256 auth hmac-sha2-512"
     bed.sun_settings.ike, bed.sun_settings.esp = "aes256gcm16-prfsha384-ecp384", "aes256-sha512"
     _life(bed)
+
+
+@scenario("iked-ecp521", peers=PEERS)
+def ecp521(bed):
+    """AES-CBC-256 with HMAC-SHA2-512 for IKE, and ECP-521."""
+    bed.moon_settings.extra["ikesa"] = "ikesa enc aes-256 auth hmac-sha2-512 prf hmac-sha2-512 group ecp521"
+    bed.sun_settings.ike = "aes256-sha512-ecp521"
+    _life(bed)
+
+
+@scenario("iked-modp", peers=PEERS)
+def modp(bed):
+    """AES-CBC-128 with HMAC-SHA2-256 and MODP-4096 for IKE, AES-CBC-192 with HMAC-SHA2-384 for ESP."""
+    bed.moon_settings.extra["ikesa"] = "ikesa enc aes-128 auth hmac-sha2-256 prf hmac-sha2-256 group modp4096"
+    bed.moon_settings.extra["childsa"] = "childsa enc aes-192 auth hmac-sha2-384"
+    bed.sun_settings.ike, bed.sun_settings.esp = "aes128-sha256-modp4096", "aes192-sha384"
+    _life(bed)
+
+
+@scenario("iked-id-address", peers=PEERS)
+def id_address(bed):
+    """Identities are IPv4 addresses."""
+    bed.identities = ("192.0.2.1", "192.0.2.2")
+    bed.moon_settings.extra["iked id type"] = "IPV4"
+    _life(bed)
+
+
+@scenario("iked-no-proposal", peers=PEERS)
+def no_proposal(bed):
+    """No common IKE proposal: NO_PROPOSAL_CHOSEN, nothing installed."""
+    bed.moon_settings.extra["ikesa"] = "ikesa enc aes-256 auth hmac-sha2-512 prf hmac-sha2-512 group ecp521"
+    bed.sun_settings.ike = "aes128gcm16-prfsha256-x25519"
+    bed.start()
+    done, said = bed.initiator.initiate()
+    expect(not done, f"{bed.initiator.kind} says that it is up: {said}")
+    until(f"{bed.sun.kind} has no SA", bed.sun.nothing, 40)
+    bed.expect_no_esp()
+
+
+@scenario("iked-nat", peers=PEERS)
+def nat(bed):
+    """The initiator is behind a NAT: ESP goes in UDP at both ends, and obol sees or keeps up the mapping."""
+    bed.responder_settings.any_remote = True
+    bed.start()
+    wire.NatBox(bed, [bed.initiator], bed.responder)
+    _, sun = bed.up()
+    expect(sun.children[0].encap, "ESP is not encapsulated")
+    bed.down()
+
+
+@scenario("iked-fragmentation", peers=PEERS)
+def fragmentation(bed):
+    """IKE messages of obol in pieces (RFC 7383), because OpenIKED says that it can join them."""
+    bed.both(auth="rsa")
+    bed.moon_settings.extra["iked"] = "set fragmentation"
+    bed.sun_settings.extra["obol connection"] = {"fragmentation": "force", "fragment_size": 576}
+    bed.start()
+    bed.up()
+    pieces = [p for p in bed.wire() if p.kind == "ike" and p.source == bed.sun.end.outer and p.ike[16] == 53]
+    expect(len(pieces) >= 2, f"obol sent {len(pieces)} pieces of messages")
+    bed.down()
+
+
+@scenario("iked-two-networks", peers=PEERS)
+def two_networks(bed):
+    """One Child SA with IPv4 and IPv6 selectors."""
+    bed.inner = (4, 6)
+    _life(bed)
+
+
+@scenario("iked-lossy", peers=PEERS, roles=(INITIATOR,))
+def lossy(bed):
+    """30 % of the IKE messages are lost and 30 % come twice, each way: obol asks until it is up."""
+    bed.sun_settings.extra["obol"] = {"retransmit_timeout": "500ms", "retransmit_base": 1.2, "retransmit_tries": 20}
+    bed.start()
+    for peer in (bed.moon, bed.sun):
+        wire.make_lossy(peer, 30, 30)
+    bed.initiator.initiate()
+    bed.agreed(60)
+    for peer in (bed.moon, bed.sun):
+        wire.make_calm(peer)
+    bed.down()
 
 
 @scenario("iked-ke-mismatch", peers=PEERS)

@@ -79,6 +79,60 @@ def ike_rekey_crossing(bed):
     _crossing(bed, "ike")
 
 
+@scenario("rekey-crosses-child")
+def rekey_crosses_child(bed):
+    """strongSwan rekeys the IKE SA while sun asks for a second child on it: both come about, RFC 7296 section 2.25."""
+    bed.inner = (4, 6)
+    for settings in (bed.moon_settings, bed.sun_settings):
+        settings.extra["split"] = True
+    bed.start()
+    bed.initiator.initiate_child("nets-0")
+
+    def first():
+        seen = [peer.sas() for peer in (bed.moon, bed.sun)]
+        up = [[child.installed for sa in sas if sa.established for child in sa.children] for sas in seen]
+        return up == [[True], [True]] and seen[0][0].spis
+
+    before = until("both ends have the first child", first)
+    bed.sun.container.link("down")
+    bed.sun.initiate_child("nets-1")
+    bed.moon.rekey("ike")
+    bed.sun.container.link("up")
+    # Each may be told to try again later, as RFC 7296 section 2.25 has it.
+    until("both ends have a new IKE SA with both children", lambda: bed.agreed(0)[0].spis != before, 60)
+    bed.traffic()
+    bed.down()
+
+
+@scenario("delete-crossing")
+def delete_crossing(bed):
+    """One end closes the child while the other one closes the IKE SA, and the other way round: nothing is left."""
+    bed.start()
+    for at_child, at_ike in ((bed.sun, bed.moon), (bed.moon, bed.sun)):
+        bed.up()
+        bed.sun.container.link("down")
+        at_child.begin_to_terminate(child=True)
+        at_ike.begin_to_terminate()
+        bed.sun.container.link("up")
+        for peer in (bed.moon, bed.sun):
+            bed.until_nothing(peer, 30)
+
+
+@scenario("reauthentication-by-obol", needs_obol=True)
+def reauthentication_by_obol(bed):
+    """obol wants proofs every 15 s: it makes a new IKE SA before the old one goes, or has strongSwan do it (RFC 4478)."""
+    bed.sun_settings.extra["obol connection"] = {"reauth_time": "15s"}
+    # strongSwan begins so long before the time is up; with its default of 24 minutes it would begin at once, always.
+    bed.moon_settings.extra["swanctl"] = "over_time = 3s"
+    bed.start()
+    old, _ = bed.up()
+    pinging = [bed.start_pinging(p, count=250, interval=0.1) for p in (bed.moon, bed.sun)]
+    bed.reauthenticated(old, 30)
+    for ping in pinging:
+        sent, got = bed.answered(ping)
+        expect(sent == got, f"{sent - got} of {sent} pings were lost")
+
+
 @scenario("reauthentication", roles=(RESPONDER,))
 def reauthentication(bed):
     """strongSwan makes a new IKE SA with a new child before it closes the old one; nothing is lost."""

@@ -3,6 +3,7 @@
 from lab.wait import expect, until
 
 from . import INITIATOR, RESPONDER, scenario
+from .auth import whole_life
 
 SERVER = (
     "exec perl -MIO::Socket::INET -e '"
@@ -62,6 +63,31 @@ def port_range(bed):
     bed.down()
 
 
+@scenario("icmp-types")
+def icmp_types(bed):
+    """A child for a range of ICMP types, from echo replies (type 0) to echo requests (type 8, code 255 at most)."""
+    _children(bed, {"echo": ("10.1.0.0/16[icmp/0-2303]", "10.2.0.0/16[icmp/0-2303]")})
+    whole_life(bed)
+
+
+@scenario("trap-each-its-own", roles=(INITIATOR,), needs_obol=True)
+def trap_each_its_own(bed):
+    """Each of two traps brings up its own child, on one IKE SA: ICMP the one, TCP port 22 the other."""
+    _children(bed, {
+        "icmp": ("10.1.0.0/16[icmp]", "10.2.0.0/16[icmp]"),
+        "ssh": ("10.1.0.0/16[tcp/22]", "10.2.0.0/16[tcp]"),
+    })
+    bed.sun_settings.start = "trap"
+    bed.start()
+    bed.ping(bed.sun, count=1)
+    children = [[child.name for child in sa.children] for sa in bed.sun.sas()]
+    expect(children == [["icmp"]], f"the ping brought up {children}")
+    expect(_reached(bed, 22), "TCP port 22 is not reached through its child")
+    moon, _ = bed.agreed()
+    expect([child.name for child in moon.children] == ["icmp", "ssh"], f"there are {moon.children}")
+    bed.down()
+
+
 @scenario("delete-child-by-strongswan")
 def delete_child_by_strongswan(bed):
     """strongSwan closes the child alone; the IKE SA goes on and brings another one up."""
@@ -84,6 +110,28 @@ def _delete_child(bed, by):
     expect(old.spis == new.spis, "the IKE SA did not go on")
     expect(old.children[0].spi_in != new.children[0].spi_in, "the child is the old one")
     bed.traffic()
+    bed.down()
+
+
+@scenario("one-child-refused")
+def one_child_refused(bed):
+    """The child of IKE_AUTH is refused for its selectors; the IKE SA stays, and the next child comes up on it."""
+    _children(bed, {"one": ("10.1.1.0/24", "10.2.1.0/24"), "two": ("10.1.0.0/24", "10.2.0.0/24")})
+    bed.responder_settings.extra["children"]["one"] = (["192.168.1.0/24"], ["192.168.2.0/24"])
+    bed.start()
+
+    def has(children):
+        seen = [[[c.name for c in sa.children] for sa in peer.sas() if sa.established] for peer in (bed.moon, bed.sun)]
+        return seen == [[children], [children]]
+
+    bed.initiator.initiate_child("one")
+    until("both ends have an IKE SA without child", lambda: has([]))
+    before = bed.moon.sas()[0].spis
+    bed.initiator.initiate_child("two")
+    until("both ends have the second child on it", lambda: has(["two"]))
+    expect(bed.moon.sas()[0].spis == before, "the IKE SA is another one")
+    for peer in (bed.moon, bed.sun):
+        bed.ping(peer)
     bed.down()
 
 

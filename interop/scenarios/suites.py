@@ -55,3 +55,17 @@ for _ke, _name in (("x25519", "CURVE_25519"), ("ecp256", "ECP_256"), ("modp2048"
 def pfs_ke_mismatch(bed):
     """Child rekey whose first key exchange is not the responder's: INVALID_KE_PAYLOAD inside the IKE SA."""
     _pfs(bed, "ECP_256", "aes128gcm16-x25519-ecp256", "aes128gcm16-ecp256")
+
+
+@scenario("pfs-optional")
+def pfs_optional(bed):
+    """The initiator wants a key exchange for each child, the responder allows and does not want it: it takes none."""
+    bed.both(ike="aes128gcm16-prfsha256-x25519")
+    bed.initiator_settings.esp, bed.responder_settings.esp = "aes128gcm16-x25519,aes128gcm16", "aes128gcm16"
+    bed.prepare_rekey(bed.initiator_name, "child")
+    bed.start()
+    before = bed.up()[0].children[0]
+    bed.initiator.rekey("child")
+    bed.rekeyed(before)
+    bed.traffic()
+    bed.down()
