@@ -5,6 +5,7 @@
 //! endpoint, and then does everything that the endpoint asks for, in order.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +23,7 @@ use crate::control::Call;
 use crate::dataplane::{DataPlane, DataPlaneError, DataPlaneEvent};
 use crate::error::Failure;
 use crate::ports::Ports;
+use crate::trouble::Troubles;
 
 mod events;
 mod operator;
@@ -46,6 +48,7 @@ pub(crate) struct Driver<D: DataPlane> {
     started: Instant,
     alarm: Alarm,
     roaming: Roaming,
+    troubles: Troubles,
     calls: mpsc::Receiver<Call>,
     waiters: Vec<Waiter>,
     puzzles: Puzzles,
@@ -75,6 +78,8 @@ enum Wake {
     Plane(DataPlaneEvent),
     Deadline,
     Addresses,
+    /// Packets do not reach this peer.
+    Trouble(IpAddr),
     Call(Call),
     Signal(Signal),
     Solved(AskId, Answer),
@@ -98,6 +103,7 @@ impl<D: DataPlane> Driver<D> {
         clock: Clock,
         calls: mpsc::Receiver<Call>,
     ) -> std::io::Result<Self> {
+        let troubles = Troubles::listen(&loaded.daemon.host());
         Ok(Self {
             endpoint,
             plane,
@@ -108,6 +114,7 @@ impl<D: DataPlane> Driver<D> {
             started: clock.now(),
             alarm: Alarm::new(clock)?,
             roaming,
+            troubles,
             calls,
             waiters: Vec::new(),
             puzzles: Puzzles::new(),
@@ -157,6 +164,7 @@ impl<D: DataPlane> Driver<D> {
             event = self.plane.next_event() => Wake::Plane(event),
             () = self.alarm.fired() => Wake::Deadline,
             () = self.roaming.changed() => Wake::Addresses,
+            Some(peer) = self.troubles.next() => Wake::Trouble(peer),
             Some(call) = self.calls.recv() => Wake::Call(call),
             Some(signal) = signals.recv() => Wake::Signal(signal),
             Some((id, answer)) = self.puzzles.solved() => Wake::Solved(id, answer),
@@ -174,6 +182,10 @@ impl<D: DataPlane> Driver<D> {
                 self.expire_waiters(now);
             }
             Wake::Addresses => self.look_at_addresses().await,
+            Wake::Trouble(remote) => {
+                debug!(peer = %remote, "the network says that packets do not arrive");
+                self.command(now, Command::PathTrouble { remote });
+            }
             Wake::Call(call) => self.call(now, call).await,
             Wake::Signal(Signal::Reload) => {
                 if let Err(failure) = self.reload(now).await {

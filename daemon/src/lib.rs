@@ -18,6 +18,7 @@ mod ports;
 mod run;
 mod state;
 mod sys;
+mod trouble;
 
 use std::process::ExitCode;
 

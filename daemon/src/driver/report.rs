@@ -30,6 +30,9 @@ impl<D: DataPlane> Driver<D> {
         for (fault, count) in self.endpoint.faults() {
             *drops.entry(format!("ike_fault_{fault}")).or_default() += count;
         }
+        if self.troubles.count() > 0 {
+            drops.insert("icmp_errors".to_owned(), self.troubles.count());
+        }
         for (reason, count) in self.plane.drops() {
             *drops.entry(reason.to_owned()).or_default() += count;
         }
