@@ -39,6 +39,11 @@ fn reply(packet: &Packet, to: IpAddr, exchange: ExchangeType) -> bool {
     packet.to.ip() == to && header.flags.response && header.exchange == exchange
 }
 
+/// A sign of life to A.
+fn alive(packet: &Packet) -> bool {
+    reply(packet, A, ExchangeType::INFORMATIONAL)
+}
+
 /// Lets time pass; what is like this gets lost.
 fn run_losing(pair: &mut Pair, time: Duration, like: impl Fn(&Packet) -> bool) {
     let end = pair.now + time;
@@ -205,14 +210,13 @@ fn a_start_that_is_to_go_takes_nothing_over_amid_a_rekey() {
         };
         run_losing(&mut pair, Duration::from_secs(1), auth_of_b);
         let auth_to_b = |p: &Packet| reply(p, B, ExchangeType::IKE_AUTH);
-        run_losing(&mut pair, Duration::from_secs(2), auth_to_b);
+        run_losing(&mut pair, Duration::from_secs(4), auth_to_b);
         let used = pair.a.plane.spi_out(HOSTS, PODS);
         assert_eq!(pair.a.plane.inbound.len(), 2, "B's start is not up at A");
         // A takes the one that is up for dead for a moment, and looks at the other.
         hint(&mut pair);
         let end = pair.now + Duration::from_secs(4);
         while pair.now < end {
-            let alive = |p: &Packet| reply(p, A, ExchangeType::INFORMATIONAL);
             pair.net.lose(|p| alive(p) || auth_to_b(p));
             pair.run_for(Duration::from_millis(1));
         }
@@ -229,4 +233,45 @@ fn a_start_that_is_to_go_takes_nothing_over_amid_a_rekey() {
         finish(&mut pair);
     }
     assert!(seen > 4, "{seen}");
+}
+
+/// There are signs that the peer has lost an IKE SA, and another one is begun beside it. Both live,
+/// and packets go on the new one already: it is the old one that goes.
+#[test]
+fn of_two_ike_sas_the_one_that_was_begun_in_doubt_stays() {
+    for seed in SEEDS {
+        let mut pair = Setup::started(seed).up(seed);
+        let spi = pair.a.endpoint.status(pair.now)[0].spi_i;
+        run(&mut pair, Duration::from_secs(4));
+        hint(&mut pair);
+        run_losing(&mut pair, Duration::from_secs(3), alive);
+        finish(&mut pair);
+        assert_ne!(
+            pair.a.endpoint.status(pair.now)[0].spi_i,
+            spi,
+            "seed {seed}"
+        );
+    }
+}
+
+/// Requests on a new IKE SA overtook the reply that made it, and what the peer answered to that
+/// comes when the peer has been heard there: it is no sign of anything.
+#[test]
+fn a_hint_that_comes_late_casts_no_doubt() {
+    for seed in SEEDS {
+        let mut pair = Setup::started(seed).up(seed);
+        pair.command(End::B, ike()).expect("it is up");
+        run(&mut pair, Duration::from_millis(100));
+        pair.command(End::B, child()).expect("it is up");
+        run(&mut pair, Duration::from_millis(400));
+        let spi = pair.a.endpoint.status(pair.now)[0].spi_i;
+        hint(&mut pair);
+        run_losing(&mut pair, Duration::from_secs(3), alive);
+        finish(&mut pair);
+        assert_eq!(
+            pair.a.endpoint.status(pair.now)[0].spi_i,
+            spi,
+            "seed {seed}"
+        );
+    }
 }

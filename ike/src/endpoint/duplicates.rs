@@ -4,9 +4,10 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::Endpoint;
 use super::table::Ends;
+use super::{Endpoint, age};
 use crate::config::Unique;
+use crate::context::Age;
 use crate::error::IkeFailure;
 use crate::event::{ChildSaId, IkeSaId};
 use crate::identity::Identity;
@@ -122,7 +123,7 @@ fn duplicate_sas(current: &[&IkeSa], found: &mut BTreeSet<(IkeSaId, IkeSaId)>) {
     for loser in current.iter().filter(|sa| sa.role == Role::Initiator) {
         let winner = current.iter().find(|other| {
             let renewal = renews(other, loser) || renews(loser, other);
-            same_ends(loser, other) && rank(other) > rank(loser) && !renewal
+            same_ends(loser, other) && stays_before(other, loser) && !renewal
         });
         found.extend(winner.map(|winner| (loser.id, winner.id)));
     }
@@ -176,10 +177,16 @@ fn renews(new: &IkeSa, old: &IkeSa) -> bool {
     renewal.is_some_and(|renewal| renewal.by == new.id)
 }
 
-/// Which IKE SA stays; both ends find the same. Their ages would not do: in a slow handshake, one
-/// end is done much later than the other.
-fn rank(sa: &IkeSa) -> Option<&[u8]> {
-    sa.established().map(|e| e.rank.as_slice())
+/// Whether `sa` is the one to stay, of two IKE SAs with one peer; both ends find the same. One that
+/// was begun when the other was there was begun for a reason, and packets go there already; of two
+/// that cross, the rank decides, since in a slow handshake one end is done much later than the other.
+pub(super) fn stays_before(sa: &IkeSa, other: &IkeSa) -> bool {
+    let rank = |sa: &IkeSa| sa.established().map(|e| e.rank.clone());
+    match age(sa, other) {
+        Age::Older => false,
+        Age::Same => rank(sa) > rank(other),
+        Age::Newer => true,
+    }
 }
 
 pub(super) fn same_ends(a: &IkeSa, b: &IkeSa) -> bool {

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Endpoint;
+use super::duplicates::stays_before;
 use super::table::Ends;
 use crate::config::{Child, Connection, Path, StartAction};
 use crate::context::Loss;
 use crate::event::{IkeSaId, LocalAddresses};
 use crate::exchange::nat::IKE_PORT;
 use crate::sa::child::{ChildSa, ChildState};
-use crate::sa::established::Established;
 use crate::sa::task::{ChildTask, Task};
 use crate::sa::{IkeSa, Phase};
 use crate::status::ChildOutlook;
@@ -82,21 +82,25 @@ impl Endpoint {
     /// begin. Of several, the one that stays: both ends find the same.
     pub(super) fn current(&self, connection: &str, peer: Option<IpAddr>) -> Option<IkeSaId> {
         let current = |sa: &&IkeSa| sa.is_current();
-        let rank = |sa: &&IkeSa| {
-            let lasting = |e: &Established| (e.renewal.is_none(), e.rank.clone());
-            sa.established().map(lasting)
+        let lasts = |sa: &IkeSa| sa.established().is_some_and(|e| e.renewal.is_none());
+        let better = |best, sa| {
+            let stays = match (lasts(sa), lasts(best)) {
+                (true, true) | (false, false) => stays_before(sa, best),
+                (lasts, _) => lasts,
+            };
+            if stays { sa } else { best }
         };
         let best = match peer {
             Some(peer) => self
                 .sas
                 .with_peer(connection, peer)
                 .filter(current)
-                .max_by_key(rank),
+                .reduce(better),
             None => self
                 .sas
                 .of_connection(connection)
                 .filter(current)
-                .max_by_key(rank),
+                .reduce(better),
         };
         best.map(|sa| sa.id)
     }

@@ -12,6 +12,8 @@ use crate::sa::{IkeSa, Request};
 const HINT_PAUSE: Duration = Duration::from_secs(10);
 /// With such a sign, so many requests without answer are enough for a new IKE SA beside this one.
 const PATIENT_TRIES: u32 = 3;
+/// No datagram is under way for longer than this, as a rule.
+const ON_ITS_WAY: Duration = Duration::from_secs(5);
 
 /// What speaks for the peer's having lost an IKE SA.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,8 +24,20 @@ pub(crate) struct Doubt {
     open: bool,
     /// And it did not answer.
     grave: bool,
-    /// The peer may lack our reply that made this IKE SA: that it does not know it is no sign.
-    unknown: bool,
+    early: Early,
+}
+
+/// As replier of a rekey: whether signs may come of the time when the peer did not have our reply,
+/// and with it this IKE SA. They are no signs.
+#[derive(Clone, Copy, Debug, Default)]
+enum Early {
+    /// No.
+    #[default]
+    No,
+    /// It may not have it yet.
+    Unheard,
+    /// It has, but what it said before may still be on its way.
+    Until(Instant),
 }
 
 impl Doubt {
@@ -35,16 +49,26 @@ impl Doubt {
     /// Of an IKE SA that we made as replier of a rekey.
     pub(crate) fn of_replier() -> Self {
         Self {
-            unknown: true,
+            early: Early::Unheard,
             ..Self::default()
         }
     }
 
     /// The peer is heard.
-    pub(crate) fn dispel(&mut self) {
+    pub(crate) fn dispel(&mut self, now: Instant) {
         self.open = false;
         self.grave = false;
-        self.unknown = false;
+        if matches!(self.early, Early::Unheard) {
+            self.early = Early::Until(now + ON_ITS_WAY);
+        }
+    }
+
+    fn comes_early(&self, now: Instant) -> bool {
+        match self.early {
+            Early::No => false,
+            Early::Unheard => true,
+            Early::Until(at) => now < at,
+        }
     }
 }
 
@@ -58,7 +82,7 @@ impl IkeSa {
         };
         let doubt = &mut established.doubt;
         let lately = |at| now.saturating_duration_since(at) < HINT_PAUSE;
-        if doubt.unknown || doubt.hinted.is_some_and(lately) {
+        if doubt.comes_early(now) || doubt.hinted.is_some_and(lately) {
             return;
         }
         doubt.hinted = Some(now);

@@ -260,7 +260,7 @@ impl IkeSa {
         self.last_heard = now;
         if let Some(established) = self.established_mut() {
             established.heard = true;
-            established.doubt.dispel();
+            established.doubt.dispel(now);
             self.follow(cx, path);
         }
     }
