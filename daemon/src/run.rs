@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use obol_ike::endpoint::Endpoint;
 use rustix::fs::{FlockOperation, flock};
@@ -64,10 +64,12 @@ async fn daemon(config: &Path, runtime_dir: &Path) -> Result<(), Failure> {
         .map_err(|e| Failure::system(format!("cannot listen in {}", runtime_dir.display()), &e))?;
     let rng = Box::new(rand_core::UnwrapErr(getrandom::SysRng));
     let mut endpoint = Endpoint::new(Arc::new(loaded.ike.clone()), rng);
+    let clock = Clock::start();
     prepare_for_crashes(&mut endpoint, &loaded, runtime_dir);
+    prepare_tickets(&mut endpoint, clock, &loaded, runtime_dir);
     let roaming = Roaming::new().map_err(system)?;
     let parts = (endpoint, plane, ports, roaming);
-    let driver = Driver::new(parts, loaded, config.to_owned(), Clock::start(), inbox)
+    let driver = Driver::new(parts, loaded, config.to_owned(), clock, inbox)
         .map_err(|e| Failure::system("cannot make a timer", &e))?;
     let signals = signals()?;
     info!(config = %config.display(), "ready");
@@ -88,9 +90,24 @@ fn prepare_for_crashes(endpoint: &mut Endpoint, loaded: &Loaded, runtime_dir: &P
         return;
     }
     let dir = state_dir(&loaded.daemon, runtime_dir);
-    match state::crash_secret(&dir) {
+    match state::secret(&dir, state::CRASH) {
         Ok(secret) => endpoint.make_tokens(secret),
         Err(error) => warn!(%error, "peers will not know at once when this host has crashed"),
+    }
+}
+
+/// Lets tickets be good after a restart, if that is wanted. Without a place for the secret that this
+/// needs, peers begin from scratch.
+fn prepare_tickets(endpoint: &mut Endpoint, clock: Clock, loaded: &Loaded, runtime_dir: &Path) {
+    if !loaded.daemon.keep_tickets {
+        return;
+    }
+    let dir = state_dir(&loaded.daemon, runtime_dir);
+    // A clock before 1970 is far from right, and then no ticket of an earlier run is good.
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+    match state::secret(&dir, state::TICKETS) {
+        Ok(secret) => endpoint.keep_tickets(clock.now(), since_1970.unwrap_or_default(), secret),
+        Err(error) => warn!(%error, "tickets of this host will not be good after a restart"),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What outlives the daemon: the secret that makes tokens of quick crash detection (RFC 6290
-//! section 5.1). Nothing that a session is protected with is ever written down.
+//! section 5.1), and the one that makes the keys of tickets (RFC 5723), if it is to be kept. Nothing
+//! else that a session is protected with is ever written down.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write;
@@ -15,18 +16,20 @@ use crate::error::{ExitClass, Failure};
 /// Where it is unless the configuration says otherwise.
 pub(crate) const DEFAULT_DIR: &str = "/var/lib/obol";
 
-/// The file of the secret.
-const CRASH_SECRET: &str = "crash.key";
+/// The file of the secret for crash tokens.
+pub(crate) const CRASH: &str = "crash.key";
+/// The file of the secret for tickets.
+pub(crate) const TICKETS: &str = "tickets.key";
 
-/// Octets of the secret, RFC 6290 section 5.1.
+/// Octets of a secret, RFC 6290 section 5.1.
 const SECRET_LEN: usize = 32;
 
-/// Reads the secret of this host, and makes it if there is none.
+/// Reads a secret of this host, and makes it if there is none.
 ///
 /// # Errors
 /// The file cannot be made or read, is open to others, or holds something else.
-pub(crate) fn crash_secret(dir: &Path) -> Result<Secret, Failure> {
-    let path = dir.join(CRASH_SECRET);
+pub(crate) fn secret(dir: &Path, file: &str) -> Result<Secret, Failure> {
+    let path = dir.join(file);
     if !path.exists() {
         make(dir, &path)
             .map_err(|e| Failure::system(format!("cannot make {}", path.display()), &e))?;
@@ -73,23 +76,25 @@ mod tests {
     fn a_secret_is_made_once_and_is_nobody_elses_to_read() {
         let dir = std::env::temp_dir().join(format!("obol-state-{}", std::process::id()));
         let inner = dir.join("var/lib/obol");
-        let first = crash_secret(&inner).expect("made");
-        let again = crash_secret(&inner).expect("read");
+        let first = secret(&inner, CRASH).expect("made");
+        let again = secret(&inner, CRASH).expect("read");
         assert!(first.ct_eq(&again));
         assert_eq!(first.len(), SECRET_LEN);
-        let file = inner.join(CRASH_SECRET);
+        let file = inner.join(CRASH);
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&file), mode(&inner)), (0o600, 0o700));
 
         let open = std::fs::Permissions::from_mode(0o644);
         std::fs::set_permissions(&file, open).unwrap();
-        let failure = crash_secret(&inner).expect_err("open to others");
+        let failure = secret(&inner, CRASH).expect_err("open to others");
         assert!(failure.message.contains("chmod 600"), "{failure}");
         std::fs::remove_file(&file).unwrap();
-        let fresh = crash_secret(&inner).expect("made anew");
+        let fresh = secret(&inner, CRASH).expect("made anew");
         assert!(!fresh.ct_eq(&first));
+        let other = secret(&inner, TICKETS).expect("made");
+        assert!(!other.ct_eq(&fresh));
         std::fs::write(&file, b"short").unwrap();
-        assert!(crash_secret(&inner).is_err());
+        assert!(secret(&inner, CRASH).is_err());
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

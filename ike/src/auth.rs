@@ -135,6 +135,8 @@ pub enum AuthError {
     },
     /// AUTH method 14 with an AlgorithmIdentifier that obol does not accept.
     UnsupportedScheme,
+    /// An IKE SA was resumed by somebody who does not know the keys of the old one.
+    WrongResumption,
     /// AUTH method 1 with SHA-1, without the option that allows it.
     Sha1NotAllowed,
 }
@@ -163,6 +165,10 @@ impl fmt::Display for AuthError {
                 "the peer authenticates with {}, this side expects `{expected}`: make the \
                  peer's local auth and our remote auth the same",
                 method_words(*got)
+            ),
+            Self::WrongResumption => f.write_str(
+                "it presents the ticket of an IKE SA without knowing the keys of that: somebody \
+                 has copied the ticket, or the peer is broken",
             ),
             Self::UnsupportedScheme => f.write_str(
                 "the peer's signature algorithm is not accepted: let the peer sign with RSA \
@@ -240,6 +246,33 @@ pub fn verify_psk(
         Ok(AuthVerified(()))
     } else {
         Err(AuthError::WrongSecret)
+    }
+}
+
+/// The Authentication Data of one end of a resumed IKE SA, RFC 5723 section 4.3.3:
+/// `prf(SK_px, octets)`. `sk_p` is SK_pi for the initiator's octets, SK_pr for the responder's,
+/// of the new keys.
+pub fn resumption_auth_data(prf: Prf, sk_p: &[u8], octets: &impl SignedOctets) -> Vec<u8> {
+    prf.compute(sk_p, &[octets.octets()]).expose().to_vec()
+}
+
+/// Checks a peer that resumes an IKE SA; see [`resumption_auth_data`]. `octets` are those of the
+/// peer's role.
+///
+/// # Errors
+/// [`AuthError`]; the peer learns no more than AUTHENTICATION_FAILED of it.
+pub fn verify_resumption(
+    prf: Prf,
+    sk_p: &[u8],
+    octets: &impl SignedOctets,
+    proof: Proof<'_>,
+) -> Result<AuthVerified, AuthError> {
+    let expected = prf.compute(sk_p, &[octets.octets()]);
+    let same = bool::from(expected.expose().ct_eq(proof.data));
+    if same && proof.method == AuthMethod::SHARED_KEY {
+        Ok(AuthVerified(()))
+    } else {
+        Err(AuthError::WrongResumption)
     }
 }
 

@@ -129,6 +129,37 @@ pub struct Connection {
     pub peer: PeerPolicy,
     /// Whether a gateway may send its clients to another one.
     pub redirect: Redirect,
+    /// Whether an IKE SA that was lost is made anew without a key exchange.
+    pub resumption: Resumption,
+}
+
+/// Session resumption, RFC 5723: who has lost an IKE SA that it began makes a new one of it with
+/// a ticket that the responder gave it, without a key exchange and without a signature.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Resumption {
+    /// As initiator: ask for tickets, and use them. As responder: give tickets, and take them.
+    ///
+    /// Off by default: what protects a resumed IKE SA is derived from the keys of the old one, so
+    /// who gets at these, or at the responder's key for tickets, reads the resumed one as well.
+    pub enabled: bool,
+    /// As responder: a ticket is good for so long at most. It is never good for longer than the
+    /// IKE SA and the proof of its peer are.
+    pub lifetime: Duration,
+}
+
+impl Resumption {
+    /// No ticket is good for longer, whatever is configured.
+    pub const LONGEST: Duration = Duration::from_secs(24 * 3600);
+}
+
+impl Default for Resumption {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            // RFC 5723 section 9.8.
+            lifetime: Duration::from_secs(3600),
+        }
+    }
 }
 
 /// Redirects, RFC 5685: a gateway sends a client to another one of the same identity. Only who

@@ -20,9 +20,11 @@ use crate::event::{
 };
 use crate::exchange::crash::TokenMaker;
 use crate::exchange::datagrams::Datagrams;
+use crate::exchange::kept::KeptTickets;
 use crate::exchange::limit::{ANSWERS, Limit};
 use crate::exchange::redirect::Trail;
 use crate::exchange::retransmit::Retransmit;
+use crate::exchange::tickets::Tickets;
 use crate::identity::Identity;
 use crate::sa::child::ChildSa;
 use crate::sa::childless::FirstChildren;
@@ -61,6 +63,10 @@ pub(crate) struct Context {
     pub(crate) answers: Limit,
     /// Redirects that were followed lately.
     pub(crate) trail: Trail,
+    /// Tickets that we give.
+    pub(crate) tickets: Tickets,
+    /// Tickets of IKE SAs that we have lost.
+    pub(crate) kept: KeptTickets,
     asks: HashMap<AskId, Waiting>,
     last_ask: u64,
     last_ike: u64,
@@ -149,6 +155,8 @@ pub(crate) enum Signal {
     },
     /// This IKE SA was just made by a peer.
     Arrived(IkeSaId),
+    /// The peer has made another IKE SA of this one, with its ticket.
+    Resumed(IkeSaId),
     /// An IKE SA is gone.
     SaEnded { connection: String, peer: IpAddr },
 }
@@ -226,6 +234,8 @@ impl Context {
             faults: BTreeMap::new(),
             answers: Limit::new(ANSWERS),
             trail: Trail::default(),
+            tickets: Tickets::default(),
+            kept: KeptTickets::default(),
             asks: HashMap::new(),
             last_ask: 0,
             last_ike: 0,
@@ -342,6 +352,20 @@ impl Context {
         let mut nonce = vec![0; NONCE_LEN];
         self.rng.fill_bytes(&mut nonce);
         nonce
+    }
+
+    /// Forgets tickets, and keys for them, that are too old to be of use.
+    pub(crate) fn expire_tickets(&mut self, now: Instant) {
+        if self.tickets_deadline().is_some_and(|at| at <= now) {
+            self.tickets.expire(now);
+            self.kept.expire(now);
+        }
+    }
+
+    /// When there are such.
+    pub(crate) fn tickets_deadline(&self) -> Option<Instant> {
+        let deadlines = [self.tickets.deadline(), self.kept.deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     pub(crate) fn retransmit(&mut self, now: Instant) -> Retransmit {

@@ -20,6 +20,8 @@ pub(crate) struct Directory {
     /// By the address of the peer; `None`: those that name no peer.
     by_peer: HashMap<Option<IpAddr>, Shelf>,
     hasher: RandomState,
+    /// Whether any has resumption.
+    resumes: bool,
     /// Connections looked at, for tests that count work.
     visits: Cell<u64>,
 }
@@ -41,6 +43,7 @@ impl Directory {
     pub(crate) fn new(config: &Config) -> Self {
         let mut directory = Self {
             connections: config.connections.clone(),
+            resumes: config.connections.iter().any(|c| c.resumption.enabled),
             ..Self::default()
         };
         for (at, connection) in config.connections.iter().enumerate() {
@@ -80,6 +83,11 @@ impl Directory {
     /// The connection of this name.
     pub(crate) fn connection(&self, name: &str) -> Option<&Arc<Connection>> {
         self.connections.get(*self.by_name.get(name)?)
+    }
+
+    /// Whether there is one with session resumption.
+    pub(crate) fn resumes(&self) -> bool {
+        self.resumes
     }
 
     /// The connections between these addresses, one of each kind.

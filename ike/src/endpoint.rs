@@ -10,11 +10,12 @@ mod quotas;
 mod redirect;
 mod reload;
 mod renewals;
+mod resume;
 mod table;
 mod wishes;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rand_core::CryptoRng;
 
@@ -86,6 +87,16 @@ impl Endpoint {
         self.cx.make_tokens(secret);
     }
 
+    /// Makes the tickets of session resumption (RFC 5723) with keys that come from this secret, so
+    /// that they are good after a restart. It must survive restarts, and no other endpoint may have
+    /// it; who has it can read what goes over IKE SAs that are resumed. `unix_time` is the time
+    /// since 1970. Which tickets were used, and which IKE SAs deleted, is not known after a restart:
+    /// a client that does not forget its ticket then could use it until it expires, once more.
+    /// Without this, keys are drawn, and are nowhere but in memory.
+    pub fn keep_tickets(&mut self, now: Instant, unix_time: Duration, secret: Secret) {
+        self.cx.tickets.keep(now, unix_time, secret);
+    }
+
     //= rfc7296 2.4-3
     /// Takes one IKE message from the network, without non-ESP marker.
     ///
@@ -103,11 +114,13 @@ impl Endpoint {
             return Err(Dropped::Version);
         }
         let message = Message::parse(datagram).map_err(|_| Dropped::Malformed)?;
-        let request = !header.flags.response && header.exchange == ExchangeType::IKE_SA_INIT;
-        let result = if request && header.spi_r.0 == 0 {
-            self.on_init_request(now, path, &message)
-        } else {
-            self.on_known(now, path, &message)
+        let begins = !header.flags.response && header.spi_r.0 == 0;
+        let result = match header.exchange {
+            ExchangeType::IKE_SA_INIT if begins => self.on_init_request(now, path, &message),
+            ExchangeType::IKE_SESSION_RESUME if begins && self.takes_tickets() => {
+                self.on_resume_request(now, path, &message)
+            }
+            _ => self.on_known(now, path, &message),
         };
         // What was dropped changed nothing, and whoever sent it shall not make us look at every
         // IKE SA.
@@ -125,6 +138,7 @@ impl Endpoint {
         if self.shutdown.is_some_and(|at| at <= now) {
             self.abandon(now);
         }
+        self.cx.expire_tickets(now);
         self.settle(now);
     }
 
@@ -164,7 +178,12 @@ impl Endpoint {
         let start = self.wishes.next().map(|at| (at, TimerKind::Start));
         let shutdown = self.shutdown.filter(|_| !self.idle_told);
         let shutdown = shutdown.map(|at| (at, TimerKind::Shutdown));
-        earlier(self.sas.deadline(), earlier(start, shutdown))
+        let tickets = self.cx.tickets_deadline();
+        let tickets = tickets.map(|at| (at, TimerKind::TicketsOver));
+        earlier(
+            earlier(self.sas.deadline(), tickets),
+            earlier(start, shutdown),
+        )
     }
 
     /// As if so many requests had been sent on every IKE SA.
@@ -362,7 +381,7 @@ impl Endpoint {
                     }
                 }
                 Signal::Lost(id) => {
-                    self.with(now, id, |sa, _| sa.lose(now));
+                    self.with(now, id, |sa, cx| sa.lose(cx, now));
                 }
                 Signal::InitialContact {
                     except,
@@ -400,6 +419,9 @@ impl Endpoint {
                 Signal::Probe(id) => self.probe(now, id),
                 Signal::Redirected { id, path, instead } => self.redirected(now, id, path, instead),
                 Signal::Arrived(id) => self.arrived(now, id),
+                Signal::Resumed(old) => {
+                    self.with(now, old, |sa, cx| sa.end(cx, IkeFailure::Resumed));
+                }
                 Signal::SaEnded { connection, peer } => self.sa_ended(now, &connection, peer),
             }
         }

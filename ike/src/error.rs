@@ -41,7 +41,8 @@ pub enum Dropped {
     Unexpected,
     /// A request that has no place in this IKE SA at this time.
     OutOfPlace,
-    /// An IKE_SA_INIT message without SA, KE or nonce.
+    /// An IKE_SA_INIT message without SA, KE or nonce, or IKE_SESSION_RESUME without its nonce or
+    /// ticket.
     Incomplete,
     /// A payload that must be understood and is not, in IKE_SA_INIT.
     Critical,
@@ -66,6 +67,18 @@ pub enum Dropped {
     OtherKeMethod,
     /// An error notify without protection, which anybody can send: a hint at best.
     Hint,
+    /// A ticket (RFC 5723) that is not of a length or a kind that this host makes.
+    TicketMalformed,
+    /// A ticket under a key that this host has not, or has no more.
+    TicketUnknownKey,
+    /// A ticket that was not made with the key that it names, or was altered.
+    TicketForged,
+    /// A ticket whose time is over.
+    TicketExpired,
+    /// A ticket that was used, or of an IKE SA that was deleted or rekeyed since.
+    TicketVoid,
+    /// A ticket of somebody whom the configuration does not let resume (any more).
+    TicketPolicy,
     /// An IKE_SA_INIT request that was answered with the address of another gateway.
     Redirected,
     /// A redirect in reply to IKE_SA_INIT that we did not ask for, or without our nonce.
@@ -132,6 +145,34 @@ pub enum IkeFailure {
     },
     /// The peer sends us where we do not go.
     RedirectRefused(RedirectRefusal),
+    /// The peer has resumed it: another IKE SA was made of it, RFC 5723.
+    Resumed,
+}
+
+/// Why a ticket that we had did not serve, so that the IKE SA is made from scratch.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
+pub enum NotResumed {
+    /// The responder does not take the ticket.
+    Refused,
+    /// The responder does not answer it.
+    NoAnswer,
+    /// The responder answers with this notify instead.
+    Notify(NotifyType),
+    /// The shared secret is not the one by which the old IKE SA was proven.
+    SecretChanged,
+    /// Nobody who answers proves to be the responder.
+    NotProven,
+}
+
+impl From<IkeFailure> for NotResumed {
+    fn from(failure: IkeFailure) -> Self {
+        match failure {
+            IkeFailure::NoAnswer { .. } | IkeFailure::Expired => Self::NoAnswer,
+            IkeFailure::Refused(notify) => Self::Notify(notify),
+            IkeFailure::WeAreNotProven { .. } => Self::Notify(NotifyType::AUTHENTICATION_FAILED),
+            _ => Self::NotProven,
+        }
+    }
 }
 
 /// Why a redirect is not followed.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::config::{Mode, Path};
 use crate::crypto::secret::Secret;
 use crate::crypto::signature::{PublicKey, SignatureScheme};
-use crate::error::{ChildFailure, IkeFailure, RedirectRefusal};
+use crate::error::{ChildFailure, IkeFailure, NotResumed, RedirectRefusal};
 pub use crate::exchange::puzzle::Puzzle;
 use crate::identity::Identity;
 use crate::ts::TrafficSelector;
@@ -375,6 +375,8 @@ pub enum Event {
         took: Duration,
         /// Whether it replaces an IKE SA (rekey).
         rekey: bool,
+        /// Whether it was made of one that was lost, by a ticket (RFC 5723).
+        resumed: bool,
     },
     /// An IKE SA is gone.
     IkeDown {
@@ -457,6 +459,15 @@ pub enum Event {
         path: Path,
         /// Why, with what the operator needs: both identities where there are two.
         reason: IkeFailure,
+    },
+    /// An IKE SA that was lost could not be resumed, and is made from scratch.
+    NotResumed {
+        /// Name of the connection.
+        connection: String,
+        /// The peer.
+        path: Path,
+        /// Why.
+        reason: NotResumed,
     },
     /// The gateway sends us to another one, and we go.
     Redirected {

@@ -151,6 +151,24 @@ impl IkeKeys {
         SkeyseedStage(seed).expand(alg, prf, ni, nr, spi_i, spi_r)
     }
 
+    /// The keys of an IKE SA that is resumed, RFC 5723 section 5.1: without a key exchange, from
+    /// SK_d of the old one. Nonces and SPIs are those of the IKE_SESSION_RESUME exchange.
+    ///
+    /// # Errors
+    /// If obol does not implement one of the algorithms.
+    pub fn resume(
+        alg: &IkeAlgorithms,
+        old_sk_d: &Secret,
+        ni: &[u8],
+        nr: &[u8],
+        spi_i: IkeSpi,
+        spi_r: IkeSpi,
+    ) -> Result<Self, UnsupportedAlgorithm> {
+        let prf = Prf::new(alg.prf).ok_or(UnsupportedAlgorithm)?;
+        let seed = prf.compute(old_sk_d.expose(), &[b"Resumption", ni, nr]);
+        SkeyseedStage(seed).expand(alg, prf, ni, nr, spi_i, spi_r)
+    }
+
     /// The algorithms these keys are for.
     pub fn algorithms(&self) -> &IkeAlgorithms {
         &self.alg

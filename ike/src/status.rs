@@ -39,6 +39,8 @@ pub struct IkeSaStatus {
     pub fragmentation: bool,
     /// Both sides speak MOBIKE.
     pub mobike: bool,
+    /// It was made of an IKE SA that was lost, by a ticket (RFC 5723).
+    pub resumed: bool,
     /// Time since it was established (or begun).
     pub age: Duration,
     /// Time until rekey, if established.

@@ -35,6 +35,10 @@ pub enum TimerKind {
     Fragments,
     /// A connection is started, or started again.
     Start,
+    /// A ticket for another IKE SA is asked for, before the one that is here is too old.
+    Ticket,
+    /// Tickets, or keys that made some, are too old to be kept.
+    TicketsOver,
     /// A shutdown stops waiting for peers.
     Shutdown,
 }

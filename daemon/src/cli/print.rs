@@ -100,7 +100,11 @@ fn ike_sa(sa: &IkeSaReport) -> String {
             false => "",
         };
         let mobike = if sa.mobike { ", MOBIKE" } else { "" };
-        text.push_str(&format!("  {}, {nat}{crash}{mobike}\n", parts.join("-")));
+        let resumed = if sa.resumed { ", resumed" } else { "" };
+        text.push_str(&format!(
+            "  {}, {nat}{crash}{mobike}{resumed}\n",
+            parts.join("-")
+        ));
     }
     let mut rows = vec![row([
         "CHILD", "STATE", "MODE", "LOCAL", "REMOTE", "ESP", "IN", "OUT", "LAST IN", "REKEY",
@@ -341,7 +345,7 @@ mod tests {
             "spi_i": "0000000000000001", "spi_r": "0000000000000002",
             "algorithms": {"encr": "aes256gcm16", "integ": null, "prf": "prfsha256",
                            "ke": "x25519"},
-            "nat": {"local": false, "remote": true}, "mobike": true,
+            "nat": {"local": false, "remote": true}, "mobike": true, "resumed": true,
             "fragmentation": false, "age_s": 5, "rekey_in_s": 14400,
             "children": [{
                 "name": "pods", "state": "installed", "mode": "tunnel",
@@ -367,7 +371,7 @@ obol 1.2.3, pid 7, up 1m01s, userspace data plane, /etc/obol/obol.toml
 
 hosts: established for 5s, rekey in 4h00m, initiator
   192.168.0.1:500 (a.example.com) to [fd00::2]:500
-  aes256gcm16-prfsha256-x25519, NAT on the peer's side, MOBIKE
+  aes256gcm16-prfsha256-x25519, NAT on the peer's side, MOBIKE, resumed
   CHILD  STATE      MODE    LOCAL          REMOTE         ESP                    IN      OUT  LAST IN  REKEY
   pods   installed  tunnel  172.16.1.0/24  172.16.2.0/24  aes256-sha256, in UDP  1.5 kB  0 B  3s ago   in 59m00s
 

@@ -18,6 +18,7 @@ use super::finding::{Located, Place, Report};
 use super::fragmentation;
 use super::reader::{Section, nearest, shorten};
 use super::redirect;
+use super::resumption;
 use super::secrets::{Secrets, read_id, resolve};
 use super::values;
 
@@ -66,6 +67,7 @@ pub(crate) fn read(
     let allow_sha1_rsa = section.boolean("allow_sha1_rsa").unwrap_or(false);
     let peer = read_peer_policy(report, &section);
     let redirect = redirect::read(report, &section);
+    let resumption = resumption::read(report, &section);
     let (local_addrs, remote_addrs) = (local_addrs?, remote_addrs?);
     check_ends(report, &local_addrs, &remote_addrs);
     let alone = matches!(childless, Some(Childless::Prefer | Childless::Force));
@@ -103,6 +105,7 @@ pub(crate) fn read(
         allow_sha1_rsa,
         peer,
         redirect,
+        resumption,
     };
     redirect::check(report, &name.place, &config, &children);
     Some(ReadConnection {

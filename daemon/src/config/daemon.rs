@@ -34,6 +34,8 @@ pub(crate) struct DaemonSettings {
     pub(crate) data_plane: DataPlaneChoice,
     /// Where the daemon keeps what outlives it; `None`: see `run::state_dir`.
     pub(crate) state_dir: Option<PathBuf>,
+    /// Tickets of session resumption (RFC 5723) are good after a restart of the daemon.
+    pub(crate) keep_tickets: bool,
 }
 
 /// What carries ESP.
@@ -58,6 +60,7 @@ impl Default for DaemonSettings {
             log: "info".into(),
             data_plane: DataPlaneChoice::Auto,
             state_dir: None,
+            keep_tickets: false,
         }
     }
 }
@@ -133,6 +136,7 @@ pub(crate) fn read(report: &Report<'_>, section: Section<'_>) -> (DaemonSettings
             report.error(&dir.place, "state_dir does not begin with /", fix);
         }
     }
+    daemon.keep_tickets = section.boolean("keep_tickets").unwrap_or(false);
     let settings = read_settings(&section);
     section.finish();
     (daemon, settings)

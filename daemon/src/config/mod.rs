@@ -17,6 +17,7 @@ pub(crate) mod finding;
 mod fragmentation;
 mod reader;
 mod redirect;
+mod resumption;
 mod secrets;
 #[cfg(test)]
 mod tests;

@@ -283,6 +283,9 @@ pub(crate) struct IkeSaReport {
     /// Both ends can move to other addresses.
     #[serde(default)]
     pub(crate) mobike: bool,
+    /// It was made of one that was lost, by a ticket (RFC 5723).
+    #[serde(default)]
+    pub(crate) resumed: bool,
     /// Seconds since it was established, or begun.
     pub(crate) age_s: u64,
     /// Seconds until its rekey.

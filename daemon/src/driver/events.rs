@@ -18,13 +18,14 @@ impl<D: DataPlane> Driver<D> {
                 remote_id,
                 took,
                 rekey,
+                resumed,
                 ..
             } => {
                 let role = if *initiator { "initiator" } else { "responder" };
-                let what = if *rekey {
-                    "IKE SA rekeyed"
-                } else {
-                    "IKE SA up"
+                let what = match (rekey, resumed) {
+                    (true, _) => "IKE SA rekeyed",
+                    (false, true) => "IKE SA resumed",
+                    (false, false) => "IKE SA up",
                 };
                 let ms = took.as_millis();
                 info!(%connection, peer = %remote_id, role, took_ms = ms, "{what}");
@@ -43,6 +44,14 @@ impl<D: DataPlane> Driver<D> {
                 let (code, text) = words::ike_failure(reason, Some(path));
                 warn!(connection = name(connection), "no IKE SA: {text}");
                 self.fail_waiters(connection.as_deref(), None, &Failure::new(code, text));
+            }
+            Event::NotResumed {
+                connection,
+                path,
+                reason,
+            } => {
+                let text = words::not_resumed(*reason);
+                info!(%connection, peer = %path.remote, "IKE SA is made anew: {text}");
             }
             Event::Moved {
                 connection,

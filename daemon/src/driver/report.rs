@@ -124,6 +124,7 @@ impl<D: DataPlane> Driver<D> {
             },
             fragmentation: sa.fragmentation,
             mobike: sa.mobike,
+            resumed: sa.resumed,
             age_s: sa.age.as_secs(),
             rekey_in_s: sa.rekey_in.map(|d| d.as_secs()),
             reauth_in_s: sa.reauth_in.map(|d| d.as_secs()),

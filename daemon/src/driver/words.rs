@@ -1,7 +1,7 @@
 //! Failures of a negotiation in an operator's words: what happened, and who must change what.
 
 use obol_ike::config::{Mode, Path};
-use obol_ike::error::{ChildFailure, IkeFailure, RedirectRefusal};
+use obol_ike::error::{ChildFailure, IkeFailure, NotResumed, RedirectRefusal};
 use obol_ike::event::PacketFlow;
 use obol_ike::wire::NotifyType;
 
@@ -69,6 +69,10 @@ pub(super) fn ike_failure(reason: &IkeFailure, path: Option<&Path>) -> (ExitClas
             ExitClass::Failed,
             format!("{peer} has lost its state: it was restarted"),
         ),
+        IkeFailure::Resumed => (
+            ExitClass::Failed,
+            format!("{peer} lost it, and has made another one of it with its ticket"),
+        ),
         IkeFailure::Expired => (
             ExitClass::Failed,
             "too old, and not rekeyed or proven anew".into(),
@@ -90,6 +94,21 @@ pub(super) fn ike_failure(reason: &IkeFailure, path: Option<&Path>) -> (ExitClas
                 "{remote} has proven itself at {peer}, but is up from another address, and unique = \"keep\""
             ),
         ),
+    }
+}
+
+/// Why a ticket did not serve.
+pub(super) fn not_resumed(reason: NotResumed) -> String {
+    match reason {
+        NotResumed::Refused => {
+            "the peer does not take the ticket: it was restarted, closed that IKE SA, or is configured anew".into()
+        }
+        NotResumed::NoAnswer => "the peer does not answer to the ticket".into(),
+        NotResumed::Notify(notify) => format!("the peer answers {notify} to the ticket"),
+        NotResumed::SecretChanged => {
+            "the shared secret is another one than when the ticket was given".into()
+        }
+        NotResumed::NotProven => "who answers does not prove to have given the ticket".into(),
     }
 }
 

@@ -180,7 +180,7 @@ impl Endpoint {
             return;
         }
         let path = start_path(&connection, wish, &self.cx.local);
-        let sa = path.and_then(|path| IkeSa::initiate(&mut self.cx, now, connection, path, None));
+        let sa = path.and_then(|path| self.begin(now, connection, path, None));
         if let Some(sa) = sa {
             self.put(Box::new(sa));
         }
@@ -200,6 +200,9 @@ impl Endpoint {
         child: Option<&str>,
     ) -> Result<(), CommandError> {
         let connection = self.connection(name)?;
+        if child.is_none() {
+            self.cx.kept.forget_all(name);
+        }
         let mut any = self.wishes.hold(&connection, child);
         for id in self.ids_of(name) {
             let acted = self.with(now, id, |sa, cx| match child {
@@ -259,6 +262,7 @@ impl Endpoint {
         }
         self.shutdown = Some(now + SHUTDOWN_PATIENCE);
         self.wishes.clear();
+        self.cx.kept.clear();
         for id in self.sas.ids() {
             self.with(now, id, |sa, cx| match sa.phase {
                 Phase::HalfOpen(_) | Phase::Lingering { .. } => sa.forget(cx),

@@ -27,7 +27,7 @@ impl Endpoint {
             )
         };
         let last = message.payloads.last();
-        message.header.exchange != ExchangeType::IKE_SA_INIT
+        !message.header.exchange.begins_ike_sa()
             && last.is_some_and(|last| !protected(last.ty))
             && message
                 .payloads

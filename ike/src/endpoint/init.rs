@@ -25,7 +25,7 @@ const NETWORKS: usize = 4;
 
 /// Octets of an IKE_SA_INIT request, which a half-open IKE SA keeps for AUTH to cover: above the
 /// 3000 that RFC 7296 section 2 asks for.
-const MAX_REQUEST: usize = 4096;
+pub(super) const MAX_REQUEST: usize = 4096;
 
 impl Endpoint {
     //= rfc7296 3.1-2
@@ -75,9 +75,9 @@ impl Endpoint {
     }
 
     //= security S-3
-    /// Answers a repetition with the stored reply, or not at all once that has arrived. A request that is not the same octet for
-    /// octet is a new one, even with the same SPI (RFC 7296 section 2.1).
-    fn repeat_init(&mut self, path: Path, message: &Message<'_>) -> Result<(), Dropped> {
+    /// Answers a repetition with the stored reply, or not at all once that has arrived. A request
+    /// that is not the same octet for octet is a new one, even with the same SPI (RFC 7296 section 2.1).
+    pub(super) fn repeat_init(&mut self, path: Path, message: &Message<'_>) -> Result<(), Dropped> {
         let id = match self.half_open.find(path.remote, message.octets) {
             Fate::New => return Ok(()),
             Fate::HalfOpen(id) => id,
@@ -95,7 +95,7 @@ impl Endpoint {
     //= rfc7296 2.6-2 2.6-5
     //= security S-44
     /// Under load, only who receives at its address gets state; under more load, nobody.
-    fn check_load(
+    pub(super) fn check_load(
         &mut self,
         now: Instant,
         path: Path,
@@ -139,7 +139,8 @@ impl Endpoint {
         Err(Dropped::Cookie)
     }
 
-    /// The puzzle to ask for at this load, with a PRF that the initiator has.
+    /// The puzzle to ask for at this load, with a PRF that the initiator has. Who presents a ticket
+    /// names none; a cookie is enough then, since it costs no key exchange (RFC 8019 section 4.5).
     fn puzzle(&self, payloads: &Payloads<'_>) -> Option<Puzzle> {
         let puzzles = self.cx.settings().puzzles;
         if self.half_open.len() < puzzles.threshold {
@@ -268,7 +269,7 @@ impl Endpoint {
 
     //= rfc7296 2.4-5
     /// Sends an error outside any IKE SA, if there were not many lately. Says whether it did.
-    fn refuse_stranger(
+    pub(super) fn refuse_stranger(
         &mut self,
         now: Instant,
         path: Path,

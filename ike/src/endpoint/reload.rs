@@ -37,6 +37,8 @@ impl Endpoint {
         self.cx
             .trail
             .keep(|name| directory.connection(name).is_some());
+        let now_is = |name: &str| directory.connection(name).map(|connection| &**connection);
+        self.cx.kept.keep(now_is);
         if self.shutdown.is_none() {
             for connection in &config.connections {
                 if known.connection(&connection.name).is_none() {

@@ -243,9 +243,11 @@ impl Endpoint {
         if sa.connection.peer.unique != Unique::Keep {
             return Vec::new();
         }
+        // What it resumes goes in any case.
+        let resumed = auth.resumes().and_then(|ticket| self.cx.tickets.sa(ticket));
         self.sas
             .with_identities(&auth.local_id, &auth.peer.identity)
-            .filter(|other| other.is_current())
+            .filter(|other| other.is_current() && Some(other.id) != resumed)
             .filter(|other| other.connection.name == sa.connection.name)
             .filter(|other| other.path.remote.ip() != sa.path.remote.ip())
             .map(|other| other.id)

@@ -168,11 +168,27 @@ impl Endpoint {
             return;
         }
         let path = start_path(&connection, &wish, &self.cx.local);
-        let sa = path.and_then(|path| IkeSa::initiate(&mut self.cx, now, connection, path, task));
+        let sa = path.and_then(|path| self.begin(now, connection, path, Some(task)));
         match sa {
             Some(sa) => self.put(Box::new(sa)),
             // Nothing to start towards, or nothing to start with: no use in trying again.
             None => self.wishes.remove(key),
+        }
+    }
+
+    /// Begins an IKE SA that somebody wants: of one that was lost, if there is a ticket, or from
+    /// scratch.
+    pub(super) fn begin(
+        &mut self,
+        now: Instant,
+        connection: Arc<Connection>,
+        path: Path,
+        first: Option<ChildTask>,
+    ) -> Option<IkeSa> {
+        let cx = &mut self.cx;
+        match cx.kept.take(now, &connection, path.remote.ip()) {
+            Some(kept) => IkeSa::resume(cx, now, connection, path, first, kept),
+            None => IkeSa::initiate(cx, now, connection, path, first),
         }
     }
 

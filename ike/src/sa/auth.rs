@@ -6,8 +6,8 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::auth::{
-    AuthError, AuthVerified, Proof, SignatureOptions, SignedOctets, psk_auth_data, signature_auth,
-    verify_psk, verify_signature,
+    AuthError, AuthVerified, Proof, SignatureOptions, SignedOctets, psk_auth_data,
+    resumption_auth_data, signature_auth, verify_psk, verify_resumption, verify_signature,
 };
 use crate::config::{Connection, LocalAuthMethod, RemoteAuthMethod};
 use crate::context::{Context, Waiting};
@@ -16,12 +16,13 @@ use crate::crypto::secret::Secret;
 use crate::crypto::signature::{PublicKey, SignatureScheme};
 use crate::error::IkeFailure;
 use crate::event::{Answer, Ask};
+use crate::exchange::session::Session;
 use crate::identity::Identity;
 use crate::sa::methods::AuthMethods;
 use crate::sa::{IkeSa, Role};
 use crate::wire::{AuthMethod, HashId};
 
-/// IKE_SA_INIT as it was on the wire.
+/// IKE_SA_INIT, or IKE_SESSION_RESUME, as it was on the wire.
 pub(crate) struct Transcript {
     pub(crate) ni: Vec<u8>,
     pub(crate) nr: Vec<u8>,
@@ -175,6 +176,40 @@ pub(crate) fn check_peer(
     match result {
         Ok(verified) => Check::Verified(verified),
         Err(error) => Check::Failed(error),
+    }
+}
+
+impl Session {
+    //= rfc5723 4.3.3-2 4.3.3-4
+    /// Checks the proof of a peer that resumes this. `sk_p` is the peer's, of the new keys.
+    pub(crate) fn check(
+        &self,
+        prf: Prf,
+        sk_p: &[u8],
+        octets: &impl SignedOctets,
+        peer: &PeerProof,
+    ) -> Check {
+        if peer.identity != self.remote_id {
+            return Check::Failed(AuthError::WrongResumption);
+        }
+        match verify_resumption(prf, sk_p, octets, peer.proof()) {
+            Ok(verified) => Check::Verified(verified),
+            Err(error) => Check::Failed(error),
+        }
+    }
+}
+
+/// Our AUTH payload on an IKE SA that is resumed. `sk_p` is ours, of the new keys.
+pub(crate) fn resumption_proof(
+    prf: Prf,
+    sk_p: &[u8],
+    octets: &impl SignedOctets,
+    id_body: Vec<u8>,
+) -> OwnProof {
+    OwnProof {
+        id_body,
+        method: AuthMethod::SHARED_KEY,
+        data: resumption_auth_data(prf, sk_p, octets),
     }
 }
 

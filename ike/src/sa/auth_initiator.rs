@@ -9,6 +9,7 @@ use crate::context::Context;
 use crate::crypto::signature::SignatureScheme;
 use crate::error::{ChildFailure, IkeFailure};
 use crate::event::Answer;
+use crate::exchange::kept::Kept;
 use crate::identity::Identity;
 use crate::proposal::ChildExchange;
 use crate::sa::auth::{
@@ -38,15 +39,18 @@ pub(crate) struct AuthInitiator {
     /// Why it is to be closed as soon as it is established.
     pub(crate) closing: Option<IkeFailure>,
     transcript: Transcript,
-    local_id: Identity,
+    pub(crate) local_id: Identity,
+    /// What it is made of, if that is no key exchange.
+    pub(crate) resumes: Option<Arc<Kept>>,
     secret: Option<KnownSecret>,
     offer: Option<Offer>,
     stage: Stage,
 }
 
 enum Stage {
-    /// Our own proof has not been begun, and is not to be before this time.
-    Ready(OwnMethod, Option<Instant>),
+    /// Our own proof has not been begun, and is not to be before this time. Without a method, it is
+    /// by the keys of an IKE SA that was lost.
+    Ready(Option<OwnMethod>, Option<Instant>),
     /// The secret for our own proof was asked for.
     OwnSecret,
     /// The signature was asked for.
@@ -69,14 +73,22 @@ impl AuthInitiator {
         standing: Standing,
         first: FirstChildren,
         transcript: Transcript,
+        resumes: Option<Arc<Kept>>,
     ) -> Result<Self, IkeFailure> {
-        let method = own_method(&sa.connection, &transcript)?;
+        let (method, local_id) = match &resumes {
+            None => (
+                Some(own_method(&sa.connection, &transcript)?),
+                sa.local_id(),
+            ),
+            Some(kept) => (None, kept.session.local_id.clone()),
+        };
         Ok(Self {
             standing,
             first,
             closing: None,
             transcript,
-            local_id: sa.local_id(),
+            local_id,
+            resumes,
             secret: None,
             offer: None,
             stage: Stage::Ready(method, None),
@@ -129,7 +141,7 @@ impl IkeSa {
     }
 
     /// Begins with our own proof.
-    pub(crate) fn prove(&mut self, cx: &mut Context) {
+    pub(crate) fn prove(&mut self, cx: &mut Context, now: Instant) {
         let Phase::AuthInitiator(auth) = &mut self.phase else {
             return;
         };
@@ -137,20 +149,21 @@ impl IkeSa {
             return;
         };
         match method {
-            OwnMethod::Signature(key, scheme) => {
+            None => self.prove_old(cx, now),
+            Some(OwnMethod::Signature(key, scheme)) => {
                 auth.stage = Stage::OwnSignature(scheme);
                 if let Some(octets) = self.own_octets_initiator() {
                     self.ask_signature(cx, *key, scheme, octets.into_octets());
                 }
             }
-            OwnMethod::Psk => {
+            Some(OwnMethod::Psk) => {
                 let local_id = auth.local_id.clone();
                 self.ask_psk(cx, local_id, self.expected_remote_id());
             }
         }
     }
 
-    fn own_octets_initiator(&self) -> Option<InitiatorSignedOctets> {
+    pub(crate) fn own_octets_initiator(&self) -> Option<InitiatorSignedOctets> {
         let Phase::AuthInitiator(auth) = &self.phase else {
             return None;
         };
@@ -170,6 +183,9 @@ impl IkeSa {
         let stage = std::mem::replace(&mut auth.stage, Stage::Sent);
         let local = auth.local_id.clone();
         match (stage, answer) {
+            (Stage::OwnSecret, Answer::Psk(secret)) if auth.resumes.is_some() => {
+                self.on_old_secret(cx, now, secret);
+            }
             (Stage::OwnSecret, Answer::Psk(Some(secret))) => {
                 let remote = self.expected_remote_id();
                 self.prove_with_secret(cx, now, KnownSecret { remote, secret });
@@ -214,19 +230,24 @@ impl IkeSa {
     }
 
     //= rfc7296 2.4-1 2.4-2
-    fn send_auth(&mut self, cx: &mut Context, now: Instant, proof: &OwnProof) {
+    pub(crate) fn send_auth(&mut self, cx: &mut Context, now: Instant, proof: &OwnProof) {
         let spi_in = cx.new_esp_spi();
         let token = self.token(cx);
+        let ticket = self.ticket_request();
         let mobike = self.mobike_offer(cx);
         let Phase::AuthInitiator(auth) = &mut self.phase else {
             return;
         };
+        auth.stage = Stage::Sent;
         let offer = auth.first.within.as_ref().map(|first| {
             let exchange = ChildExchange::IkeAuth;
             let conf = Arc::clone(&first.conf);
             Offer::new(conf, first.purpose(), self.path, spi_in, exchange)
         });
-        let remote_body = self.connection.remote.id.as_ref().map(Identity::to_body);
+        // A resumed IKE SA is between the ends of the old one.
+        let resumes = auth.resumes.as_ref().map(|kept| &kept.session.remote_id);
+        let remote = resumes.or(self.connection.remote.id.as_ref());
+        let remote_body = remote.map(Identity::to_body);
         let mut payloads = Vec::new();
         payloads.extend(Id::from_body(&proof.id_body).ok().map(Payload::IdI));
         if let Some(body) = &remote_body {
@@ -247,6 +268,7 @@ impl IkeSa {
             payloads.push(Payload::Notify(Notify::bare(NotifyType::INITIAL_CONTACT)));
         }
         payloads.extend(mobike.into_iter().map(Payload::Notify));
+        payloads.extend(ticket);
         payloads.extend(offer.iter().flat_map(|offer| offer.payloads(Vec::new())));
         auth.offer = offer;
         self.request(cx, now, ExchangeType::IKE_AUTH, &payloads, Request::Auth);
@@ -317,7 +339,14 @@ impl IkeSa {
         let octets =
             ResponderSignedOctets::new(&transcript.message2, &transcript.ni, keys, &peer.id_body);
         let secret = auth.secret.as_ref();
-        match check_peer(&self.connection, keys.prf(), &octets, &peer, secret) {
+        let checked = match &auth.resumes {
+            Some(kept) => {
+                let sk_p = keys.sk_pr.expose();
+                kept.session.check(keys.prf(), sk_p, &octets, &peer)
+            }
+            None => check_peer(&self.connection, keys.prf(), &octets, &peer, secret),
+        };
+        match checked {
             Check::Verified(verified) => self.responder_proven(cx, now, verified, peer, opened),
             Check::NeedsSecret => {
                 let (local, remote) = (auth.local_id.clone(), peer.identity.clone());
@@ -349,6 +378,8 @@ impl IkeSa {
             return;
         };
         let auth = *auth;
+        let secret = auth.secret.as_ref().map(|known| &known.secret);
+        let secret = self.tag(cx, secret);
         let lowest_nonce = auth.transcript.lowest_nonce();
         let times = (self.begun, now);
         let mut established =
@@ -357,9 +388,17 @@ impl IkeSa {
             established.crash.learn(&payloads.notifies);
         }
         established.client = self.connection.redirect.follow.then_some(Client::Us);
+        established.resumable.ours = true;
+        established.resumable.secret = secret;
+        if let Some(kept) = &auth.resumes {
+            established.resume(&kept.session);
+        }
         self.establish(cx, now, established);
         let told = sort(opened).ok().and_then(|said| auth_lifetime(&said));
         self.begin_proof(cx, now, told);
+        if let Ok(payloads) = sort(opened) {
+            self.learn_ticket(cx, now, &payloads);
+        }
         self.announce(cx, false);
         if let Some(reason) = auth.closing {
             self.close(cx, now, reason);

@@ -10,14 +10,16 @@ use crate::crypto::signature::SignatureScheme;
 use crate::error::{Fault, IkeFailure};
 use crate::event::Answer;
 use crate::exchange::redirect;
+use crate::exchange::tickets::{Presented, TicketId};
 use crate::identity::Identity;
 use crate::proposal::ChildExchange;
 use crate::sa::auth::{
     Check, KnownSecret, OwnMethod, OwnProof, PeerProof, Transcript, check_peer, no_secret,
-    own_method, psk_proof, signature_proof,
+    own_method, psk_proof, resumption_proof, signature_proof,
 };
 use crate::sa::create_child_reply::{Lead, Staged};
 use crate::sa::established::{Client, Established};
+use crate::sa::init_responder::HalfOpen;
 use crate::sa::methods::AuthMethods;
 use crate::sa::negotiate::{Between, grant};
 use crate::sa::payloads::Payloads;
@@ -33,6 +35,8 @@ pub(crate) struct AuthResponder {
     opened: Opened,
     pub(crate) local_id: Identity,
     pub(crate) peer: PeerProof,
+    /// The ticket that was presented instead of a key exchange.
+    resumes: Option<Box<Presented>>,
     /// It can be sent to another gateway.
     redirectable: bool,
     secret: Option<KnownSecret>,
@@ -46,8 +50,18 @@ enum Stage {
     OwnSecret(AuthVerified),
     /// The same; the signature was asked for.
     OwnSignature(AuthVerified, SignatureScheme),
+    /// Both ends are proven by the keys of an IKE SA that was lost; the secret by which they were
+    /// proven then was asked for.
+    OldSecret(AuthVerified, OwnProof),
     /// Between two of these.
     Moving,
+}
+
+impl AuthResponder {
+    /// The ticket that is to be resumed from.
+    pub(crate) fn resumes(&self) -> Option<TicketId> {
+        self.resumes.as_ref().map(|ticket| ticket.id)
+    }
 }
 
 impl IkeSa {
@@ -89,7 +103,7 @@ impl IkeSa {
         };
         let chosen = self
             .no_eap(claim)
-            .and_then(|peer| Ok((self.choose_connection(cx, &peer, wanted.as_ref())?, peer)));
+            .and_then(|peer| Ok((self.connection_with(cx, &peer, wanted.as_ref())?, peer)));
         let peer = match chosen {
             Ok((connection, peer)) => {
                 self.connection = connection;
@@ -103,14 +117,20 @@ impl IkeSa {
         let Phase::HalfOpen(half_open) = std::mem::replace(&mut self.phase, Phase::Gone) else {
             return;
         };
-        let redirectable = half_open.redirectable;
-        let mut transcript = half_open.transcript;
+        let HalfOpen {
+            mut transcript,
+            resumes,
+            redirectable,
+            ..
+        } = *half_open;
         transcript.peer_methods = methods;
+        let old_id = resumes.as_ref().map(|old| old.session.local_id.clone());
         self.phase = Phase::AuthResponder(Box::new(AuthResponder {
             transcript,
             opened: opened.clone(),
-            local_id: self.local_id(),
+            local_id: old_id.unwrap_or_else(|| self.local_id()),
             peer,
+            resumes,
             redirectable,
             secret: None,
             stage: Stage::Moving,
@@ -145,6 +165,22 @@ impl IkeSa {
             data: auth.data.to_vec(),
         });
         Ok(Claim { identity, proof })
+    }
+
+    /// The connection of an IKE SA that is resumed, or the one that fits.
+    fn connection_with(
+        &self,
+        cx: &Context,
+        peer: &PeerProof,
+        wanted: Option<&Identity>,
+    ) -> Result<Arc<Connection>, IkeFailure> {
+        match &self.phase {
+            Phase::HalfOpen(half_open) => match &half_open.resumes {
+                Some(ticket) => self.resumed_connection(cx, &ticket.session, peer, wanted),
+                None => self.choose_connection(cx, peer, wanted),
+            },
+            _ => self.choose_connection(cx, peer, wanted),
+        }
     }
 
     //= rfc7296 1.2-3
@@ -219,7 +255,14 @@ impl IkeSa {
         );
         let (local, remote) = (auth.local_id.clone(), auth.peer.identity.clone());
         let secret = auth.secret.as_ref();
-        match check_peer(&self.connection, keys.prf(), &octets, &auth.peer, secret) {
+        let checked = match &auth.resumes {
+            Some(old) => {
+                let sk_p = keys.sk_pi.expose();
+                old.session.check(keys.prf(), sk_p, &octets, &auth.peer)
+            }
+            None => check_peer(&self.connection, keys.prf(), &octets, &auth.peer, secret),
+        };
+        match checked {
             Check::Verified(verified) => self.prove_to_initiator(cx, now, verified),
             Check::NeedsSecret => {
                 auth.stage = Stage::PeerSecret;
@@ -248,6 +291,19 @@ impl IkeSa {
         else {
             return;
         };
+        if let Some(old) = &auth.resumes {
+            let keys = &protection.keys;
+            let body = auth.local_id.to_body();
+            let proof = resumption_proof(keys.prf(), keys.sk_pr.expose(), &octets, body);
+            if old.session.secret.is_none() {
+                self.resumption_accepted(cx, now, verified, proof);
+                return;
+            }
+            auth.stage = Stage::OldSecret(verified, proof);
+            let (local, remote) = (auth.local_id.clone(), auth.peer.identity.clone());
+            self.ask_psk(cx, local, remote);
+            return;
+        }
         match own_method(&self.connection, &auth.transcript) {
             Ok(OwnMethod::Psk) => match &auth.secret {
                 Some(known) => {
@@ -295,6 +351,16 @@ impl IkeSa {
                 auth.secret = Some(KnownSecret { remote, secret });
                 self.prove_to_initiator(cx, now, verified);
             }
+            (Stage::OldSecret(verified, proof), Answer::Psk(secret)) => {
+                let old = auth.resumes.as_ref().and_then(|old| old.session.secret);
+                let now_is = secret.map(|secret| cx.tickets.tag(&mut *cx.rng, &secret));
+                if old.zip(now_is).is_some_and(|(old, now_is)| old.is(&now_is)) {
+                    self.resumption_accepted(cx, now, verified, proof);
+                } else {
+                    let why = "the shared secret is another one than when the ticket was given";
+                    self.refuse_ticket(cx, now, why);
+                }
+            }
             (Stage::PeerSecret | Stage::OwnSecret(_), Answer::Psk(None)) => {
                 let failure = no_secret(&auth.local_id, &remote);
                 self.refuse(cx, now, failure);
@@ -308,6 +374,48 @@ impl IkeSa {
             }
             (stage, _) => auth.stage = stage,
         }
+    }
+
+    //= rfc5723 4.3.1-3 4.3.4-1
+    /// Both ends of an IKE SA that was lost are proven by its keys. The ticket has served; what is
+    /// still here of that IKE SA goes without a word.
+    fn resumption_accepted(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        verified: AuthVerified,
+        proof: OwnProof,
+    ) {
+        let Phase::AuthResponder(auth) = &self.phase else {
+            return;
+        };
+        let spent = auth.resumes.as_ref();
+        match spent.and_then(|ticket| cx.tickets.spend(now, ticket)) {
+            Some(old) => {
+                let first = cx.signals.len();
+                self.initiator_accepted(cx, now, verified, proof);
+                if let Some(old) = old.filter(|_| self.established().is_some()) {
+                    // Before anything is counted or compared.
+                    cx.signals.insert(first, Signal::Resumed(old));
+                }
+            }
+            None => {
+                let why = "the ticket was used meanwhile, or its IKE SA was deleted";
+                self.refuse_ticket(cx, now, why);
+            }
+        }
+    }
+
+    fn refuse_ticket(&mut self, cx: &mut Context, now: Instant, why: &str) {
+        let Phase::AuthResponder(auth) = &self.phase else {
+            return;
+        };
+        let failure = IkeFailure::PeerNotProven {
+            local: auth.local_id.clone(),
+            remote: auth.peer.identity.clone(),
+            reason: format!("{why}: it will come without a ticket"),
+        };
+        self.refuse(cx, now, failure);
     }
 
     //= rfc7296 2.4-2
@@ -339,6 +447,11 @@ impl IkeSa {
         );
         established.crash.learn(&payloads.notifies);
         established.client = auth.redirectable.then_some(Client::Peer);
+        let secret = auth.secret.as_ref().map(|known| &known.secret);
+        established.resumable.secret = self.tag(cx, secret);
+        if let Some(old) = &auth.resumes {
+            established.resume(&old.session);
+        }
         self.establish(cx, now, established);
         self.begin_proof(cx, now, None);
         self.announce(cx, false);
@@ -354,14 +467,16 @@ impl IkeSa {
         }
         cx.signals.push(Signal::Arrived(self.id));
         let transcript = auth.transcript;
-        let lifetime = self.lifetime_notify();
+        let lifetime = self.lifetime_notify(now);
         let mut extras: Vec<Notify<'static>> = self.token(cx).into_iter().chain(lifetime).collect();
         if let Some(to) = self.redirect_target() {
             extras.push(redirect::notify(to, &[]));
             self.send_away(cx, now, to);
+            extras.extend(self.give_ticket(cx, now, &payloads));
             self.reply_childless(cx, &Lead::Auth(proof, extras));
             return;
         }
+        extras.extend(self.give_ticket(cx, now, &payloads));
         if self.mobility.on {
             extras.extend(self.mobike_offer(cx));
         }

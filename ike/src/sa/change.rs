@@ -11,7 +11,6 @@ use crate::sa::auth_responder::offers;
 use crate::sa::child::{ChildSa, ChildState};
 use crate::sa::established::Established;
 use crate::sa::negotiate::{selectors, within};
-use crate::sa::reauth::ProofLife;
 use crate::sa::task::{RekeyIkeTask, Task};
 use crate::sa::{IkeSa, Phase};
 
@@ -90,13 +89,7 @@ impl IkeSa {
             if before.peer.reauth_time == reauth {
                 return;
             }
-            if reauth.is_none() {
-                established.proof =
-                    ProofLife::endless(established.proof.begun, established.proof.since);
-                return;
-            }
-            let since = established.proof.since;
-            self.begin_proof(cx, since, None);
+            self.begin_proof(cx, now, None);
         }
     }
 
@@ -173,7 +166,7 @@ fn same_handshake(a: &Connection, b: &Connection) -> bool {
         && a.ike_proposals == b.ike_proposals
         && (&a.local, &a.remote) == (&b.local, &b.remote)
         && (a.force_encap, a.allow_sha1_rsa) == (b.force_encap, b.allow_sha1_rsa)
-        && a.children == b.children
+        && (a.resumption.enabled, &a.children) == (b.resumption.enabled, &b.children)
 }
 
 /// Whether what was negotiated for one serves the other.

@@ -1,4 +1,4 @@
-//! Replies to IKE_SA_INIT that each claim to be the peer's, RFC 7296 section 2.4. Whoever sees our
+//! Replies to IKE_SA_INIT, or IKE_SESSION_RESUME, that each claim to be the peer's, RFC 7296 section 2.4. Whoever sees our
 //! request can answer it, and nothing shows who did before IKE_AUTH. So each reply that may be the
 //! peer's gets an IKE_AUTH request; the first that proves itself is the IKE SA, and the others are
 //! forgotten.
@@ -111,7 +111,8 @@ impl IkeSa {
             peer_hashes: accepted.hashes,
             peer_methods: accepted.methods,
         };
-        let auth = AuthInitiator::new(self, standing, first, transcript)?;
+        let resumes = init.ticket.clone();
+        let auth = AuthInitiator::new(self, standing, first, transcript, resumes)?;
         let mut sa = Self {
             id: self.id,
             role: self.role,
@@ -173,7 +174,7 @@ impl IkeSa {
             last: 0,
             until: None,
         }));
-        self.prove(cx);
+        self.prove(cx, now);
     }
 
     fn admit_another(&mut self, cx: &mut Context, now: Instant, mut claim: Self) {
@@ -190,7 +191,7 @@ impl IkeSa {
             auth.standing.first_contact = false;
             auth.hold(now + (auth.standing.took + HOLD).min(LONGEST_HOLD));
         } else {
-            claim.prove(cx);
+            claim.prove(cx, now);
         }
         if is_over {
             claims.until = None;
@@ -333,9 +334,13 @@ impl IkeSa {
 
     /// No reply has led anywhere.
     fn fail(&mut self, cx: &mut Context, now: Instant) {
-        let init = self.claims.take().and_then(|claims| claims.init);
-        let failure = init.and_then(|init| init.hint);
-        let failure = failure.unwrap_or(IkeFailure::Expired);
+        let hint = self.init().and_then(|init| init.hint.clone());
+        let failure = hint.unwrap_or(IkeFailure::Expired);
+        if self.init().is_some_and(|init| init.ticket.is_some()) {
+            self.fall_back(cx, now, failure.into());
+            return;
+        }
+        self.claims = None;
         if self.requests.open().is_none() {
             self.end(cx, failure);
             return;
@@ -445,7 +450,7 @@ impl IkeSa {
 
     /// Whether a claim that is not in front has this SPI.
     pub(crate) fn has_claim(&self, header: &crate::wire::Header) -> bool {
-        let answer = header.exchange == ExchangeType::IKE_SA_INIT && header.flags.response;
+        let answer = header.exchange.begins_ike_sa() && header.flags.response;
         let open = answer && self.init().is_some();
         open || self.others().any(|other| other.spi_r == header.spi_r)
     }
@@ -483,7 +488,10 @@ impl Claims {
 /// How many replies are looked into, if each means a key exchange with this method.
 fn most(method: KeMethod) -> u32 {
     match method {
-        KeMethod::CURVE25519 | KeMethod::ECP_256 | KeMethod::ECP_384 => MAX_ANSWERS,
+        // `NONE` is a ticket in place of a key exchange.
+        KeMethod::NONE | KeMethod::CURVE25519 | KeMethod::ECP_256 | KeMethod::ECP_384 => {
+            MAX_ANSWERS
+        }
         _ => MAX_SLOW_ANSWERS,
     }
 }

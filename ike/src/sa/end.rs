@@ -18,11 +18,13 @@ impl IkeSa {
         let loss = match reason {
             IkeFailure::PeerDeleted => Loss::Closed,
             // A peer says that it has forgotten us by its INITIAL_CONTACT.
-            IkeFailure::NoAnswer { .. } | IkeFailure::PeerCrashed | IkeFailure::Replaced => {
-                Loss::Dead
-            }
+            IkeFailure::NoAnswer { .. }
+            | IkeFailure::PeerCrashed
+            | IkeFailure::Replaced
+            | IkeFailure::Resumed => Loss::Dead,
             _ => Loss::Own,
         };
+        self.settle_tickets(cx, &reason);
         self.report(cx, reason);
         self.forget_for(cx, loss);
     }

@@ -8,10 +8,12 @@ use crate::auth::AuthVerified;
 use crate::context::{Context, Signal};
 use crate::error::IkeFailure;
 use crate::event::{Event, IkeSaId};
+use crate::exchange::session::Session;
 use crate::identity::Identity;
 use crate::sa::crash::Crash;
 use crate::sa::doubt::Doubt;
 use crate::sa::reauth::{ProofLife, Renewal};
+use crate::sa::resumption::Resumable;
 use crate::sa::task::Task;
 use crate::sa::{IkeSa, Phase, Role};
 use crate::timer::jittered;
@@ -66,6 +68,8 @@ pub(crate) struct Established {
     pub(crate) client: Option<Client>,
     /// Where we have sent the peer.
     pub(crate) sent_to: Option<IpAddr>,
+    /// For the case that it is lost.
+    pub(crate) resumable: Resumable,
 }
 
 /// Who began, and can be sent to another gateway (RFC 5685 section 10).
@@ -111,6 +115,13 @@ impl Established {
         }
     }
 
+    /// It is made of one that was lost, by a ticket: identities are not proven anew.
+    pub(crate) fn resume(&mut self, session: &Session) {
+        self.proof.proven = session.proven;
+        self.resumable.resumed = true;
+        self.resumable.secret = session.secret;
+    }
+
     /// The successor of an established IKE SA inherits its proof.
     pub(crate) fn successor(old: &Self, now: Instant, lowest_nonce: Vec<u8>) -> Self {
         let (local_id, remote_id) = (old.local_id.clone(), old.remote_id.clone());
@@ -120,6 +131,7 @@ impl Established {
             client: old.client,
             sent_to: old.sent_to,
             rank: old.rank.clone(),
+            resumable: old.resumable.successor(),
             ..Self::unproven(now, local_id, remote_id, lowest_nonce)
         }
     }
@@ -150,6 +162,7 @@ impl Established {
             crash: Crash::default(),
             client: None,
             sent_to: None,
+            resumable: Resumable::default(),
         }
     }
 
@@ -207,6 +220,7 @@ impl IkeSa {
             return;
         };
         established.announced = true;
+        cx.kept.forget(&self.connection, peer);
         if self.role == Role::Responder {
             cx.signals.push(Signal::PeerCame {
                 connection: self.connection.name.clone(),
@@ -220,6 +234,7 @@ impl IkeSa {
             remote_id: established.remote_id.clone(),
             took: established.since.saturating_duration_since(self.begun),
             rekey,
+            resumed: established.resumable.resumed,
         });
     }
 
@@ -237,6 +252,7 @@ impl IkeSa {
                     };
                     established.closing = Some(reason);
                     established.over_at = Some(now + patience);
+                    self.void_ticket(cx);
                     self.tasks.clear();
                     self.tasks.push(Task::DeleteIke);
                 }

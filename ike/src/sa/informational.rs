@@ -55,6 +55,7 @@ impl IkeSa {
             vec![Payload::Delete(Delete::Esp(ours))]
         };
         reply.extend(self.on_move_request(cx, now, payloads));
+        reply.extend(self.give_ticket(cx, now, payloads).map(Payload::Notify));
         self.reply(cx, ExchangeType::INFORMATIONAL, &reply);
         if let Some(notify) = payloads.notify(NotifyType::REDIRECT) {
             self.on_redirect(cx, now, notify);

@@ -1,5 +1,5 @@
 //! IKE_SA_INIT as initiator, RFC 7296 section 1.2: the request, in all the forms that replies make
-//! it take.
+//! it take; and IKE_SESSION_RESUME, RFC 5723 section 4.3.2, which differs in what keys come from.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use crate::context::Context;
 use crate::crypto::ke::KeyExchange;
 use crate::error::IkeFailure;
 use crate::event::IkeSpi;
+use crate::exchange::kept::Kept;
 use crate::exchange::limit::{CREATIONS, Limit, REQUESTS};
 use crate::exchange::nat::{self, Nat};
 use crate::exchange::retransmit::{Retransmit, Step};
@@ -20,6 +21,7 @@ use crate::exchange::windows::{ReplyWindow, RequestWindow};
 use crate::proposal::IkeProposal;
 use crate::sa::fragment::Fragmentation;
 use crate::sa::mobike::Mobility;
+use crate::sa::resume_initiator::PATIENT_TRIES;
 use crate::sa::task::{ChildTask, Tasks};
 use crate::sa::{IkeSa, Phase, Role};
 use crate::wire::{
@@ -37,7 +39,7 @@ pub(crate) const OUR_HASHES: [HashId; 4] = [
 /// Cookies that are kept to be tried later.
 const MAX_SPARE: usize = 16;
 
-/// Our IKE_SA_INIT request is out.
+/// Our first request is out.
 pub(crate) struct InitSent {
     /// The Child SA to ask for in IKE_AUTH, or as soon as it is done.
     pub(crate) first: Option<ChildTask>,
@@ -48,6 +50,8 @@ pub(crate) struct InitSent {
     pub(crate) path: Path,
     pub(crate) ni: Vec<u8>,
     pub(crate) proposals: Vec<Proposal>,
+    /// What keys are to come from instead of a key exchange.
+    pub(crate) ticket: Option<Arc<Kept>>,
     /// Cookies of the peer, or of who pretends to be it.
     pub(crate) cookies: Given,
     /// Replies that were looked into since it went out.
@@ -177,21 +181,60 @@ impl InitSent {
             .ike_proposals
             .iter()
             .find_map(|proposal| proposal.ke.first().copied())?;
+        let ni = cx.nonce();
         Some(Self {
+            proposals: IkeProposal::to_wire(&connection.ike_proposals, &[]),
+            kes: vec![KeyExchange::generate(method, &mut *cx.rng).ok()?],
+            redirected_from,
+            ..Self::with(ni, path, first)
+        })
+    }
+
+    /// What presents a ticket.
+    pub(crate) fn resume(
+        cx: &mut Context,
+        path: Path,
+        first: Option<ChildTask>,
+        kept: Kept,
+    ) -> Self {
+        let ni = cx.nonce();
+        Self {
+            ticket: Some(Arc::new(kept)),
+            ..Self::with(ni, path, first)
+        }
+    }
+
+    fn with(ni: Vec<u8>, path: Path, first: Option<ChildTask>) -> Self {
+        Self {
             first,
             hint: None,
             give_up: None,
             path,
-            ni: cx.nonce(),
-            proposals: IkeProposal::to_wire(&connection.ike_proposals, &[]),
+            ni,
+            proposals: Vec::new(),
+            ticket: None,
             cookies: Given::default(),
             answers: 0,
-            kes: vec![KeyExchange::generate(method, &mut *cx.rng).ok()?],
+            kes: Vec::new(),
             forms: Vec::new(),
             torn: false,
             schedule: None,
-            redirected_from,
-        })
+            redirected_from: None,
+        }
+    }
+
+    /// The exchange that it begins.
+    pub(crate) fn exchange(&self) -> ExchangeType {
+        match self.ticket {
+            None => ExchangeType::IKE_SA_INIT,
+            Some(_) => ExchangeType::IKE_SESSION_RESUME,
+        }
+    }
+
+    /// Whether a ticket was presented so often without answer that nobody seems to know what it is.
+    pub(crate) fn is_ticket_ignored(&self) -> bool {
+        let tries = self.schedule.as_ref().map_or(0, Retransmit::tries);
+        self.ticket.is_some() && tries >= PATIENT_TRIES
     }
 
     /// Our half of the key exchange with this method, if we have sent one.
@@ -199,9 +242,10 @@ impl InitSent {
         self.kes.iter().find(|ke| ke.method() == method)
     }
 
-    /// The method that the last form of the request has.
+    /// The method that the last form of the request has: `NONE` with a ticket.
     pub(crate) fn method(&self) -> Option<KeMethod> {
-        self.kes.last().map(KeyExchange::method)
+        let none = self.ticket.as_ref().map(|_| KeMethod::NONE);
+        none.or(self.kes.last().map(KeyExchange::method))
     }
 
     /// The last form of the request with this method.
@@ -273,6 +317,17 @@ impl IkeSa {
         redirected_from: Option<IpAddr>,
     ) -> Option<Self> {
         let init = InitSent::new(cx, &connection, path, first, redirected_from)?;
+        Some(Self::begin_with(cx, now, connection, init))
+    }
+
+    /// Begins an IKE SA with this request.
+    pub(crate) fn begin_with(
+        cx: &mut Context,
+        now: Instant,
+        connection: Arc<Connection>,
+        init: InitSent,
+    ) -> Self {
+        let path = init.path;
         let mut sa = Self {
             id: cx.new_ike_id(),
             role: Role::Initiator,
@@ -300,7 +355,7 @@ impl IkeSa {
             claims: None,
         };
         sa.send_init(cx, now);
-        Some(sa)
+        sa
     }
 
     /// What is left of IKE_SA_INIT while no reply to it has proven itself.
@@ -325,7 +380,7 @@ impl IkeSa {
         }
     }
 
-    /// Sends the IKE_SA_INIT request as it stands, and begins to repeat it.
+    /// Sends the first request as it stands, and begins to repeat it.
     pub(crate) fn send_init(&mut self, cx: &mut Context, now: Instant) {
         if self.make_form(now) {
             self.send_forms(cx, now);
@@ -381,7 +436,6 @@ impl IkeSa {
     }
 
     fn init_request(&self, init: &InitSent) -> Option<Vec<u8>> {
-        let ke = init.kes.last()?;
         let mut payloads = Vec::new();
         if let Some(cookie) = &init.cookies.used {
             payloads.push(Payload::Notify(Notify::cookie(cookie)));
@@ -393,21 +447,28 @@ impl IkeSa {
                 body,
             });
         }
-        payloads.push(Payload::Sa(init.proposals.clone()));
-        payloads.push(Payload::Ke(Ke {
-            method: ke.method(),
-            data: ke.public(),
-        }));
+        if let Some(ke) = init.kes.last() {
+            payloads.push(Payload::Sa(init.proposals.clone()));
+            payloads.push(Payload::Ke(Ke {
+                method: ke.method(),
+                data: ke.public(),
+            }));
+        }
         payloads.push(Payload::Nonce(&init.ni));
+        let ticket = init.ticket.as_ref().map(|kept| &kept.ticket[..]);
+        let opaque = |ticket| Notify::with_data(NotifyType::TICKET_OPAQUE, ticket);
+        payloads.extend(ticket.map(opaque).map(Payload::Notify));
         payloads.extend(self.redirect_notify(init));
         payloads.extend(self.fragmentation_notify());
         payloads.extend(self.nat_hashes(IkeSpi(0), init.path));
-        payloads.push(Payload::Notify(Notify::hash_algorithms(&OUR_HASHES)));
+        if init.ticket.is_none() {
+            payloads.push(Payload::Notify(Notify::hash_algorithms(&OUR_HASHES)));
+        }
         let flags = Flags {
             initiator: true,
             ..Flags::default()
         };
-        let header = Header::new(self.spi_i, IkeSpi(0), ExchangeType::IKE_SA_INIT, flags, 0);
+        let header = Header::new(self.spi_i, IkeSpi(0), init.exchange(), flags, 0);
         // Our own proposals, checked when they were configured, are far from any limit.
         emit_message(&header, &payloads).ok()
     }

@@ -1,24 +1,23 @@
-//! Replies to our IKE_SA_INIT request, RFC 7296 sections 1.2, 2.6 and 2.21.1. Nothing in them is
-//! authenticated: each is taken for what it may be, and none keeps the peer's own from counting.
+//! Replies to our first request, RFC 7296 sections 1.2, 2.6 and 2.21.1, and RFC 5723 section 4.3.2.
+//! Nothing in them is authenticated: each is taken for what it may be, and none keeps the peer's own from counting.
 
 use std::time::{Duration, Instant};
 
 use crate::config::Path;
 use crate::context::{Context, Waiting};
 use crate::crypto::ke::KeyExchange;
-use crate::crypto::secret::Secret;
-use crate::error::{Dropped, IkeFailure};
+use crate::error::{Dropped, IkeFailure, NotResumed};
 use crate::event::{Ask, IkeSpi, Puzzle};
 use crate::exchange::nat::{self, Nat};
-use crate::keys::IkeKeys;
-use crate::proposal::{ChosenIke, check_ike_answer};
+use crate::keys::{IkeKeys, UnsupportedAlgorithm};
+use crate::proposal::check_ike_answer;
 use crate::sa::init::{Form, InitSent};
 use crate::sa::methods::AuthMethods;
 use crate::sa::payloads::Payloads;
 use crate::sa::protect::Protection;
 use crate::sa::{IkeSa, Phase, Role};
 use crate::status::IkeAlgorithms;
-use crate::wire::{ExchangeType, HashId, KeMethod, Message, Notify, NotifyType};
+use crate::wire::{HashId, KeMethod, Message, Notify, NotifyType};
 
 /// After an error that anybody could have sent, the real reply is waited for this long.
 const HINT_PATIENCE: Duration = Duration::from_secs(4);
@@ -47,7 +46,7 @@ pub(crate) struct Accepted {
 }
 
 impl IkeSa {
-    /// Takes a reply to our IKE_SA_INIT request.
+    /// Takes a reply to our first request.
     pub(crate) fn on_init_reply(
         &mut self,
         cx: &mut Context,
@@ -57,7 +56,7 @@ impl IkeSa {
     ) -> Result<(), Dropped> {
         let header = &message.header;
         let init = self.init().ok_or(Dropped::Unexpected)?;
-        let expected = header.exchange == ExchangeType::IKE_SA_INIT
+        let expected = header.exchange == init.exchange()
             && header.message_id == 0
             && !header.flags.initiator
             && path.remote.ip() == init.path.remote.ip();
@@ -66,8 +65,16 @@ impl IkeSa {
         }
         let payloads = Payloads::sort(&message.payloads).map_err(|_| Dropped::Malformed)?;
         payloads.check_critical().map_err(|_| Dropped::Critical)?;
-        if payloads.sa.is_some() {
+        let whole = match init.ticket {
+            None => payloads.sa.is_some(),
+            Some(_) => payloads.nonce.is_some(),
+        };
+        if whole {
             return self.take_answer(cx, now, path, message, &payloads);
+        }
+        if payloads.has(NotifyType::TICKET_NACK) && self.presents_ticket() {
+            self.fall_back(cx, now, NotResumed::Refused);
+            return Ok(());
         }
         if let Some(notify) = payloads.notify(NotifyType::REDIRECT) {
             return self.on_init_redirect(cx, now, notify);
@@ -100,15 +107,16 @@ impl IkeSa {
         payloads: &Payloads<'_>,
     ) -> Result<(), Dropped> {
         let init = self.init().ok_or(Dropped::Unexpected)?;
-        let chosen = choose(init, message.header.spi_r, payloads)?;
+        let alg = choose(init, message.header.spi_r, payloads)?;
         let further = init.answers > 0;
-        if further && !(self.has_place(chosen.alg.ke) && cx.answers.take(now)) {
+        let method = init.ticket.as_ref().map_or(alg.ke, |_| KeMethod::NONE);
+        if further && !(self.has_place(method) && cx.answers.take(now)) {
             return Err(Dropped::Rationed);
         }
         let init = self.init_mut().ok_or(Dropped::Unexpected)?;
         init.answers = init.answers.saturating_add(1);
         let init = self.init().ok_or(Dropped::Unexpected)?;
-        let accepted = self.agree(init, &chosen, path, message.header.spi_r, payloads)?;
+        let accepted = self.agree(init, &alg, path, message.header.spi_r, payloads)?;
         match self.candidate(init, now, path, message.octets, accepted) {
             Ok(candidate) => {
                 self.admit(cx, now, candidate);
@@ -185,7 +193,7 @@ impl IkeSa {
             .iter()
             .any(|proposal| proposal.ke.contains(&method));
         let init = self.init_mut().ok_or(Dropped::Unexpected)?;
-        if !offered || init.method() == Some(method) {
+        if !offered || init.ticket.is_some() || init.method() == Some(method) {
             return Err(Dropped::Unexpected);
         }
         if init.ke(method).is_some() {
@@ -228,21 +236,28 @@ impl IkeSa {
     }
 
     //= rfc7296 2.23-10
+    //= rfc5723 4.3.2-4
     fn agree(
         &self,
         init: &InitSent,
-        chosen: &ChosenIke,
+        alg: &IkeAlgorithms,
         path: Path,
         spi_r: IkeSpi,
         payloads: &Payloads<'_>,
     ) -> Result<Accepted, Dropped> {
-        let (Some(ke), Some(nr)) = (payloads.ke, payloads.nonce) else {
-            return Err(Dropped::Incomplete);
+        let nr = payloads.nonce.ok_or(Dropped::Incomplete)?;
+        let (method, keys) = match &init.ticket {
+            None => self.exchanged_keys(init, alg, spi_r, nr, payloads)?,
+            Some(kept) => {
+                let sk_d = &kept.session.sk_d;
+                let keys = IkeKeys::resume(alg, sk_d, &init.ni, nr, self.spi_i, spi_r);
+                (KeMethod::NONE, keys)
+            }
         };
-        let ours = init.ke(ke.method).ok_or(Dropped::NotOffered)?;
-        let form = init.form(ke.method).ok_or(Dropped::NotOffered)?;
-        let shared = ours.agree(ke.data).map_err(|_| Dropped::KeyExchange)?;
-        let protection = self.derive(&chosen.alg, &init.ni, nr, &shared, spi_r)?;
+        let form = init.form(method).ok_or(Dropped::NotOffered)?;
+        let protection = keys
+            .and_then(|keys| Protection::new(keys, Role::Initiator))
+            .map_err(|_| Dropped::Unexpected)?;
         let (sources, destination) = payloads.nat_hashes();
         Ok(Accepted {
             form: form.clone(),
@@ -259,26 +274,38 @@ impl IkeSa {
         })
     }
 
-    fn derive(
+    /// The keys of a key exchange, and its method.
+    fn exchanged_keys(
         &self,
+        init: &InitSent,
         alg: &IkeAlgorithms,
-        ni: &[u8],
-        nr: &[u8],
-        shared: &Secret,
         spi_r: IkeSpi,
-    ) -> Result<Protection, Dropped> {
-        IkeKeys::derive(alg, ni, nr, shared, self.spi_i, spi_r)
-            .and_then(|keys| Protection::new(keys, Role::Initiator))
-            .map_err(|_| Dropped::Unexpected)
+        nr: &[u8],
+        payloads: &Payloads<'_>,
+    ) -> Result<(KeMethod, Result<IkeKeys, UnsupportedAlgorithm>), Dropped> {
+        let ke = payloads.ke.ok_or(Dropped::Incomplete)?;
+        let ours = init.ke(ke.method).ok_or(Dropped::NotOffered)?;
+        let shared = ours.agree(ke.data).map_err(|_| Dropped::KeyExchange)?;
+        let keys = IkeKeys::derive(alg, &init.ni, nr, &shared, self.spi_i, spi_r);
+        Ok((ke.method, keys))
     }
 }
 
-/// What a reply chooses of what we offer, and with a public value for a method that we sent one for.
-fn choose(init: &InitSent, spi_r: IkeSpi, payloads: &Payloads<'_>) -> Result<ChosenIke, Dropped> {
+/// What a reply chooses of what we offer, and with a public value for a method that we sent one for;
+/// or, if it takes our ticket, what the old IKE SA had.
+fn choose(
+    init: &InitSent,
+    spi_r: IkeSpi,
+    payloads: &Payloads<'_>,
+) -> Result<IkeAlgorithms, Dropped> {
+    if let Some(kept) = &init.ticket {
+        let alg = kept.session.alg;
+        return (spi_r.0 != 0).then_some(alg).ok_or(Dropped::NotOffered);
+    }
     let (Some(answer), Some(ke), Some(_)) = (&payloads.sa, payloads.ke, payloads.nonce) else {
         return Err(Dropped::Incomplete);
     };
     let chosen = check_ike_answer(&init.proposals, answer).map_err(|_| Dropped::NotOffered)?;
     let fits = spi_r.0 != 0 && ke.method == chosen.alg.ke && init.ke(ke.method).is_some();
-    fits.then_some(chosen).ok_or(Dropped::NotOffered)
+    fits.then_some(chosen.alg).ok_or(Dropped::NotOffered)
 }

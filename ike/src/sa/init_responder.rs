@@ -1,4 +1,5 @@
-//! IKE_SA_INIT as responder, RFC 7296 section 1.2: an IKE SA that is half open.
+//! IKE_SA_INIT as responder, RFC 7296 section 1.2, and what IKE_SESSION_RESUME shares with it: an
+//! IKE SA that is half open.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,6 +13,7 @@ use crate::error::Dropped;
 use crate::event::IkeSpi;
 use crate::exchange::limit::{CREATIONS, Limit, REQUESTS};
 use crate::exchange::nat;
+use crate::exchange::tickets::Presented;
 use crate::exchange::windows::{ReplyWindow, RequestWindow};
 use crate::keys::IkeKeys;
 use crate::proposal::ChosenIke;
@@ -27,11 +29,13 @@ use crate::sa::{IkeSa, Phase, Role};
 use crate::wire::{ExchangeType, Ke, Message, Notify, NotifyType, Payload, emit_message};
 
 /// Octets of a notify without data.
-const BARE_NOTIFY: usize = 8;
+pub(crate) const BARE_NOTIFY: usize = 8;
 
-/// Our IKE_SA_INIT reply is out.
+/// Our reply to the first request is out.
 pub(crate) struct HalfOpen {
     pub(crate) transcript: Transcript,
+    /// The ticket that was presented instead of a key exchange.
+    pub(crate) resumes: Option<Box<Presented>>,
     /// It can be sent to another gateway.
     pub(crate) redirectable: bool,
     /// When it is forgotten.
@@ -74,12 +78,30 @@ impl IkeSa {
         let protection = IkeKeys::derive(&chosen.alg, ni, &nr, &shared, spi_i, spi_r)
             .and_then(|keys| Protection::new(keys, Role::Responder))
             .map_err(|_| Dropped::Malformed)?;
+        let mut sa = Self::half_open(cx, now, path, payloads, connection, (spi_i, protection));
+        sa.spi_r = spi_r;
+        let length = message.octets.len();
+        let optional = (length, announced(cx, path));
+        let reply = sa.init_reply(path, payloads, chosen, (&ours, &nr), optional)?;
+        sa.open_half(cx, now, message, payloads, (nr, reply), None);
+        Ok(sa)
+    }
+
+    /// A responder's IKE SA with these keys; its own SPI is still to be put in.
+    pub(crate) fn half_open(
+        cx: &mut Context,
+        now: Instant,
+        path: Path,
+        payloads: &Payloads<'_>,
+        connection: Arc<Connection>,
+        (spi_i, protection): (IkeSpi, Protection),
+    ) -> Self {
         let (sources, destination) = payloads.nat_hashes();
         let mut sa = Self {
             id: cx.new_ike_id(),
             role: Role::Responder,
             spi_i,
-            spi_r,
+            spi_r: IkeSpi(0),
             path,
             reply_path: path,
             // The initiator hashed before it knew our SPI.
@@ -105,15 +127,26 @@ impl IkeSa {
         sa.mobility.natt = !sources.is_empty();
         let asked = payloads.has(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED);
         sa.fragmentation = Fragmentation::new(asked && sa.fragmentation_notify().is_some());
-        let length = message.octets.len();
-        let optional = (length, announced(cx, path));
-        let reply = Bytes::from(sa.init_reply(path, payloads, chosen, (&ours, &nr), optional)?);
-        cx.transmit(path, reply.clone());
-        sa.replies.begin();
-        sa.replies.answer(reply.clone().into());
-        sa.phase = Phase::HalfOpen(Box::new(HalfOpen {
+        sa
+    }
+
+    /// Sends the reply; IKE_AUTH is waited for.
+    pub(crate) fn open_half(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        message: &Message<'_>,
+        payloads: &Payloads<'_>,
+        (nr, reply): (Vec<u8>, Vec<u8>),
+        resumes: Option<Box<Presented>>,
+    ) {
+        let reply = Bytes::from(reply);
+        cx.transmit(self.path, reply.clone());
+        self.replies.begin();
+        self.replies.answer(reply.clone().into());
+        self.phase = Phase::HalfOpen(Box::new(HalfOpen {
             transcript: Transcript {
-                ni: ni.to_vec(),
+                ni: payloads.nonce.unwrap_or_default().to_vec(),
                 nr,
                 message1: Bytes::copy_from_slice(message.octets),
                 message2: reply,
@@ -121,10 +154,10 @@ impl IkeSa {
                 // In IKE_AUTH.
                 peer_methods: None,
             },
+            resumes,
             redirectable: payloads.can_be_redirected(),
             until: now + cx.settings().half_open_timeout,
         }));
-        Ok(sa)
     }
 
     //= rfc7296 2.23-7
@@ -145,12 +178,7 @@ impl IkeSa {
             }),
             Payload::Nonce(nr),
         ];
-        // Who does no NAT traversal has no use for them, and whoever forged its address none at
-        // all: a reply to a stranger should not be longer than the request.
-        let (sources, destination) = payloads.nat_hashes();
-        if !sources.is_empty() || destination.is_some() {
-            reply.extend(self.nat_notifies(path));
-        }
+        reply.extend(self.nat_answer(path, payloads));
         if payloads.hashes().is_some() {
             reply.push(Payload::Notify(Notify::hash_algorithms(&OUR_HASHES)));
         }
@@ -169,7 +197,17 @@ impl IkeSa {
         emit_message(&header, &reply).map_err(|_| Dropped::Malformed)
     }
 
-    /// If this datagram is the very IKE_SA_INIT request that this IKE SA answered: the answer.
+    /// What we say of the addresses to who does NAT traversal. Others have no use for it, and
+    /// whoever forged its address none at all: a reply to a stranger should not be longer than the
+    /// request.
+    pub(crate) fn nat_answer(&self, path: Path, payloads: &Payloads<'_>) -> Vec<Payload<'static>> {
+        let (sources, destination) = payloads.nat_hashes();
+        let asked = !sources.is_empty() || destination.is_some();
+        let notifies = asked.then(|| self.nat_notifies(path));
+        notifies.into_iter().flatten().collect()
+    }
+
+    /// If this datagram is the very first request that this IKE SA answered: the answer.
     pub(crate) fn repeated_init(&self, datagram: &[u8]) -> Option<&Bytes> {
         match &self.phase {
             Phase::HalfOpen(half_open) if half_open.transcript.message1 == datagram => {

@@ -5,7 +5,8 @@
 //!                                            >--> Established --> Gone
 //!  responder   HalfOpen --> AuthResponder --'
 //! ```
-//! A phase changes by authenticated input only (IKE_SA_INIT, which AUTH covers later, aside).
+//! A phase changes by authenticated input only (IKE_SA_INIT and IKE_SESSION_RESUME, which AUTH
+//! covers later, aside).
 //! Exchanges in flight are no phases: what we asked stands in `requests`, what the peer asked
 //! in `replies` and `in_work`.
 
@@ -38,6 +39,9 @@ pub(crate) mod reauth;
 pub(crate) mod receive;
 pub(crate) mod redirect;
 pub(crate) mod rekey_ike;
+pub(crate) mod resume_initiator;
+pub(crate) mod resume_responder;
+pub(crate) mod resumption;
 pub(crate) mod send;
 pub(crate) mod status;
 pub(crate) mod task;
@@ -123,11 +127,11 @@ pub(crate) struct IkeSa {
 
 /// How far an IKE SA is, with what is true only there.
 pub(crate) enum Phase {
-    /// IKE_SA_INIT request sent.
+    /// IKE_SA_INIT or IKE_SESSION_RESUME request sent.
     Init(Box<InitSent>),
     /// As initiator, in IKE_AUTH. Which IKE_SA_INIT reply is the peer's is not known yet.
     AuthInitiator(Box<AuthInitiator>),
-    /// IKE_SA_INIT reply sent.
+    /// Reply to that sent.
     HalfOpen(Box<HalfOpen>),
     /// As responder, at work on the IKE_AUTH request.
     AuthResponder(Box<AuthResponder>),
@@ -161,6 +165,8 @@ pub(crate) enum Request {
     Liveness,
     /// INFORMATIONAL with a notify that asks for nothing.
     Notice,
+    /// INFORMATIONAL that asks for a ticket.
+    Ticket,
     /// INFORMATIONAL about addresses.
     Move(MoveRequest),
 }

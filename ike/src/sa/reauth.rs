@@ -22,6 +22,8 @@ pub(crate) struct ProofLife {
     pub(crate) begun: Instant,
     /// When identities were proven.
     pub(crate) since: Instant,
+    /// When they were by more than the ticket of an IKE SA that was lost.
+    pub(crate) proven: Instant,
     /// When it is to be renewed.
     pub(crate) renew_at: Option<Instant>,
     /// When it is over.
@@ -34,6 +36,7 @@ impl ProofLife {
         Self {
             begun,
             since,
+            proven: since,
             renew_at: None,
             over_at: None,
         }
@@ -66,12 +69,12 @@ impl Renewal {
 }
 
 impl IkeSa {
-    /// Both proofs are fresh. `told` is what the responder says of how long they are good.
+    /// Begins the time for which both proofs are good. `told` is what the responder says of that.
     pub(crate) fn begin_proof(&mut self, cx: &mut Context, now: Instant, told: Option<Duration>) {
         let connection = &self.connection;
         let slack = connection.over_time.saturating_sub(connection.rekey_time);
-        let begun = self.established().map_or(now, |e| e.proof.begun);
-        let mut life = ProofLife::endless(begun, now);
+        let proven = self.established().map_or(now, |e| e.proof.proven);
+        let (mut renew_at, mut over_at) = (None, None);
         if let Some(time) = connection.peer.reauth_time {
             // A responder that has told how long leaves it to the initiator, and sees to it
             // itself if nothing comes.
@@ -79,11 +82,12 @@ impl IkeSa {
                 Role::Initiator => jittered(time, JITTER_PERCENT, &mut *cx.rng),
                 Role::Responder => time.saturating_add(slack / 2),
             };
-            life.renew_at = now.checked_add(time);
-            life.over_at = now.checked_add(time.saturating_add(slack));
+            renew_at = proven.checked_add(time);
+            over_at = proven.checked_add(time.saturating_add(slack));
         }
         if let Some(established) = self.established_mut() {
-            established.proof = life;
+            established.proof.renew_at = renew_at;
+            established.proof.over_at = over_at;
         }
         self.limit_proof(cx, now, told);
     }
@@ -112,9 +116,11 @@ impl IkeSa {
     }
 
     /// As responder: what the initiator is told in IKE_AUTH.
-    pub(crate) fn lifetime_notify(&self) -> Option<Notify<'static>> {
+    pub(crate) fn lifetime_notify(&self, now: Instant) -> Option<Notify<'static>> {
         let time = self.connection.peer.reauth_time?;
-        Some(Notify::auth_lifetime(time))
+        let proven = self.established()?.proof.proven;
+        let passed = now.saturating_duration_since(proven);
+        Some(Notify::auth_lifetime(time.saturating_sub(passed)))
     }
 
     /// Whether it is time to prove anew; tells the endpoint if so.

@@ -26,7 +26,7 @@ impl IkeSa {
         if !message.header.flags.response {
             return self.on_request(cx, now, path, message);
         }
-        let init = message.header.exchange == ExchangeType::IKE_SA_INIT;
+        let init = message.header.exchange.begins_ike_sa();
         if matches!(self.phase, Phase::Init(_)) || init {
             return self.on_init_reply(cx, now, path, message);
         }
@@ -94,6 +94,7 @@ impl IkeSa {
             Request::RekeyIke(request) => self.on_rekey_ike_reply(cx, now, *request, payloads),
             Request::DeleteChild(id) => self.on_child_deleted(cx, now, id, payloads),
             Request::DeleteSpi | Request::Notice => {}
+            Request::Ticket => self.learn_ticket(cx, now, payloads),
             Request::Liveness => self.check_mapping(payloads),
             Request::Move(request) => self.on_move_reply(cx, now, path, &request, payloads),
             Request::DeleteIke if self.init().is_some() => {}
@@ -284,6 +285,7 @@ impl Request {
             | Self::DeleteIke
             | Self::Liveness
             | Self::Notice
+            | Self::Ticket
             | Self::Move(_) => ExchangeType::INFORMATIONAL,
         }
     }

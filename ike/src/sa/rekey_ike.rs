@@ -221,7 +221,9 @@ impl IkeSa {
         // RFC 7296 section 2.25: not while a Child SA changes, or while we close the IKE SA.
         let busy = !matches!(
             own,
-            None | Some(Request::RekeyIke(_) | Request::Liveness | Request::Notice)
+            None | Some(
+                Request::RekeyIke(_) | Request::Liveness | Request::Notice | Request::Ticket
+            )
         );
         if busy || !self.is_current() {
             return Err(Fault::TemporaryFailure);
@@ -244,7 +246,7 @@ impl IkeSa {
             shared,
             chosen: &chosen,
         };
-        let new = self
+        let mut new = self
             .successor(cx, now, &material)
             .ok_or(Fault::NoProposalChosen)?;
         let answer = chosen.answer(&spi_r.0.to_be_bytes());
@@ -254,6 +256,7 @@ impl IkeSa {
             ke_payload(&ours),
         ];
         reply.extend(new.token(cx).map(Payload::Notify));
+        reply.extend(new.give_ticket(cx, now, payloads).map(Payload::Notify));
         self.reply(cx, ExchangeType::CREATE_CHILD_SA, &reply);
         self.replaced_by(cx, now, new, contested);
         Ok(())
@@ -291,6 +294,7 @@ impl IkeSa {
             place: Box::new(self.place()),
         });
         self.keepalive_at = None;
+        self.void_ticket(cx);
         if let Some(established) = self.established_mut() {
             established.succession = Succession::Replaced;
             established.over_at = Some(now + REPLACED_PATIENCE);
@@ -329,12 +333,14 @@ impl IkeSa {
         if let Some(established) = self.established_mut() {
             established.succession = Succession::None;
         }
+        self.want_ticket();
         self.announce(cx, true);
     }
 
     /// It lost against another rekey of the same IKE SA. The peer, who made it, deletes it, or
     /// will never know it if our reply was lost; if it does not, we do.
-    pub(crate) fn lose(&mut self, now: Instant) {
+    pub(crate) fn lose(&mut self, cx: &mut Context, now: Instant) {
+        self.void_ticket(cx);
         if let Some(established) = self.established_mut() {
             established.succession = Succession::Replaced;
             established.over_at = Some(now + LOST_PATIENCE);

@@ -30,6 +30,7 @@ impl IkeSa {
             nat: (self.nat.local, self.nat.remote),
             fragmentation: self.fragmentation.is_agreed(),
             mobike: self.mobility.on,
+            resumed: established.is_some_and(|e| e.resumable.resumed),
             age: now.saturating_duration_since(since),
             rekey_in: established
                 .and_then(|e| e.rekey_at)

@@ -29,6 +29,8 @@ pub(crate) enum Task {
     InvalidSpi(EspSpi),
     /// Gives our token of quick crash detection.
     Token,
+    /// Asks for a ticket.
+    Ticket,
     /// Sends the peer to another gateway.
     Redirect(IpAddr),
 }

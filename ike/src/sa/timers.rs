@@ -52,6 +52,8 @@ impl IkeSa {
         let renew = established.proof.renew_at.map(|at| (at, TimerKind::Reauth));
         let renewed = established.renewal.as_ref().and_then(|r| r.close_at);
         let renewed = renewed.map(|at| (at, TimerKind::Retire));
+        let ticket = established.resumable.ask_at;
+        let renewed = earlier(renewed, ticket.map(|at| (at, TimerKind::Ticket)));
         let ages = earlier(over, earlier(renew, renewed));
         earlier(earlier(ages, again), earlier(rekey, liveness))
     }
@@ -76,13 +78,17 @@ impl IkeSa {
         match &self.phase {
             Phase::Init(init) if init.give_up.is_some_and(|at| at <= now) => self.give_up(cx, now),
             Phase::Init(init) if init.due().is_some_and(|at| at <= now) => {
+                if init.is_ticket_ignored() {
+                    self.give_up(cx, now);
+                    return;
+                }
                 let step = self.repeat_init(cx, now);
                 if step != Some(Step::Again) {
                     self.give_up(cx, now);
                 }
             }
             Phase::AuthInitiator(auth) if auth.held_until().is_some_and(|at| at <= now) => {
-                self.prove(cx);
+                self.prove(cx, now);
             }
             Phase::HalfOpen(half_open) if half_open.until <= now => self.forget(cx),
             Phase::Lingering { until } if *until <= now => self.forget(cx),
@@ -137,6 +143,8 @@ impl IkeSa {
         if matches!(self.phase, Phase::AuthInitiator(_)) {
             self.requests.close();
             self.refuted(cx, now, reason);
+        } else if self.presents_ticket() {
+            self.fall_back(cx, now, reason.into());
         } else {
             self.end(cx, reason);
         }
@@ -171,6 +179,7 @@ impl IkeSa {
             }
         }
         self.check_proof(cx, now);
+        self.check_ticket(now);
         self.check_liveness(cx, now);
     }
 
@@ -273,6 +282,7 @@ impl IkeSa {
             Task::Liveness => self.ask_liveness(cx, now),
             Task::InvalidSpi(spi) => self.ask_invalid_spi(cx, now, spi),
             Task::Token => self.ask_token(cx, now),
+            Task::Ticket => self.ask_ticket(cx, now),
             Task::Redirect(to) => self.ask_redirect(cx, now, to),
         }
     }

@@ -55,7 +55,8 @@ pub fn fuzz_endpoint(now: Instant, datagram: &[u8]) {
 
 /// An endpoint of the first host of [`setup`].
 pub(super) fn endpoint() -> Endpoint {
-    let connection = setup::connection(vec![setup::pods(StartAction::None)]);
+    let mut connection = setup::connection(vec![setup::pods(StartAction::None)]);
+    connection.resumption.enabled = true;
     let config = Config {
         connections: vec![Arc::new(connection)],
         settings: Settings::default(),

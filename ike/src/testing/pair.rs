@@ -19,6 +19,9 @@ use crate::event::{Answer, Ask, AskId, Command, Event, LocalAddresses, Output};
 use crate::identity::Identity;
 use crate::timer::TimerKind;
 
+/// When tests begin, since 1970.
+const EPOCH: Duration = Duration::from_secs(1_700_000_000);
+
 /// No test takes more steps than this.
 const MAX_STEPS: usize = 200_000;
 
@@ -56,6 +59,7 @@ pub struct Node {
     rng: ChaCha20Rng,
     config: Arc<Config>,
     token_secret: Option<Vec<u8>>,
+    ticket_secret: Option<Vec<u8>>,
 }
 
 /// All that went out of an endpoint and into it, and the keys that went with it.
@@ -108,6 +112,8 @@ pub struct Pair {
     pub net: Net,
     /// The time.
     pub now: Instant,
+    /// When it began.
+    begun: Instant,
 }
 
 impl Node {
@@ -134,6 +140,7 @@ impl Node {
             rng: ChaCha20Rng::seed_from_u64(seed ^ 0x5eed),
             config,
             token_secret: None,
+            ticket_secret: None,
         }
     }
 
@@ -269,13 +276,23 @@ impl Pair {
         reason = "an instant to begin at; virtual time goes on from there"
     )]
     pub fn new(a: Node, b: Node, net: Net) -> Self {
+        let now = Instant::now();
         Self {
             a,
             b,
             others: Vec::new(),
             net,
-            now: Instant::now(),
+            now,
+            begun: now,
         }
+    }
+
+    /// Lets a host make tickets that are good after a restart.
+    pub fn keep_tickets(&mut self, end: End, secret: &[u8]) {
+        let (now, time) = (self.now, EPOCH + (self.now - self.begun));
+        let node = self.node(end);
+        node.ticket_secret = Some(secret.to_vec());
+        node.endpoint.keep_tickets(now, time, Secret::from(secret));
     }
 
     /// Begins what starts by itself at both ends.
@@ -335,6 +352,9 @@ impl Pair {
     pub fn restart(&mut self, end: End) {
         let now = self.now;
         self.node(end).restart();
+        if let Some(secret) = self.node(end).ticket_secret.clone() {
+            self.keep_tickets(end, &secret);
+        }
         self.node(end).endpoint.handle_timeout(now);
         self.drain();
     }

@@ -8,7 +8,7 @@ use super::net::Net;
 use super::pair::{Node, Pair};
 use crate::config::{
     Child, Childless, Config, Connection, Fragmentation, LocalAuth, LocalAuthMethod, Mobike, Mode,
-    PeerPolicy, Redirect, RemoteAuth, RemoteAuthMethod, Settings, StartAction, Upkeep,
+    PeerPolicy, Redirect, RemoteAuth, RemoteAuthMethod, Resumption, Settings, StartAction, Upkeep,
 };
 use crate::proposal::{EspProposal, IkeProposal};
 
@@ -133,6 +133,7 @@ pub fn connection(children: Vec<Child>) -> Connection {
         allow_sha1_rsa: false,
         peer: PeerPolicy::default(),
         redirect: Redirect::default(),
+        resumption: Resumption::default(),
     }
 }
 

@@ -25,4 +25,6 @@ pub use payload::{
     SelectorList, Transform, UnknownSelector,
 };
 pub use reader::Malformed;
+pub(crate) use reader::Reader;
 pub use writer::TooLong;
+pub(crate) use writer::Writer;

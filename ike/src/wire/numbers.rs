@@ -46,6 +46,15 @@ numbers! {
         IKE_AUTH = 35, "IKE_AUTH";
         CREATE_CHILD_SA = 36, "CREATE_CHILD_SA";
         INFORMATIONAL = 37, "INFORMATIONAL";
+        /// RFC 5723.
+        IKE_SESSION_RESUME = 38, "IKE_SESSION_RESUME";
+    }
+}
+
+impl ExchangeType {
+    /// Whether it is the first exchange of an IKE SA, which nothing protects.
+    pub fn begins_ike_sa(self) -> bool {
+        matches!(self, Self::IKE_SA_INIT | Self::IKE_SESSION_RESUME)
     }
 }
 
@@ -257,6 +266,11 @@ numbers! {
         REDIRECT_SUPPORTED = 16406, "REDIRECT_SUPPORTED";
         REDIRECT = 16407, "REDIRECT";
         REDIRECTED_FROM = 16408, "REDIRECTED_FROM";
+        TICKET_LT_OPAQUE = 16409, "TICKET_LT_OPAQUE";
+        TICKET_REQUEST = 16410, "TICKET_REQUEST";
+        TICKET_ACK = 16411, "TICKET_ACK";
+        TICKET_NACK = 16412, "TICKET_NACK";
+        TICKET_OPAQUE = 16413, "TICKET_OPAQUE";
         CHILDLESS_IKEV2_SUPPORTED = 16418, "CHILDLESS_IKEV2_SUPPORTED";
         QCD_TOKEN = 16419, "QCD_TOKEN";
         IKEV2_FRAGMENTATION_SUPPORTED = 16430, "IKEV2_FRAGMENTATION_SUPPORTED";

@@ -14,6 +14,7 @@ use rand_core::SeedableRng;
 use crate::states::{At, NO_CHILD};
 
 const INIT: ExchangeType = ExchangeType::IKE_SA_INIT;
+const RESUME: ExchangeType = ExchangeType::IKE_SESSION_RESUME;
 const AUTH: ExchangeType = ExchangeType::IKE_AUTH;
 const CREATE: ExchangeType = ExchangeType::CREATE_CHILD_SA;
 const INFORMATIONAL: ExchangeType = ExchangeType::INFORMATIONAL;
@@ -193,6 +194,39 @@ fn unprotected() -> Vec<Kind> {
             true,
             vec![],
         ),
+        kind("a stranger: IKE_SESSION_RESUME request", |_| {
+            Some(stranger_with_ticket())
+        }),
+        clear(
+            "clear: IKE_SESSION_RESUME answer TICKET_NACK",
+            RESUME,
+            true,
+            vec![bare(NotifyType::TICKET_NACK)],
+        ),
+        clear(
+            "clear: IKE_SESSION_RESUME answer COOKIE",
+            RESUME,
+            true,
+            vec![Payload::Notify(Notify::cookie(&[7; 20]))],
+        ),
+        clear(
+            "clear: IKE_SESSION_RESUME answer INVALID_SYNTAX",
+            RESUME,
+            true,
+            vec![bare(NotifyType::INVALID_SYNTAX)],
+        ),
+        clear(
+            "clear: IKE_SESSION_RESUME answer with a nonce, and no SPI",
+            RESUME,
+            true,
+            vec![Payload::Nonce(&[4; 32])],
+        ),
+        clear(
+            "clear: IKE_SESSION_RESUME answer without payloads",
+            RESUME,
+            true,
+            vec![],
+        ),
         clear("clear: IKE_AUTH request", AUTH, false, delete()),
         clear(
             "clear: IKE_AUTH answer AUTHENTICATION_FAILED",
@@ -241,6 +275,18 @@ fn stranger(methods: &[KeMethod], len: usize) -> Vec<u8> {
         }),
         Payload::Nonce(&[3; 32]),
     ];
+    emit_message(&header, &payloads).expect("short")
+}
+
+/// An IKE_SESSION_RESUME request with a ticket that nobody made.
+fn stranger_with_ticket() -> Vec<u8> {
+    let flags = Flags {
+        initiator: true,
+        ..Flags::default()
+    };
+    let header = Header::new(IkeSpi(0x5555), IkeSpi(0), RESUME, flags, 0);
+    let ticket = Notify::with_data(NotifyType::TICKET_OPAQUE, vec![1; 200]);
+    let payloads = [Payload::Nonce(&[3; 32]), Payload::Notify(ticket)];
     emit_message(&header, &payloads).expect("short")
 }
 
@@ -385,6 +431,11 @@ fn informational_requests() -> Vec<Kind> {
             "INFORMATIONAL request INVALID_SYNTAX",
             INFORMATIONAL,
             |_| vec![bare(NotifyType::INVALID_SYNTAX)],
+        ),
+        asks(
+            "INFORMATIONAL request TICKET_REQUEST",
+            INFORMATIONAL,
+            |_| vec![bare(NotifyType::TICKET_REQUEST)],
         ),
         asks("INFORMATIONAL request INVALID_SPI", INFORMATIONAL, |_| {
             vec![bare(NotifyType::INVALID_SPI)]
@@ -628,6 +679,10 @@ fn answers() -> Vec<Kind> {
             says("INVALID_SYNTAX", || vec![bare(NotifyType::INVALID_SYNTAX)]),
             says("error 8191 that nobody knows", || {
                 vec![bare(NotifyType(8191))]
+            }),
+            says("with a ticket", || {
+                let life = std::time::Duration::from_secs(3600);
+                vec![Payload::Notify(Notify::ticket(life, &[1; 200]))]
             }),
             says("with an unknown critical payload", || vec![unknown(true)]),
             says("with payloads of a child", || child_payloads(16)),

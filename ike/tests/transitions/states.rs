@@ -73,9 +73,24 @@ pub(crate) const STATES: &[State] = &[
         build: auth_sent,
     },
     State {
+        name: "initiator: IKE_SESSION_RESUME sent",
+        means: "We lost an IKE SA, and presented its ticket; no answer yet.",
+        build: ticket_sent,
+    },
+    State {
+        name: "initiator: IKE_AUTH of a resumed IKE SA sent",
+        means: "The ticket was taken; keys are there, the peer is not proven.",
+        build: resumed_auth_sent,
+    },
+    State {
         name: "responder: half-open",
         means: "We answered IKE_SA_INIT.",
         build: half_open,
+    },
+    State {
+        name: "responder: half-open by a ticket",
+        means: "We answered IKE_SESSION_RESUME of a peer that lost its IKE SA, as we did.",
+        build: ticket_taken,
     },
     State {
         name: "responder: IKE_AUTH in work",
@@ -258,6 +273,42 @@ fn init_sent() -> At {
 fn auth_sent() -> At {
     let mut pair = setup().pair(7);
     initiate(&mut pair, End::B, PODS);
+    pair.run_for(2 * HOP);
+    at(pair)
+}
+
+/// Both hosts with an IKE SA that this end began, has a ticket of, and has lost since.
+fn lost(by: End) -> Pair {
+    let mut setup = setup();
+    setup.connection.resumption.enabled = true;
+    setup.connection.dpd_delay = Some(Duration::from_secs(30));
+    let mut pair = setup.pair(7);
+    initiate(&mut pair, by, PODS);
+    pair.run_until_idle();
+    pair.assert_up(1);
+    pair.net.partitioned = true;
+    pair.run_for(Duration::from_secs(300));
+    pair.net.partitioned = false;
+    pair.net.sent.clear();
+    pair
+}
+
+fn ticket_sent() -> At {
+    let mut pair = lost(End::B);
+    initiate(&mut pair, End::B, PODS);
+    at(pair)
+}
+
+fn resumed_auth_sent() -> At {
+    let mut pair = lost(End::B);
+    initiate(&mut pair, End::B, PODS);
+    pair.run_for(2 * HOP);
+    at(pair)
+}
+
+fn ticket_taken() -> At {
+    let mut pair = lost(End::A);
+    initiate(&mut pair, End::A, PODS);
     pair.run_for(2 * HOP);
     at(pair)
 }

@@ -108,6 +108,18 @@ const ROWS: &[Row] = &[
     ),
     row(
         "local  = {",
+        "ticket_lifetime = \"2h\"\nlocal  = {",
+        "7:19",
+        &["ticket_lifetime has no use", "resumption = true"],
+    ),
+    row(
+        "local  = {",
+        "resumption = true\nticket_lifetime = \"2d\"\nlocal  = {",
+        "8:19",
+        &["ticket_lifetime", "1d the longest"],
+    ),
+    row(
+        "local  = {",
         "redirect = true\nlocal  = {",
         "3:14",
         &["a child in transport mode", "remove redirect"],

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use obol_ike::config::{
     Childless, FragmentationMode, LocalAuthMethod, Mobike, Mode, PeerPolicy, Redirect,
-    RemoteAuthMethod, Settings, StartAction, Unique, Upkeep,
+    RemoteAuthMethod, Resumption, Settings, StartAction, Unique, Upkeep,
 };
 use obol_ike::crypto::private_key::PrivateKey;
 use obol_ike::proposal::{EspProposal, IkeProposal};
@@ -239,6 +239,8 @@ reauth_time = \"1d\"
 unique = \"replace\"
 redirect_to = \"192.0.2.7\"
 redirect_patience = \"10s\"
+resumption = true
+ticket_lifetime = \"2h\"
 allow_sha1_rsa = true
 mobike = false
 return_routability = \"after\"
@@ -272,6 +274,11 @@ local  = {";
         ..Redirect::default()
     };
     assert_eq!(connection.redirect, redirect);
+    let resumption = Resumption {
+        enabled: true,
+        lifetime: Duration::from_secs(7200),
+    };
+    assert_eq!(connection.resumption, resumption);
     let child = &connection.children[0];
     assert_eq!(child.rekey_time, Duration::from_secs(600));
     assert_eq!(child.life_time, Duration::from_secs(660));

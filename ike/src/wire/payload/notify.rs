@@ -22,6 +22,7 @@ pub struct Notify<'a> {
 
 impl<'a> Notify<'a> {
     //= rfc7296 3.10-2 3.10-3
+    //= rfc5723 7-1
     /// A notify with data about no particular SA.
     pub fn with_data(ty: NotifyType, data: impl Into<Cow<'a, [u8]>>) -> Self {
         Self {
@@ -70,6 +71,13 @@ impl<'a> Notify<'a> {
         Self::with_data(NotifyType::AUTH_LIFETIME, seconds.to_be_bytes().to_vec())
     }
 
+    /// TICKET_LT_OPAQUE: a ticket and the whole seconds that it is good for, RFC 5723 section 7.1.
+    pub fn ticket(time: std::time::Duration, ticket: &[u8]) -> Self {
+        let seconds = u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+        let data = [&seconds.to_be_bytes(), ticket].concat();
+        Self::with_data(NotifyType::TICKET_LT_OPAQUE, data)
+    }
+
     //= rfc7296 3.10-1
     /// A notify about one ESP SA, such as REKEY_SA (RFC 7296 section 1.3.3) with the SPI of
     /// packets to the sender, or CHILD_SA_NOT_FOUND with the SPI that was asked for.
@@ -105,6 +113,14 @@ impl<'a> Notify<'a> {
         let octets = <[u8; 4]>::try_from(&*self.data).ok()?;
         let seconds = u64::from(u32::from_be_bytes(octets));
         (self.ty == NotifyType::AUTH_LIFETIME).then(|| std::time::Duration::from_secs(seconds))
+    }
+
+    /// The time and the ticket of a TICKET_LT_OPAQUE notify.
+    pub fn as_ticket(&self) -> Option<(std::time::Duration, &[u8])> {
+        let (seconds, ticket) = self.data.split_first_chunk()?;
+        let time = std::time::Duration::from_secs(u64::from(u32::from_be_bytes(*seconds)));
+        let fits = self.ty == NotifyType::TICKET_LT_OPAQUE && !ticket.is_empty();
+        fits.then_some((time, ticket))
     }
 
     /// The hash algorithms of a SIGNATURE_HASH_ALGORITHMS notify, in order.
