@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use obol_ike::config::StartAction;
-use obol_ike::event::Command;
+use obol_ike::event::{Command, Event};
 use obol_ike::testing::lifecycle::is_up;
 use obol_ike::testing::net::Packet;
 use obol_ike::testing::pair::{End, Pair};
@@ -274,4 +274,35 @@ fn a_hint_that_comes_late_casts_no_doubt() {
             "seed {seed}"
         );
     }
+}
+
+/// All that shows that a rekey is still being asked for gets lost, for as long as a requester goes
+/// on asking: nothing is sent on the new SA before that.
+#[test]
+fn a_replier_waits_as_long_as_a_requester_asks() {
+    let mut setup = Setup::started(1);
+    setup.settings.retransmit_tries = 20;
+    let mut pair = setup.up(1);
+    pair.command(End::B, child()).expect("it is up");
+    run(&mut pair, Duration::from_millis(15));
+    assert_eq!(pair.a.plane.inbound.len(), 2);
+    let any = |p: &Packet| header(p).exchange == ExchangeType::CREATE_CHILD_SA;
+    run_losing(&mut pair, Duration::from_secs(120), any);
+    finish(&mut pair);
+}
+
+/// A rekey of the IKE SA and one of its child are put off for each other, again and again, since the
+/// answers to the one are lost for long: that is no broken state, and nothing is closed.
+#[test]
+fn ends_that_put_each_other_off_for_long_do_not_give_up() {
+    let mut setup = Setup::started(1);
+    setup.settings.retransmit_tries = 30;
+    let mut pair = setup.up(1);
+    pair.command(End::A, ike()).expect("it is up");
+    pair.command(End::B, child()).expect("it is up");
+    let to_a = |p: &Packet| reply(p, A, ExchangeType::CREATE_CHILD_SA);
+    run_losing(&mut pair, Duration::from_secs(600), to_a);
+    finish(&mut pair);
+    let downs = pair.a.count(|e| matches!(e, Event::IkeDown { .. }));
+    assert_eq!(downs, 1, "it was rekeyed, and nothing else");
 }

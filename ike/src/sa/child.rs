@@ -21,8 +21,8 @@ use crate::ts::TrafficSelector;
 use crate::wire::{IntegId, KeMethod};
 
 /// A replier uses the new SA of a rekey after this time even without a sign that the requester
-/// has its reply: longer than the pause between two retransmissions.
-const SWITCH_AFTER: Duration = REPLACED_PATIENCE;
+/// has its reply: longer than a requester goes on asking, since all that it repeats may be lost.
+const SWITCH_AFTER: Duration = Duration::from_secs(180);
 /// Jitter of lifetimes, in per cent.
 const LIFE_JITTER_PERCENT: u32 = 10;
 
@@ -340,12 +340,13 @@ impl IkeSa {
                 child.switch_at = Some(now + SWITCH_AFTER);
             }
         }
-        if let Some(established) = self.established_mut()
-            && established.succession == Succession::Replaced
-            && established.closing.is_none()
-        {
+        let Some(established) = self.established_mut() else {
+            return;
+        };
+        if established.succession == Succession::Replaced && established.closing.is_none() {
             established.over_at = Some(now + REPLACED_PATIENCE);
         }
+        established.crossing |= established.put_off;
     }
 
     /// The data plane opened a packet of this Child SA: the peer knows it, and uses it.

@@ -301,7 +301,11 @@ impl IkeSa {
     //= rfc7296 2.25-2 2.25-3
     fn put_off(&mut self, cx: &mut Context, now: Instant, mut task: ChildTask) {
         task.tries += 1;
-        if task.tries > MAX_TRIES {
+        let crossing = self.established_mut().map(|e| &mut e.crossing);
+        // Where we put the peer off, too, both states may be sound.
+        let explained = crossing.is_some_and(std::mem::take);
+        task.strikes += u32::from(!explained);
+        if task.strikes > MAX_TRIES {
             self.close(cx, now, IkeFailure::Refused(NotifyType::TEMPORARY_FAILURE));
             return;
         }

@@ -56,6 +56,11 @@ pub(crate) struct Established {
     pub(crate) heard: bool,
     /// Another IKE SA takes, or may take, the place of this one.
     pub(crate) succession: Succession,
+    /// Our last reply put the peer off.
+    pub(crate) put_off: bool,
+    /// Since a request of ours was put off, the peer has asked for something that could not be done
+    /// at the same time, and was put off, too.
+    pub(crate) crossing: bool,
     /// What speaks for the peer's having lost this IKE SA.
     pub(crate) doubt: Doubt,
     /// It was reported as up.
@@ -156,6 +161,8 @@ impl Established {
             lowest_nonce,
             heard: false,
             succession: Succession::None,
+            put_off: false,
+            crossing: false,
             doubt: Doubt::default(),
             announced: false,
             closing: None,

@@ -245,6 +245,10 @@ impl IkeSa {
                 "an exchange that does not belong here",
             )),
         });
+        if let Some(established) = self.established_mut() {
+            established.put_off = matches!(result, Err(Fault::TemporaryFailure));
+            established.crossing |= established.put_off;
+        }
         if let Err(fault) = result {
             self.reply_fault(cx, exchange, fault);
         }

@@ -50,6 +50,8 @@ pub(crate) struct ChildTask {
     pub(crate) methods: Vec<KeMethod>,
     /// How often the peer put us off.
     pub(crate) tries: u32,
+    /// How often it did so without a reason that we can see.
+    pub(crate) strikes: u32,
     pub(crate) fate: Fate,
 }
 
@@ -108,6 +110,7 @@ impl ChildTask {
             rekeys,
             methods: Vec::new(),
             tries: 0,
+            strikes: 0,
             fate: Fate::Wanted,
         }
     }
