@@ -9,6 +9,7 @@ from lab.wait import Failure, expect, until
 from . import scenario
 
 LOSS, REPEATED = 30, 30  # percent, each way
+SETTLED = 100  # seconds after which nobody waits for an answer any more, and a rekey was not under way for a moment
 
 
 def _lossy(bed):
@@ -49,12 +50,12 @@ def lossy_start(bed):
     for _ in range(5):
         done, said = bed.initiator.initiate()
         expect(done, f"{bed.initiator.kind} did not bring the child up: {said}")
-        bed.agreed(60)
+        bed.agreed(SETTLED)
         bed.traffic()
         with contextlib.suppress(Failure):  # it does not wait for the peer as long as we do
             bed.initiator.terminate()
         for peer in (bed.moon, bed.sun):
-            bed.until_nothing(peer, 60)
+            bed.until_nothing(peer, SETTLED)
     _struck(_calm(bed))
 
 
@@ -72,8 +73,9 @@ def _storm(bed, seconds, **lifetimes):
     time.sleep(seconds)
     _struck(_calm(bed))
     # An IKE SA whose delete was answered, and the answer lost, is given up by obol after 30 s, and one that lost a
-    # contest and never came to be at strongSwan after 10 s more. Whoever else waits asks again within 20 s.
-    after, _ = bed.agreed(60)
+    # contest and never came to be at strongSwan after 10 s more. strongSwan gives such a one up after its 14 repetitions,
+    # four seconds each: 60 s. Whoever else waits asks again within 20 s.
+    after, _ = bed.agreed(SETTLED)
     expect(before.spis != after.spis or before.children != after.children, "nothing was rekeyed")
     for ping in pinging:
         sent, got = bed.answered(ping)
@@ -122,5 +124,5 @@ def lossy_crossing_start(bed):
             with contextlib.suppress(Failure):  # the other one may have closed everything
                 peer.terminate()
         for peer in (bed.moon, bed.sun):
-            bed.until_nothing(peer, 60)
+            bed.until_nothing(peer, SETTLED)
     _struck(struck)
