@@ -699,18 +699,54 @@ fn a_rekeyed_ike_sa_has_a_ticket_of_its_own() {
     }
 }
 
+/// From the moment at which the responder has made the new one, or begins to delete.
 #[test]
-fn tickets_of_ike_sas_that_were_rekeyed_are_void() {
-    // The client's question for a new one is lost, and with it everything else.
-    let mut pair = Hosts::new(1).up();
-    let packet = {
-        let mut copy = Hosts::new(1).up();
-        first_presented(&mut copy)
+fn a_ticket_is_void_before_the_client_knows_it() {
+    let packet = first_presented(&mut Hosts::new(1).up());
+    let refused = |pair: &mut Pair| {
+        give(pair, packet.clone(), |_| {});
+        assert_eq!(dropped(&pair.b, Dropped::TicketVoid), 1);
     };
-    rekey(&mut pair, End::A);
-    give(&mut pair, packet, |_| {});
-    assert_eq!(dropped(&pair.b, Dropped::TicketVoid), 1);
-    pair.assert_up(1);
+    let mut pair = Hosts::new(1).up();
+    let connection = HOSTS.to_owned();
+    pair.command(End::A, Command::RekeyIke { connection })
+        .expect("it is up");
+    pair.run_for(Duration::from_millis(15));
+    assert_eq!(pair.b.endpoint.status(pair.now).len(), 2);
+    refused(&mut pair);
+    let mut pair = Hosts::new(1).up();
+    pair.net.partitioned = true;
+    terminate(&mut pair, End::B);
+    assert_eq!(pair.b.endpoint.status(pair.now)[0].state, "deleting");
+    refused(&mut pair);
+}
+
+#[test]
+fn the_configuration_may_change_until_the_last_moment() {
+    let hosts = Hosts::new(1);
+    let mut changed = hosts.b.clone();
+    changed.resumption.enabled = false;
+    let settings = hosts.settings.clone();
+    let mut pair = hosts.up();
+    lose(&mut pair);
+    pair.a.answer_delay = Duration::from_secs(5);
+    pair.net.partitioned = false;
+    pair.net.sent.clear();
+    forget_events(&mut pair);
+    let end = pair.now + Duration::from_secs(10);
+    let taken = |pair: &Pair| {
+        let sas = pair.a.endpoint.status(pair.now);
+        sas.iter().any(|sa| sa.spi_r.0 != 0)
+    };
+    pair.run_until(end, taken);
+    assert!(taken(&pair), "the ticket is taken");
+    let now = pair.now;
+    let config = Arc::new(config(changed, &settings));
+    pair.b.endpoint.reload(now, config);
+    pair.run_for(Duration::from_secs(60));
+    assert_made_anew(&pair);
+    let refused = NotResumed::Notify(NotifyType::AUTHENTICATION_FAILED);
+    assert_eq!(why_not(&pair.a), [refused]);
 }
 
 //= test rfc5723 4.1-1
@@ -749,8 +785,11 @@ fn resuming_does_not_put_off_the_proof_of_identities() {
     hosts.b.peer.reauth_time = Some(reauth);
     let mut pair = hosts.up();
     let begin = pair.now;
-    interrupt(&mut pair);
-    assert_resumed(&pair);
+    // So often that the jitter of lifetimes makes no difference.
+    while pair.now - begin < reauth / 2 {
+        interrupt(&mut pair);
+        assert_resumed(&pair);
+    }
     let left = pair.a.endpoint.status(pair.now)[0].reauth_in;
     assert!(left.expect("told") <= reauth - (pair.now - begin));
     forget_events(&mut pair);
@@ -1069,6 +1108,7 @@ fn a_client_that_moved_resumes_what_is_kept_for_it() {
     let mut hosts = Hosts::new(1);
     hosts.a.local_addrs.clear();
     hosts.a.source = Some(A);
+    hosts.a.initial_contact = false;
     hosts.b.remote_addrs.clear();
     hosts.b.peer.unique = Unique::Keep;
     let elsewhere = IpAddr::V4(Ipv4Addr::new(192, 168, 0, 77));

@@ -300,3 +300,38 @@ pub(crate) fn no_secret(local: &Identity, remote: &Identity) -> IkeFailure {
         "no shared secret for {local} and {remote}: add one for these identities on this side"
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::InitiatorSignedOctets;
+    use crate::event::IkeSpi;
+    use crate::exchange::session::tests::session;
+    use crate::keys::IkeKeys;
+
+    //= test rfc5723 4.3.3-4
+    #[test]
+    fn who_knows_the_keys_is_not_whoever_it_likes() {
+        let session = session(Instant::now());
+        let (ni, nr) = ([1; 32], [2; 32]);
+        let (spi_i, spi_r) = (IkeSpi(1), IkeSpi(2));
+        let keys = IkeKeys::resume(&session.alg, &session.sk_d, &ni, &nr, spi_i, spi_r);
+        let keys = keys.expect("obol has these algorithms");
+        let check = |identity: &Identity| {
+            let id_body = identity.to_body();
+            let octets = InitiatorSignedOctets::new(b"message", &nr, &keys, &id_body);
+            let sk_p = keys.sk_pi.expose();
+            let own = resumption_proof(keys.prf(), sk_p, &octets, id_body.clone());
+            let peer = PeerProof {
+                identity: identity.clone(),
+                id_body,
+                method: own.method,
+                data: own.data,
+            };
+            session.check(keys.prf(), sk_p, &octets, &peer)
+        };
+        let (own, other) = (&session.remote_id, &session.local_id);
+        assert!(matches!(check(own), Check::Verified(_)));
+        assert!(matches!(check(other), Check::Failed(_)));
+    }
+}
