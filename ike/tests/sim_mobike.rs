@@ -290,6 +290,44 @@ fn a_flow_survives_a_nat_that_forgets_every_five_seconds() {
     pair.assert_up(1);
 }
 
+//= test rfc4555 3.12-1
+/// Behind a NAT that forgets, the responder's requests are on the way to where nobody is: its own
+/// ones, and the question whether the peer receives elsewhere. All go after ESP.
+#[test]
+fn requests_go_after_a_peer_whose_nat_forgets_while_they_are_on_the_way() {
+    for (seed, request) in [
+        (11, Some(rekey_child())),
+        (12, Some(rekey_ike())),
+        (13, None),
+    ] {
+        let mut pair = mobile(seed, Mobike::default()).pair(seed);
+        pair.net.nat = Some((A, OUTSIDE));
+        pair.readdress(End::A, &[A]);
+        pair.readdress(End::B, &[B]);
+        pair.start();
+        pair.run_until_idle();
+        let before = sa_path(&pair, End::B);
+        if let Some(request) = request {
+            pair.command(End::B, request).unwrap();
+        } else {
+            pair.net.rebind();
+            assert!(pair.send_esp(End::A));
+            // Enough for ESP to get there, and not for the question to get back.
+            pair.run_for(Duration::from_millis(12));
+            assert_ne!(esp(&pair, End::B).0, before);
+        }
+        pair.net.rebind();
+        pair.net.clear();
+        assert!(pair.send_esp(End::A));
+        pair.run_for(Duration::from_millis(200));
+        let after = sa_path(&pair, End::B);
+        assert_ne!(before, after, "seed {seed}");
+        assert_eq!(esp(&pair, End::B).0, after, "seed {seed}");
+        pair.run_for(Duration::from_secs(60));
+        pair.assert_up(1);
+    }
+}
+
 //= test rfc4555 3.8-1 3.8-2 3.8-3
 /// Without ESP, the initiator's sign of life tells it that the NAT has changed.
 #[test]

@@ -58,6 +58,8 @@ pub(crate) struct Mobility {
     check_owed: bool,
     /// Or on this one, which only its ESP packets came from.
     probe_owed: Option<Path>,
+    /// Where its ESP packets come from, if that is not where the IKE SA is.
+    heard: Option<Path>,
     /// Where the peer has shown to receive.
     verified: Option<SocketAddr>,
     /// How the peer sees our address, as it told last.
@@ -81,6 +83,8 @@ pub(crate) struct MoveRequest {
     cookie2: [u8; COOKIE2_LEN],
     /// The count of moves when it was sent.
     moves: u32,
+    /// It went out by several paths: the answer does not say where the peer receives.
+    several: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -103,9 +107,26 @@ impl MoveRequest {
             _ => None,
         }
     }
+
+    /// Whether only one path will do.
+    fn is_check(&self) -> bool {
+        self.kind == Kind::Check
+    }
 }
 
 impl Mobility {
+    /// ESP follows the IKE SA once the peer has shown that it receives there.
+    fn waits_for_check(&self) -> bool {
+        self.esp.is_some() && self.heard.is_none()
+    }
+
+    /// Nothing is known but the path of the IKE SA.
+    fn forget_esp(&mut self) {
+        self.esp = None;
+        self.heard = None;
+        self.probe_owed = None;
+    }
+
     /// For the successor of an IKE SA. What the peer said of our address was said with other SPIs.
     pub(crate) fn inherit(&self) -> Self {
         Self {
@@ -118,7 +139,8 @@ impl Mobility {
     /// SA may never be answered.
     pub(crate) fn take_over(&self) -> Self {
         Self {
-            check_owed: self.check_owed || self.esp.is_some(),
+            check_owed: self.check_owed || self.waits_for_check(),
+            probe_owed: self.heard,
             ..self.inherit()
         }
     }
@@ -205,7 +227,7 @@ impl IkeSa {
         path.local.set_ip(local);
         self.set_path(cx, path);
         self.mobility.moves += 1;
-        self.mobility.esp = None;
+        self.mobility.forget_esp();
         self.mobility.addresses_owed = true;
         self.move_children(cx);
         self.repeat_request(cx);
@@ -216,11 +238,33 @@ impl IkeSa {
         self.mobility.addresses_owed = true;
     }
 
+    /// The path, other than that of the IKE SA, by which a request may sooner reach the peer.
+    /// (That the peer receives on the path of the IKE SA can be shown by no other.)
+    pub(crate) fn other_path(&self, what: &Request) -> Option<Path> {
+        match what {
+            Request::Move(asked) if asked.is_check() => None,
+            Request::Move(asked) => self.mobility.heard.or(asked.path()),
+            _ => self.mobility.heard,
+        }
+    }
+
+    /// The open request goes by several paths.
+    pub(crate) fn note_several(&mut self) {
+        if let Some(Request::Move(asked)) = self.requests.open_mut().map(|open| &mut open.what) {
+            asked.several = true;
+        }
+    }
+
     /// Sends the open request again, on the path as it is now.
     fn repeat_request(&mut self, cx: &mut Context) {
+        self.send_open(cx, self.path);
+    }
+
+    /// Sends the open request again by `path`.
+    fn send_open(&mut self, cx: &mut Context, path: Path) {
         if let Some(open) = self.requests.open() {
             let datagrams = open.datagrams.clone();
-            cx.transmit_all(self.path, &datagrams);
+            cx.transmit_all(path, &datagrams);
         }
     }
 
@@ -237,8 +281,15 @@ impl IkeSa {
             encap: true,
             nat: true,
         });
+        self.mobility.heard = Some(path);
         self.move_children(cx);
         self.mobility.probe_owed = Some(path);
+        // Where the NAT was, nobody may be any more; all else waits for what is open.
+        let open = self.requests.open();
+        if open.is_some_and(|open| self.other_path(&open.what).is_some()) {
+            self.note_several();
+            self.send_open(cx, path);
+        }
     }
 
     /// Asks for what MOBIKE has still to ask, if anything; the request window is free. Says whether
@@ -305,6 +356,7 @@ impl IkeSa {
             kind,
             cookie2,
             moves,
+            several: false,
         };
         let exchange = ExchangeType::INFORMATIONAL;
         self.request(cx, now, exchange, &payloads, Request::Move(request));
@@ -329,13 +381,14 @@ impl IkeSa {
         }
         if request.moves != self.mobility.moves {
             // It may have been sent to several addresses. (What has changed since is asked again.)
-            self.mobility.check_owed |= !self.mobility.decides && self.mobility.esp.is_some();
+            self.mobility.check_owed |= !self.mobility.decides && self.mobility.waits_for_check();
             return;
         }
         match request.kind {
             Kind::Update => self.on_updated(cx, now, path, payloads),
             Kind::Addresses => self.retry_through_nat(cx, payloads, Kind::Addresses),
             Kind::Check => self.settle_esp(cx),
+            Kind::Probe(_) if request.several => {}
             Kind::Probe(probed) => self.mobility.verified = Some(probed.remote),
         }
     }
@@ -393,7 +446,7 @@ impl IkeSa {
     /// The peer receives on the path of the IKE SA: ESP goes there, too.
     fn settle_esp(&mut self, cx: &mut Context) {
         self.mobility.verified = Some(self.path.remote);
-        self.mobility.esp = None;
+        self.mobility.forget_esp();
         self.move_children(cx);
     }
 
@@ -504,7 +557,7 @@ impl IkeSa {
         }
         self.set_path(cx, path);
         self.take_nat(now, path, payloads);
-        self.mobility.probe_owed = None;
+        self.mobility.forget_esp();
         let known = path.remote == verified;
         self.mobility.check_owed = !known;
         self.mobility.esp = (!known && self.connection.mobike.check_first).then_some(before);

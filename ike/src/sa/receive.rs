@@ -272,14 +272,6 @@ impl IkeSa {
 }
 
 impl Request {
-    /// The path to send it on, if that is not the one of the IKE SA.
-    pub(crate) fn path(&self) -> Option<Path> {
-        match self {
-            Self::Move(request) => request.path(),
-            _ => None,
-        }
-    }
-
     fn exchange(&self) -> ExchangeType {
         match self {
             Self::Auth => ExchangeType::IKE_AUTH,

@@ -59,7 +59,7 @@ impl IkeSa {
         what: Request,
     ) {
         let retransmit = cx.retransmit(now);
-        cx.transmit_all(what.path().unwrap_or(self.path), &datagrams);
+        cx.transmit_all(self.other_path(&what).unwrap_or(self.path), &datagrams);
         self.requests.begin(datagrams, retransmit, what);
     }
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 use crate::context::{Context, Waiting};
 use crate::error::IkeFailure;
 use crate::event::{Ask, ChildSaId};
+use crate::exchange::datagrams::Datagrams;
 use crate::exchange::retransmit::Step;
 use crate::sa::established::{KEEPALIVE, Succession};
 use crate::sa::task::{RekeyIkeTask, Task};
@@ -114,14 +115,27 @@ impl IkeSa {
             Step::Again => {
                 let tries = open.retransmit.tries();
                 let datagrams = open.datagrams.clone();
-                // Where it was sent at first may be nowhere.
-                let other = open.what.path().filter(|_| open.retransmit.is_odd());
-                cx.transmit_all(other.unwrap_or(self.path), &datagrams);
+                self.repeat_by_turns(cx, &datagrams);
                 self.search_path(cx);
                 self.unanswered(cx, tries);
             }
             Step::Dead { .. } => self.give_up(cx, now),
         }
+    }
+
+    /// Sends the open request again. The path by which it went may lead nowhere: another one, if
+    /// there is one, takes every second turn.
+    fn repeat_by_turns(&mut self, cx: &mut Context, datagrams: &Datagrams) {
+        let Some(open) = self.requests.open() else {
+            return;
+        };
+        let odd = open.retransmit.is_odd();
+        let other = self.other_path(&open.what);
+        let path = other.filter(|_| odd).unwrap_or(self.path);
+        if other.is_some() {
+            self.note_several();
+        }
+        cx.transmit_all(path, datagrams);
     }
 
     //= rfc7296 2.4-4
