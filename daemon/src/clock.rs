@@ -1,6 +1,7 @@
 //! The daemon's clock and its one timer. Both count the time a machine sleeps: an SA that is
 //! too old after a suspend must be seen as too old at once.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -46,6 +47,8 @@ fn boot_time() -> Duration {
 pub(crate) struct Alarm {
     clock: Clock,
     timer: AsyncFd<OwnedFd>,
+    /// When it will fire; `None`: not at all.
+    armed: Cell<Option<Instant>>,
 }
 
 impl Alarm {
@@ -58,11 +61,18 @@ impl Alarm {
         Ok(Self {
             clock,
             timer: crate::sys::watch::watch(timer)?,
+            armed: Cell::new(None),
         })
     }
 
-    /// Arms the timer anew; `None` disarms it.
+    /// Fires at the deadline, or once before; `None`: not at all. Deadlines mostly move to later
+    /// ones, and who wakes early sets it anew: that is cheaper than a system call for each.
     pub(crate) fn set(&self, deadline: Option<Instant>) -> io::Result<()> {
+        let armed = self.armed.get();
+        let in_time = |at: Instant| armed.is_some_and(|armed| armed <= at);
+        if deadline.map_or(armed.is_none(), in_time) {
+            return Ok(());
+        }
         let wait = deadline.map(|at| {
             // Zero would disarm: a deadline that has passed fires after one nanosecond.
             at.saturating_duration_since(self.clock.now())
@@ -86,6 +96,7 @@ impl Alarm {
             it_value: value,
         };
         timerfd_settime(self.timer.get_ref(), TimerfdTimerFlags::empty(), &spec)?;
+        self.armed.set(deadline);
         Ok(())
     }
 
@@ -97,7 +108,10 @@ impl Alarm {
             };
             let mut count = [0u8; 8];
             match rustix::io::read(self.timer.get_ref(), &mut count) {
-                Ok(_) => return,
+                Ok(_) => {
+                    self.armed.set(None);
+                    return;
+                }
                 Err(_) => guard.clear_ready(),
             }
         }
@@ -117,5 +131,23 @@ mod tests {
         alarm.set(None).expect("disarmed");
         let silent = tokio::time::timeout(Duration::from_millis(20), alarm.fired()).await;
         assert!(silent.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_deadline_that_moves_is_never_missed() {
+        let clock = Clock::start();
+        let alarm = Alarm::new(clock).expect("a timer");
+        let (early, late) = (Duration::from_millis(1), Duration::from_secs(3600));
+        alarm.set(Some(clock.now() + late)).expect("armed");
+        alarm.set(Some(clock.now() + early)).expect("armed");
+        // It may fire before, and then it is set anew.
+        let deadline = clock.now() + 5 * early;
+        alarm.set(Some(deadline)).expect("armed");
+        alarm.fired().await;
+        alarm.set(Some(deadline)).expect("armed");
+        while clock.now() < deadline {
+            alarm.fired().await;
+            alarm.set(Some(deadline)).expect("armed");
+        }
     }
 }

@@ -206,6 +206,23 @@ impl Endpoint {
             .collect()
     }
 
+    /// Whether an IKE SA of this connection is established, or this child of it carries packets.
+    pub fn is_established(&self, connection: &str, child: Option<&str>) -> bool {
+        let mut sas = self.sas.of_connection(connection);
+        match child {
+            None => sas.any(IkeSa::is_shown_established),
+            Some(child) => sas.any(|sa| sa.carries(child)),
+        }
+    }
+
+    /// Whether there is an IKE SA of this connection, or a Child SA of this child of it, in
+    /// whatever state.
+    pub fn has(&self, connection: &str, child: Option<&str>) -> bool {
+        let mut sas = self.sas.of_connection(connection);
+        let of = |sa: &IkeSa, child: &str| sa.children.iter().any(|own| own.info.child == child);
+        sas.any(|sa| child.is_none_or(|child| of(sa, child)))
+    }
+
     /// What authenticated peers did wrong so far, by name: for counters.
     pub fn faults(&self) -> &std::collections::BTreeMap<&'static str, u64> {
         &self.cx.faults

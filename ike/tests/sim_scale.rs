@@ -114,6 +114,30 @@ fn up(pair: &Pair) -> usize {
 }
 
 #[test]
+fn a_look_at_one_connection_costs_the_same_beside_many_others() {
+    let many = 300;
+    let mut crowd = pair(many, Peers::Identities);
+    for n in 0..many - 1 {
+        crowd.initiate(End::A, &name(n));
+    }
+    crowd.run_until_idle();
+    let before = visits(&crowd);
+    let a = &crowd.a.endpoint;
+    assert!(a.is_established(&name(7), Some(PODS)) && a.is_established(&name(7), None));
+    assert!(a.has(&name(7), Some(PODS)) && !a.has(&name(7), Some("other")));
+    assert!(!a.has(&name(many - 1), None) && !a.is_established(&name(many - 1), Some(PODS)));
+    let connection = name(7);
+    let down = Command::Terminate {
+        connection: connection.clone(),
+        child: None,
+    };
+    assert!(visits(&crowd) - before <= 6);
+    crowd.command(End::A, down).expect("it is up");
+    let a = &crowd.a.endpoint;
+    assert!(a.has(&connection, None) && !a.is_established(&connection, None));
+}
+
+#[test]
 fn the_work_of_a_life_is_the_same_beside_many_others() {
     for peers in [Peers::Identities, Peers::Addresses] {
         let mut alone = pair(1, peers);

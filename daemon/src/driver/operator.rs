@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use obol_ike::endpoint::Endpoint;
 use obol_ike::event::Command;
-use obol_ike::status::{ChildSaStatus, IkeSaStatus};
 
 use super::Driver;
 use crate::control::Call;
@@ -102,7 +102,7 @@ impl<D: DataPlane> Driver<D> {
     }
 
     fn call_down(&mut self, now: Instant, call: Call, target: DownTarget, timeout_ms: u64) {
-        let closed = closing(&self.endpoint.status(now), &target);
+        let closed = standing(&self.endpoint, now, &target);
         let command = match &target {
             DownTarget::All => {
                 self.lifting = true;
@@ -153,10 +153,9 @@ impl<D: DataPlane> Driver<D> {
             return;
         }
         let now = self.clock.now();
-        let sas = self.endpoint.status(now);
         let (met, open) = std::mem::take(&mut self.waiters)
             .into_iter()
-            .partition(|waiter: &Waiter| waiter.met(&sas));
+            .partition(|waiter: &Waiter| waiter.met(&self.endpoint, now));
         self.waiters = open;
         for waiter in met {
             let reply = waiter.success(now);
@@ -257,24 +256,20 @@ impl<D: DataPlane> Driver<D> {
 }
 
 impl Waiter {
-    fn met(&self, sas: &[IkeSaStatus]) -> bool {
+    fn met(&self, endpoint: &Endpoint, now: Instant) -> bool {
         match &self.goal {
             // Without children, the IKE SA is all there is.
             Goal::Up {
                 connection,
                 children,
-            } if children.is_empty() => sas
-                .iter()
-                .any(|sa| sa.connection.as_ref() == Some(connection) && sa.state == "established"),
+            } if children.is_empty() => endpoint.is_established(connection, None),
             Goal::Up {
                 connection,
                 children,
-            } => children.iter().all(|child| {
-                sas.iter()
-                    .flat_map(|sa| &sa.children)
-                    .any(|sa| up(sa, connection, child))
-            }),
-            Goal::Down { target, .. } => closing(sas, target).is_empty(),
+            } => children
+                .iter()
+                .all(|child| endpoint.is_established(connection, Some(child))),
+            Goal::Down { target, .. } => standing(endpoint, now, target).is_empty(),
         }
     }
 
@@ -321,34 +316,24 @@ fn waiter(call: Call, goal: Goal, now: Instant, timeout_ms: u64) -> Waiter {
     }
 }
 
-fn up(sa: &ChildSaStatus, connection: &str, child: &str) -> bool {
-    sa.info.connection == connection
-        && sa.info.child == child
-        && matches!(sa.state, "installed" | "rekeying")
-}
-
 /// Everything that stands and belongs to the target, as `CONNECTION` or `CONNECTION/CHILD`.
-fn closing(sas: &[IkeSaStatus], target: &DownTarget) -> Vec<String> {
-    let mut names = Vec::new();
-    for sa in sas {
-        let connection = sa.connection.as_deref().unwrap_or_default();
-        match target {
-            DownTarget::All => names.push(connection.to_owned()),
-            DownTarget::Connection(name) if name == connection => names.push(name.clone()),
-            DownTarget::Connection(_) => {}
-            DownTarget::Child {
-                connection: wanted,
-                child,
-            } => {
-                let mut own = sa.children.iter();
-                if wanted == connection && own.any(|sa| sa.info.child == *child) {
-                    names.push(format!("{connection}/{child}"));
-                }
-            }
+fn standing(endpoint: &Endpoint, now: Instant, target: &DownTarget) -> Vec<String> {
+    let (connection, child) = match target {
+        DownTarget::All => {
+            let all = endpoint.status(now).into_iter();
+            let mut names: Vec<_> = all.map(|sa| sa.connection.unwrap_or_default()).collect();
+            names.dedup();
+            return names;
         }
-    }
-    names.dedup();
-    names
+        DownTarget::Connection(connection) => (connection, None),
+        DownTarget::Child { connection, child } => (connection, Some(child)),
+    };
+    let stands = endpoint.has(connection, child.map(String::as_str));
+    let name = match child {
+        None => connection.clone(),
+        Some(child) => format!("{connection}/{child}"),
+    };
+    stands.then_some(name).into_iter().collect()
 }
 
 fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> Failure {

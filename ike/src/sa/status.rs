@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::sa::child::ChildSa;
+use crate::sa::child::{ChildSa, ChildState};
 use crate::sa::established::{Established, Succession};
 use crate::sa::{IkeSa, Phase, Request, Role};
 use crate::status::{ChildSaStatus, IkeSaStatus};
@@ -40,6 +40,17 @@ impl IkeSa {
                 .map(|at| at.saturating_duration_since(now)),
             children: self.children.iter().map(|c| child_status(c, now)).collect(),
         }
+    }
+
+    /// Whether an operator reads that it is established.
+    pub(crate) fn is_shown_established(&self) -> bool {
+        self.state_name() == "established"
+    }
+
+    /// Whether a Child SA of this child carries packets.
+    pub(crate) fn carries(&self, child: &str) -> bool {
+        let mut children = self.children.iter();
+        children.any(|own| own.info.child == child && own.state == ChildState::Installed)
     }
 
     fn state_name(&self) -> &'static str {
