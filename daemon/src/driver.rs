@@ -10,21 +10,26 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use obol_ike::config::{Connection, Mode, Path};
 use obol_ike::endpoint::Endpoint;
 use obol_ike::error::Dropped;
-use obol_ike::event::{Answer, Ask, AskId, Command, DataPlaneRefusal, Event, Output, PacketFlow};
+use obol_ike::event::{Answer, Ask, AskId, Command, Event, Output, PacketFlow};
 use tokio::sync::mpsc;
 use tracing::{debug, error, trace, warn};
 
 use crate::clock::{Alarm, Clock};
 use crate::config::Loaded;
 use crate::control::Call;
-use crate::dataplane::{DataPlane, DataPlaneError, DataPlaneEvent};
+use crate::dataplane::{DataPlane, DataPlaneEvent};
 use crate::error::Failure;
 use crate::ports::Ports;
 use crate::trouble::Troubles;
 
+mod answers;
 mod events;
 mod operator;
 mod puzzles;
@@ -32,6 +37,7 @@ pub(crate) mod report;
 mod roam;
 mod words;
 
+use answers::Answered;
 use operator::Waiter;
 use puzzles::Puzzles;
 pub(crate) use roam::Roaming;
@@ -52,6 +58,9 @@ pub(crate) struct Driver<D: DataPlane> {
     calls: mpsc::Receiver<Call>,
     waiters: Vec<Waiter>,
     puzzles: Puzzles,
+    /// What the data plane was asked and has not answered. Nobody waits for one answer: the loop
+    /// goes on with what others want.
+    asked: FuturesUnordered<BoxFuture<'static, Answered>>,
     dropped: BTreeMap<Dropped, u64>,
     /// `obol down --all`: take the protection away at the end.
     lifting: bool,
@@ -83,6 +92,7 @@ enum Wake {
     Call(Call),
     Signal(Signal),
     Solved(AskId, Answer),
+    Answered(Answered),
 }
 
 /// What the process was told by signals.
@@ -118,6 +128,7 @@ impl<D: DataPlane> Driver<D> {
             calls,
             waiters: Vec::new(),
             puzzles: Puzzles::new(),
+            asked: FuturesUnordered::new(),
             dropped: BTreeMap::new(),
             lifting: false,
             stopping: None,
@@ -130,7 +141,7 @@ impl<D: DataPlane> Driver<D> {
         self.look_at_addresses().await;
         self.endpoint.handle_timeout(self.clock.now());
         loop {
-            if self.drain().await {
+            if self.drain() {
                 self.dismiss_waiters();
                 let ended = if self.lifting {
                     Ended::Lifted
@@ -168,6 +179,7 @@ impl<D: DataPlane> Driver<D> {
             Some(call) = self.calls.recv() => Wake::Call(call),
             Some(signal) = signals.recv() => Wake::Signal(signal),
             Some((id, answer)) = self.puzzles.solved() => Wake::Solved(id, answer),
+            Some(answered) = self.asked.next() => Wake::Answered(answered),
         }
     }
 
@@ -194,6 +206,12 @@ impl<D: DataPlane> Driver<D> {
             }
             Wake::Signal(Signal::Stop) => self.stop(now),
             Wake::Solved(id, answer) => self.reply(id, answer),
+            Wake::Answered(answered) => {
+                self.answered(answered);
+                while let Some(Some(more)) = self.asked.next().now_or_never() {
+                    self.answered(more);
+                }
+            }
         }
     }
 
@@ -281,7 +299,7 @@ impl<D: DataPlane> Driver<D> {
     }
 
     /// Does what the endpoint asks for; `true` once it has nothing left to wait for.
-    async fn drain(&mut self) -> bool {
+    fn drain(&mut self) -> bool {
         let mut idle = false;
         while let Some(output) = self.endpoint.poll_output() {
             match output {
@@ -294,8 +312,9 @@ impl<D: DataPlane> Driver<D> {
                     self.puzzles.solve(id, puzzle, cookie);
                 }
                 Output::Ask(id, ask) => {
-                    let answer = self.answer(ask).await;
-                    self.reply(id, answer);
+                    if let Some(answer) = self.answer(id, ask) {
+                        self.reply(id, answer);
+                    }
                 }
                 Output::Event(Event::Idle) => idle = true,
                 Output::Event(event) => self.event(&event),
@@ -307,44 +326,6 @@ impl<D: DataPlane> Driver<D> {
 
     fn reply(&mut self, id: AskId, answer: Answer) {
         self.endpoint.handle_answer(self.clock.now(), id, answer);
-    }
-
-    async fn answer(&mut self, ask: Ask) -> Answer {
-        match ask {
-            Ask::Psk { local, remote, .. } => {
-                Answer::Psk(self.loaded.credentials.psk(&local, &remote))
-            }
-            Ask::Sign {
-                key,
-                scheme,
-                octets,
-            } => Answer::Signature(self.loaded.credentials.sign(&key, scheme, &octets)),
-            Ask::AddInbound(sa) => Answer::Done(done(self.plane.add_inbound(*sa).await)),
-            Ask::UseOutbound(sa) => Answer::Done(done(self.plane.use_outbound(*sa).await)),
-            Ask::MovePath(moved) => Answer::Done(match self.plane.move_path(moved).await {
-                Err(DataPlaneError::Unknown) => Ok(()),
-                moved => done(moved),
-            }),
-            Ask::Remove(id) => Answer::Done(match self.plane.remove(id).await {
-                Ok(usage) => {
-                    debug!(?id, ?usage, "SA removed");
-                    Ok(())
-                }
-                Err(DataPlaneError::Unknown) => Ok(()),
-                Err(e) => done(Err(e)),
-            }),
-            Ask::LastUse(id) => {
-                let usage = self.plane.usage(id);
-                let ages = usage.map(|usage| [usage.last_in, usage.last_out]);
-                Answer::LastUse(ages.into_iter().flatten().flatten().min())
-            }
-            // By the thread of `puzzles`.
-            Ask::Puzzle { .. } => Answer::Puzzle(None),
-            Ask::LastInbound(ids) => {
-                let ages = ids.iter().filter_map(|id| self.plane.usage(*id)?.last_in);
-                Answer::LastInbound(ages.min())
-            }
-        }
     }
 
     /// Reads the configuration again; what runs goes on if the new one is bad.
@@ -364,14 +345,4 @@ impl<D: DataPlane> Driver<D> {
         }
         Ok(())
     }
-}
-
-fn done(result: Result<(), DataPlaneError>) -> Result<(), DataPlaneRefusal> {
-    result.map_err(|e| match e {
-        DataPlaneError::SpiTaken => DataPlaneRefusal::SpiTaken,
-        other => {
-            warn!(error = %other, "the data plane refused an SA");
-            DataPlaneRefusal::Failed(other.to_string())
-        }
-    })
 }

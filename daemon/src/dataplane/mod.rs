@@ -5,7 +5,12 @@ pub(crate) mod user;
 use obol_ike::config::{Mode, Path};
 use obol_ike::event::{ChildSaId, EspSpi, InboundSa, MovedSa, OutboundSa, PacketFlow};
 use obol_ike::ts::TrafficSelector;
+use std::pin::Pin;
 use std::time::Duration;
+
+/// A call that was made: resolves when every worker acts on it, or one refuses. Calls take effect in
+/// the order in which they are made, whether or not they are waited for.
+pub(crate) type Doing<T> = Pin<Box<dyn Future<Output = Result<T, DataPlaneError>> + Send>>;
 
 /// What must be protected: from the moment it is set, a packet that matches leaves or enters
 /// only through an SA.
@@ -129,20 +134,20 @@ pub(crate) enum DataPlaneEvent {
 
 /// Whatever carries ESP.
 ///
-/// A call resolves when every worker acts on it. Keys move by value. The data plane owes:
-/// replay protection, the selector check after decryption, usage limits and their events, and
-/// that nothing which matches a policy passes in clear.
+/// Keys move by value. The data plane owes: replay protection, the selector check after
+/// decryption, usage limits and their events, and that nothing which matches a policy passes in
+/// clear.
 pub(crate) trait DataPlane {
     /// Replaces the set of policies by this one: what is in both is not touched.
     async fn set_policies(&mut self, policies: Vec<Policy>) -> Result<(), DataPlaneError>;
     /// `Ok`: packets of this SA are accepted.
-    async fn add_inbound(&mut self, sa: InboundSa) -> Result<(), DataPlaneError>;
+    fn add_inbound(&mut self, sa: InboundSa) -> Doing<()>;
     /// `Ok`: new packets use this SA, and no longer the one it replaces.
-    async fn use_outbound(&mut self, sa: OutboundSa) -> Result<(), DataPlaneError>;
+    fn use_outbound(&mut self, sa: OutboundSa) -> Doing<()>;
     /// `Ok`: packets of this SA go by the new path, and none was lost for it.
-    async fn move_path(&mut self, moved: MovedSa) -> Result<(), DataPlaneError>;
-    /// Forgets both directions.
-    async fn remove(&mut self, id: ChildSaId) -> Result<Usage, DataPlaneError>;
+    fn move_path(&mut self, moved: MovedSa) -> Doing<()>;
+    /// Forgets both directions, also of an SA that was refused.
+    fn remove(&mut self, id: ChildSaId) -> Doing<Usage>;
     /// How much it was used so far.
     fn usage(&self, id: ChildSaId) -> Option<Usage>;
     /// Packets dropped, by reason.

@@ -1,6 +1,7 @@
 //! The worker for packets to us: from the sockets to the TUN. What one call hands over is opened
 //! where it lies, and what belongs together is joined across all of it.
 
+use std::collections::HashMap;
 use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
@@ -61,6 +62,8 @@ pub(super) struct Worker {
     tun: Arc<Tun>,
     shared: Arc<Shared>,
     sad: Sad<In>,
+    /// The SPIs of each SA.
+    spis: HashMap<ChildSaId, Vec<u32>>,
     early: Early,
     audit: Audit,
     inbox: Inbox,
@@ -112,6 +115,7 @@ impl Worker {
             tun,
             shared,
             sad: Sad::new(),
+            spis: HashMap::new(),
             early: Early::default(),
             audit: Audit::new(),
             // Room after a datagram: none is needed to open it.
@@ -174,40 +178,35 @@ impl Worker {
         // Whoever asked may have stopped waiting: nothing to do about that.
         match command {
             Command::Add(sa, answer) => {
-                let spi = sa.sa.spi();
-                let done = self
-                    .sad
-                    .insert(spi, *sa)
-                    .map_err(|_| DataPlaneError::SpiTaken);
-                let _ = answer.send(done);
+                let (spi, id) = (sa.sa.spi(), sa.id);
+                let done = self.sad.insert(spi, *sa);
+                if done.is_ok() {
+                    self.spis.entry(id).or_default().push(spi);
+                }
+                let _ = answer.send(done.map_err(|_| DataPlaneError::SpiTaken));
                 self.catch_up(spi);
             }
             Command::Move(moved, answer) => {
-                let spis = self.spis(moved.id);
-                for spi in &spis {
+                let spis = self.spis.get(&moved.id);
+                for spi in spis.into_iter().flatten() {
                     if let Some(sa) = self.sad.get_mut(*spi) {
                         sa.move_to(moved);
                     }
                 }
-                let _ = answer.send(!spis.is_empty());
+                let _ = answer.send(spis.is_some_and(|spis| !spis.is_empty()));
             }
             Command::Remove(id, answer) => {
-                let spis = self.spis(id);
-                for spi in &spis {
+                let spis = self.spis.remove(&id);
+                for spi in spis.iter().flatten() {
                     self.sad.remove(*spi);
                 }
-                let _ = answer.send(!spis.is_empty());
+                let _ = answer.send(spis.is_some_and(|spis| !spis.is_empty()));
             }
             Command::Tun(tun) => {
                 self.joiner = Joiner::new(tun.takes_udp_frames());
                 self.tun = tun;
             }
         }
-    }
-
-    fn spis(&self, id: ChildSaId) -> Vec<u32> {
-        let all = self.sad.iter().filter(|(_, sa)| sa.id == id);
-        all.map(|(spi, _)| spi).collect()
     }
 
     /// Opens what came before its SA.
@@ -400,6 +399,9 @@ impl Worker {
                 drops.open(OpenError::HardLimit);
                 let id = sa.id;
                 self.sad.remove(spi);
+                if let Some(spis) = self.spis.get_mut(&id) {
+                    spis.retain(|own| *own != spi);
+                }
                 return self.shared.tell(DataPlaneEvent::HardExpired(id));
             }
             Err(error) => {

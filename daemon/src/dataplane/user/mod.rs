@@ -26,7 +26,7 @@ use std::sync::Arc;
 use obol_ike::event::{ChildSaId, InboundSa, MovedSa, OutboundSa};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{DataPlane, DataPlaneError, DataPlaneEvent, Policy, Usage};
+use super::{DataPlane, DataPlaneError, DataPlaneEvent, Doing, Policy, Usage};
 use crate::host::{self, HostSettings};
 use crate::ports::{Ports, RawEsp};
 use crate::sys::tun::Tun;
@@ -180,10 +180,8 @@ impl UserDataPlane {
             .iter()
             .map(|policy| Ok((policy.clone(), sa::policy_selectors(policy)?)))
             .collect::<Result<Vec<_>, DataPlaneError>>()?;
-        let (answer, answered) = oneshot::channel();
-        self.outbound
-            .send(outbound::Command::Policies(with_selectors, answer))?;
-        answered.await.map_err(|_| worker_gone())
+        let command = |answer| outbound::Command::Policies(with_selectors, answer);
+        answer_of(ask(&self.outbound, command)?).await
     }
 
     async fn apply(&self) -> Result<(), DataPlaneError> {
@@ -211,58 +209,52 @@ impl DataPlane for UserDataPlane {
         Err(error)
     }
 
-    async fn add_inbound(&mut self, sa: InboundSa) -> Result<(), DataPlaneError> {
-        let id = sa.info.id;
-        let known = self.usages.contains_key(&id);
-        let usage = self.usage_of(id);
-        let done = async {
-            let (answer, answered) = oneshot::channel();
-            let sa = Box::new(In::new(sa, usage)?);
-            self.inbound.send(inbound::Command::Add(sa, answer))?;
-            answered.await.map_err(|_| worker_gone())?
-        }
-        .await;
-        if done.is_err() && !known {
-            self.usages.remove(&id);
-        }
-        done
-    }
-
-    async fn use_outbound(&mut self, sa: OutboundSa) -> Result<(), DataPlaneError> {
+    fn add_inbound(&mut self, sa: InboundSa) -> Doing<()> {
         let usage = self.usage_of(sa.info.id);
-        let (answer, answered) = oneshot::channel();
-        let sa = Box::new(Out::new(sa, usage)?);
-        self.outbound.send(outbound::Command::Use(sa, answer))?;
-        answered.await.map_err(|_| worker_gone())
+        let told = In::new(sa, usage)
+            .map(Box::new)
+            .and_then(|sa| ask(&self.inbound, |answer| inbound::Command::Add(sa, answer)));
+        Box::pin(async { answer_of(told?).await? })
     }
 
-    async fn move_path(&mut self, moved: MovedSa) -> Result<(), DataPlaneError> {
-        let (out_answer, out_answered) = oneshot::channel();
-        self.outbound
-            .send(outbound::Command::Move(moved, out_answer))?;
-        let (in_answer, in_answered) = oneshot::channel();
-        self.inbound
-            .send(inbound::Command::Move(moved, in_answer))?;
-        let was_out = out_answered.await.map_err(|_| worker_gone())?;
-        let was_in = in_answered.await.map_err(|_| worker_gone())?;
-        (was_out || was_in)
-            .then_some(())
-            .ok_or(DataPlaneError::Unknown)
+    fn use_outbound(&mut self, sa: OutboundSa) -> Doing<()> {
+        let usage = self.usage_of(sa.info.id);
+        let told = Out::new(sa, usage)
+            .map(Box::new)
+            .and_then(|sa| ask(&self.outbound, |answer| outbound::Command::Use(sa, answer)));
+        Box::pin(async { answer_of(told?).await })
     }
 
-    async fn remove(&mut self, id: ChildSaId) -> Result<Usage, DataPlaneError> {
-        let (out_answer, out_answered) = oneshot::channel();
-        self.outbound
-            .send(outbound::Command::Remove(id, out_answer))?;
-        let (in_answer, in_answered) = oneshot::channel();
-        self.inbound.send(inbound::Command::Remove(id, in_answer))?;
-        let was_out = out_answered.await.map_err(|_| worker_gone())?;
-        let was_in = in_answered.await.map_err(|_| worker_gone())?;
-        match self.usages.remove(&id) {
-            Some(usage) => Ok(usage.read(self.shared.clock.millis())),
-            None if was_in || was_out => Ok(Usage::default()),
-            None => Err(DataPlaneError::Unknown),
-        }
+    fn move_path(&mut self, moved: MovedSa) -> Doing<()> {
+        let told_out = ask(&self.outbound, |answer| {
+            outbound::Command::Move(moved, answer)
+        });
+        let told_in = ask(&self.inbound, |answer| {
+            inbound::Command::Move(moved, answer)
+        });
+        Box::pin(async {
+            let (was_out, was_in) = (answer_of(told_out?).await?, answer_of(told_in?).await?);
+            (was_out || was_in)
+                .then_some(())
+                .ok_or(DataPlaneError::Unknown)
+        })
+    }
+
+    fn remove(&mut self, id: ChildSaId) -> Doing<Usage> {
+        let told_out = ask(&self.outbound, |answer| {
+            outbound::Command::Remove(id, answer)
+        });
+        let told_in = ask(&self.inbound, |answer| inbound::Command::Remove(id, answer));
+        let usage = self.usages.remove(&id);
+        let shared = self.shared.clone();
+        Box::pin(async move {
+            let (was_out, was_in) = (answer_of(told_out?).await?, answer_of(told_in?).await?);
+            match usage {
+                Some(usage) => Ok(usage.read(shared.clock.millis())),
+                None if was_in || was_out => Ok(Usage::default()),
+                None => Err(DataPlaneError::Unknown),
+            }
+        })
     }
 
     fn usage(&self, id: ChildSaId) -> Option<Usage> {
@@ -310,6 +302,20 @@ impl DataPlane for UserDataPlane {
     fn name(&self) -> &'static str {
         "userspace"
     }
+}
+
+/// Hands a worker a command that is answered.
+fn ask<C, T>(
+    worker: &Commander<C>,
+    command: impl FnOnce(oneshot::Sender<T>) -> C,
+) -> Result<oneshot::Receiver<T>, DataPlaneError> {
+    let (answer, answered) = oneshot::channel();
+    worker.send(command(answer))?;
+    Ok(answered)
+}
+
+async fn answer_of<T>(answered: oneshot::Receiver<T>) -> Result<T, DataPlaneError> {
+    answered.await.map_err(|_| worker_gone())
 }
 
 fn open_tun(name: &str) -> Result<Tun, DataPlaneError> {

@@ -1,7 +1,7 @@
 //! The policies of the outbound worker: their SAs, what was asked for them, and what is kept
 //! until it is there.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
 use obol_esp::{FlowKey, Frame, Plan, SealError, Spd};
@@ -30,8 +30,12 @@ type Hosts = Option<(IpAddr, IpAddr)>;
 pub(super) struct Policies {
     spd: Spd<usize>,
     entries: Vec<Entry>,
+    /// Connection -> child -> index of its policy.
+    by_name: HashMap<String, HashMap<String, usize>>,
     /// SAs of no policy.
     orphans: Vec<Out>,
+    /// SA -> index of its policy, if it has one.
+    places: HashMap<ChildSaId, Option<usize>>,
 }
 
 /// A policy and the state of its packets.
@@ -65,16 +69,23 @@ impl Policies {
         let mut old = std::mem::take(&mut self.entries);
         let mut sas: Vec<Out> = std::mem::take(&mut self.orphans);
         self.spd = Spd::new();
+        self.by_name.clear();
+        self.places.clear();
         for (policy, selectors) in wanted {
             let index = self.entries.len();
+            let children = self.by_name.entry(policy.connection.clone()).or_default();
+            children.entry(policy.child.clone()).or_insert(index);
             for selector in selectors {
                 self.spd.insert(selector, index);
             }
             let same = old.iter().position(|entry| entry.policy == policy);
-            self.entries.push(match same {
+            let entry = match same {
                 Some(same) => old.swap_remove(same),
                 None => Entry::new(policy),
-            });
+            };
+            let ids = entry.sas.iter().map(|sa| sa.id);
+            self.places.extend(ids.map(|id| (id, Some(index))));
+            self.entries.push(entry);
         }
         sas.extend(old.into_iter().flat_map(|entry| entry.sas));
         for sa in sas.into_iter().rev() {
@@ -102,34 +113,37 @@ impl Policies {
 
     /// An SA by its name.
     pub(super) fn sa_mut(&mut self, id: ChildSaId) -> Option<&mut Out> {
-        let lists = self.entries.iter_mut().map(|entry| &mut entry.sas);
-        lists
-            .chain([&mut self.orphans])
-            .flatten()
-            .find(|sa| sa.id == id)
+        let place = *self.places.get(&id)?;
+        self.list(place)?.iter_mut().find(|sa| sa.id == id)
     }
 
     /// Forgets an SA; whether it was there.
     pub(super) fn remove(&mut self, id: ChildSaId) -> bool {
-        let lists = self.entries.iter_mut().map(|entry| &mut entry.sas);
-        let mut found = false;
-        for list in lists.chain([&mut self.orphans]) {
+        let place = self.places.remove(&id);
+        let list = place.and_then(|place| self.list(place));
+        list.is_some_and(|list| {
             let before = list.len();
             list.retain(|sa| sa.id != id);
-            found |= list.len() != before;
-        }
-        found
+            list.len() != before
+        })
     }
 
     fn adopt(&mut self, sa: Out) -> Option<usize> {
-        let index = self.entries.iter().position(|entry| {
-            entry.policy.connection == sa.connection && entry.policy.child == sa.child
-        });
-        match index {
-            Some(index) => self.entries[index].sas.insert(0, sa),
-            None => self.orphans.insert(0, sa),
-        }
+        let children = self.by_name.get(&sa.connection);
+        let index = children.and_then(|children| children.get(&sa.child).copied());
+        // The same one again takes its own place.
+        self.remove(sa.id);
+        self.places.insert(sa.id, index);
+        self.list(index)?.insert(0, sa);
         index
+    }
+
+    /// The SAs of a policy, or those of none.
+    fn list(&mut self, index: Option<usize>) -> Option<&mut Vec<Out>> {
+        match index {
+            Some(index) => self.entries.get_mut(index).map(|entry| &mut entry.sas),
+            None => Some(&mut self.orphans),
+        }
     }
 }
 

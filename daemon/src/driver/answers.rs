@@ -1,0 +1,105 @@
+//! What the endpoint asks, and how it is answered: at once from what is here, or when the data plane
+//! is done. Nobody waits for one answer of the data plane, so that the loop goes on.
+
+use obol_ike::event::{Answer, Ask, AskId, ChildSaId, DataPlaneRefusal};
+use tracing::{debug, warn};
+
+use super::Driver;
+use crate::dataplane::{DataPlane, DataPlaneError};
+
+/// The data plane's answer to a question of the endpoint.
+pub(super) struct Answered {
+    id: AskId,
+    answer: Answer,
+    /// It refused this SA.
+    refused: Option<ChildSaId>,
+}
+
+impl<D: DataPlane> Driver<D> {
+    /// Takes the answer of the data plane.
+    pub(super) fn answered(&mut self, answered: Answered) {
+        if let Some(refused) = answered.refused {
+            // What was kept of it is dropped; nobody waits for that.
+            drop(self.plane.remove(refused));
+        }
+        self.reply(answered.id, answered.answer);
+    }
+
+    /// Answers what can be answered at once; else the answer is among those that are waited for.
+    pub(super) fn answer(&mut self, id: AskId, ask: Ask) -> Option<Answer> {
+        Some(match ask {
+            Ask::Psk { local, remote, .. } => {
+                Answer::Psk(self.loaded.credentials.psk(&local, &remote))
+            }
+            Ask::Sign {
+                key,
+                scheme,
+                octets,
+            } => Answer::Signature(self.loaded.credentials.sign(&key, scheme, &octets)),
+            Ask::LastUse(child) => {
+                let usage = self.plane.usage(child);
+                let ages = usage.map(|usage| [usage.last_in, usage.last_out]);
+                Answer::LastUse(ages.into_iter().flatten().flatten().min())
+            }
+            // By the thread of `puzzles`.
+            Ask::Puzzle { .. } => Answer::Puzzle(None),
+            Ask::LastInbound(ids) => {
+                let ages = ids.iter().filter_map(|id| self.plane.usage(*id)?.last_in);
+                Answer::LastInbound(ages.min())
+            }
+            Ask::AddInbound(sa) => {
+                let child = sa.info.id;
+                let doing = self.plane.add_inbound(*sa);
+                return self.later(id, Some(child), doing);
+            }
+            Ask::UseOutbound(sa) => {
+                let doing = self.plane.use_outbound(*sa);
+                return self.later(id, None, doing);
+            }
+            Ask::MovePath(moved) => {
+                let doing = self.plane.move_path(moved);
+                return self.later(id, None, doing);
+            }
+            Ask::Remove(child) => {
+                let doing = self.plane.remove(child);
+                return self.later(id, None, async move {
+                    let usage = doing.await?;
+                    debug!(id = ?child, ?usage, "SA removed");
+                    Ok(())
+                });
+            }
+        })
+    }
+
+    /// The answer comes when the data plane is done; if it refuses, `added` is forgotten.
+    fn later(
+        &mut self,
+        id: AskId,
+        added: Option<ChildSaId>,
+        doing: impl Future<Output = Result<(), DataPlaneError>> + Send + 'static,
+    ) -> Option<Answer> {
+        self.asked.push(Box::pin(async move {
+            let done = match doing.await {
+                // What is to be moved or removed may be gone already.
+                Err(DataPlaneError::Unknown) => Ok(()),
+                done => refusal(done),
+            };
+            Answered {
+                id,
+                refused: added.filter(|_| done.is_err()),
+                answer: Answer::Done(done),
+            }
+        }));
+        None
+    }
+}
+
+fn refusal(result: Result<(), DataPlaneError>) -> Result<(), DataPlaneRefusal> {
+    result.map_err(|e| match e {
+        DataPlaneError::SpiTaken => DataPlaneRefusal::SpiTaken,
+        other => {
+            warn!(error = %other, "the data plane refused an SA");
+            DataPlaneRefusal::Failed(other.to_string())
+        }
+    })
+}
