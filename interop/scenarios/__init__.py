@@ -43,6 +43,6 @@ def scenario(name, roles=BOTH, needs_obol=False, shows=None, peers=(STRONGSWAN,)
 
 def load():
     """All scenarios, in the order of their files."""
-    from . import auth, negotiate, selectors, suites, families, rekey, protect, liveness, nat, moving, lossy, openiked  # noqa: F401
+    from . import auth, negotiate, selectors, suites, families, rekey, protect, liveness, nat, moving, lossy, openiked, bulk  # noqa: F401
 
     return ALL
