@@ -38,7 +38,7 @@ pub(crate) struct Transcript {
 impl Transcript {
     /// The lower of the two nonces, by octets.
     pub(crate) fn lowest_nonce(&self) -> Vec<u8> {
-        self.ni.clone().min(self.nr.clone())
+        (&self.ni).min(&self.nr).clone()
     }
 }
 
@@ -147,18 +147,19 @@ pub(crate) enum Check {
 }
 
 //= rfc7296 1.2-2 1.2-3
-/// Checks the peer's proof. `secret` is the shared one, if it is known already.
-pub(crate) fn check_peer(
+/// Checks the peer's proof of what `octets` makes. `secret` is the shared one, if it is known
+/// already.
+pub(crate) fn check_peer<O: SignedOctets>(
     connection: &Connection,
     prf: Prf,
-    octets: &impl SignedOctets,
+    octets: impl FnOnce() -> O,
     peer: &PeerProof,
     secret: Option<&KnownSecret>,
 ) -> Check {
     let result = match &connection.remote.method {
         RemoteAuthMethod::Psk => match secret {
             Some(known) if known.remote == peer.identity => {
-                verify_psk(prf, &known.secret, octets, peer.proof())
+                verify_psk(prf, &known.secret, &octets(), peer.proof())
             }
             _ if peer.method != AuthMethod::SHARED_KEY => Err(AuthError::MethodMismatch {
                 expected: "psk",
@@ -170,7 +171,7 @@ pub(crate) fn check_peer(
             let options = SignatureOptions {
                 allow_sha1_rsa: connection.allow_sha1_rsa,
             };
-            verify_signature(keys, octets, peer.proof(), options)
+            verify_signature(keys, &octets(), peer.proof(), options)
         }
     };
     match result {

@@ -206,7 +206,9 @@ impl IkeSa {
                     remote: peer.identity.clone(),
                     secret,
                 });
-                self.check_responder(cx, now, peer, &opened);
+                if let Ok(payloads) = sort(&opened) {
+                    self.check_responder(cx, now, peer, &opened, &payloads);
+                }
             }
             (Stage::PeerSecret(peer, _), Answer::Psk(None)) => {
                 self.reject(cx, now, no_secret(&local, &peer.identity));
@@ -320,7 +322,7 @@ impl IkeSa {
             method: proof.method,
             data: proof.data.to_vec(),
         };
-        self.check_responder(cx, now, peer, opened);
+        self.check_responder(cx, now, peer, opened, payloads);
     }
 
     fn check_responder(
@@ -329,6 +331,7 @@ impl IkeSa {
         now: Instant,
         peer: PeerProof,
         opened: &Opened,
+        payloads: &Payloads<'_>,
     ) {
         let (Phase::AuthInitiator(auth), Some(protection)) = (&mut self.phase, &self.protection)
         else {
@@ -336,18 +339,19 @@ impl IkeSa {
         };
         let keys = &protection.keys;
         let transcript = &auth.transcript;
-        let octets =
-            ResponderSignedOctets::new(&transcript.message2, &transcript.ni, keys, &peer.id_body);
+        let octets = || {
+            ResponderSignedOctets::new(&transcript.message2, &transcript.ni, keys, &peer.id_body)
+        };
         let secret = auth.secret.as_ref();
         let checked = match &auth.resumes {
             Some(kept) => {
                 let sk_p = keys.sk_pr.expose();
-                kept.session.check(keys.prf(), sk_p, &octets, &peer)
+                kept.session.check(keys.prf(), sk_p, &octets(), &peer)
             }
-            None => check_peer(&self.connection, keys.prf(), &octets, &peer, secret),
+            None => check_peer(&self.connection, keys.prf(), octets, &peer, secret),
         };
         match checked {
-            Check::Verified(verified) => self.responder_proven(cx, now, verified, peer, opened),
+            Check::Verified(verified) => self.responder_proven(cx, now, verified, peer, payloads),
             Check::NeedsSecret => {
                 let (local, remote) = (auth.local_id.clone(), peer.identity.clone());
                 auth.stage = Stage::PeerSecret(peer, opened.clone());
@@ -371,7 +375,7 @@ impl IkeSa {
         now: Instant,
         verified: AuthVerified,
         peer: PeerProof,
-        opened: &Opened,
+        payloads: &Payloads<'_>,
     ) {
         self.settle_claims(now);
         let Phase::AuthInitiator(auth) = std::mem::replace(&mut self.phase, Phase::Gone) else {
@@ -384,9 +388,7 @@ impl IkeSa {
         let times = (self.begun, now);
         let mut established =
             Established::new(verified, times, auth.local_id, peer.identity, lowest_nonce);
-        if let Ok(payloads) = sort(opened) {
-            established.crash.learn(&payloads.notifies);
-        }
+        established.crash.learn(&payloads.notifies);
         established.client = self.connection.redirect.follow.then_some(Client::Us);
         established.resumable.ours = true;
         established.resumable.secret = secret;
@@ -394,28 +396,23 @@ impl IkeSa {
             established.resume(&kept.session);
         }
         self.establish(cx, now, established);
-        let told = sort(opened).ok().and_then(|said| auth_lifetime(&said));
-        self.begin_proof(cx, now, told);
-        if let Ok(payloads) = sort(opened) {
-            self.learn_ticket(cx, now, &payloads);
-        }
+        self.begin_proof(cx, now, auth_lifetime(payloads));
+        self.learn_ticket(cx, now, payloads);
         self.announce(cx, false);
         if let Some(reason) = auth.closing {
             self.close(cx, now, reason);
             return;
         }
-        if let Ok(payloads) = sort(opened)
-            && let Some(notify) = self.auth_redirect(&payloads)
-        {
+        if let Some(notify) = self.auth_redirect(payloads) {
             self.on_auth_redirect(cx, now, notify, auth.first);
             return;
         }
         let after = auth.first.after.filter(|task| task.fate == Fate::Wanted);
         self.tasks.extend(after.map(Task::Child));
-        let (Some(offer), Ok(payloads)) = (auth.offer, sort(opened)) else {
+        let Some(offer) = auth.offer else {
             return;
         };
-        self.take_mobike_offer(&payloads);
+        self.take_mobike_offer(payloads);
         let mut first = auth.first.within;
         if first
             .as_ref()
@@ -445,7 +442,7 @@ impl IkeSa {
             ke: None,
             replaces: None,
         };
-        if let Err(failure) = self.accept_child(cx, now, &offer, &payloads, answered) {
+        if let Err(failure) = self.accept_child(cx, now, &offer, payloads, answered) {
             self.child_failed(cx, &offer.conf.name, failure);
             self.tasks.push(Task::DeleteSpi(offer.spi_in));
         }

@@ -247,20 +247,16 @@ impl IkeSa {
             return;
         };
         let keys = &protection.keys;
-        let octets = InitiatorSignedOctets::new(
-            &auth.transcript.message1,
-            &auth.transcript.nr,
-            keys,
-            &auth.peer.id_body,
-        );
+        let (said, id_body) = (&auth.transcript, &auth.peer.id_body);
+        let octets = || InitiatorSignedOctets::new(&said.message1, &said.nr, keys, id_body);
         let (local, remote) = (auth.local_id.clone(), auth.peer.identity.clone());
         let secret = auth.secret.as_ref();
         let checked = match &auth.resumes {
             Some(old) => {
                 let sk_p = keys.sk_pi.expose();
-                old.session.check(keys.prf(), sk_p, &octets, &auth.peer)
+                old.session.check(keys.prf(), sk_p, &octets(), &auth.peer)
             }
-            None => check_peer(&self.connection, keys.prf(), &octets, &auth.peer, secret),
+            None => check_peer(&self.connection, keys.prf(), octets, &auth.peer, secret),
         };
         match checked {
             Check::Verified(verified) => self.prove_to_initiator(cx, now, verified),
@@ -489,10 +485,12 @@ impl IkeSa {
         let Phase::AuthResponder(auth) = &self.phase else {
             return false;
         };
-        let said = sort(&auth.opened);
-        let forgotten = said.is_ok_and(|said| said.has(NotifyType::INITIAL_CONTACT));
         let others = std::mem::take(&mut cx.namesakes);
-        if others.is_empty() || forgotten {
+        if others.is_empty() {
+            return false;
+        }
+        let said = sort(&auth.opened);
+        if said.is_ok_and(|said| said.has(NotifyType::INITIAL_CONTACT)) {
             return false;
         }
         cx.signals.extend(others.into_iter().map(Signal::Probe));

@@ -109,7 +109,7 @@ impl ChildState {
 impl Agreed {
     /// The lower of the two nonces, by octets; a prefix is lower.
     pub(crate) fn lowest_nonce(&self) -> Vec<u8> {
-        self.ni.clone().min(self.nr.clone())
+        (&self.ni).min(&self.nr).clone()
     }
 }
 
