@@ -10,7 +10,7 @@ use crate::config::{Connection, Path};
 use crate::crypto::prf::Prf;
 use crate::error::{Dropped, IkeFailure};
 use crate::event::{Event, Puzzle};
-use crate::exchange::half_open::Fate;
+use crate::exchange::half_open::{self, Fate};
 use crate::proposal::{ChosenIke, choose_ike};
 use crate::sa::IkeSa;
 use crate::sa::payloads::Payloads;
@@ -43,7 +43,8 @@ impl Endpoint {
         if !header.flags.initiator || header.message_id != 0 || header.spi_i.0 == 0 {
             return Err(Dropped::Malformed);
         }
-        self.repeat_init(path, message)?;
+        let request = half_open::key(path.remote, message.octets);
+        self.repeat_init(path, message, &request)?;
         let payloads = Payloads::sort(&message.payloads).map_err(|_| Dropped::Malformed)?;
         if let Err(fault) = payloads.check_critical() {
             self.refuse_stranger(now, path, header, fault.notify());
@@ -69,7 +70,7 @@ impl Endpoint {
             connection,
             &chosen,
         )?;
-        self.half_open.add(path.remote, message.octets, sa.id);
+        self.half_open.add(request, sa.id);
         self.put(Box::new(sa));
         Ok(())
     }
@@ -77,8 +78,13 @@ impl Endpoint {
     //= security S-3
     /// Answers a repetition with the stored reply, or not at all once that has arrived. A request
     /// that is not the same octet for octet is a new one, even with the same SPI (RFC 7296 section 2.1).
-    pub(super) fn repeat_init(&mut self, path: Path, message: &Message<'_>) -> Result<(), Dropped> {
-        let id = match self.half_open.find(path.remote, message.octets) {
+    pub(super) fn repeat_init(
+        &mut self,
+        path: Path,
+        message: &Message<'_>,
+        request: &half_open::Key,
+    ) -> Result<(), Dropped> {
+        let id = match self.half_open.find(request) {
             Fate::New => return Ok(()),
             Fate::HalfOpen(id) => id,
             Fate::Done => return Err(Dropped::Repeated),

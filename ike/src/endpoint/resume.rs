@@ -9,6 +9,7 @@ use super::Endpoint;
 use super::init::MAX_REQUEST;
 use crate::config::{Connection, Path};
 use crate::error::Dropped;
+use crate::exchange::half_open;
 use crate::exchange::tickets::Presented;
 use crate::sa::IkeSa;
 use crate::sa::payloads::Payloads;
@@ -36,7 +37,8 @@ impl Endpoint {
         if !header.flags.initiator || header.message_id != 0 || header.spi_i.0 == 0 {
             return Err(Dropped::Malformed);
         }
-        self.repeat_init(path, message)?;
+        let request = half_open::key(path.remote, message.octets);
+        self.repeat_init(path, message, &request)?;
         let payloads = Payloads::sort(&message.payloads).map_err(|_| Dropped::Malformed)?;
         if let Err(fault) = payloads.check_critical() {
             self.refuse_stranger(now, path, header, fault.notify());
@@ -54,7 +56,7 @@ impl Endpoint {
         let (ticket, connection) = self.check_ticket(now, path, header, &ticket.data)?;
         let cx = &mut self.cx;
         let sa = IkeSa::respond_resumed(cx, now, path, message, &payloads, connection, ticket)?;
-        self.half_open.add(path.remote, message.octets, sa.id);
+        self.half_open.add(request, sa.id);
         self.put(Box::new(sa));
         Ok(())
     }

@@ -53,7 +53,7 @@ struct Network {
 }
 
 /// Where a request came from, and the hash of it.
-type Key = (SocketAddr, [u8; 32]);
+pub(crate) type Key = (SocketAddr, [u8; 32]);
 
 impl HalfOpens {
     /// How many there are.
@@ -84,13 +84,12 @@ impl HalfOpens {
 
     //= rfc7296 2.1-5
     /// What became of this very request.
-    pub(crate) fn find(&self, remote: SocketAddr, request: &[u8]) -> Fate {
-        let key = key(remote, request);
-        let start = start(&key);
+    pub(crate) fn find(&self, key: &Key) -> Fate {
+        let start = start(key);
         if self.known.contains(&start) || self.known_before.contains(&start) {
             return Fate::Done;
         }
-        let id = self.by_request.get(&key);
+        let id = self.by_request.get(key);
         id.map_or(Fate::New, |id| Fate::HalfOpen(*id))
     }
 
@@ -110,14 +109,13 @@ impl HalfOpens {
     }
 
     /// Adds the one that this request began.
-    pub(crate) fn add(&mut self, remote: SocketAddr, request: &[u8], id: IkeSaId) {
-        let key = key(remote, request);
+    pub(crate) fn add(&mut self, key: Key, id: IkeSaId) {
         if let Some(before) = self.by_request.get(&key).copied() {
             self.remove(before);
         }
         self.by_request.insert(key, id);
         self.keys.insert(id, key);
-        self.change(network(remote.ip()), |ids| {
+        self.change(network(key.0.ip()), |ids| {
             ids.insert(id);
         });
     }
@@ -149,7 +147,8 @@ impl HalfOpens {
 }
 
 //= security S-3
-fn key(remote: SocketAddr, request: &[u8]) -> Key {
+/// What a request is known by.
+pub(crate) fn key(remote: SocketAddr, request: &[u8]) -> Key {
     (remote, Sha256::digest(request).into())
 }
 
@@ -185,16 +184,16 @@ mod tests {
             "[fd00::1]:500",
         ];
         for (n, place) in (1..).zip(places) {
-            half_open.add(at(place), b"request", IkeSaId(n));
+            half_open.add(key(at(place), b"request"), IkeSaId(n));
         }
-        half_open.add(at(places[0]), b"another", IkeSaId(5));
+        half_open.add(key(at(places[0]), b"another"), IkeSaId(5));
         assert_eq!(half_open.len(), 5);
         assert_eq!(half_open.in_network_of(at("10.0.0.77:1").ip()), 3);
         assert_eq!(half_open.in_network_of(at("[fd00::77]:1").ip()), 1);
         assert_eq!(half_open.in_network_of(at("[fd00:0:0:1::1]:1").ip()), 0);
         let five = Fate::HalfOpen(IkeSaId(5));
-        assert_eq!(half_open.find(at(places[0]), b"another"), five);
-        assert_eq!(half_open.find(at(places[1]), b"another"), Fate::New);
+        assert_eq!(half_open.find(&key(at(places[0]), b"another")), five);
+        assert_eq!(half_open.find(&key(at(places[1]), b"another")), Fate::New);
         assert_eq!(
             half_open.oldest_of(at("10.0.0.77:1").ip()),
             Some(IkeSaId(1))
@@ -205,10 +204,10 @@ mod tests {
             Some(IkeSaId(4))
         );
         half_open.remove(IkeSaId(5));
-        assert_eq!(half_open.find(at(places[0]), b"another"), Fate::New);
+        assert_eq!(half_open.find(&key(at(places[0]), b"another")), Fate::New);
         assert_eq!(half_open.in_network_of(at("10.0.0.77:1").ip()), 2);
         let one = Fate::HalfOpen(IkeSaId(1));
-        assert_eq!(half_open.find(at(places[0]), b"request"), one);
+        assert_eq!(half_open.find(&key(at(places[0]), b"request")), one);
     }
 
     //= test rfc7296 2.1-5
@@ -218,22 +217,22 @@ mod tests {
         let at: SocketAddr = "10.0.0.1:500".parse().unwrap();
         let start = Instant::now();
         let make = |half_open: &mut HalfOpens, n: u64, now| {
-            half_open.add(at, &n.to_be_bytes(), IkeSaId(n));
+            half_open.add(key(at, &n.to_be_bytes()), IkeSaId(n));
             half_open.done(now, IkeSaId(n));
         };
         make(&mut half_open, 1, start);
         assert_eq!(half_open.len(), 0);
-        assert_eq!(half_open.find(at, &1u64.to_be_bytes()), Fate::Done);
+        assert_eq!(half_open.find(&key(at, &1u64.to_be_bytes())), Fate::Done);
         make(&mut half_open, 2, start + KNOWN);
-        assert_eq!(half_open.find(at, &1u64.to_be_bytes()), Fate::Done);
+        assert_eq!(half_open.find(&key(at, &1u64.to_be_bytes())), Fate::Done);
         make(&mut half_open, 3, start + 2 * KNOWN);
-        assert_eq!(half_open.find(at, &1u64.to_be_bytes()), Fate::New);
-        assert_eq!(half_open.find(at, &2u64.to_be_bytes()), Fate::Done);
+        assert_eq!(half_open.find(&key(at, &1u64.to_be_bytes())), Fate::New);
+        assert_eq!(half_open.find(&key(at, &2u64.to_be_bytes())), Fate::Done);
         // They are bounded in number, too.
         for n in 10..10 + 2 * MAX_KNOWN as u64 {
             make(&mut half_open, n, start + 2 * KNOWN);
         }
-        assert_eq!(half_open.find(at, &2u64.to_be_bytes()), Fate::New);
+        assert_eq!(half_open.find(&key(at, &2u64.to_be_bytes())), Fate::New);
         assert!(half_open.known.len() + half_open.known_before.len() <= 2 * MAX_KNOWN);
     }
 }
