@@ -33,7 +33,7 @@ use crate::sa::{IkeSa, Phase, Role};
 use crate::status::IkeSaStatus;
 use crate::timer::{TimerKind, earlier};
 use crate::wire::{ExchangeType, Header, Message};
-use table::Table;
+use table::{Ends, Table};
 use wishes::Wishes;
 
 /// The IKEv2 side of a host, without I/O.
@@ -448,8 +448,12 @@ impl Endpoint {
     fn settle(&mut self, now: Instant) {
         let changes = self.sas.take_changes();
         self.drop_crossed_starts(&changes);
-        self.merge_duplicates(now, &changes);
-        self.drive_renewals(now, &changes);
+        let several = changes.iter().filter(|ends| !self.is_plain(ends));
+        let several: Vec<Ends> = several.cloned().collect();
+        if !several.is_empty() {
+            self.merge_duplicates(now, &several);
+            self.drive_renewals(now, &several);
+        }
         self.start_wishes(now, changes);
         let left = self.sas.any_alive();
         if self.shutdown.is_some() && !left && !self.idle_told {

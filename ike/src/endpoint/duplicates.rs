@@ -38,6 +38,14 @@ impl Endpoint {
         }
     }
 
+    /// Whether there is nothing between these ends that could be there twice or is being replaced:
+    /// so it is nearly always.
+    pub(super) fn is_plain(&self, ends: &Ends) -> bool {
+        let mut family = self.sas.family(ends);
+        let (first, second) = (family.next(), family.next());
+        second.is_none() && first.is_none_or(is_plain)
+    }
+
     /// Closes what there is twice.
     pub(super) fn merge_duplicates(&mut self, now: Instant, changes: &[Ends]) {
         for (loser, winner) in self.in_families(changes, IkeSa::is_current, duplicate_sas) {
@@ -117,6 +125,13 @@ impl Endpoint {
     }
 }
 
+/// Whether an IKE SA has neither a successor nor several Child SAs, or one that waits for others.
+fn is_plain(sa: &IkeSa) -> bool {
+    let waits = |child: &ChildSa| child.held_back || child.switch_at.is_some();
+    let renewed = sa.established().is_some_and(|e| e.renewal.is_some());
+    !renewed && sa.children.len() < 2 && !sa.children.iter().any(waits)
+}
+
 /// Pairs of IKE SAs with one peer: the one to close, where that is for us to do since we began
 /// it, and the one to keep.
 fn duplicate_sas(current: &[&IkeSa], found: &mut BTreeSet<(IkeSaId, IkeSaId)>) {
@@ -181,10 +196,9 @@ fn renews(new: &IkeSa, old: &IkeSa) -> bool {
 /// was begun when the other was there was begun for a reason, and packets go there already; of two
 /// that cross, the rank decides, since in a slow handshake one end is done much later than the other.
 pub(super) fn stays_before(sa: &IkeSa, other: &IkeSa) -> bool {
-    let rank = |sa: &IkeSa| sa.established().map(|e| e.rank.clone());
     match age(sa, other) {
         Age::Older => false,
-        Age::Same => rank(sa) > rank(other),
+        Age::Same => sa.established().map(|e| &e.rank) > other.established().map(|e| &e.rank),
         Age::Newer => true,
     }
 }

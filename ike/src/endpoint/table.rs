@@ -48,6 +48,8 @@ struct Place {
     /// `None` while it is lent.
     sa: Option<Box<IkeSa>>,
     filed: Filed,
+    /// It is among what has changed.
+    changed: bool,
 }
 
 /// Under what an IKE SA can be found.
@@ -79,10 +81,21 @@ impl PartialEq for Ends {
     }
 }
 
+impl Ends {
+    /// Whether who looks for these finds the others, too: at most, the identities have been proven
+    /// since.
+    fn extends(&self, old: &Self) -> bool {
+        Arc::ptr_eq(&self.connection, &old.connection)
+            && self.peer == old.peer
+            && (old.identity.is_none() || self.identity == old.identity)
+    }
+}
+
 /// What to look at again.
 #[derive(Default)]
 struct Changes {
-    sas: BTreeSet<IkeSaId>,
+    /// Each once, be it there or gone since.
+    sas: Vec<IkeSaId>,
     /// Where an IKE SA is not any more.
     left: Vec<Ends>,
 }
@@ -249,15 +262,15 @@ impl Table {
         };
         let place = self.places.entry(id).or_default();
         place.sa = Some(sa);
+        if !std::mem::replace(&mut place.changed, true) {
+            self.changed.sas.push(id);
+        }
         if place.filed != filed {
             let old = std::mem::replace(&mut place.filed, filed.clone());
             self.refile(id, old, filed);
         }
         if gone {
             self.places.remove(&id);
-            self.changed.sas.remove(&id);
-        } else {
-            self.changed.sas.insert(id);
         }
     }
 
@@ -265,8 +278,16 @@ impl Table {
     /// back, and of those that are gone or changed sides.
     pub(super) fn take_changes(&mut self) -> Vec<Ends> {
         let mut ends = std::mem::take(&mut self.changed.left);
-        let sas = std::mem::take(&mut self.changed.sas);
-        ends.extend(sas.iter().filter_map(|id| self.ends_of(*id)));
+        let mut sas = std::mem::take(&mut self.changed.sas);
+        sas.sort_unstable();
+        for id in sas.drain(..) {
+            if let Some(place) = self.places.get_mut(&id) {
+                place.changed = false;
+                ends.extend(self.ends_of(id));
+            }
+        }
+        // Its room is used again.
+        self.changed.sas = sas;
         ends
     }
 
@@ -342,7 +363,8 @@ impl Table {
             for (index, hash) in self.hashes(new.ends.as_ref()) {
                 self.index(index).0.insert((hash, id));
             }
-            self.changed.left.extend(old.ends);
+            let left = |old: &Ends| new.ends.as_ref().is_none_or(|new| !new.extends(old));
+            self.changed.left.extend(old.ends.filter(left));
         }
     }
 
