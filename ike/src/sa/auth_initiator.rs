@@ -28,7 +28,7 @@ use crate::sa::reauth::auth_lifetime;
 use crate::sa::receive::sort;
 use crate::sa::task::{Fate, Task};
 use crate::sa::{IkeSa, Phase, Request};
-use crate::wire::{Auth, ExchangeType, Id, Notify, NotifyType, Payload};
+use crate::wire::{Auth, ExchangeType, Id, Notify, NotifyType, Payload, USUAL_PAYLOADS};
 
 /// In IKE_AUTH, as initiator.
 pub(crate) struct AuthInitiator {
@@ -250,7 +250,7 @@ impl IkeSa {
         let resumes = auth.resumes.as_ref().map(|kept| &kept.session.remote_id);
         let remote = resumes.or(self.connection.remote.id.as_ref());
         let remote_body = remote.map(Identity::to_body);
-        let mut payloads = Vec::new();
+        let mut payloads = Vec::with_capacity(USUAL_PAYLOADS);
         payloads.extend(Id::from_body(&proof.id_body).ok().map(Payload::IdI));
         if let Some(body) = &remote_body {
             payloads.extend(Id::from_body(body).ok().map(Payload::IdR));

@@ -26,7 +26,7 @@ use crate::sa::task::{ChildTask, Tasks};
 use crate::sa::{IkeSa, Phase, Role};
 use crate::wire::{
     ExchangeType, Flags, HashId, Header, Ke, KeMethod, Notify, NotifyType, Payload, PayloadType,
-    Proposal, emit_message,
+    Proposal, USUAL_PAYLOADS, emit_message,
 };
 
 /// Hash algorithms we verify signatures with, RFC 7427 section 4.
@@ -436,7 +436,7 @@ impl IkeSa {
     }
 
     fn init_request(&self, init: &InitSent) -> Option<Vec<u8>> {
-        let mut payloads = Vec::new();
+        let mut payloads = Vec::with_capacity(USUAL_PAYLOADS);
         if let Some(cookie) = &init.cookies.used {
             payloads.push(Payload::Notify(Notify::cookie(cookie)));
         }

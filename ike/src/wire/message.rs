@@ -17,7 +17,7 @@ const GENERIC_HEADER_LEN: usize = 4;
 const FRAGMENT_HEADER_LEN: usize = 4;
 const CRITICAL: u8 = 0x80;
 /// Payloads that most messages stay below.
-const USUAL_PAYLOADS: usize = 12;
+pub(crate) const USUAL_PAYLOADS: usize = 12;
 /// Octets that most chains of payloads stay below.
 pub(crate) const CHAIN_LEN: usize = 512;
 

@@ -14,7 +14,7 @@ mod reader;
 mod writer;
 
 pub use header::{Flags, HEADER_LEN, Header};
-pub(crate) use message::CHAIN_LEN;
+pub(crate) use message::{CHAIN_LEN, USUAL_PAYLOADS};
 pub use message::{
     Fragment, MAX_PAYLOADS, Message, Protected, RawPayload, emit_chain, emit_message, parse_chain,
     protected_prefix,

@@ -12,6 +12,9 @@ pub const MAX_PROPOSALS: usize = 32;
 /// Transforms that one proposal may have. Peers that put all they can into one send about 40.
 pub const MAX_TRANSFORMS: usize = 128;
 
+/// Transforms that most proposals stay below.
+const USUAL_TRANSFORMS: usize = 16;
+
 const LAST: u8 = 0;
 const MORE_PROPOSALS: u8 = 2;
 const MORE_TRANSFORMS: u8 = 3;
@@ -152,7 +155,7 @@ fn parse_transforms(count: usize, r: &mut Reader<'_>) -> Result<Vec<Transform>, 
     if count > MAX_TRANSFORMS {
         return Err(Malformed::TooMany);
     }
-    let mut transforms = Vec::new();
+    let mut transforms = Vec::with_capacity(count.min(USUAL_TRANSFORMS));
     for left in (0..count).rev() {
         let marker = r.u8()?;
         r.reserved(1)?;
