@@ -14,8 +14,8 @@ use crate::limit::{self, Datagrams, Operation};
 
 /// Time for each kind.
 const BUDGET: Duration = Duration::from_secs(6);
-/// Handshakes, and operations of a kind, in a row. Both kinds of rows take turns, so that what
-/// slows the machine down slows both down.
+/// Handshakes, and the cryptography of handshakes, in a row. Both kinds of rows take turns, so
+/// that what slows the machine down slows both down.
 const ROW: usize = 20;
 /// Between handshakes, for what closed IKE SAs leave for a while.
 const PAUSE: Duration = Duration::from_secs(300);
@@ -23,8 +23,10 @@ const PAUSE: Duration = Duration::from_secs(300);
 /// What was measured of one kind of authentication.
 pub(crate) struct Shakes {
     pub(crate) auth: &'static str,
-    /// Microseconds of one handshake, both ends together: the median.
+    /// Microseconds of one handshake, both ends together.
     pub(crate) each: f64,
+    /// Microseconds that the cryptography alone takes.
+    pub(crate) limit: f64,
     pub(crate) operations: Vec<Operation>,
 }
 
@@ -35,7 +37,7 @@ impl Shakes {
         let (mut a, mut b) = ends(key);
         let datagrams = first(&mut a, &mut b, now);
         let mut operations = limit::operations(key, datagrams);
-        let mut times = Vec::new();
+        let (mut times, mut rounds) = (Vec::new(), Vec::new());
         let start = Instant::now();
         while start.elapsed() < BUDGET {
             for _ in 0..ROW {
@@ -47,34 +49,40 @@ impl Shakes {
                 times.push(start.elapsed().as_nanos() as f64 / 1000.0);
                 close(&mut a, &mut b, 0, now);
             }
-            for operation in &mut operations {
-                operation.run(ROW);
-            }
+            rounds.extend((0..ROW).map(|_| limit::round(&mut operations)));
         }
         Self {
             auth,
-            each: crate::median(&mut times),
+            each: crate::tenth(&mut times),
+            limit: crate::tenth(&mut rounds),
             operations,
         }
-    }
-
-    /// Microseconds that the cryptography alone takes.
-    pub(crate) fn limit(&mut self) -> f64 {
-        let operations = self.operations.iter_mut();
-        operations.map(|o| o.count as f64 * o.each() / 1000.0).sum()
     }
 
     /// One line for each operation.
     pub(crate) fn parts(&mut self) -> String {
         let mut text = String::new();
         for operation in &mut self.operations {
-            let each = operation.each() / 1000.0;
+            let each = operation.each();
             let (name, count) = (operation.name, operation.count);
             let all = each * count as f64;
             // Writing into a string does not fail.
             let _ = writeln!(text, "  {name:<34}{count:>4}{each:>10.2}{all:>10.1}");
         }
         text
+    }
+}
+
+/// So many handshakes and nothing else, for a profiler.
+pub(crate) fn only(count: usize, key: Option<&PrivateKey>) {
+    let mut now = Instant::now();
+    let (mut a, mut b) = ends(key);
+    for _ in 0..count {
+        now += PAUSE;
+        a.endpoint.handle_timeout(now);
+        b.endpoint.handle_timeout(now);
+        shake(&mut a, &mut b, 0, now);
+        close(&mut a, &mut b, 0, now);
     }
 }
 

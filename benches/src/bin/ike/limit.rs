@@ -36,7 +36,7 @@ pub(crate) struct Operation {
     /// How often a handshake needs it, both ends together.
     pub(crate) count: usize,
     run: Box<dyn FnMut()>,
-    /// Nanoseconds of each, so often as it was run.
+    /// Microseconds of each, so often as it was run.
     times: Vec<f64>,
 }
 
@@ -50,19 +50,27 @@ impl Operation {
         }
     }
 
-    /// Runs it so many times.
-    pub(crate) fn run(&mut self, times: usize) {
-        for _ in 0..times {
+    /// Runs it as often as a handshake needs it. Microseconds that it took.
+    fn run(&mut self) -> f64 {
+        let before = self.times.len();
+        for _ in 0..self.count {
             let start = Instant::now();
             (self.run)();
-            self.times.push(start.elapsed().as_nanos() as f64);
+            self.times.push(start.elapsed().as_nanos() as f64 / 1000.0);
         }
+        self.times[before..].iter().sum()
     }
 
-    /// Nanoseconds of one: the median.
+    /// Microseconds of one.
     pub(crate) fn each(&mut self) -> f64 {
-        crate::median(&mut self.times)
+        crate::tenth(&mut self.times)
     }
+}
+
+/// Does what one handshake has to compute, one after the other: a handshake does not have the same
+/// operation many times in a row either. Microseconds that it took.
+pub(crate) fn round(operations: &mut [Operation]) -> f64 {
+    operations.iter_mut().map(Operation::run).sum()
 }
 
 /// Everything that a handshake has to compute, whoever does it.
@@ -165,7 +173,7 @@ fn protection(datagrams: Datagrams) -> Vec<Operation> {
 fn signatures(key: &PrivateKey, signed: usize) -> Vec<Operation> {
     let public = key.public();
     let scheme = match public {
-        PublicKey::Rsa(_) => SignatureScheme::RsaPkcs1Sha256,
+        PublicKey::Rsa(_) => SignatureScheme::RsaPssSha256,
         PublicKey::Ed25519(_) => SignatureScheme::Ed25519,
     };
     let octets = vec![6; signed];
