@@ -26,7 +26,8 @@ def run(*command, check=True, timeout=60, **how):
     if "input" not in how:
         how["stdin"] = subprocess.DEVNULL
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, **how)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+                              timeout=timeout, **how)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Failure(f"{command[0]}: {error}") from error
     if check and done.returncode:

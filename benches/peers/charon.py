@@ -6,9 +6,12 @@ from . import get
 from .bed import ENDS, INNER, MTU, OUTER, Failure, run, until
 from .tunnels import Peer
 
+PLUGINS = "random nonce aesni aes sha1 sha2 hmac kdf pem pkcs1 pubkey openssl gcm curve25519" \
+          " kernel-libipsec kernel-netlink socket-default updown vici"
+
 CHARON = """charon-systemd {
   load_modular = no
-  load = random nonce aesni aes sha1 sha2 hmac kdf pem pkcs1 pubkey openssl gcm curve25519 kernel-libipsec kernel-netlink socket-default updown vici
+  load = PLUGINS
   install_virtual_ip = no
   journal { default = -1 }
   filelog { stderr { default = 0 } }
@@ -59,7 +62,7 @@ class StrongSwan(Peer):
         return f"strongSwan {said}, kernel-libipsec, AES-128-GCM (aesni)"
 
     def start(self, bed):
-        bed.write("charon.conf", CHARON)
+        bed.write("charon.conf", CHARON.replace("PLUGINS", PLUGINS))
         for end in ENDS:
             bed.write(f"swanctl{end}.conf", CONNECTION.format(
                 own=OUTER[end], peer=OUTER[1 - end], end=end, far=1 - end, inner=INNER[end], far_inner=INNER[1 - end]))

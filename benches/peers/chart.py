@@ -21,16 +21,20 @@ def picture(lines):
     for title, value, form in PANELS:
         out.append(f'<text x="0" y="{y}" font-weight="bold">{escape(title)}</text>')
         y += 12
-        longest = max([value(figures[peer["about"]]) for peer in peers for figures in (on, cut) if peer["about"] in figures] + [1e-9])
+        longest = max([value(figures[peer["about"]]) for peer in peers for figures in (on, cut)
+                       if peer["about"] in figures] + [1e-9])
         for peer in peers:
             name = peer["about"]
             colour = OWN if name.startswith("obol") else OTHER if peer["rival"] else LIMIT
-            out.append(f'<text x="{LEFT - 10}" y="{y + 15}" text-anchor="end">{escape(peer["label"].replace("*", ""))}</text>')
+            label = escape(peer["label"].replace("*", ""))
+            out.append(f'<text x="{LEFT - 10}" y="{y + 15}" text-anchor="end">{label}</text>')
             for figures, top, opacity in ((on, 0, 1), (cut, 11, 0.5)):
                 if name in figures:
-                    width = value(figures[name]) / longest * (WIDTH - LEFT - 60)
-                    out.append(f'<rect x="{LEFT}" y="{y + top}" width="{width:.1f}" height="10" fill="{colour}" fill-opacity="{opacity}"/>'
-                               f'<text x="{LEFT + width + 5:.1f}" y="{y + top + 9}" font-size="10">{form.format(value(figures[name]))}</text>')
+                    figure = value(figures[name])
+                    width = figure / longest * (WIDTH - LEFT - 60)
+                    out.append(f'<rect x="{LEFT}" y="{y + top}" width="{width:.1f}" height="10" fill="{colour}"'
+                               f' fill-opacity="{opacity}"/><text x="{LEFT + width + 5:.1f}" y="{y + top + 9}"'
+                               f' font-size="10">{form.format(figure)}</text>')
             y += LINE
         y += GAP - 12
     out.append(f'<text x="0" y="{y - 12}" font-size="11">Upper bar: UDP offload across the veth. Lower, paler bar: '

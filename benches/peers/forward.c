@@ -25,7 +25,8 @@
 
 #define USO (0x20 | 0x40) /* TUN_F_USO4, TUN_F_USO6: newer than Debian 12's headers */
 #define GSO_UDP 5         /* VIRTIO_NET_HDR_GSO_UDP_L4 */
-enum { HEAD = 16, SEGMENTS = 64, LONGEST = 65000, IP = 20, FRAME = 70000, TCP = 6, UDP = 17, PUSH = 8, ACK = 16, FIN = 1 };
+enum { HEAD = 16, SEGMENTS = 64, LONGEST = 65000, FRAME = 70000 };
+enum { IP = 20, TCP = 6, UDP = 17, PUSH = 8, ACK = 16, FIN = 1 };
 
 static int tun, sock;
 
@@ -196,7 +197,8 @@ static size_t joinable(const uint8_t *ip, size_t n) {
 static int follows(const uint8_t *ip, size_t n, size_t headers) {
     const uint8_t *a = in.first + IP, *b = ip + IP;
     if (!in.open || headers != in.headers || n - headers > in.segment || in.headers + in.payload + n > LONGEST ||
-        in.count == SEGMENTS || in.first[1] != ip[1] || memcmp(in.first + 8, ip + 8, 2) || memcmp(in.first + 12, ip + 12, 12))
+        in.count == SEGMENTS || in.first[1] != ip[1] || memcmp(in.first + 8, ip + 8, 2) ||
+        memcmp(in.first + 12, ip + 12, 12))
         return 0;
     return ip[9] == UDP || (get32(b + 4) == get32(a + 4) + in.payload && !memcmp(a + 8, b + 8, 4) &&
                             !memcmp(a + 14, b + 14, 2) && !memcmp(a + 20, b + 20, headers - IP - 20));

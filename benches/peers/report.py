@@ -18,16 +18,17 @@ COLUMNS = [
     ("ping idle p50 / p99", "{ping_idle_p50:.0f} / {ping_idle_p99:.0f}"),
     ("ping under load p50 / p99", "{ping_load_p50:.0f} / {ping_load_p99:.0f}"),
     ("MiB before / after", "{rss_before:.0f} / {rss_after:.0f}"),
-    ("stolen %", "{stolen:.0f}"),
+    ("stolen / others %", "{stolen:.0f} / {others:.0f}"),
 ]
 
-INTRODUCTION = """Both ends, both daemons, iperf3 and all else share the cores; iperf3's and ping's own cost is in every
-figure. Medians of the rounds. TCP and UDP in Gbit/s of what arrived at the far end ("there" from the first end to
-the second); UDP 1400 octets at the highest rate with at most 0.1 % loss; of a flood of 64-octet packets, those that
-arrived, in thousands per second; ping in microseconds, "under load" beside TCP both ways at once. "Gbit per busy core" is all
-five TCP runs over the seconds in which the machine's cores were busy (stolen time is not in them). Memory (RSS) is that of the larger
-daemon, before everything and after the flood. "Stolen" is the time other guests of the host had the cores, in % of one core,
-median. MTU 1500 on the veth, 1400 in every tunnel."""
+INTRODUCTION = """\
+Both ends, both daemons, iperf3 and all else share the cores; iperf3's and ping's own cost is in every figure. Medians
+of the rounds. TCP and UDP in Gbit/s of what arrived at the far end ("there": from the first end to the second). UDP of
+1400 octets at the highest rate with at most 0.1 % loss; of a flood of 64-octet packets, those that arrived, in thousands
+per second; ping in microseconds, "under load" beside TCP both ways at once. "Gbit per busy core" is all five TCP runs
+over the core seconds they took; those that others took are not among them. Memory (RSS) is that of the larger daemon,
+before everything and after the flood. "Stolen" is what other guests of the host had of the cores, "others" what
+processes outside the run had, in % of one core. MTU 1500 on the veth, 1400 in every tunnel."""
 
 
 def machine():
@@ -37,7 +38,8 @@ def machine():
     fields = {key.strip(): value.strip() for key, value in fields.items()}
     has = set((fields.get("flags") or fields.get("Features") or "").split())
     features = [name for name in ("aes", "pclmulqdq", "avx2", "avx512f", "vaes", "vpclmulqdq", "pmull") if name in has]
-    return f"{fields.get('model name', 'unknown')}, {os.cpu_count()} cores ({' '.join(features)}), Linux {os.uname().release}"
+    name = fields.get("model name", "unknown")
+    return f"{name}, {os.cpu_count()} cores ({' '.join(features)}), Linux {os.uname().release}"
 
 
 def commit():
@@ -52,8 +54,9 @@ def medians(lines, offload):
     for line in lines:
         if line.get("offload") is offload and "failed" not in line:
             visits.setdefault(line["peer"], []).append(line)
-    return {peer: {key: statistics.median(line[key] for line in all_) for key in all_[0]
-                   if key not in ("peer", "offload", "round")} for peer, all_ in visits.items()}
+    return {peer: {key: statistics.median(line[key] for line in all_ if key in line) for key in all_[-1]
+                   if key not in ("peer", "offload", "round")}
+            for peer, all_ in visits.items()}
 
 
 def mean_tcp(figures, streams):
@@ -95,7 +98,8 @@ def goals(lines):
         ratio = on["obol-udp"]["ping_idle_p50"] / rival[0]
         yield f"ping, p50, of {rival[1]}", f"{ratio:.2f}", "<= 1", ratio <= 1
     if "obol-udp" in on:
-        growth = max(f["rss_after"] - f["rss_before"] for peer in ("obol-udp", "obol-esp") for f in (on.get(peer), cut.get(peer)) if f)
+        both = [figures[peer] for figures in (on, cut) for peer in ("obol-udp", "obol-esp") if peer in figures]
+        growth = max(f["rss_after"] - f["rss_before"] for f in both)
         yield "memory: growth by all of it, MiB", f"{growth:.1f}", "<= 1", growth <= 1
 
 
@@ -123,12 +127,14 @@ def page(lines):
     """The whole page, without what is written by hand."""
     run = next(line for line in lines if "machine" in line)
     labels = {line["about"]: line for line in lines if "about" in line}
-    out = ["# obol beside other tunnels in user space", "", "`benches/compare`", f"on {run['machine']}; commit {run['commit']}.",
-           f"{run['rounds']} rounds, {run['seconds']} s per TCP run, {run['took'] / 60:.0f} minutes in all; load {run['load']:.1f} at the"
-           f" start; {run['stolen']:.0f} % of one core stolen on average.", "", INTRODUCTION, "", "## Goals", ""]
+    out = ["# obol beside other tunnels in user space", "", f"`benches/compare --rounds {run['rounds']} --seconds"
+           f" {run['seconds']} --write`", f"on {run['machine']}; commit {run['commit']}.",
+           f"{run['took'] / 60:.0f} minutes in all; load {run['load']:.1f} at the start; {run['stolen']:.0f} % of one"
+           " core stolen on average.", "", INTRODUCTION, "", "## Goals", ""]
     out += table(["obol's ratio", "is", "goal", ""], [[what, ratio, goal, "ok" if met else "**short**"]
                                                      for what, ratio, goal, met in goals(lines)])
-    for offload, title in ((True, "UDP offload across the veth"), (False, "Cut before the veth, as for a network card without UDP offload")):
+    for offload, title in ((True, "UDP offload across the veth"),
+                           (False, "Cut before the veth, as for a network card without UDP offload")):
         figures = medians(lines, offload)
         out += ["", f"## {title}", ""]
         rows = []
@@ -141,11 +147,13 @@ def page(lines):
                 rows.append([line["label"], *(form.format(**figures[name]) for _, form in COLUMNS)])
         out += table(["", *(title for title, _ in COLUMNS)], rows)
         out += ["", "obol as a multiple of each, ESP in UDP / plain ESP:", ""]
-        out += table(["of", "TCP 1", "TCP 4", "both ways", "per busy core", "UDP 1400", "64 B", "ping p50"], ratios(lines, figures))
+        out += table(["of", "TCP 1", "TCP 4", "both ways", "per busy core", "UDP 1400", "64 B", "ping p50"],
+                     ratios(lines, figures))
     failed = [line for line in lines if "failed" in line]
     if failed:
         out += ["", "## Failed visits", ""]
-        out += [f"- round {line['round']}, {line['peer']}, offload {'on' if line['offload'] else 'cut'}: {line['failed']}" for line in failed]
+        out += [f"- round {line['round']}, {line['peer']}, offload {'on' if line['offload'] else 'cut'}:"
+                f" {line['failed']}" for line in failed]
     out += ["", "## What was run", ""]
     out += [f"- {line['label']}: {line.get('version') or 'not run: ' + line['not_run']}" for line in labels.values()]
     return "\n".join([*out, ""])

@@ -1,5 +1,6 @@
 """The peers: how each gets its programs, and how it makes a tunnel between the two ends of a bed."""
 
+import contextlib
 import os
 import re
 import time
@@ -42,7 +43,8 @@ class Forwarder(Peer):
 
     def start(self, bed):
         for end in ENDS:
-            self.daemons.append(bed.spawn(end, self.program, "cmptun", OUTER[end], OUTER[1 - end], "4500", name=f"forward{end}.log"))
+            self.daemons.append(bed.spawn(end, self.program, "cmptun", OUTER[end], OUTER[1 - end], "4500",
+                                          name=f"forward{end}.log"))
         for end in ENDS:
             until("a TUN device", lambda end=end: "cmptun" in bed.run(end, "ip", "-o", "link"), 5)
             bed.address(end, "cmptun")
@@ -99,12 +101,15 @@ class WireGuard(Peer):
     def start(self, bed):
         devices = ("cmpwg0", "cmpwg1")
         sockets = [f"/var/run/wireguard/{device}.sock" for device in devices]
-        self.stop(sockets)
+        for path in sockets:  # of a run that was killed
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
         secrets = [run("wg", "genkey").strip() for _ in ENDS]
         public = [run("wg", "pubkey", input=secret).strip() for secret in secrets]
         quiet = {"LOG_LEVEL": "error", "WG_LOG_LEVEL": "error", "RUST_LOG": "error", "WG_PROCESS_FOREGROUND": "1"}
         for end in ENDS:
-            self.daemons.append(bed.spawn(end, self.program, *self.arguments, devices[end], name=f"wg{end}.log", environment=quiet))
+            self.daemons.append(bed.spawn(end, self.program, *self.arguments, devices[end],
+                                          name=f"wg{end}.log", environment=quiet))
         for end in ENDS:
             until(f"{self.name} listens", lambda end=end: os.path.exists(sockets[end]), 5)
             time.sleep(0.2)  # the socket is there a little before it answers
@@ -112,12 +117,6 @@ class WireGuard(Peer):
             bed.run(end, "wg", "set", devices[end], "private-key", key, "listen-port", "51820", "peer", public[1 - end],
                     "endpoint", f"{OUTER[1 - end]}:51820", "allowed-ips", f"{INNER[1 - end]}/32")
             bed.address(end, devices[end])
-
-    @staticmethod
-    def stop(sockets):
-        for path in sockets:
-            if os.path.exists(path):
-                os.unlink(path)
 
 
 class WireGuardGo(WireGuard):
@@ -160,7 +159,8 @@ class OpenVpn(Peer):
         pins = []
         for end in ENDS:
             run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-                "-days", "2", "-subj", f"/CN=end{end}", "-keyout", bed.path(f"{end}.key"), "-out", bed.path(f"{end}.crt"))
+                "-days", "2", "-subj", f"/CN=end{end}",
+                "-keyout", bed.path(f"{end}.key"), "-out", bed.path(f"{end}.crt"))
             said = run("openssl", "x509", "-in", bed.path(f"{end}.crt"), "-noout", "-fingerprint", "-sha256")
             pins.append(re.search("=(.*)", said).group(1))
         for end in ENDS:
