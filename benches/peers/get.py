@@ -68,7 +68,7 @@ def mirror():
     """The mirror of this system's own main archive, if apt names one; else debootstrap knows it."""
     said = run("apt-get", "indextargets", "--format", "$(LABEL) $(REPO_URI)", check=False)
     for line in said.splitlines():
-        label, *_, uri = [*line.split(), ""]
+        label, uri, *_ = [*line.split(), "", ""]
         if label == "Debian" and uri.rstrip("/").endswith("/debian"):
             return (uri,)
     return ()
