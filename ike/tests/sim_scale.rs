@@ -20,6 +20,8 @@ enum Peers {
     Identities,
     /// A connection for each address; all but one are of others.
     Addresses,
+    /// One connection for whoever comes; all come from one address, as behind a NAT.
+    Anybody,
 }
 
 fn initiator(n: usize) -> Connection {
@@ -53,7 +55,15 @@ fn pair(connections: usize, peers: Peers) -> Pair {
             let n = u32::try_from(n).expect("few");
             theirs.remote_addrs = vec![IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + n))];
         }
+        if matches!(peers, Peers::Anybody) {
+            theirs.remote_addrs.clear();
+            theirs.remote.id = None;
+        }
         theirs
+    });
+    let theirs = theirs.take(match peers {
+        Peers::Anybody => 1,
+        _ => connections,
     });
     let config = |connections: Vec<Connection>| Config {
         connections: connections.into_iter().map(Arc::new).collect(),
@@ -139,14 +149,14 @@ fn a_look_at_one_connection_costs_the_same_beside_many_others() {
 
 #[test]
 fn the_work_of_a_life_is_the_same_beside_many_others() {
-    for peers in [Peers::Identities, Peers::Addresses] {
+    for peers in [Peers::Identities, Peers::Addresses, Peers::Anybody] {
         let mut alone = pair(1, peers);
         let first = life(&mut alone, 0);
         assert_eq!(up(&alone), 1);
 
         let many = 300;
         let mut crowd = pair(many, peers);
-        if matches!(peers, Peers::Identities) {
+        if !matches!(peers, Peers::Addresses) {
             for n in 0..many - 1 {
                 crowd.initiate(End::A, &name(n));
             }

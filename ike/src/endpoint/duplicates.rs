@@ -21,13 +21,18 @@ impl Endpoint {
     pub(super) fn drop_crossed_starts(&mut self, changes: &[Ends]) {
         let mut crossed = BTreeSet::new();
         for ends in changes {
-            let same = || self.sas.with_peer(&ends.connection.name, ends.peer);
-            let theirs = same().filter(|sa| sa.is_current() && sa.role == Role::Responder);
+            let (name, peer) = (&ends.connection.name, ends.peer);
+            // Behind one address there may be many peers, so it is not theirs that come first.
+            let mut ours = self.sas.starts_with(name, peer).peekable();
+            if ours.peek().is_none() {
+                continue;
+            }
+            let theirs = self.sas.with_peer(name, peer);
+            let theirs = theirs.filter(|sa| sa.is_current() && sa.role == Role::Responder);
             let Some(since) = theirs.filter_map(|sa| Some(sa.established()?.since)).max() else {
                 continue;
             };
             // One that was there before is what ours is to replace.
-            let ours = same().filter(|sa| matches!(sa.phase, Phase::Init(_)));
             crossed.extend(ours.filter(|sa| sa.begun <= since).map(|sa| sa.id));
         }
         for id in crossed {

@@ -28,6 +28,8 @@ pub(super) struct Table {
     by_host: Index,
     by_connection: Index,
     by_peer: Index,
+    /// Those of `by_peer` that we are starting and nobody has answered.
+    by_start: Index,
     by_identity: Index,
     deadlines: BTreeSet<(Instant, TimerKind, IkeSaId)>,
     hasher: RandomState,
@@ -72,12 +74,15 @@ pub(super) struct Ends {
     host: IpAddr,
     /// Hash of the identities that were proven.
     identity: Option<u64>,
+    /// We are starting it, and nobody has answered.
+    starts: bool,
 }
 
 impl PartialEq for Ends {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.connection, &other.connection)
-            && (self.peer, self.host, self.identity) == (other.peer, other.host, other.identity)
+            && (self.peer, self.host, self.identity, self.starts)
+                == (other.peer, other.host, other.identity, other.starts)
     }
 }
 
@@ -160,6 +165,16 @@ impl Table {
             .filter(move |sa| sa.connection.name == name && sa.peer() == peer)
     }
 
+    /// Those of them that we are starting and nobody has answered.
+    pub(super) fn starts_with<'a>(
+        &'a self,
+        name: &'a str,
+        peer: IpAddr,
+    ) -> impl Iterator<Item = &'a IkeSa> {
+        self.find(&self.by_start, self.hash((name, peer)))
+            .filter(move |sa| sa.connection.name == name && sa.peer() == peer)
+    }
+
     /// The IKE SAs with a host, of whatever connection.
     pub(super) fn with_host(&self, host: IpAddr) -> impl Iterator<Item = &IkeSa> {
         self.find(&self.by_host, self.hash(host))
@@ -232,6 +247,7 @@ impl Table {
             peer: sa.peer(),
             host: sa.path.remote.ip(),
             identity: sa.established().map(|e| self.pair(e)),
+            starts: matches!(sa.phase, Phase::Init(_)),
         })
     }
 
@@ -373,11 +389,13 @@ impl Table {
             return Vec::new();
         };
         let name = ends.connection.name.as_str();
+        let peer = self.hash((name, ends.peer));
         let mut hashes = vec![
             (By::Connection, self.hash(name)),
-            (By::Peer, self.hash((name, ends.peer))),
+            (By::Peer, peer),
             (By::Host, self.hash(ends.host)),
         ];
+        hashes.extend(ends.starts.then_some((By::Start, peer)));
         hashes.extend(ends.identity.map(|hash| (By::Identity, hash)));
         hashes
     }
@@ -386,6 +404,7 @@ impl Table {
         match by {
             By::Connection => &mut self.by_connection,
             By::Peer => &mut self.by_peer,
+            By::Start => &mut self.by_start,
             By::Host => &mut self.by_host,
             By::Identity => &mut self.by_identity,
         }
@@ -397,6 +416,7 @@ impl Table {
 enum By {
     Connection,
     Peer,
+    Start,
     Host,
     Identity,
 }
