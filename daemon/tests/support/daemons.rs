@@ -11,24 +11,35 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 /// After this time without reply an echo request is repeated.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(250);
 
-/// Starts both daemons, and waits until the subnets are joined.
+/// Starts both daemons, and waits until the subnets are joined, and of two IKE SAs, where both
+/// ends began at once, one is left.
 pub(crate) async fn started(lab: &mut Lab) {
     for host in [&mut lab.a, &mut lab.b] {
         host.start().unwrap();
     }
     let deadline = Instant::now() + LIMIT;
-    for host in [&mut lab.a, &mut lab.b] {
-        let up = |status: &Value| installed(status).contains(&"pods".to_owned());
-        while !host.status().await.is_ok_and(|status| up(&status)) {
+    while !(is_up(&lab.a).await && is_up(&lab.b).await) {
+        for host in [&mut lab.a, &mut lab.b] {
             let log = std::fs::read_to_string(&host.log).unwrap_or_default();
             assert!(
                 host.runs() && Instant::now() < deadline,
                 "{}: {log}",
                 host.side.name
             );
-            tokio::task::yield_now().await;
         }
+        tokio::task::yield_now().await;
     }
+}
+
+/// Whether a host has the subnets joined, by its only IKE SA.
+async fn is_up(host: &Host) -> bool {
+    let up = |status: Value| {
+        let alone = status["ike_sas"]
+            .as_array()
+            .is_some_and(|all| all.len() == 1);
+        alone && installed(&status).contains(&"pods".to_owned())
+    };
+    host.status().await.is_ok_and(up)
 }
 
 /// What is on the wire is IKE, ESP and address resolution, and the capture missed none of it.
