@@ -28,8 +28,8 @@ def _octets_of(peer, name):
 
 @scenario("bulk")
 def bulk(bed):
-    """Streams in both directions at once arrive as they were sent, while obol rekeys the child."""
-    bed.prepare_rekey("sun", "child")
+    """Streams in both directions at once arrive as they were sent, while strongSwan rekeys the child."""
+    bed.prepare_rekey("moon", "child")
     bed.start()
     before = bed.up()[0]
     both = (bed.moon, bed.sun)
@@ -40,7 +40,7 @@ def bulk(bed):
     until("both listen", lambda: all(os.path.exists(os.path.join(peer.share, "ready")) for peer in both), 10)
     for peer in both:
         peer.container.spawn(SEND.format(own=peer.end.hosts[0], far=peer.other.hosts[0], port=PORT))
-    bed.sun.rekey("child")
+    bed.moon.rekey("child")
     bed.rekeyed(before.children[0])
     until("both streams are whole", lambda: all(os.path.exists(os.path.join(peer.share, "whole")) for peer in both), 60)
     for sender, receiver in (both, both[::-1]):
