@@ -151,7 +151,7 @@ fn is_up(report: &StatusReport, target: &Target) -> bool {
         None => live.next().is_some(),
         Some(_) => live
             .flat_map(|sa| &sa.children)
-            .any(|child| matches!(child.state.as_str(), "installed" | "rekeying")),
+            .any(|child| child.state == "installed"),
     }
 }
 

@@ -335,7 +335,7 @@ pub(crate) struct NatReport {
 pub(crate) struct ChildSaReport {
     /// Name of the child.
     pub(crate) name: String,
-    /// `installing`, `installed`, `rekeying`, `rekeyed` or `deleting`.
+    /// `installing`, `installed`, `rekeyed` or `deleting`.
     pub(crate) state: String,
     /// `tunnel` or `transport`.
     pub(crate) mode: String,

@@ -203,7 +203,7 @@ fn policy(policy: &Policy, sas: &[IkeSaStatus], outlook: &Outlooks<'_>) -> Polic
 fn is_up(child: &ChildSaStatus, policy: &Policy) -> bool {
     child.info.connection == policy.connection
         && child.info.child == policy.child
-        && matches!(child.state, "installed" | "rekeying")
+        && child.state == "installed"
 }
 
 fn end(socket: std::net::SocketAddr, id: Option<&Identity>) -> EndReport {
