@@ -12,7 +12,7 @@ mod daemons;
 #[expect(dead_code, reason = "what other tests use")]
 mod support;
 
-use daemons::{LIMIT, PATIENCE, printed_status};
+use daemons::{LIMIT, PATIENCE, ike_sas, printed_status};
 use obol_daemon::demo::lab::{A, B, Lab, configuration};
 use obol_daemon::demo::traffic::ping;
 use std::os::unix::fs::PermissionsExt as _;
@@ -43,7 +43,7 @@ async fn traffic_to_a_daemon_that_was_killed_is_back_within_ten_seconds() {
     reached(&lab).await;
     for host in [&lab.a, &lab.b] {
         let status = printed_status(host);
-        assert_eq!(status["ike_sas"][0]["crash_detection"], true, "{status:#}");
+        assert_eq!(ike_sas(&status)[0]["crash_detection"], true, "{status:#}");
         let secret = host.runtime.join("state/crash.key");
         let mode = std::fs::metadata(secret).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);

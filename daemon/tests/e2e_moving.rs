@@ -12,7 +12,7 @@ mod daemons;
 #[expect(dead_code, reason = "other tests need more of it")]
 mod support;
 
-use daemons::{LIMIT, PATIENCE, printed_status, started};
+use daemons::{LIMIT, PATIENCE, ike_sas, printed_status, started};
 use obol_daemon::demo::capture::Capture;
 use obol_daemon::demo::lab::{Host, Lab, WIRE};
 use obol_daemon::demo::protected;
@@ -251,7 +251,7 @@ fn forget_mappings() {
 
 fn ike(host: &Host) -> Value {
     let status = printed_status(host);
-    let sas = status["ike_sas"].as_array().unwrap();
+    let sas = ike_sas(&status);
     assert_eq!(sas.len(), 1, "{status:#}");
     sas[0].clone()
 }

@@ -11,7 +11,8 @@ mod daemons;
 mod support;
 
 use daemons::{
-    LIMIT, PATIENCE, assert_only_protected, installed, printed_status, run, started, succeeds,
+    LIMIT, PATIENCE, assert_only_protected, ike_sas, installed, printed_status, run, started,
+    succeeds,
 };
 use obol_daemon::demo::capture::Capture;
 use obol_daemon::demo::lab::{A, B, Host, Lab, Side, WIRE};
@@ -373,7 +374,7 @@ async fn pinged(host: &Host, peer: Side, limit: Duration) -> io::Result<Duration
 
 /// The SPIs of the newest IKE SA, and the inbound one of the newest child `pods`.
 fn spis(status: &Value) -> (String, String) {
-    let ike_sas = status["ike_sas"].as_array().unwrap();
+    let ike_sas = ike_sas(status);
     let ike = ike_sas.last().unwrap();
     let mut children = ike_sas
         .iter()

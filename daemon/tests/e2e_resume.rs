@@ -12,7 +12,7 @@ mod daemons;
 #[expect(dead_code, reason = "what other tests use")]
 mod support;
 
-use daemons::{LIMIT, PATIENCE, printed_status, succeeds};
+use daemons::{LIMIT, PATIENCE, ike_sas, printed_status, succeeds};
 use obol_daemon::demo::lab::{A, B, Lab, Side, configuration};
 use obol_daemon::demo::traffic::ping;
 use std::os::unix::fs::PermissionsExt as _;
@@ -45,7 +45,7 @@ async fn a_daemon_that_was_killed_takes_its_tickets_if_it_keeps_their_key() {
             }
         }
         reached(&lab).await;
-        assert_eq!(printed_status(&lab.a)["ike_sas"][0]["resumed"], false);
+        assert_eq!(ike_sas(&printed_status(&lab.a))[0]["resumed"], false);
         let secret = lab.b.runtime.join("state/tickets.key");
         assert_eq!(secret.exists(), keep);
         if keep {
@@ -60,7 +60,7 @@ async fn a_daemon_that_was_killed_takes_its_tickets_if_it_keeps_their_key() {
         println!("keep_tickets = {keep}: back after {:?}", begin.elapsed());
         for host in [&lab.a, &lab.b] {
             let status = printed_status(host);
-            assert_eq!(status["ike_sas"][0]["resumed"], keep, "{status:#}");
+            assert_eq!(ike_sas(&status)[0]["resumed"], keep, "{status:#}");
             let log = std::fs::read_to_string(&host.log).unwrap();
             assert_eq!(log.contains("IKE SA resumed"), keep, "{log}");
             assert_eq!(succeeds(host, &["status"]).contains(", resumed"), keep);

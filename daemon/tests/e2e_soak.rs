@@ -15,7 +15,7 @@ mod daemons;
 #[expect(dead_code, reason = "other tests need more of it")]
 mod support;
 
-use daemons::{printed_status, started};
+use daemons::{ike_sas, printed_status, started};
 use obol_daemon::demo::lab::{A, B, Host, Lab, Side};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::{BTreeMap, BTreeSet};
@@ -276,7 +276,7 @@ fn watch(host: &Host, end: Instant) -> [BTreeSet<String>; 2] {
     let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
     while Instant::now() < end {
         let status = printed_status(host);
-        for ike in status["ike_sas"].as_array().unwrap() {
+        for ike in ike_sas(&status) {
             seen[0].insert(text(&ike["spi_i"]));
             let children = ike["children"].as_array().unwrap();
             seen[1].extend(children.iter().map(|child| text(&child["spi_in"])));

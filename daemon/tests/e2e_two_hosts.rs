@@ -11,7 +11,7 @@ mod daemons;
 mod support;
 
 use daemons::{
-    LIMIT, PATIENCE, assert_only_protected, installed, printed_status, started, succeeds,
+    LIMIT, PATIENCE, assert_only_protected, ike_sas, installed, printed_status, started, succeeds,
 };
 use obol_daemon::demo::capture::Capture;
 use obol_daemon::demo::lab::{A, B, Lab, SERVICE, WIRE};
@@ -105,7 +105,7 @@ async fn the_contract_protects_two_hosts() {
             ["mongodb-client", "mongodb-server", "pods"],
             "{status:#}"
         );
-        let ike = &status["ike_sas"][0];
+        let ike = ike_sas(&status)[0];
         assert_eq!(
             (&ike["name"], &ike["state"]),
             (&"hosts".into(), &"established".into())
