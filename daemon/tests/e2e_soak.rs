@@ -97,6 +97,8 @@ impl Pattern {
 struct Soak {
     pattern: Pattern,
     over: AtomicBool,
+    /// Nobody asks any more.
+    asked: AtomicBool,
 }
 
 impl Soak {
@@ -134,6 +136,20 @@ impl Soak {
         }
     }
 
+    /// Sends back what comes.
+    fn answer(&self, socket: &UdpSocket) {
+        let mut buffer = vec![0; 1 << 16];
+        while !self.asked.load(Ordering::Relaxed) {
+            match socket.recv_from(&mut buffer) {
+                Ok((len, from)) => assert_eq!(socket.send_to(&buffer[..len], from).unwrap(), len),
+                Err(error) => assert!(
+                    [ErrorKind::WouldBlock, ErrorKind::Interrupted].contains(&error.kind()),
+                    "{error}"
+                ),
+            }
+        }
+    }
+
     /// Asks with datagrams of all sizes, those of several fragments too, and sees that each comes
     /// back as it was; how many did, and how many octets.
     fn ask(&self, socket: &UdpSocket) -> (u64, u64) {
@@ -152,7 +168,6 @@ impl Soak {
                 continue;
             }
             if open.is_empty() {
-                socket.send(&[]).unwrap();
                 return (next, octets);
             }
             if let Ok(len) = socket.recv(&mut buffer) {
@@ -170,14 +185,19 @@ impl Soak {
     }
 }
 
-/// Sends back what comes, until it is empty.
-fn answer(socket: &UdpSocket) {
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match socket.recv_from(&mut buffer) {
-            Ok((0, _)) => return,
-            Ok((len, from)) => assert_eq!(socket.send_to(&buffer[..len], from).unwrap(), len),
-            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+/// Ends what waits for questions; where that is for a failure, says what the daemons dropped.
+struct End<'a>(&'a Soak, &'a Lab);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.over.store(true, Ordering::Relaxed);
+        self.0.asked.store(true, Ordering::Relaxed);
+        if std::thread::panicking() {
+            for host in [&self.1.a, &self.1.b] {
+                println!("{}: {}", host.side.name, printed_status(host)["drops"]);
+                let log = std::fs::read_to_string(&host.log).unwrap_or_default();
+                println!("{log}");
+            }
         }
     }
 }
@@ -249,7 +269,7 @@ impl<'scope> OneWay<'scope> {
         let asking = datagram_socket(from, 0);
         asking.connect(address(to.side, DATAGRAM_PORT)).unwrap();
         let answering = datagram_socket(to, DATAGRAM_PORT);
-        scope.spawn(move || answer(&answering));
+        scope.spawn(move || soak.answer(&answering));
         Self {
             sent: scope.spawn(move || soak.send_stream(client)),
             received: scope.spawn(move || soak.receive_stream(server)),
@@ -295,9 +315,11 @@ async fn soak(encap: bool) {
     let soak = Soak {
         pattern: Pattern::new(),
         over: AtomicBool::new(false),
+        asked: AtomicBool::new(false),
     };
     let time = duration();
     let [ike_sas, child_sas] = std::thread::scope(|scope| {
+        let _end = End(&soak, &lab);
         let there = OneWay::start(scope, &soak, &lab.a, &lab.b);
         let back = OneWay::start(scope, &soak, &lab.b, &lab.a);
         let watched = watch(&lab.a, Instant::now() + time);

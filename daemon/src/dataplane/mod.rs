@@ -30,6 +30,10 @@ pub(crate) struct Policy {
     pub(crate) trap: bool,
 }
 
+/// For so long packets of an SA that was replaced are accepted after its end: they were on their way,
+/// or waited in a queue, when it was ended.
+pub(crate) const DRAIN: Duration = Duration::from_secs(5);
+
 /// How much an SA was used.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Usage {
@@ -146,7 +150,8 @@ pub(crate) trait DataPlane {
     fn use_outbound(&mut self, sa: OutboundSa) -> Doing<()>;
     /// `Ok`: packets of this SA go by the new path, and none was lost for it.
     fn move_path(&mut self, moved: MovedSa) -> Doing<()>;
-    /// Forgets both directions, also of an SA that was refused.
+    /// Forgets both directions, also of an SA that was refused. Where a newer SA carries the same
+    /// flow, packets of this one are accepted for [`DRAIN`] more, and nothing is told of them.
     fn remove(&mut self, id: ChildSaId) -> Doing<Usage>;
     /// How much it was used so far.
     fn usage(&self, id: ChildSaId) -> Option<Usage>;

@@ -12,6 +12,7 @@ use obol_esp::{HEADROOM, Joiner, OpenError, Outer, Sad, UdpKind, classify_udp, s
 use obol_ike::config::Path;
 use obol_ike::event::{ChildSaId, EspSpi, MovedSa};
 use rustix::event::{PollFd, PollFlags};
+use rustix::time::Timespec;
 use socket2::Socket;
 use tokio::sync::oneshot;
 
@@ -21,6 +22,7 @@ use super::count::{Drops, Reason};
 use super::early::Early;
 use super::sa::In;
 use super::wake::Orders;
+use super::waning::Waning;
 use crate::dataplane::{DataPlaneError, DataPlaneEvent};
 use crate::ports::{Encapsulation, RawEsp};
 use crate::sys::inbox::Inbox;
@@ -64,6 +66,7 @@ pub(super) struct Worker {
     sad: Sad<In>,
     /// The SPIs of each SA.
     spis: HashMap<ChildSaId, Vec<u32>>,
+    waning: Waning,
     early: Early,
     audit: Audit,
     inbox: Inbox,
@@ -116,6 +119,7 @@ impl Worker {
             shared,
             sad: Sad::new(),
             spis: HashMap::new(),
+            waning: Waning::default(),
             early: Early::default(),
             audit: Audit::new(),
             // Room after a datagram: none is needed to open it.
@@ -133,6 +137,9 @@ impl Worker {
                 return;
             }
             self.now = self.shared.clock.millis();
+            while let Some(spi) = self.waning.expire(self.now) {
+                self.sad.remove(spi);
+            }
             for held in self.early.expire(self.now) {
                 let sequence = sequence_of(&held.octets);
                 self.audit_unknown(held.spi, sequence, held.received);
@@ -152,7 +159,7 @@ impl Worker {
         // Unused places watch for orders once more.
         let place = |index| self.poll_fd(index).unwrap_or_else(|| orders.clone());
         let mut fds = [orders.clone(), place(0), place(1), place(2), place(3)];
-        if let Err(error) = rustix::event::poll(&mut fds, self.early.patience()) {
+        if let Err(error) = rustix::event::poll(&mut fds, self.patience()) {
             // A signal for this thread; the next turn waits again.
             tracing::debug!(%error, "poll");
         }
@@ -169,6 +176,12 @@ impl Worker {
         true
     }
 
+    /// How long to wait at most.
+    fn patience(&self) -> Option<&'static Timespec> {
+        // The former is the shorter one.
+        self.early.patience().or(self.waning.patience())
+    }
+
     fn poll_fd(&self, source: usize) -> Option<PollFd<'_>> {
         let socket = &self.sources.get(source)?.socket;
         Some(PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN))
@@ -178,9 +191,10 @@ impl Worker {
         // Whoever asked may have stopped waiting: nothing to do about that.
         match command {
             Command::Add(sa, answer) => {
-                let (spi, id) = (sa.sa.spi(), sa.id);
+                let (spi, id, flow) = (sa.sa.spi(), sa.id, sa.flow.clone());
                 let done = self.sad.insert(spi, *sa);
                 if done.is_ok() {
+                    self.waning.begin(flow, spi);
                     self.spis.entry(id).or_default().push(spi);
                 }
                 let _ = answer.send(done.map_err(|_| DataPlaneError::SpiTaken));
@@ -198,7 +212,7 @@ impl Worker {
             Command::Remove(id, answer) => {
                 let spis = self.spis.remove(&id);
                 for spi in spis.iter().flatten() {
-                    self.sad.remove(*spi);
+                    self.end(*spi);
                 }
                 let _ = answer.send(spis.is_some_and(|spis| !spis.is_empty()));
             }
@@ -206,6 +220,19 @@ impl Worker {
                 self.joiner = Joiner::new(tun.takes_udp_frames());
                 self.tun = tun;
             }
+        }
+    }
+
+    /// Ends an SA, at once or when its last packets must have come.
+    fn end(&mut self, spi: u32) {
+        let Some(sa) = self.sad.get_mut(spi) else {
+            return;
+        };
+        sa.wanes = self.waning.end(&sa.flow, spi);
+        if sa.wanes {
+            self.waning.keep(spi, self.shared.clock.millis());
+        } else {
+            self.sad.remove(spi);
         }
     }
 
@@ -397,7 +424,11 @@ impl Worker {
             Ok(opened) => opened,
             Err(OpenError::HardLimit) => {
                 drops.open(OpenError::HardLimit);
+                if sa.wanes {
+                    return;
+                }
                 let id = sa.id;
+                self.waning.end(&sa.flow, spi);
                 self.sad.remove(spi);
                 if let Some(spis) = self.spis.get_mut(&id) {
                     spis.retain(|own| *own != spi);
@@ -422,6 +453,9 @@ impl Worker {
             .push(self.inbox.octets(), opened.range, &mut |parts| {
                 write(tun, drops, parts);
             });
+        if sa.wanes {
+            return;
+        }
         let local = received.local.zip(port).map(SocketAddr::from);
         if opened.newest
             && port.is_some()

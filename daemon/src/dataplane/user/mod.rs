@@ -19,6 +19,7 @@ mod sa;
 mod sender;
 mod upkeep;
 mod wake;
+mod waning;
 
 use std::collections::HashMap;
 use std::sync::Arc;

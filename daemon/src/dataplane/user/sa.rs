@@ -11,6 +11,7 @@ use obol_ike::wire::{EncrId, IntegId};
 use zeroize::Zeroizing;
 
 use super::count::SaUsage;
+use super::waning::Flow;
 use crate::dataplane::{DataPlaneError, Policy};
 use crate::host::pairs;
 use crate::sys::msg::Header;
@@ -41,6 +42,10 @@ pub(super) struct In {
     pub(super) id: ChildSaId,
     /// The SA itself.
     pub(super) sa: Inbound,
+    /// What it carries.
+    pub(super) flow: Arc<Flow>,
+    /// It was replaced, and ends when its last packets must have come.
+    pub(super) wanes: bool,
     /// Transport mode.
     transport: bool,
     /// Where its packets come from, and where to.
@@ -107,6 +112,8 @@ impl In {
         params.repair_checksums = transport && info.nat;
         Ok(Self {
             id: info.id,
+            flow: Flow::of(&info),
+            wanes: false,
             sa: Inbound::new(params).map_err(refused)?,
             transport,
             path: info.path,

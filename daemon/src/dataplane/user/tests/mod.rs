@@ -459,6 +459,27 @@ fn rekeyed_sas_take_over_and_go() {
     });
 }
 
+#[test]
+fn packets_that_come_after_the_end_of_an_sa_that_was_replaced_are_not_lost() {
+    if skipped() {
+        return;
+    }
+    let (mut a, mut b) = hosts(true);
+    TUNNEL.protect(&mut a, &mut b);
+    TUNNEL.install(&mut a, &mut b);
+    let (at_a, at_b) = (a.socket(a.subnet, 7), b.socket(b.subnet, 7));
+    let again = Child { id: 2, ..TUNNEL };
+    b.inbound(inbound(&again.info(&b, &a, false), 7)).unwrap();
+    let (netns, plane) = (&b.netns, &mut b.plane);
+    netns
+        .block_on(async || plane.remove(ChildSaId(1)).await)
+        .unwrap()
+        .unwrap();
+    // The first host does not use the new one yet.
+    exchange(&at_a, &at_b, b"late");
+    assert_eq!(b.drops("unknown-spi"), 0);
+}
+
 //= test rfc7296 2.8-1
 #[test]
 fn a_hard_limit_ends_an_sa() {
