@@ -1,1 +1,1 @@
-"""The test bed: containers, networks, captures and waiting. Nothing here knows IKE peers."""
+"""The test bed: containers or namespaces, networks, captures and waiting. Nothing here knows IKE peers."""

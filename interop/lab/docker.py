@@ -51,6 +51,12 @@ class Network:
             self.name,
         )
 
+    def capture(self, container):
+        """Begins to write what is on the container's link to wire.pcap of its share."""
+        container.spawn(
+            "exec tcpdump -Z root -i eth0 -s 0 -U --immediate-mode -w /lab/wire.pcap >/lab/tcpdump.out 2>&1"
+        )
+
     def remove(self):
         docker("network", "rm", self.name, check=False)
 
@@ -95,6 +101,13 @@ class Container:
     def spawn(self, script):
         """Starts a shell script in the background of the container."""
         docker("exec", "-d", self.name, "sh", "-c", script)
+
+    def popen(self, script):
+        """Starts a shell script whose output is wanted later."""
+        return subprocess.Popen(
+            ["docker", "exec", self.name, "sh", "-c", script],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
 
     def link(self, state):
         """Sets the host's end of the container's link `up` or `down`, as if a cable were pulled."""

@@ -28,6 +28,7 @@ class Settings:
     secret: str = SECRET
     ike: str | None = None  # one proposal, or several with commas between them
     esp: str | None = None
+    mode: str | None = None  # tunnel | transport
     start: str = "none"  # none | trap | start
     encap: bool = False
     any_remote: bool = False
@@ -78,10 +79,17 @@ class IkeSa:
     spi_r: str
     suite: str
     children: list
+    unique: str = ""  # a name that no other one has, of a peer that does not tell SPIs
 
     @property
     def spis(self):
         return self.spi_i, self.spi_r
+
+    def is_other_than(self, old):
+        """Whether it is not the IKE SA that the same peer reported as `old`."""
+        if self.unique:
+            return self.unique != old.unique
+        return self.spi_i != old.spi_i and self.spi_r != old.spi_r
 
 
 def spi(text):

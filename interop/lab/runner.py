@@ -15,9 +15,8 @@ import time
 import traceback
 from dataclasses import dataclass
 
-from . import keys
+from . import docker, keys
 from .bed import Bed
-from .docker import remove_leftovers
 from .wait import Failure
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -35,24 +34,41 @@ class Result:
     seconds: float
     peer: str
     logs: str
+    plane: str = ""  # obol's data plane, where that is a choice
 
     @property
     def key(self):
         """The name by which a failure can be expected."""
-        return f"{self.name}/{self.role}/{self.against}"
+        return "/".join(filter(None, (self.name, self.role, self.against, self.plane)))
 
 
 def select(all_scenarios, options):
-    """Scenario, role and peer of all runs that the options ask for."""
+    """Scenario, role and peer of all runs in containers that the options ask for."""
+    from peers import PEERS
+
     return [
-        (scenario, role, peer)
+        (scenario, role, peer, "")
         for scenario in all_scenarios
         if not options.only or any(fnmatch.fnmatch(scenario.name, only) for only in options.only)
         if not (options.self_check and scenario.needs_obol)
         for role in scenario.roles
         if not options.role or role == options.role
         for peer in scenario.peers_of(options.everybody)
+        if PEERS[peer].lab == "docker"
         if not options.peer or peer == options.peer
+    ]
+
+
+def select_vm(all_scenarios, only, only_peer, only_plane):
+    """Scenario, role, peer and data plane of all runs in the VM that are asked for."""
+    return [
+        (scenario, scenario.roles[0], peer, plane)
+        for scenario in all_scenarios
+        if not only or any(fnmatch.fnmatch(scenario.name, pattern) for pattern in only)
+        for plane in scenario.planes
+        if only_plane in (None, plane)
+        for peer in scenario.peers
+        if only_peer in (None, peer)
     ]
 
 
@@ -64,29 +80,36 @@ def run(todo, options):
     subprocess.run([os.path.join(ROOT, "interop", "setup"), "--quiet"], check=True)
     directory = options.logs or tempfile.mkdtemp(prefix="obol-interop-")
     os.makedirs(directory, exist_ok=True)
+    seat, mounts = _seat(options)
+    jobs = 1 if options.keep else max(1, options.jobs)
+    print(f"{len(todo)} runs, {jobs} at a time; logs in {directory}", flush=True)
+    try:
+        return run_all(todo, docker, directory, {"": seat}, mounts, jobs, options.keep)
+    finally:
+        lock.close()
+
+
+def run_all(todo, place, directory, seats, mounts, jobs, keep=False):
+    """Runs what `select` found, `jobs` at a time. `seats`: data plane -> what sits in obol's place."""
     making_keys = threading.Lock()
 
     def key_pair(kind, name):  # the same ones for all scenarios
         with making_keys:
             return keys.pair(directory, kind, name)
 
-    seat, mounts = _seat(options)
-    jobs = 1 if options.keep else max(1, options.jobs)
     slots = queue.SimpleQueue()
     for slot in range(jobs):
         slots.put(slot)
     one = functools.partial(
-        _one, slots=slots, directory=directory, seat=seat, keys=key_pair, mounts=mounts, keep=options.keep
+        _one, place=place, slots=slots, directory=directory, seats=seats, keys=key_pair, mounts=mounts, keep=keep
     )
-    print(f"{len(todo)} runs, {jobs} at a time; logs in {directory}", flush=True)
     try:
         with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
             return list(pool.map(one, todo))
     finally:
-        if not options.keep:
+        if not keep:
             for slot in range(jobs):
-                remove_leftovers(slot)
-        lock.close()
+                place.remove_leftovers(slot)
 
 
 def _lock():
@@ -105,38 +128,42 @@ def _seat(options):
 
     if options.self_check:
         return StrongSwan, ()
-    binary = options.obol or _build()
+    binary = options.obol or build()
     return Obol, ((os.path.abspath(binary), "/usr/local/bin/obol"),)
 
 
-def _build():
+def build():
+    """Builds obol and returns the binary's path."""
     subprocess.run(["cargo", "build", "--locked", "-p", "obol", "--bin", "obol"], cwd=ROOT, check=True)
     target = os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target"))
     return os.path.join(target, "debug", "obol")
 
 
-def _one(item, slots, directory, seat, keys, mounts, keep):
+def _one(item, place, slots, directory, seats, keys, mounts, keep):
     from peers import PEERS
 
-    scenario, role, against = item
-    logs = os.path.join(directory, f"{scenario.name}-{role}-{against}")
+    scenario, role, against, plane = item
+    result = Result(scenario.name, role, against, scenario.shows, None, 0, "", "", plane)
+    logs = result.logs = os.path.join(directory, result.key.replace("/", "-"))
     shutil.rmtree(logs, ignore_errors=True)
     os.makedirs(logs)
     slot = slots.get()
-    bed = Bed(slot, logs, role, (PEERS[against], seat), keys, mounts)
-    failure, began = None, time.monotonic()
+    bed = Bed(place, slot, logs, role, (PEERS[against], seats[plane]), keys, mounts)
+    began = time.monotonic()
     try:
         scenario.run(bed)
         bed.check_wire()
     except Failure as error:
-        failure = str(error)
+        result.failure = str(error)
     except Exception:  # a bug of the lab or output nobody expected: a failure like any other
-        failure = traceback.format_exc()
-    seconds = time.monotonic() - began
+        result.failure = traceback.format_exc()
+    if result.failure:
+        bed.autopsy()
+    result.seconds, result.peer = time.monotonic() - began, bed.peer_version
     if not keep:
         bed.remove()
     slots.put(slot)
-    print(f"{'FAIL' if failure else 'ok':4} {seconds:6.1f} s  {scenario.name}/{role}/{against}", flush=True)
-    if failure:
-        print("     " + failure.replace("\n", "\n     "), file=sys.stderr, flush=True)
-    return Result(scenario.name, role, against, scenario.shows, failure, seconds, bed.peer_version, logs)
+    print(f"{'FAIL' if result.failure else 'ok':4} {result.seconds:6.1f} s  {result.key}", flush=True)
+    if result.failure:
+        print("     " + result.failure.replace("\n", "\n     "), file=sys.stderr, flush=True)
+    return result

@@ -1,6 +1,10 @@
 """Waiting for something to become true, with a deadline and with words for when it does not."""
 
+import os
 import time
+
+# How much slower than a common machine this one is: every deadline is so many times as far away.
+PATIENCE = float(os.environ.get("LAB_PATIENCE", "1"))
 
 
 class Failure(Exception):
@@ -13,6 +17,7 @@ def until(what, check, seconds=10.0, interval=0.05):
     A check that raises `Failure` is not true yet. After `seconds` a `Failure` names `what`
     and the last thing seen.
     """
+    seconds *= PATIENCE
     deadline = time.monotonic() + seconds
     seen = None
     while True:
@@ -24,7 +29,7 @@ def until(what, check, seconds=10.0, interval=0.05):
             seen = failure
         if time.monotonic() >= deadline:
             raise Failure(f"not within {seconds:g} s: {what} (last seen: {seen})")
-        time.sleep(interval)
+        time.sleep(interval * PATIENCE)
 
 
 def expect(condition, text):

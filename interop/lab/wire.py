@@ -3,7 +3,6 @@
 import os
 import re
 
-from .docker import Container
 from .wait import Failure
 
 # The ports behind a NAT: other ones for every new flow.
@@ -95,7 +94,7 @@ class NatBox:
         self.address = f"{bed.network.v4}.40"
         forward = ("net.ipv4.ip_forward=1", *(f"net.ipv4.conf.{name}.send_redirects=0" for name in ("all", "default")))
         v6 = f"{bed.network.v6}:40"
-        self.container = Container(server.image, bed.network, "nat", self.address, v6, share, sysctls=forward)
+        self.container = bed.place.Container(server.image, bed.network, "nat", self.address, v6, share, sysctls=forward)
         self._map("20000-29999")
         for peer in clients:
             peer.container.sh(f"ip route add {server.end.outer}/32 via {self.address}")

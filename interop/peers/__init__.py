@@ -1,10 +1,18 @@
 """The implementations that a scenario puts at its two ends."""
 
-from .obol import Obol
+from .libreswan import Libreswan, OldLibreswan
+from .obol import KernelObol, Obol, UserspaceObol
 from .openiked import OpenIked
-from .strongswan import NextStrongSwan, StrongSwan
+from .strongswan import KernelStrongSwan, NextStrongSwan, StrongSwan
 
 # What a scenario calls obol's peer -> what it is.
-PEERS = {"strongswan": StrongSwan, "strongswan-next": NextStrongSwan, "openiked": OpenIked}
+PEERS = {
+    "strongswan": StrongSwan, "strongswan-next": NextStrongSwan, "openiked": OpenIked,
+    "strongswan-kernel": KernelStrongSwan, "libreswan": Libreswan, "libreswan-4": OldLibreswan,
+    "obol-kernel": KernelObol, "obol-userspace": UserspaceObol,
+}
 
-__all__ = ["PEERS", "NextStrongSwan", "Obol", "OpenIked", "StrongSwan"]
+# In the VM, where obol has a choice: data plane -> obol with it.
+PLANES = {"userspace": UserspaceObol, "kernel": KernelObol}
+
+__all__ = ["PEERS", "PLANES", "NextStrongSwan", "Obol", "OpenIked", "StrongSwan"]

@@ -15,6 +15,9 @@ class Peer:
 
     kind = "?"
     image = "obol-interop/strongswan:trixie"
+    autopsy = "ip addr; ip rule; ip route show table all; nft list ruleset; ip -s xfrm state; ip xfrm policy"
+    plane = ""  # obol's data plane, where it is chosen
+    lab = "docker"  # where it can be a peer: `docker` or `vm`
     probe = None  # an address whose half-open SAs are the lab's own doing
 
     def __init__(self, container, end, other, settings, keys):

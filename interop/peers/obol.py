@@ -16,6 +16,7 @@ class Obol(Peer):
     """`obol run` with a configuration file, controlled by the `obol` command."""
 
     kind = "obol"
+    autopsy = f"{OBOL} status; {Peer.autopsy}"
 
     def start(self):
         self._configure()
@@ -63,7 +64,7 @@ class Obol(Peer):
             f"connections.{CONNECTION}.children.{name}": {
                 "local_ts": ours,
                 "remote_ts": theirs,
-                "mode": s.extra.get("host to host"),
+                "mode": s.mode or s.extra.get("host to host"),
                 "start_action": s.start,
                 "esp_proposals": s.esp_proposals or None,
                 "rekey_time": f"{s.child_rekey_seconds}s" if s.child_rekey_seconds else None,
@@ -73,6 +74,8 @@ class Obol(Peer):
             for name, (ours, theirs) in self.children().items()
         }
         daemon = {"cookie_threshold": 0 if s.cookies else None}
+        if self.plane:
+            daemon["dataplane"] = self.plane
         daemon.update(s.extra.get("obol", {}))
         self.write("etc/obol.toml", "\n".join([
             _table("daemon", daemon),
@@ -170,6 +173,20 @@ class Obol(Peer):
             encap=child["encapsulation"] == "udp",
             suite=_suite(child),
         )
+
+
+class UserspaceObol(Obol):
+    """obol with its own ESP, in the VM."""
+
+    plane = "userspace"
+    lab = "vm"
+
+
+class KernelObol(Obol):
+    """obol with the kernel's ESP."""
+
+    plane = "kernel"
+    lab = "vm"
 
 
 def _auth(kind):

@@ -1,4 +1,4 @@
-"""strongSwan: charon-systemd with ESP in user space (kernel-libipsec)."""
+"""strongSwan: charon-systemd with ESP in user space (kernel-libipsec), in the VM in the kernel."""
 
 import os
 import shutil
@@ -9,10 +9,10 @@ from lab.wait import Failure, until
 
 from .base import Peer
 
-# Only what the scenarios need, in this order: libipsec must be asked before netlink.
+# Only what the scenarios need.
 PLUGINS = (
     "random nonce aes aesni gcm sha1 sha2 hmac kdf mgf1 pem pkcs1 pkcs8 pubkey x509 constraints "
-    "openssl curve25519 chapoly gmp kernel-libipsec kernel-netlink socket-default vici updown counters"
+    "openssl curve25519 chapoly gmp {kernel} socket-default vici updown counters"
 )
 
 DAEMON = """charon-systemd {{
@@ -77,6 +77,7 @@ SWANCTL_CHILD = """      {child} {{
         local_ts = {local_ts}
         remote_ts = {remote_ts}
         {esp}
+        mode = {mode}
         start_action = {start}
         rekey_time = {rekey}
         {packets}
@@ -90,6 +91,7 @@ class StrongSwan(Peer):
     """charon-systemd of Debian 13, controlled over VICI."""
 
     kind = "strongswan"
+    kernel = "kernel-libipsec kernel-netlink"  # libipsec must be asked before netlink
 
     def start(self):
         self._configure()
@@ -135,12 +137,12 @@ class StrongSwan(Peer):
         # Cookies are asked for from the first half-open SA on; zero would turn them off.
         cookies = "cookie_threshold = 1\n  cookie_threshold_ip = 1\n  block_threshold = 100" if s.cookies else ""
         self.write("strongswan.conf", DAEMON.format(
-            plugins=PLUGINS, cookies=cookies, level=s.log, enc=1 if s.log < 4 else s.log, extra=s.extra.get("strongswan.conf", ""),
+            plugins=PLUGINS.format(kernel=self.kernel), cookies=cookies, level=s.log, enc=1 if s.log < 4 else s.log, extra=s.extra.get("strongswan.conf", ""),
             tries=s.extra.get("charon tries", 6),
         ))
         children = "".join(
             SWANCTL_CHILD.format(
-                child=name, local_ts=",".join(ours), remote_ts=",".join(theirs), start=s.start,
+                child=name, local_ts=",".join(ours), remote_ts=",".join(theirs), start=s.start, mode=s.mode or "tunnel",
                 esp=f"esp_proposals = {','.join(s.esp_proposals)}" if s.esp_proposals else "",
                 rekey=f"{s.child_rekey_seconds}s" if s.child_rekey_seconds else "1h",
                 more=s.extra.get("swanctl child", ""),
@@ -251,6 +253,13 @@ class NextStrongSwan(StrongSwan):
     """charon-systemd of the Debian after that."""
 
     image = "obol-interop/strongswan:forky"
+
+
+class KernelStrongSwan(StrongSwan):
+    """charon-systemd with the kernel's ESP."""
+
+    kernel = "kernel-netlink"
+    lab = "vm"
 
 
 def _auth(kind):

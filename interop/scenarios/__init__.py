@@ -8,6 +8,8 @@ BOTH = (INITIATOR, RESPONDER)
 
 STRONGSWAN, NEXT, OPENIKED = "strongswan", "strongswan-next", "openiked"
 BOTH_STRONGSWANS = (STRONGSWAN, NEXT)
+KERNEL_STRONGSWAN, LIBRESWAN, LIBRESWAN_4 = "strongswan-kernel", "libreswan", "libreswan-4"
+OTHERS_IN_VM = (KERNEL_STRONGSWAN, LIBRESWAN, LIBRESWAN_4)
 
 ALL = []
 
@@ -22,6 +24,7 @@ class Scenario:
     run: Callable
     needs_obol: bool = False  # makes no sense with another implementation at sun
     peers: tuple = (STRONGSWAN,)  # names of `peers.PEERS`
+    planes: tuple = ()  # data planes of obol, of a scenario that needs the VM
 
     def peers_of(self, everybody):
         """The peers to run it with; with `everybody`, every version of them."""
@@ -41,8 +44,24 @@ def scenario(name, roles=BOTH, needs_obol=False, shows=None, peers=(STRONGSWAN,)
     return register
 
 
+def vm_scenario(name, peers=OTHERS_IN_VM, planes=("userspace",)):
+    """Registers a function as a scenario for the VM, where obol sits at sun and has both roles in turn."""
+
+    def register(function):
+        text = function.__doc__.strip().splitlines()[0]
+        ALL.append(Scenario(name, text, (INITIATOR,), function, True, peers, planes))
+        return function
+
+    return register
+
+
+def in_vm():
+    """The scenarios for the VM."""
+    return [scenario for scenario in load() if scenario.planes]
+
+
 def load():
     """All scenarios, in the order of their files."""
-    from . import auth, negotiate, selectors, suites, families, rekey, protect, liveness, nat, moving, lossy, openiked, bulk  # noqa: F401
+    from . import auth, negotiate, selectors, suites, families, rekey, protect, liveness, nat, moving, lossy, openiked, bulk, vm  # noqa: F401
 
     return ALL
