@@ -4,6 +4,7 @@
 pub(crate) mod inbox;
 pub(crate) mod msg;
 pub(crate) mod netns;
+pub(crate) mod outbox;
 pub(crate) mod sockopt;
 pub(crate) mod tun;
 pub(crate) mod watch;

@@ -158,13 +158,14 @@ const CMSG_HEADER: usize = WORD + 8;
 /// Control messages to send: at most PKTINFO (12 or 20), TOS and TTL (4 each) and the length in a
 /// row (2), each with a header of 16 and padding; 112 octets together.
 #[derive(Default)]
-struct Control {
+pub(super) struct Control {
     octets: [[u8; 32]; 4],
     used: usize,
 }
 
 impl Control {
-    fn octets(&self) -> &[u8] {
+    /// As they are handed to the system.
+    pub(super) fn octets(&self) -> &[u8] {
         &self.octets.as_flattened()[..self.used]
     }
 
@@ -179,7 +180,8 @@ impl Control {
         self.used += len.next_multiple_of(WORD);
     }
 
-    fn describe(&mut self, header: &Header) {
+    /// Says what `header` says, but for the destination.
+    pub(super) fn describe(&mut self, header: &Header) {
         if let Some(segment) = header.segment {
             self.push(libc::SOL_UDP, libc::UDP_SEGMENT, &segment.to_ne_bytes());
         }

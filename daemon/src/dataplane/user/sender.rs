@@ -1,7 +1,7 @@
 //! The row of sealed packets that is being filled, and the sockets that it leaves by.
 //!
-//! In UDP a row goes to the system with one call, which is what makes it fast. Without UDP each
-//! packet goes by itself.
+//! In UDP a row goes to the system as one datagram, which is what makes it fast. Without UDP each
+//! packet is a datagram, but all of a row are handed over with one call.
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use socket2::Socket;
 use super::sa::Out;
 use crate::ports::{Encapsulation, RawEsp};
 use crate::sys::msg::{self, Header};
+use crate::sys::outbox::{Fate, Outbox};
 
 /// How long a full socket is waited for: meanwhile packets wait in the TUN device. A device that
 /// takes nothing for so long is in trouble.
@@ -30,6 +31,8 @@ pub(super) struct Sender {
     to: Option<Destination>,
     /// Whether the device takes rows.
     rows: bool,
+    /// For what leaves as single packets; made with the first ones.
+    outbox: Option<Outbox>,
     /// Packets that the system did not take.
     lost: u64,
 }
@@ -62,6 +65,7 @@ impl Sender {
             run: Run::default(),
             to: None,
             rows: true,
+            outbox: None,
             lost: 0,
         }
     }
@@ -149,11 +153,15 @@ impl Sender {
             // A raw socket over IPv6 takes the port for a protocol number, and only its own or 0.
             header.to.set_port(0);
         }
-        let sent = self
-            .run
-            .packets()
-            .map(|packet| send(&socket, packet, &header));
-        sent.filter(Result::is_err).count() as u64
+        let fates = if count > 1 {
+            let outbox = self.outbox.get_or_insert_with(Outbox::new);
+            outbox.send(&*socket, self.run.packets(), &header)
+        } else {
+            &[]
+        };
+        settle(self.run.packets(), fates, |packet| {
+            send(&socket, packet, &header)
+        })
     }
 
     fn socket(&self, to: Destination) -> Option<&Arc<Socket>> {
@@ -166,6 +174,21 @@ impl Sender {
     }
 }
 
+/// Sends by themselves the packets that were not sent together but can be; how many are lost.
+fn settle<'a>(
+    packets: impl Iterator<Item = &'a [u8]>,
+    fates: &[Fate],
+    mut send: impl FnMut(&'a [u8]) -> io::Result<()>,
+) -> u64 {
+    let fates = fates.iter().copied().chain(std::iter::repeat(Fate::Left));
+    let lost = packets.zip(fates).filter(|(packet, fate)| match *fate {
+        Fate::Sent => false,
+        Fate::Left | Fate::Refused(libc::EAGAIN) => send(packet).is_err(),
+        Fate::Refused(_) => true,
+    });
+    lost.count() as u64
+}
+
 /// Sends, and waits for room if there is none.
 fn send(socket: &Socket, octets: &[u8], header: &Header) -> io::Result<()> {
     let parts = [IoSlice::new(octets)];
@@ -176,5 +199,31 @@ fn send(socket: &Socket, octets: &[u8], header: &Header) -> io::Result<()> {
             msg::send(socket, &parts, header)
         }
         result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_or_met_a_full_socket_is_sent_again_and_nothing_else() {
+        let packets: [&[u8]; 5] = [b"sent", b"full", b"refused", b"left", b"behind"];
+        let fates = [
+            Fate::Sent,
+            Fate::Refused(libc::EAGAIN),
+            Fate::Refused(libc::EPERM),
+            Fate::Left,
+        ];
+        let mut again = Vec::new();
+        let lost = settle(packets.into_iter(), &fates, |packet| {
+            again.push(packet);
+            match packet {
+                b"left" => Err(io::ErrorKind::PermissionDenied.into()),
+                _ => Ok(()),
+            }
+        });
+        assert_eq!(again, [&b"full"[..], b"left", b"behind"]);
+        assert_eq!(lost, 2);
     }
 }
