@@ -141,7 +141,9 @@ fn finish(ring: &mut IoUring, fates: &mut [Fate]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::HostSettings;
     use crate::host::netns::Netns;
+    use crate::ports::RawEsp;
     use crate::sys::msg::{announce, receive};
     use socket2::{Domain, Socket, Type};
     use std::net::{SocketAddr, UdpSocket};
@@ -190,6 +192,36 @@ mod tests {
         let mut without = Outbox::without_ring();
         let fates = without.send(&receiver, packets.into_iter(), &header);
         assert_eq!(fates, []);
+    }
+
+    #[test]
+    fn packets_longer_than_the_path_takes_are_fragmented_over_both_families() {
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: a namespace needs root");
+            return;
+        }
+        let netns = Netns::anonymous().unwrap();
+        netns
+            .configure(async |links| links.mtu("lo", 1280).await)
+            .unwrap();
+        let pass = || {
+            let esp = RawEsp::open(&HostSettings::for_tests()).unwrap();
+            for (address, before) in [("127.0.0.1", 20), ("::1", 0)] {
+                let to = SocketAddr::new(address.parse().unwrap(), 0);
+                let socket = esp.by_family(to.is_ipv4()).unwrap();
+                let packets: Vec<Vec<u8>> = (0..44).map(|count| vec![count; 1400]).collect();
+                let row = packets.iter().map(Vec::as_slice);
+                let fates = Outbox::new().send(&**socket, row, &header(to)).to_vec();
+                assert_eq!(fates, [Fate::Sent; 44]);
+                for packet in packets {
+                    let mut buffer = [0; 2000];
+                    let received = receive(&**socket, &mut buffer).unwrap();
+                    assert_eq!(buffer[before..received.len], packet);
+                    assert_eq!((received.tos, received.ttl), (0x28, 9));
+                }
+            }
+        };
+        netns.run(pass).unwrap();
     }
 
     #[test]
