@@ -21,6 +21,7 @@ def until(what, check, seconds=10.0, interval=0.05):
     deadline = time.monotonic() + seconds
     seen = None
     while True:
+        began = time.monotonic()
         try:
             seen = check()
             if seen:
@@ -29,7 +30,7 @@ def until(what, check, seconds=10.0, interval=0.05):
             seen = failure
         if time.monotonic() >= deadline:
             raise Failure(f"not within {seconds:g} s: {what} (last seen: {seen})")
-        time.sleep(interval * PATIENCE)
+        time.sleep(max(interval, time.monotonic() - began))  # to look takes half of the time at most
 
 
 def expect(condition, text):

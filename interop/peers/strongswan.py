@@ -29,6 +29,8 @@ DAEMON = """charon-systemd {{
   filelog {{
     log {{
       path = /lab/strongswan.log
+      time_format = %T
+      time_add_ms = yes
       default = {level}
       enc = {enc}
       lib = 1

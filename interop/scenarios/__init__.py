@@ -10,6 +10,9 @@ STRONGSWAN, NEXT, OPENIKED = "strongswan", "strongswan-next", "openiked"
 BOTH_STRONGSWANS = (STRONGSWAN, NEXT)
 KERNEL_STRONGSWAN, LIBRESWAN, LIBRESWAN_4 = "strongswan-kernel", "libreswan", "libreswan-4"
 OTHERS_IN_VM = (KERNEL_STRONGSWAN, LIBRESWAN, LIBRESWAN_4)
+OBOLS = ("obol-kernel", "obol-userspace")
+EVERYBODY_IN_VM = (*OTHERS_IN_VM, *OBOLS)
+PLANES = ("userspace",)  # of obol, in the VM
 
 ALL = []
 
@@ -44,7 +47,7 @@ def scenario(name, roles=BOTH, needs_obol=False, shows=None, peers=(STRONGSWAN,)
     return register
 
 
-def vm_scenario(name, peers=OTHERS_IN_VM, planes=("userspace",)):
+def vm_scenario(name, peers=OTHERS_IN_VM, planes=PLANES):
     """Registers a function as a scenario for the VM, where obol sits at sun and has both roles in turn."""
 
     def register(function):

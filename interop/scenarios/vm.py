@@ -3,9 +3,10 @@
 A daemon takes its time to start there, so each scenario does as much as it can with two of them, in both roles.
 """
 
-from lab.wait import expect
+from lab.pcap import MARKER
+from lab.wait import expect, until
 
-from . import BOTH, vm_scenario
+from . import BOTH, EVERYBODY_IN_VM, KERNEL_STRONGSWAN, LIBRESWAN, vm_scenario
 
 
 def _life(bed):
@@ -17,7 +18,7 @@ def _life(bed):
         bed.down()
 
 
-@vm_scenario("vm-psk")
+@vm_scenario("vm-psk", peers=EVERYBODY_IN_VM)
 def psk(bed):
     """PSK, a tunnel between subnets, both ends' own proposals; each end begins and ends it."""
     _life(bed)
@@ -30,31 +31,129 @@ def rsa(bed):
     _life(bed)
 
 
-@vm_scenario("vm-v6")
+@vm_scenario("vm-v6", peers=EVERYBODY_IN_VM)
 def v6(bed):
     """IPv6 subnets over IPv6; each end begins and ends it."""
     bed.outer, bed.inner = 6, (6,)
     _life(bed)
 
 
-@vm_scenario("vm-esn")
+@vm_scenario("vm-esn", peers=EVERYBODY_IN_VM)
 def esn(bed):
     """Extended sequence numbers with AES-CBC and HMAC, whose check value covers the half that is not sent."""
     bed.both(ike="aes128gcm16-prfsha256-x25519", esp="aes128-sha256-esn")
     bed.start()
     for bed.role in BOTH:
         bed.up()
-        state = bed.moon.container.sh("ip xfrm state")
-        if bed.moon.plane != "userspace":
-            expect("esn" in state and "cbc(aes)" in state, f"the kernel of {bed.moon.kind} has no such SA: {state}")
+        for peer in (bed.moon, bed.sun):
+            state = peer.container.sh("ip xfrm state")
+            if peer.plane != "userspace":
+                expect("esn" in state and "cbc(aes)" in state, f"the kernel of {peer.kind} has no such SA: {state}")
         bed.traffic()
         bed.down()
 
 
-@vm_scenario("vm-encap")
+@vm_scenario("vm-encap", peers=EVERYBODY_IN_VM)
 def encap(bed):
     """ESP in UDP without a NAT, because obol says so; the wire shows no other ESP."""
     bed.sun_settings.encap = True
     _life(bed)
     plain = [packet for packet in bed.wire() if packet.kind == "esp" and packet.protocol == 50]
     expect(not plain, f"{len(plain)} ESP packets were not in UDP")
+
+
+# One port, in both directions: what each end offers to others, and what others offer to it.
+
+SERVE = """
+perl -MIO::Socket::INET -e '
+    $listen = IO::Socket::INET->new(LocalPort => %d, Listen => 5, ReuseAddr => 1) or die;
+    while ($client = $listen->accept) { print $client scalar <$client>; close $client }
+'
+"""
+ASK = """
+perl -MIO::Socket::INET -e '
+    $server = IO::Socket::INET->new(PeerAddr => "%s", PeerPort => %d, Timeout => 60) or die "cannot connect";
+    print $server "%s\\n"; print scalar <$server>;
+'
+"""
+
+
+def _by_port(bed, protocol, port):
+    """Children for a service that both ends offer: `server` for what others ask us, `client` for what we ask."""
+    service, anybody = [f"dynamic[{protocol}/{port}]"], [f"dynamic[{protocol}]"]
+    for settings in (bed.moon_settings, bed.sun_settings):
+        settings.mode, settings.start = "transport", "trap"
+        settings.extra["children"] = {"server": (service, anybody), "client": (anybody, service)}
+
+
+def _asked(bed, client, server, port):
+    """`client` asks `server` for what it said itself."""
+    text = MARKER.decode()
+    said = client.container.sh(ASK % (server.end.outer, port, text), timeout=90)
+    expect(said == text, f"the server at {server.end.name} answered: {said}")
+
+
+def _up(bed, *names):
+    """Waits until both ends have these children and one IKE SA; moon's names may be others."""
+
+    def check():
+        for peer, wanted in ((bed.sun, names), (bed.moon, [_mirror(name) for name in names])):
+            sas = [sa for sa in peer.sas() if sa.established]
+            found = sorted(child.name for sa in sas for child in sa.children if child.installed)
+            expect(len(sas) == 1 and found == sorted(wanted), f"{peer.kind} has {sas}, not {sorted(wanted)}")
+        return True
+
+    until(f"both ends have {names}", check)
+
+
+def _mirror(name):
+    return {"server": "client", "client": "server"}[name]
+
+
+@vm_scenario("vm-mongodb", peers=(KERNEL_STRONGSWAN, LIBRESWAN))
+def mongodb(bed):
+    """Transport mode for TCP 27017: the first packet of either end brings it up, and nothing is in clear."""
+    _by_port(bed, "tcp", 27017)
+    bed.start()
+    for peer in (bed.moon, bed.sun):
+        peer.container.spawn(SERVE % 27017)
+        until("the server listens", lambda: peer.container.ok("ss -Hltn sport = 27017 | grep -q ."))
+    for client, server, child in ((bed.sun, bed.moon, "client"), (bed.moon, bed.sun, "server")):
+        _asked(bed, client, server, 27017)
+        _up(bed, child)
+        _asked(bed, server, client, 27017)
+        _up(bed, "client", "server")
+        for peer in (bed.moon, bed.sun):
+            for child in peer.sas()[0].children:
+                expect(min(child.packets_in, child.packets_out) >= 4, f"{peer.kind} counts {child}")
+        bed.check_wire()
+        client.terminate()
+        for peer in (bed.moon, bed.sun):
+            bed.until_nothing(peer)
+
+
+VXLAN = """
+set -e
+ip link add vx type vxlan id 1 dstport 8472 local {own} remote {far} dev eth0
+ip addr add {inner}/24 dev vx
+ip link set vx up
+"""
+
+
+@vm_scenario("vm-vxlan", peers=(KERNEL_STRONGSWAN, LIBRESWAN))
+def vxlan(bed):
+    """Transport mode for a vxlan device's UDP 8472, brought up by its first packet; nothing is in clear."""
+    _by_port(bed, "udp", 8472)
+    bed.start()
+    inner = {bed.moon: "10.99.0.1", bed.sun: "10.99.0.2"}
+    for peer, own in inner.items():
+        peer.container.sh(VXLAN.format(own=peer.end.outer, far=peer.other.outer, inner=own))
+    for peer, other in ((bed.sun, bed.moon), (bed.moon, bed.sun)):
+        ping = f"ping -p {MARKER.hex()} -W 5 -c 1 {inner[other]}"
+        until("a ping through the vxlan is answered", lambda: peer.container.ok(ping), 20)
+        _up(bed, "client", "server")
+        peer.container.sh(f"ping -p {MARKER.hex()} -i 0.5 -W 5 -c 10 -s 1300 {inner[other]}")
+        bed.check_wire()
+        peer.terminate()
+        for end in (bed.moon, bed.sun):
+            bed.until_nothing(end)
