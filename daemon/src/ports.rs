@@ -18,6 +18,7 @@ use tokio::net::UdpSocket;
 
 use crate::dataplane::DataPlaneError;
 use crate::host::HostSettings;
+use crate::host::xfrm::{Direction, socket_bypass};
 use crate::sys::{msg, sockopt};
 
 //= rfc7296 2-1
@@ -33,6 +34,9 @@ const SEND_BUFFER: usize = 2 << 20;
 
 /// The non-ESP marker, RFC 3948 section 2.2.
 const MARKER: [u8; 4] = [0; 4];
+
+/// The policy of one socket.
+const IPV6_XFRM_POLICY: i32 = 35;
 
 /// IP protocol number of ESP.
 const ESP: i32 = 50;
@@ -99,6 +103,32 @@ impl Ports {
     /// The sockets of port 4500.
     pub(crate) fn encapsulation(&self) -> Encapsulation {
         self.natt.clone()
+    }
+
+    /// Lets all that these sockets send and receive pass policies of the kernel: IKE makes the SAs,
+    /// and cannot wait for them; and ESP in UDP is asked about before it is opened.
+    ///
+    /// # Errors
+    /// The kernel has no XFRM, or a right is missing.
+    pub(crate) fn bypass_policies(&self) -> Result<(), DataPlaneError> {
+        let v4 = [self.ike_v4.as_fd(), self.natt.v4.as_fd()];
+        let ike_v6 = self.ike_v6.as_ref().map(AsFd::as_fd);
+        let natt_v6 = self.natt.v6.as_ref().map(|socket| socket.as_fd());
+        let v6 = [ike_v6, natt_v6].into_iter().flatten();
+        let all = v4.map(|socket| (socket, true));
+        for (socket, v4) in all.into_iter().chain(v6.map(|socket| (socket, false))) {
+            let (level, name) = match v4 {
+                true => (libc::IPPROTO_IP, libc::IP_XFRM_POLICY),
+                false => (libc::IPPROTO_IPV6, IPV6_XFRM_POLICY),
+            };
+            for direction in [Direction::In, Direction::Out] {
+                let policy = socket_bypass(v4, direction);
+                sockopt::set_octets(socket, level, name, &policy).map_err(|source| {
+                    DataPlaneError::system("cannot exempt IKE from IPsec policies", source)
+                })?;
+            }
+        }
+        Ok(())
     }
 
     /// The next datagram on port 500; cancel safe.

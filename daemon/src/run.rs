@@ -21,8 +21,7 @@ use crate::cli::DEFAULT_RUNTIME_DIR;
 use crate::clock::Clock;
 use crate::config::{self, DaemonSettings, Loaded};
 use crate::control::Server;
-use crate::dataplane::user::UserDataPlane;
-use crate::dataplane::{DataPlane, DataPlaneError, Policy};
+use crate::dataplane::{self, DataPlane, DataPlaneError, Plane};
 use crate::driver::{Driver, Ended, Roaming, Signal};
 use crate::error::{ExitClass, Failure};
 use crate::host;
@@ -58,7 +57,7 @@ async fn daemon(config: &Path, runtime_dir: &Path) -> Result<(), Failure> {
     }
     let settings = loaded.daemon.host();
     let ports = Ports::open(&settings).map_err(system)?;
-    let plane = protect(&settings, &ports, loaded.policies.clone()).await?;
+    let plane = protect(&settings, &ports, &loaded).await?;
     let (calls, inbox) = mpsc::channel(CALLS);
     let server = Server::listen(runtime_dir, calls)
         .map_err(|e| Failure::system(format!("cannot listen in {}", runtime_dir.display()), &e))?;
@@ -77,7 +76,7 @@ async fn daemon(config: &Path, runtime_dir: &Path) -> Result<(), Failure> {
     drop(server);
     plane.teardown(true).await.map_err(system)?;
     if ended == Ended::Lifted {
-        let removed = host::purge(&settings).await.map_err(system)?;
+        let removed = dataplane::purge(&settings).await.map_err(system)?;
         info!(?removed, "protection lifted");
     }
     Ok(())
@@ -126,14 +125,18 @@ fn state_dir(settings: &DaemonSettings, runtime_dir: &Path) -> PathBuf {
 async fn protect(
     settings: &host::HostSettings,
     ports: &Ports,
-    policies: Vec<Policy>,
-) -> Result<UserDataPlane, Failure> {
-    let adopts = host::blocked(settings).map_err(system)?.is_some();
-    let mut plane = UserDataPlane::new(settings.clone(), ports)
+    loaded: &Loaded,
+) -> Result<Plane, Failure> {
+    let adopts = dataplane::protects(settings).map_err(system)?;
+    let choice = loaded.daemon.data_plane;
+    let mut plane = dataplane::open(choice, settings.clone(), &loaded.ike, ports)
         .await
         .map_err(system)?;
-    match plane.set_policies(policies).await {
-        Ok(()) => Ok(plane),
+    match plane.set_policies(loaded.policies.clone()).await {
+        Ok(()) => {
+            plane.replace_other().await.map_err(system)?;
+            Ok(plane)
+        }
         Err(e) => {
             plane.teardown(adopts).await.map_err(system)?;
             Err(system(e))

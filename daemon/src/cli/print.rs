@@ -35,8 +35,12 @@ fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
 /// The state of a daemon.
 pub(crate) fn status(report: &StatusReport) -> String {
     let daemon = &report.daemon;
+    let why = match &*daemon.data_plane_why {
+        "" => String::new(),
+        why => format!(" ({why})"),
+    };
     let mut text = format!(
-        "obol {}, pid {}, up {}, {} data plane, {}\n",
+        "obol {}, pid {}, up {}, {} data plane{why}, {}\n",
         daemon.version,
         daemon.pid,
         duration(daemon.uptime_s),

@@ -7,9 +7,8 @@ use serde_json::json;
 use super::client::is_running;
 use super::{print_json, print_line};
 use crate::config::{self, DaemonSettings};
-use crate::dataplane::DataPlaneError;
+use crate::dataplane::{self, DataPlaneError};
 use crate::error::{ExitClass, Failure};
-use crate::host;
 
 /// `obol purge`.
 ///
@@ -42,8 +41,8 @@ pub(super) fn remove_all(config: &Path, json: bool) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|e| Failure::system("cannot start", &e))?;
-    let removed = runtime
-        .block_on(host::purge(&settings.host()))
+    let (removed, by_kernel) = runtime
+        .block_on(dataplane::purge(&settings.host()))
         .map_err(|e| refused(&e))?;
     if json {
         return print_json(&json!({
@@ -52,12 +51,21 @@ pub(super) fn remove_all(config: &Path, json: bool) -> Result<(), Failure> {
                 "rules": removed.rules,
                 "routes": removed.routes,
                 "tun": removed.tun,
+                "states": by_kernel.states,
+                "policies": by_kernel.policies,
             },
         }));
     }
     let tun = if removed.tun { ", the TUN device" } else { "" };
+    let kernel = match by_kernel {
+        dataplane::kernel::Removed { policies: 0, .. } => String::new(),
+        found => format!(
+            ", {} SAs and {} policies of the kernel",
+            found.states, found.policies
+        ),
+    };
     print_line(&format!(
-        "removed {} rules, {} routes{tun}; nothing is protected",
+        "removed {} rules, {} routes{tun}{kernel}; nothing is protected",
         removed.rules, removed.routes
     ))
 }

@@ -41,8 +41,10 @@ pub(crate) struct DaemonSettings {
 /// What carries ESP.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum DataPlaneChoice {
-    /// The best there is.
+    /// The kernel if it can, else the daemon itself.
     Auto,
+    /// The kernel.
+    Kernel,
     /// The daemon itself, over a TUN.
     Userspace,
 }
@@ -58,7 +60,7 @@ impl Default for DaemonSettings {
             port: 500,
             natt_port: 4500,
             log: "info".into(),
-            data_plane: DataPlaneChoice::Auto,
+            data_plane: DataPlaneChoice::Userspace,
             state_dir: None,
             keep_tickets: false,
         }
@@ -174,15 +176,11 @@ fn read_data_plane(report: &Report<'_>, section: &Section<'_>, daemon: &mut Daem
     match choice.value {
         "auto" => daemon.data_plane = DataPlaneChoice::Auto,
         "userspace" => daemon.data_plane = DataPlaneChoice::Userspace,
-        "kernel" => report.error(
-            &choice.place,
-            "this version cannot let the kernel carry ESP",
-            "write \"userspace\", or remove the line",
-        ),
+        "kernel" => daemon.data_plane = DataPlaneChoice::Kernel,
         _ => report.error(
             &choice.place,
             "dataplane is none that obol knows",
-            "write \"auto\" or \"userspace\"",
+            "write \"userspace\", \"kernel\" or \"auto\"",
         ),
     }
 }

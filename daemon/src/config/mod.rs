@@ -34,9 +34,7 @@ use toml::de::DeTable;
 use crate::credentials::Credentials;
 use crate::dataplane::Policy;
 use connection::ReadConnection;
-pub(crate) use daemon::DaemonSettings;
-#[cfg(test)]
-use daemon::DataPlaneChoice;
+pub(crate) use daemon::{DaemonSettings, DataPlaneChoice};
 use files::{Disk, FileSource, NoFiles};
 pub(crate) use finding::{ConfigErrors, Finding};
 use finding::{Place, Report, Source};

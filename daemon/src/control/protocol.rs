@@ -250,6 +250,9 @@ pub(crate) struct DaemonReport {
     pub(crate) uptime_s: u64,
     /// `userspace` or `kernel`.
     pub(crate) data_plane: String,
+    /// Why it is this one, in words.
+    #[serde(default)]
+    pub(crate) data_plane_why: String,
     /// The configuration file.
     pub(crate) config: String,
 }

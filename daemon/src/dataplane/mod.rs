@@ -1,6 +1,10 @@
-//! Handing SAs to whatever carries ESP: our own threads over a TUN (`user`), or a fake in tests.
+//! Handing SAs to whatever carries ESP: the kernel (`kernel`), or our own threads over a TUN (`user`).
 
+mod chosen;
+pub(crate) mod kernel;
 pub(crate) mod user;
+
+pub(crate) use chosen::{Plane, open, protects, purge};
 
 use obol_ike::config::{Mode, Path};
 use obol_ike::event::{ChildSaId, EspSpi, InboundSa, MovedSa, OutboundSa, PacketFlow};
@@ -164,4 +168,8 @@ pub(crate) trait DataPlane {
     async fn maintain(&mut self);
     /// `userspace` or `kernel`.
     fn name(&self) -> &'static str;
+    /// Why it is this one, in words.
+    fn why(&self) -> &str {
+        ""
+    }
 }

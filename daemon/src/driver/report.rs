@@ -43,6 +43,7 @@ impl<D: DataPlane> Driver<D> {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 uptime_s: now.saturating_duration_since(self.started).as_secs(),
                 data_plane: self.plane.name().to_owned(),
+                data_plane_why: self.plane.why().to_owned(),
                 config: self.path.display().to_string(),
             },
             policies: self

@@ -16,12 +16,13 @@ pub mod netns;
 mod nft;
 mod owner;
 mod plan;
-mod prefix;
+pub(crate) mod prefix;
 mod purge;
 mod route;
 mod rule;
 mod steering;
 mod watch;
+pub(crate) mod xfrm;
 
 pub(crate) use address::{addresses, source_for};
 pub(crate) use guard::blocked;
@@ -29,9 +30,9 @@ pub(crate) use guard::blocked;
 pub(crate) use guard::remove as remove_guard;
 pub(crate) use owner::port_owner;
 pub(crate) use plan::pairs;
-pub(crate) use purge::purge;
 #[cfg(test)]
 pub(crate) use purge::remove_rules;
+pub(crate) use purge::{Removed, purge};
 pub(crate) use steering::{apply, bring_up};
 pub(crate) use watch::Watch;
 

@@ -28,6 +28,14 @@ impl Prefix {
         }
     }
 
+    /// Whether every address of `other` is one of this prefix.
+    pub(crate) fn contains(self, other: Self) -> bool {
+        let bits = if self.is_v4() { 32 } else { 128 };
+        let beyond = u32::from(bits - self.len.min(bits));
+        let head = |prefix: Self| number(prefix.address).checked_shr(beyond).unwrap_or(0);
+        self.is_v4() == other.is_v4() && self.len <= other.len && head(self) == head(other)
+    }
+
     /// Whether it is of IPv4.
     pub(crate) fn is_v4(self) -> bool {
         self.address.is_ipv4()

@@ -506,9 +506,9 @@ const ROWS: &[Row] = &[
     ),
     row(
         "[secrets.hosts]",
-        "[daemon]\ndataplane = \"kernel\"\n[secrets.hosts]",
+        "[daemon]\ndataplane = \"karnel\"\n[secrets.hosts]",
         "28:13",
-        &["cannot let the kernel carry ESP"],
+        &["dataplane is none that obol knows", "\"kernel\""],
     ),
     row(
         "[secrets.hosts]",

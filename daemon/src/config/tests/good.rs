@@ -361,8 +361,14 @@ fn of_several_private_keys_one_is_named() {
 
 #[test]
 fn the_data_plane_can_be_chosen() {
-    let text = format!("{HOSTS}\n[daemon]\ndataplane = \"userspace\"\n");
-    assert_eq!(parse(&text).daemon.data_plane, DataPlaneChoice::Userspace);
+    for (word, choice) in [
+        ("userspace", DataPlaneChoice::Userspace),
+        ("kernel", DataPlaneChoice::Kernel),
+        ("auto", DataPlaneChoice::Auto),
+    ] {
+        let text = format!("{HOSTS}\n[daemon]\ndataplane = \"{word}\"\n");
+        assert_eq!(parse(&text).daemon.data_plane, choice);
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Written out here because a bare machine has no `nft` program, and the crates that do without
 //! it wrap a C library.
 
-mod attr;
+pub(super) mod attr;
 mod expr;
 
 use std::io;

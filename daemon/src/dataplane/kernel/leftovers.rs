@@ -1,0 +1,193 @@
+//! What an earlier run left in the kernel: its SAs go on with their policies until new ones stand,
+//! or it is clear that none will.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use super::core::{Core, NEIGHBOURS};
+use crate::dataplane::{DRAIN, DataPlaneError};
+use crate::host::xfrm::{Key, Policy, Rule, State, StateId, Xfrm};
+
+/// For so long SAs of an earlier run go on while there is no new one: a peer that is to be reached
+/// is up by then, and one that asks for nothing has lost them when it asks again.
+const AT_MOST: Duration = Duration::from_secs(30);
+
+/// States of an earlier run.
+#[derive(Debug, Default)]
+pub(super) struct Leftovers {
+    /// With what ties them to policies.
+    states: HashMap<StateId, u32>,
+    /// Request IDs whose states go then.
+    ends: Vec<(Instant, u32)>,
+    /// Request IDs that new SAs have taken over.
+    adopted: HashSet<u32>,
+    /// When the rest goes.
+    over: Option<Instant>,
+}
+
+impl Leftovers {
+    /// When there is something to do.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.ends.iter().map(|(at, _)| *at).chain(self.over).min()
+    }
+
+    /// Whether this state is one of them.
+    pub(super) fn has(&self, id: &StateId) -> bool {
+        self.states.contains_key(id)
+    }
+}
+
+impl<K: Xfrm> Core<K> {
+    /// Finds what is ours.
+    pub(super) fn adopt(&mut self) -> Result<(), DataPlaneError> {
+        let failed = |refusal| {
+            DataPlaneError::Refused(format!("the kernel does not tell its SAs: {refusal}"))
+        };
+        let states = self.kernel.states().map_err(failed)?;
+        let (policies, states) = ours(self.kernel.policies().map_err(failed)?, states, |reqid| {
+            self.reqids.is_ours(reqid)
+        });
+        for policy in &policies {
+            self.spd.adopt(policy);
+            if let Some(template) = policy.rule.template {
+                self.reqids.claim(template.reqid);
+            }
+        }
+        // States that ask for an SA, and have no SPI, go by themselves.
+        let named = states.iter().filter(|state| state.id.spi != 0);
+        self.leftovers.states = named.map(|state| (state.id, state.reqid)).collect();
+        for state in &states {
+            self.reqids.claim(state.reqid);
+        }
+        if !self.leftovers.states.is_empty() {
+            let count = self.leftovers.states.len();
+            tracing::info!(
+                count,
+                "SAs of an earlier run go on until there are new ones"
+            );
+        }
+        Ok(())
+    }
+
+    /// Once the policies are known: policies without SA, and those that no policy of the
+    /// configuration covers, are not kept. Where they are.
+    pub(super) fn sort_leftovers(&mut self, now: Instant) -> BTreeSet<Key> {
+        let alive: HashSet<u32> = self.leftovers.states.values().copied().collect();
+        let mut kept = HashSet::new();
+        let mut forgotten = BTreeSet::new();
+        let old: Vec<_> = self.spd.all_old().collect();
+        for (key, rule) in old {
+            let reqid = rule.template.map(|template| template.reqid);
+            match reqid.filter(|reqid| alive.contains(reqid) && self.covers(&key)) {
+                Some(reqid) => {
+                    kept.insert(reqid);
+                }
+                None => {
+                    self.spd.forget_old(&key);
+                    forgotten.insert(key);
+                    if let Some(reqid) = reqid.filter(|reqid| !alive.contains(reqid)) {
+                        self.reqids.free(reqid);
+                    }
+                }
+            }
+        }
+        let unwanted = alive.difference(&kept);
+        let ends = unwanted.map(|reqid| (now, *reqid));
+        self.leftovers.ends.extend(ends);
+        if !kept.is_empty() {
+            self.leftovers.over.get_or_insert(now + AT_MOST);
+        }
+        forgotten
+    }
+
+    /// The request ID of SAs that were left, and whose policies are these.
+    pub(super) fn left_reqid(&mut self, keys: impl Iterator<Item = Key>) -> Option<u32> {
+        let olds = keys.map(|key| self.spd.old(&key)?.template.map(|template| template.reqid));
+        let reqid = olds.reduce(|one, other| one.filter(|_| one == other))??;
+        self.leftovers.adopted.insert(reqid).then_some(reqid)
+    }
+
+    /// A new SA has taken the place of those that were left with its request ID.
+    pub(super) fn succeed(&mut self, reqid: u32, now: Instant) {
+        if !self.leftovers.states.values().any(|own| *own == reqid) {
+            return;
+        }
+        let of_it = |rule: &Rule| rule.template.is_some_and(|own| own.reqid == reqid);
+        let keys: Vec<Key> = self
+            .spd
+            .all_old()
+            .filter(|(_, rule)| of_it(rule))
+            .map(|(key, _)| key)
+            .collect();
+        for key in keys {
+            self.spd.forget_old(&key);
+        }
+        self.leftovers.ends.push((now + DRAIN, reqid));
+    }
+
+    /// Removes what has had its time.
+    pub(super) fn end_leftovers(&mut self, now: Instant) -> Result<(), DataPlaneError> {
+        if self.leftovers.over.is_some_and(|over| over <= now) {
+            self.leftovers.over = None;
+            let old: BTreeSet<Key> = self.spd.all_old().map(|(key, _)| key).collect();
+            for key in &old {
+                self.spd.forget_old(key);
+            }
+            let rest: HashSet<u32> = self.leftovers.states.values().copied().collect();
+            let ends = rest.into_iter().map(|reqid| (now, reqid));
+            self.leftovers.ends.extend(ends);
+            self.sync(&old)?;
+        }
+        let (over, later) = std::mem::take(&mut self.leftovers.ends)
+            .into_iter()
+            .partition(|(at, _)| *at <= now);
+        self.leftovers.ends = later;
+        let over: Vec<(Instant, u32)> = over;
+        for (_, reqid) in over {
+            let own = |(_, own): &(&StateId, &u32)| **own == reqid;
+            let ids: Vec<StateId> = self
+                .leftovers
+                .states
+                .iter()
+                .filter(own)
+                .map(|(id, _)| *id)
+                .collect();
+            for id in ids {
+                self.leftovers.states.remove(&id);
+                self.delete_state(id);
+            }
+            if !self.leftovers.adopted.remove(&reqid) {
+                self.reqids.free(reqid);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a state that was left, if this is one.
+    pub(super) fn end_leftover(&mut self, id: StateId) -> bool {
+        let was = self.leftovers.states.remove(&id).is_some();
+        if was {
+            self.delete_state(id);
+        }
+        was
+    }
+}
+
+/// Those of all that are of this instance.
+pub(super) fn ours(
+    policies: Vec<Policy>,
+    states: Vec<State>,
+    is_ours: impl Fn(u32) -> bool,
+) -> (Vec<Policy>, Vec<State>) {
+    let own = |policy: &Policy| match policy.rule.template {
+        Some(template) => is_ours(template.reqid),
+        None => policy.rule.priority == NEIGHBOURS,
+    };
+    (
+        policies.into_iter().filter(own).collect(),
+        states
+            .into_iter()
+            .filter(|state| is_ours(state.reqid))
+            .collect(),
+    )
+}

@@ -1,0 +1,434 @@
+//! The SAs: two states of the kernel each, with the policies that lead to them.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use obol_ike::config::{Mode, Path};
+use obol_ike::event::{ChildSaId, ChildSaInfo, InboundSa, Limits, MovedSa, OutboundSa};
+use obol_ike::ts::TrafficSelector;
+use obol_ike::wire::EncrId;
+
+use super::core::{Core, inwards, no_reqid, outwards};
+use super::flows::Ended;
+use super::selectors::pieces;
+use super::suite::{algorithm, state_refused};
+use crate::dataplane::{DRAIN, DataPlaneError, Usage};
+use crate::host::xfrm::{
+    Copied, Encap, Key, Move, NewState, Refusal, Rule, Selector, State, StateId, Template, Xfrm,
+};
+
+/// Packets that may overtake each other: as `obol_esp` has it.
+const WINDOW: u32 = 4096;
+
+/// Without extended numbers there are 2^32 of them: from here on a new SA is asked for.
+const NUMBERS_SOFT: u64 = 1 << 31;
+const NUMBERS_HARD: u64 = (1 << 32) - 1;
+/// AES blocks, and so packets of one at least, after which a key has done enough.
+const AES_SOFT: u64 = 1 << 44;
+
+/// An SA.
+#[derive(Debug)]
+pub(super) struct Sa {
+    pub(super) info: ChildSaInfo,
+    reqid: u32,
+    pub(super) inbound: Option<StateId>,
+    pub(super) outbound: Option<StateId>,
+    /// A packet came in, which was told.
+    pub(super) used: bool,
+}
+
+impl<K: Xfrm> Core<K> {
+    /// Begins to accept packets of an SA.
+    ///
+    /// # Errors
+    /// The kernel refuses it; then nothing of it is there.
+    pub(super) fn add_inbound(&mut self, sa: &InboundSa) -> Result<(), DataPlaneError> {
+        let info = &sa.info;
+        let algorithm = algorithm(info.encr, info.integ, &sa.keys)?;
+        let (local, remote) = ends(info.path);
+        let id = StateId {
+            destination: local,
+            spi: info.spi_in.0,
+        };
+        let reqid = self.reqid_for(info)?;
+        let new = NewState {
+            id,
+            source: remote,
+            reqid,
+            mode: info.mode,
+            selector: carried(info.mode, &info.remote_ts, &info.local_ts)?,
+            algorithm,
+            esn: info.esn,
+            window: WINDOW,
+            encap: info.encap.then(|| Encap {
+                source: info.path.remote.port(),
+                destination: info.path.local.port(),
+            }),
+            limits: first_packet(info.limits),
+            mark: None,
+        };
+        self.flows.begin(info, reqid);
+        let done = self.kernel.carry_out(new.add());
+        if let Err(refusal) = done {
+            self.end_flow(info);
+            return Err(match refusal.is(libc::EEXIST) {
+                true => DataPlaneError::SpiTaken,
+                false => state_refused(info, &refusal),
+            });
+        }
+        let sa = Sa {
+            info: info.clone(),
+            reqid,
+            inbound: Some(id),
+            outbound: None,
+            used: false,
+        };
+        self.states.insert(id, info.id);
+        self.sas.insert(info.id, sa);
+        let rules = inwards(&info.local_ts, &info.remote_ts, info.mode, |_, priority| {
+            // From wherever: the peer may move.
+            rule(priority, reqid, info.mode, None)
+        });
+        let done = rules.and_then(|rules| {
+            let keys = self.spd.add_sa(info.id, &rules);
+            self.sync(&keys)
+        });
+        done.inspect_err(|_| self.undo(info.id))
+    }
+
+    /// Sends new packets by an SA.
+    ///
+    /// # Errors
+    /// The kernel refuses it; then nothing of it is there.
+    pub(super) fn use_outbound(
+        &mut self,
+        sa: &OutboundSa,
+        now: Instant,
+    ) -> Result<(), DataPlaneError> {
+        let id = sa.info.id;
+        let reqid = self.sas.get(&id).ok_or(DataPlaneError::Unknown)?.reqid;
+        self.try_outbound(sa, reqid)
+            .inspect_err(|_| self.undo(id))?;
+        self.succeed(reqid, now);
+        Ok(())
+    }
+
+    fn try_outbound(&mut self, sa: &OutboundSa, reqid: u32) -> Result<(), DataPlaneError> {
+        let info = &sa.info;
+        let algorithm = algorithm(info.encr, info.integ, &sa.keys)?;
+        let (local, remote) = ends(info.path);
+        let id = StateId {
+            destination: remote,
+            spi: info.spi_out.0,
+        };
+        let new = NewState {
+            id,
+            source: local,
+            reqid,
+            mode: info.mode,
+            selector: carried(info.mode, &info.local_ts, &info.remote_ts)?,
+            algorithm,
+            esn: info.esn,
+            window: 0,
+            encap: info.encap.then(|| Encap {
+                source: info.path.local.port(),
+                destination: info.path.remote.port(),
+            }),
+            limits: outbound_limits(info),
+            mark: Some(self.settings.fwmark),
+        };
+        let mut done = self.kernel.carry_out(new.add());
+        // A peer that has forgotten an SA of before may choose its SPI again.
+        let taken = |refusal: &Refusal| refusal.is(libc::EEXIST);
+        if done.as_ref().is_err_and(taken) && self.end_leftover(id) {
+            done = self.kernel.carry_out(new.add());
+        }
+        done.map_err(|refusal| state_refused(info, &refusal))?;
+        if let Some(sa) = self.sas.get_mut(&info.id) {
+            sa.outbound = Some(id);
+        }
+        self.states.insert(id, info.id);
+        self.lead_to(info, reqid, (local, remote))
+    }
+
+    /// Has the outbound policies lead to an SA. They are written again if they do already, so that
+    /// the kernel looks for the newest state.
+    fn lead_to(
+        &mut self,
+        info: &ChildSaInfo,
+        reqid: u32,
+        ends: (IpAddr, IpAddr),
+    ) -> Result<(), DataPlaneError> {
+        let rules = outwards(&info.local_ts, &info.remote_ts, |_, priority| {
+            let tunnel = info.mode == Mode::Tunnel;
+            rule(priority, reqid, info.mode, tunnel.then_some(ends))
+        })?;
+        let keys = self.spd.add_sa(info.id, &rules);
+        let same: BTreeSet<Key> = self.spd.in_place(&keys);
+        self.sync(&keys)?;
+        for key in &same {
+            if let Err(refusal) = self.spd.refresh(&self.kernel, key) {
+                return Err(DataPlaneError::Refused(format!(
+                    "a policy is not renewed: {refusal}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends and expects packets of an SA elsewhere.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub(super) fn move_path(&mut self, moved: MovedSa) -> Result<(), DataPlaneError> {
+        let sa = self.sas.get(&moved.id).ok_or(DataPlaneError::Unknown)?;
+        let (inbound, outbound, reqid) = (sa.inbound, sa.outbound, sa.reqid);
+        let was = sa.info.path;
+        let was_encap = sa.info.encap;
+        let (local, remote) = ends(moved.path);
+        let ports = (moved.path.local.port(), moved.path.remote.port());
+        let encap = |source, destination| {
+            let encap = Encap {
+                source,
+                destination,
+            };
+            moved.encap.then_some(encap)
+        };
+        let failed =
+            |refusal: Refusal| DataPlaneError::Refused(format!("an SA cannot be moved: {refusal}"));
+        if let Some(id) = inbound {
+            let to = Move {
+                source: remote,
+                destination: local,
+                encap: encap(ports.1, ports.0),
+            };
+            let stays = was.local.ip() == local && was_encap == moved.encap;
+            if !stays {
+                let new = self.recreate(id, &to).map_err(failed)?;
+                self.renamed(moved.id, id, new);
+                self.sas
+                    .entry(moved.id)
+                    .and_modify(|sa| sa.inbound = Some(new));
+            } else if moved.encap {
+                let body = self.kernel.state(id).map_err(failed)?;
+                if let Some(copied) = Copied::new(&body) {
+                    self.kernel
+                        .carry_out(copied.update(&to, None))
+                        .map_err(failed)?;
+                }
+            }
+        }
+        let moves = outbound.map(|id| {
+            let to = Move {
+                source: local,
+                destination: remote,
+                encap: encap(ports.0, ports.1),
+            };
+            (id, self.recreate(id, &to))
+        });
+        if let Some(sa) = self.sas.get_mut(&moved.id) {
+            (sa.info.path, sa.info.encap, sa.info.nat) = (moved.path, moved.encap, moved.nat);
+        }
+        if let Some((id, new)) = moves {
+            let new = new.map_err(failed)?;
+            self.renamed(moved.id, id, new);
+            self.sas
+                .entry(moved.id)
+                .and_modify(|sa| sa.outbound = Some(new));
+            let info = self.sas.get(&moved.id).map(|sa| sa.info.clone());
+            if let Some(info) = info {
+                self.lead_to(&info, reqid, (local, remote))?;
+            }
+            if new != id {
+                self.delete_state(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a state anew with other addresses. If it gets another name, the old one is still
+    /// there.
+    fn recreate(&self, id: StateId, to: &Move) -> Result<StateId, Refusal> {
+        let new = StateId {
+            destination: to.destination,
+            spi: id.spi,
+        };
+        let body = self.kernel.state(id)?;
+        let copied =
+            Copied::new(&body).ok_or(std::io::Error::from(std::io::ErrorKind::InvalidData))?;
+        if new == id {
+            self.kernel.carry_out(id.delete())?;
+        }
+        self.kernel.carry_out(copied.add(to))?;
+        Ok(new)
+    }
+
+    fn renamed(&mut self, child: ChildSaId, old: StateId, new: StateId) {
+        self.states.remove(&old);
+        self.states.insert(new, child);
+    }
+
+    /// Forgets an SA.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) fn remove(&mut self, id: ChildSaId, now: Instant) -> Result<Usage, DataPlaneError> {
+        let usage = self.usage(id);
+        let sa = self.sas.remove(&id).ok_or(DataPlaneError::Unknown)?;
+        // The policies first: they lead to another SA, or to none.
+        let keys = self.spd.drop_sa(id);
+        let synced = self.sync(&keys);
+        let succeeded = self.end_flow(&sa.info) == Some(Ended::Succeeded);
+        if let Some(outbound) = sa.outbound {
+            self.states.remove(&outbound);
+            self.delete_state(outbound);
+        }
+        if let Some(inbound) = sa.inbound {
+            self.states.remove(&inbound);
+            if succeeded {
+                self.waning.push_back((now + DRAIN, inbound));
+            } else {
+                self.delete_state(inbound);
+            }
+        }
+        synced.map(|()| usage.unwrap_or_default())
+    }
+
+    /// Takes back what was done for an SA.
+    fn undo(&mut self, id: ChildSaId) {
+        let keys = self.spd.drop_sa(id);
+        if let Err(error) = self.sync(&keys) {
+            tracing::error!(%error, "policies are not as they were");
+        }
+        let Some(sa) = self.sas.remove(&id) else {
+            return;
+        };
+        self.end_flow(&sa.info);
+        for state in [sa.inbound, sa.outbound].into_iter().flatten() {
+            self.states.remove(&state);
+            self.delete_state(state);
+        }
+    }
+
+    /// How much an SA was used.
+    pub(super) fn usage(&self, id: ChildSaId) -> Option<Usage> {
+        let sa = self.sas.get(&id)?;
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let read = |id: Option<StateId>| self.read_state(id?);
+        let ago = |state: &Option<State>| {
+            let last: Duration = state.as_ref()?.last_used?;
+            Some(now.saturating_sub(last))
+        };
+        let (inbound, outbound) = (read(sa.inbound), read(sa.outbound));
+        Some(Usage {
+            bytes_in: inbound.map_or(0, |state| state.bytes),
+            packets_in: inbound.map_or(0, |state| state.packets),
+            bytes_out: outbound.map_or(0, |state| state.bytes),
+            packets_out: outbound.map_or(0, |state| state.packets),
+            last_in: ago(&inbound),
+            last_out: ago(&outbound),
+        })
+    }
+
+    pub(super) fn read_state(&self, id: StateId) -> Option<State> {
+        let body = self.kernel.state(id).ok()?;
+        State::read(&body)
+    }
+
+    /// Removes a state; that it is gone already is as good.
+    pub(super) fn delete_state(&self, id: StateId) {
+        match self.kernel.carry_out(id.delete()) {
+            Err(refusal) if !refusal.gone() => {
+                tracing::error!(?id, %refusal, "an SA stays in the kernel");
+            }
+            _ => {}
+        }
+    }
+
+    fn reqid_for(&mut self, info: &ChildSaInfo) -> Result<u32, DataPlaneError> {
+        if let Some(reqid) = self.flows.reqid(info) {
+            return Ok(reqid);
+        }
+        let any = |_, priority| rule(priority, 0, info.mode, None);
+        let keys = inwards(&info.local_ts, &info.remote_ts, info.mode, any)?;
+        let left = self.left_reqid(keys.iter().map(|(key, _)| *key));
+        left.or_else(|| self.reqids.take()).ok_or_else(no_reqid)
+    }
+
+    fn end_flow(&mut self, info: &ChildSaInfo) -> Option<Ended> {
+        let ended = self.flows.end(info);
+        if let Some(Ended::Closed(reqid)) = ended {
+            self.reqids.free(reqid);
+        }
+        ended
+    }
+}
+
+fn rule(priority: u32, reqid: u32, mode: Mode, ends: Option<(IpAddr, IpAddr)>) -> Rule {
+    let template = Template { reqid, mode, ends };
+    Rule {
+        priority,
+        block: false,
+        template: Some(template),
+    }
+}
+
+fn ends(path: Path) -> (IpAddr, IpAddr) {
+    (path.local.ip(), path.remote.ip())
+}
+
+/// What a state in transport mode carries. One that carries several selectors is not asked for
+/// ports: policies are.
+fn carried(
+    mode: Mode,
+    from: &[TrafficSelector],
+    to: &[TrafficSelector],
+) -> Result<Option<Selector>, DataPlaneError> {
+    if mode == Mode::Tunnel {
+        return Ok(None);
+    }
+    let pieces = pieces(from, to)?;
+    let Some((first, rest)) = pieces.split_first() else {
+        return Err(DataPlaneError::Refused("the SA carries nothing".to_owned()));
+    };
+    let same = |a: &Selector, b: &Selector| (a.source, a.destination) == (b.source, b.destination);
+    if rest.is_empty() {
+        return Ok(Some(first.selector));
+    }
+    let hosts = rest
+        .iter()
+        .all(|piece| same(&piece.selector, &first.selector));
+    Ok(hosts.then(|| Selector {
+        protocol: 0,
+        source_port: Default::default(),
+        destination_port: Default::default(),
+        ..first.selector
+    }))
+}
+
+/// The kernel says that a soft limit is met, and so that the first packet has come.
+fn first_packet(limits: Limits) -> Limits {
+    Limits {
+        soft_packets: Some(1),
+        soft_bytes: None,
+        ..limits
+    }
+}
+
+/// No key lasts for ever.
+fn outbound_limits(info: &ChildSaInfo) -> Limits {
+    let lower = |limit: Option<u64>, other: u64| Some(limit.map_or(other, |own| own.min(other)));
+    let mut limits = info.limits;
+    if !info.esn {
+        limits.soft_packets = lower(limits.soft_packets, NUMBERS_SOFT);
+        limits.hard_packets = lower(limits.hard_packets, NUMBERS_HARD);
+    }
+    if info.encr != EncrId::CHACHA20_POLY1305 {
+        limits.soft_bytes = lower(limits.soft_bytes, AES_SOFT);
+        limits.hard_bytes = lower(limits.hard_bytes, AES_SOFT << 4);
+    }
+    limits
+}

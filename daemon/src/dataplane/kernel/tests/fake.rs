@@ -1,0 +1,142 @@
+//! A kernel that keeps states and policies as the real one does, by the octets of the messages.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::rc::Rc;
+
+use zeroize::Zeroizing;
+
+use crate::host::xfrm::{Key, Message, Policy, Refusal, Rule, State, StateId, Xfrm};
+
+/// Clones are the same kernel.
+#[derive(Clone, Default)]
+pub(super) struct Fake(Rc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    states: RefCell<BTreeMap<StateId, Vec<u8>>>,
+    policies: RefCell<BTreeMap<Key, Rule>>,
+    requests: Cell<usize>,
+    refuses: Cell<Option<(usize, i32)>>,
+}
+
+/// Everything in it.
+pub(super) type Contents = (BTreeMap<StateId, Vec<u8>>, BTreeMap<Key, Rule>);
+
+impl Fake {
+    /// Refuses this request, counted from 1, with this number.
+    pub(super) fn refuse(&self, request: usize, number: i32) {
+        self.0.refuses.set(Some((request, number)));
+    }
+
+    /// Requests until now.
+    pub(super) fn requests(&self) -> usize {
+        self.0.requests.get()
+    }
+
+    pub(super) fn contents(&self) -> Contents {
+        (self.0.states.borrow().clone(), self.policies())
+    }
+
+    pub(super) fn policies(&self) -> BTreeMap<Key, Rule> {
+        self.0.policies.borrow().clone()
+    }
+
+    pub(super) fn states(&self) -> Vec<State> {
+        let states = self.0.states.borrow();
+        states
+            .values()
+            .map(|body| State::read(body).unwrap())
+            .collect()
+    }
+
+    pub(super) fn flush_policies(&self) {
+        self.0.policies.borrow_mut().clear();
+    }
+
+    pub(super) fn flush_states(&self) {
+        self.0.states.borrow_mut().clear();
+    }
+
+    /// The soft limit of a state.
+    pub(super) fn soft_packets(&self, id: StateId) -> u64 {
+        let states = self.0.states.borrow();
+        u64::from_ne_bytes(states[&id][112..120].try_into().unwrap())
+    }
+
+    fn count(&self) -> Result<(), i32> {
+        let request = self.requests() + 1;
+        self.0.requests.set(request);
+        match self.0.refuses.get() {
+            Some((at, number)) if at == request => Err(number),
+            _ => Ok(()),
+        }
+    }
+
+    fn obey(&self, kind: u16, body: &[u8]) -> Result<(), i32> {
+        self.count()?;
+        let mut states = self.0.states.borrow_mut();
+        let mut policies = self.0.policies.borrow_mut();
+        match kind {
+            0x10 | 0x1a => {
+                let id = State::read(body).ok_or(libc::EINVAL)?.id;
+                match (kind, states.contains_key(&id)) {
+                    (0x10, true) => return Err(libc::EEXIST),
+                    (0x1a, false) => return Err(libc::ESRCH),
+                    _ => states.insert(id, body.to_vec()),
+                };
+            }
+            0x11 => {
+                let id = StateId::read(body).ok_or(libc::EINVAL)?;
+                states.remove(&id).ok_or(libc::ESRCH)?;
+            }
+            0x13 | 0x19 => {
+                let policy = Policy::read(body).ok_or(libc::EINVAL)?;
+                if kind == 0x13 && policies.contains_key(&policy.key) {
+                    return Err(libc::EEXIST);
+                }
+                policies.insert(policy.key, policy.rule);
+            }
+            0x14 => {
+                let key = Key::read(body).ok_or(libc::EINVAL)?;
+                policies.remove(&key).ok_or(libc::ENOENT)?;
+            }
+            _ => return Err(libc::EINVAL),
+        }
+        Ok(())
+    }
+}
+
+fn refusal(number: i32) -> Refusal {
+    io::Error::from_raw_os_error(number).into()
+}
+
+impl Xfrm for Fake {
+    fn carry_out(&self, message: Message) -> Result<(), Refusal> {
+        let (kind, body) = message.parts();
+        self.obey(kind, body).map_err(refusal)
+    }
+
+    fn state(&self, id: StateId) -> Result<Zeroizing<Vec<u8>>, Refusal> {
+        self.count().map_err(refusal)?;
+        let states = self.0.states.borrow();
+        let body = states.get(&id).ok_or_else(|| refusal(libc::ESRCH))?;
+        Ok(Zeroizing::new(body.clone()))
+    }
+
+    fn states(&self) -> Result<Vec<State>, Refusal> {
+        Ok(Fake::states(self))
+    }
+
+    fn policies(&self) -> Result<Vec<Policy>, Refusal> {
+        let policies = self.0.policies.borrow();
+        Ok(policies
+            .iter()
+            .map(|(key, rule)| Policy {
+                key: *key,
+                rule: *rule,
+            })
+            .collect())
+    }
+}
