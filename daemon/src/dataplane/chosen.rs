@@ -87,7 +87,7 @@ impl Plane {
     pub(crate) async fn replace_other(&self) -> Result<(), DataPlaneError> {
         match &self.kind {
             Kind::Kernel(_) => {
-                let removed = host::purge(&self.settings).await?;
+                let removed = host::unsteer(&self.settings).await?;
                 if removed != host::Removed::default() {
                     tracing::info!(?removed, "what the userspace data plane left is removed");
                 }
@@ -108,7 +108,7 @@ impl Plane {
     /// The system refuses; what could be removed is removed.
     pub(crate) async fn teardown(self, keep_protection: bool) -> Result<(), DataPlaneError> {
         match self.kind {
-            Kind::Kernel(kernel) => kernel.teardown(keep_protection),
+            Kind::Kernel(kernel) => kernel.teardown(keep_protection).await,
             Kind::User(user) => user.teardown(keep_protection).await,
         }
     }

@@ -4,6 +4,9 @@
 //! device is gone, obol is dead. It is one table of nf_tables that nobody else touches, and it
 //! stays until [`remove`].
 //!
+//! Where the kernel carries ESP, "by the TUN" means: to be sealed, or opened, by the kernel; and
+//! nothing is pinned.
+//!
 //! ```text
 //!  leaving:  not by the TUN, not ours (mark), and matches local -> remote:  counted, dropped
 //!            asked before source NAT and once more after it
@@ -39,6 +42,33 @@ const ICMPV6: u8 = 58;
 /// and they do not leave the link.
 const NDP: (u8, u8) = (133, 137);
 
+/// What carries ESP.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Carrier {
+    /// The TUN.
+    Tun,
+    /// The kernel.
+    Kernel,
+}
+
+impl Carrier {
+    /// Packets that leave by it.
+    fn leaving(self, settings: &HostSettings) -> Rule {
+        match self {
+            Self::Tun => Rule::default().device(Meta::OifName, &settings.tun),
+            Self::Kernel => Rule::default().will_be_protected(),
+        }
+    }
+
+    /// Packets that came in by it.
+    fn incoming(self, settings: &HostSettings) -> Rule {
+        match self {
+            Self::Tun => Rule::default().device(Meta::IifName, &settings.tun),
+            Self::Kernel => Rule::default().was_protected(),
+        }
+    }
+}
+
 /// Packets that the guard dropped.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Blocked {
@@ -53,7 +83,11 @@ pub(crate) struct Blocked {
 ///
 /// # Errors
 /// The kernel refuses; the guard that was there stays.
-pub(crate) fn load(settings: &HostSettings, policies: &[Policy]) -> Result<(), DataPlaneError> {
+pub(crate) fn load(
+    settings: &HostSettings,
+    policies: &[Policy],
+    carrier: Carrier,
+) -> Result<(), DataPlaneError> {
     let table = table(settings);
     let refused =
         |source| DataPlaneError::system(format!("cannot load nftables table {table}"), source);
@@ -67,11 +101,13 @@ pub(crate) fn load(settings: &HostSettings, policies: &[Policy]) -> Result<(), D
         let rule = Rule::default().counter(counted.0, counted.1);
         batch.rule(chain, &rule.verdict(Verdict::Drop));
     }
-    guard_leaving(&mut batch, settings, policies);
-    free_pinned(&mut batch, settings, policies);
-    guard_incoming(&mut batch, settings, policies);
+    guard_leaving(&mut batch, settings, policies, carrier);
+    if carrier == Carrier::Tun {
+        free_pinned(&mut batch, settings, policies);
+    }
+    guard_incoming(&mut batch, settings, policies, carrier);
     if policies.iter().any(|policy| policy.mode == Mode::Tunnel) {
-        keep_sources(&mut batch, settings);
+        keep_sources(&mut batch, settings, carrier);
     }
     batch.commit().map_err(refused)
 }
@@ -117,12 +153,17 @@ fn table(settings: &HostSettings) -> String {
     }
 }
 
-fn guard_leaving(batch: &mut Batch, settings: &HostSettings, policies: &[Policy]) {
+fn guard_leaving(
+    batch: &mut Batch,
+    settings: &HostSettings,
+    policies: &[Policy],
+    carrier: Carrier,
+) {
     batch.chain(LEAVING, None);
     let rule = Rule::default;
     let accepted = [
         rule().device(Meta::OifName, "lo"),
-        rule().device(Meta::OifName, &settings.tun),
+        carrier.leaving(settings),
         rule().mark(settings.fwmark),
         ndp(),
     ];
@@ -176,7 +217,12 @@ fn free_pinned(batch: &mut Batch, settings: &HostSettings, policies: &[Policy]) 
     }
 }
 
-fn guard_incoming(batch: &mut Batch, settings: &HostSettings, policies: &[Policy]) {
+fn guard_incoming(
+    batch: &mut Batch,
+    settings: &HostSettings,
+    policies: &[Policy],
+    carrier: Carrier,
+) {
     const INCOMING: &str = "incoming";
     let hook = Hook {
         kind: "filter",
@@ -187,7 +233,7 @@ fn guard_incoming(batch: &mut Batch, settings: &HostSettings, policies: &[Policy
     let rule = Rule::default;
     let mut accepted = vec![
         rule().device(Meta::IifName, "lo"),
-        rule().device(Meta::IifName, &settings.tun),
+        carrier.incoming(settings),
         ndp(),
     ];
     let covers = |protocol| all_pairs(policies).any(|(ts, _)| [0, protocol].contains(&ts.protocol));
@@ -209,10 +255,10 @@ fn guard_incoming(batch: &mut Batch, settings: &HostSettings, policies: &[Policy
     }
 }
 
-/// Keeps the source addresses of what goes into the TUN: MASQUERADE rules of others, such as
+/// Keeps the source addresses of what will be sealed: MASQUERADE rules of others, such as
 /// Docker's, would put one there that no policy is about. Accepting the packet does not help,
 /// only a NAT of its own does: the first one that a flow gets is the only one.
-fn keep_sources(batch: &mut Batch, settings: &HostSettings) {
+fn keep_sources(batch: &mut Batch, settings: &HostSettings, carrier: Carrier) {
     const KEEP: &str = "keep-source";
     let hook = Hook {
         kind: "nat",
@@ -221,10 +267,8 @@ fn keep_sources(batch: &mut Batch, settings: &HostSettings) {
     };
     batch.chain(KEEP, Some(hook));
     for v4 in [true, false] {
-        let into_tun = Rule::default()
-            .device(Meta::OifName, &settings.tun)
-            .family(v4);
-        batch.rule(KEEP, &into_tun.keep_source(v4));
+        let sealed = carrier.leaving(settings).family(v4);
+        batch.rule(KEEP, &sealed.keep_source(v4));
     }
 }
 

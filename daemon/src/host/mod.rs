@@ -25,14 +25,14 @@ mod watch;
 pub(crate) mod xfrm;
 
 pub(crate) use address::{addresses, source_for};
-pub(crate) use guard::blocked;
 #[cfg(test)]
 pub(crate) use guard::remove as remove_guard;
+pub(crate) use guard::{Carrier, blocked, load as load_guard};
 pub(crate) use owner::port_owner;
 pub(crate) use plan::pairs;
 #[cfg(test)]
 pub(crate) use purge::remove_rules;
-pub(crate) use purge::{Removed, purge};
+pub(crate) use purge::{Removed, purge, unsteer};
 pub(crate) use steering::{apply, bring_up};
 pub(crate) use watch::Watch;
 

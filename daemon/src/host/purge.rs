@@ -24,16 +24,25 @@ pub(crate) struct Removed {
 /// # Errors
 /// The system refuses; what was removed until then is gone.
 pub(crate) async fn purge(settings: &HostSettings) -> Result<Removed, DataPlaneError> {
+    let removed = unsteer(settings).await?;
+    let guard = guard::remove(settings)?;
+    Ok(Removed { guard, ..removed })
+}
+
+/// Removes rules, routes and the TUN device that these settings name. The guard stays.
+///
+/// # Errors
+/// As [`purge`].
+pub(crate) async fn unsteer(settings: &HostSettings) -> Result<Removed, DataPlaneError> {
     let netlink = Netlink::connect()?;
     let rules = rule::purge(&netlink, settings.rule_priority).await?;
     let routes = route::purge(&netlink, settings.table).await?;
     let tun = delete_link(&netlink, &settings.tun).await?;
-    let guard = guard::remove(settings)?;
     Ok(Removed {
         rules,
         routes,
         tun,
-        guard,
+        guard: false,
     })
 }
 

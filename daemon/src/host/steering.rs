@@ -66,7 +66,7 @@ pub(crate) async fn apply(
         None => default_mtu(&netlink).await?,
     };
     let plan = plan(settings, policies, &own, path_mtu)?;
-    guard::load(settings, policies)?;
+    guard::load(settings, policies, guard::Carrier::Tun)?;
     let destinations = plan.routes.keys().copied();
     route::add_blackholes(&netlink, settings.table, destinations).await?;
     rule::sync(&netlink, settings.rule_priority, &plan.rules).await?;

@@ -380,7 +380,9 @@ fn many_policies_fit_one_batch() {
             policy(Mode::Transport, local, ts(&remote, &remote, 6, ANY))
         })
         .collect();
-    let loaded = lab.host.run(|| guard::load(&lab.settings, &policies));
+    let loaded = lab
+        .host
+        .run(|| guard::load(&lab.settings, &policies, Carrier::Tun));
     loaded.unwrap().unwrap();
     assert_eq!(lab.blocked(), guard::Blocked::default());
     let removed = lab.host.run(|| guard::remove(&lab.settings).unwrap());

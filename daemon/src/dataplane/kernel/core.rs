@@ -111,8 +111,9 @@ impl<K: Xfrm> Core<K> {
             refused = self.sync_base(forgotten).err();
         }
         let Some(error) = refused else {
-            for gone in old {
-                self.reqids.free(gone.reqid);
+            let rules = old.iter().flat_map(|gone| &gone.rules);
+            for template in rules.filter_map(|(_, rule)| rule.template) {
+                self.reqids.free(template.reqid);
             }
             return Ok(());
         };

@@ -152,6 +152,9 @@ impl<K: Xfrm> Core<K> {
                 .filter(own)
                 .map(|(id, _)| *id)
                 .collect();
+            if ids.is_empty() {
+                continue;
+            }
             for id in ids {
                 self.leftovers.states.remove(&id);
                 self.delete_state(id);

@@ -25,14 +25,14 @@ mod suite;
 #[cfg(test)]
 mod tests;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use obol_ike::event::{ChildSaId, InboundSa, MovedSa, OutboundSa};
 
 use self::core::Core;
 use super::{DataPlane, DataPlaneError, DataPlaneEvent, Doing, Policy, Usage};
-use crate::host::HostSettings;
 use crate::host::xfrm::{Notices, Socket};
+use crate::host::{self, Carrier, HostSettings};
 use crate::ports::Ports;
 use natt::Natt;
 pub(crate) use probe::probe;
@@ -41,9 +41,17 @@ pub(crate) use purge::{Removed, protects, purge};
 /// The data plane. When it is dropped, policies stay, and protect.
 pub(crate) struct KernelDataPlane {
     core: Core<Socket>,
+    /// As they were set last.
+    policies: Vec<Policy>,
+    /// When to see whether the guard is still loaded.
+    guard_at: Instant,
     notices: Notices,
     natt: Natt,
 }
+
+/// How often the guard is looked for. A `flush ruleset` of somebody's firewall takes it away; the
+/// kernel's policies hold until then.
+const GUARD_EVERY: Duration = Duration::from_secs(10);
 
 impl KernelDataPlane {
     /// Takes over what an earlier run left in the kernel, and has port 4500 take ESP in UDP. Must
@@ -59,6 +67,8 @@ impl KernelDataPlane {
         let natt = Natt::new(ports.encapsulation())?;
         Ok(Self {
             core: Core::new(kernel, settings)?,
+            policies: Vec::new(),
+            guard_at: Instant::now() + GUARD_EVERY,
             notices,
             natt,
         })
@@ -68,13 +78,32 @@ impl KernelDataPlane {
     ///
     /// # Errors
     /// The kernel refuses.
-    pub(crate) fn teardown(self, keep_protection: bool) -> Result<(), DataPlaneError> {
+    pub(crate) async fn teardown(self, keep_protection: bool) -> Result<(), DataPlaneError> {
         let settings = self.core.settings.clone();
         drop(self);
         if keep_protection {
             return Ok(());
         }
-        purge(&settings).map(|_| ())
+        purge(&settings)?;
+        host::purge(&settings).await.map(|_| ())
+    }
+
+    /// Loads the guard for these policies.
+    fn guard(&self, policies: &[Policy]) -> Result<(), DataPlaneError> {
+        host::load_guard(&self.core.settings, policies, Carrier::Kernel)
+    }
+
+    fn check_guard(&self) {
+        let checked = match host::blocked(&self.core.settings) {
+            Ok(None) if !self.policies.is_empty() => {
+                tracing::warn!("somebody removed the guard: it is loaded again");
+                self.guard(&self.policies)
+            }
+            checked => checked.map(|_| ()),
+        };
+        if let Err(error) = checked {
+            tracing::error!(%error, "protection is not as it should be");
+        }
     }
 }
 
@@ -92,7 +121,14 @@ fn open() -> Result<Socket, DataPlaneError> {
 
 impl DataPlane for KernelDataPlane {
     async fn set_policies(&mut self, policies: Vec<Policy>) -> Result<(), DataPlaneError> {
-        self.core.set_policies(policies, Instant::now())
+        let now = Instant::now();
+        self.core.set_policies(policies.clone(), now)?;
+        let Err(error) = self.guard(&policies) else {
+            self.policies = policies;
+            return Ok(());
+        };
+        self.core.set_policies(self.policies.clone(), now)?;
+        Err(error)
     }
 
     fn add_inbound(&mut self, sa: InboundSa) -> Doing<()> {
@@ -118,6 +154,14 @@ impl DataPlane for KernelDataPlane {
     fn drops(&self) -> Vec<(&'static str, u64)> {
         let mut drops = drops::read();
         drops.extend(self.natt.drops());
+        match host::blocked(&self.core.settings) {
+            Ok(blocked) => {
+                let blocked = blocked.unwrap_or_default();
+                drops.push(("clear-out", blocked.out));
+                drops.push(("clear-in", blocked.incoming));
+            }
+            Err(error) => tracing::warn!(%error, "the guard does not answer"),
+        }
         drops
     }
 
@@ -126,18 +170,26 @@ impl DataPlane for KernelDataPlane {
             if let Some(event) = self.core.events.pop_front() {
                 return event;
             }
-            let due = self.core.next_due();
+            let due = self
+                .core
+                .next_due()
+                .map_or(self.guard_at, |at| at.min(self.guard_at));
             tokio::select! {
                 biased;
                 notice = self.notices.next() => self.core.notice(notice, Instant::now()),
-                () = until(due) => return DataPlaneEvent::Maintain,
+                () = tokio::time::sleep_until(due.into()) => return DataPlaneEvent::Maintain,
                 event = self.natt.next() => return event,
             }
         }
     }
 
     async fn maintain(&mut self) {
-        self.core.due(Instant::now());
+        let now = Instant::now();
+        self.core.due(now);
+        if self.guard_at <= now {
+            self.check_guard();
+            self.guard_at = now + GUARD_EVERY;
+        }
     }
 
     fn name(&self) -> &'static str {
@@ -148,11 +200,4 @@ impl DataPlane for KernelDataPlane {
 /// The kernel has answered already.
 fn done<T: Send + 'static>(answer: Result<T, DataPlaneError>) -> Doing<T> {
     Box::pin(std::future::ready(answer))
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
-    }
 }

@@ -27,6 +27,8 @@ pub(crate) enum Meta {
     Nfproto = 15,
     /// IP protocol behind extension headers; one octet.
     L4Proto = 16,
+    /// 1: the kernel's ESP opened it; one octet.
+    SecPath = 25,
 }
 
 /// Which header.
@@ -93,6 +95,19 @@ impl Rule {
             *place = octet;
         }
         self.meta(which).cmp(Op::Eq, &octets)
+    }
+
+    /// The kernel's ESP opened the packet.
+    pub(crate) fn was_protected(self) -> Self {
+        self.meta(Meta::SecPath).cmp(Op::Eq, &[1])
+    }
+
+    /// The kernel's ESP will seal the packet.
+    pub(crate) fn will_be_protected(self) -> Self {
+        let mut data = Attributes::default();
+        // Key 4: whether the route leads through XFRM; one octet.
+        data.put_u32(1, REG_1).put_u32(2, 4);
+        self.push("rt", &data).cmp(Op::Eq, &[1])
     }
 
     /// The source or the destination address lies between these; the family must be settled.
