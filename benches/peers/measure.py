@@ -66,6 +66,7 @@ class Visit:
         self.figures["both"] = self.tcp("--bidir")
         self.ping("load", asked)
         self.figures["per_core"] = self.bits / max(self.busy, 0.01)
+        self.figures["rss_flood"] = self.memory()
         self.loss_free()
         self.small()
         self.figures["rss_after"] = self.memory()
