@@ -277,9 +277,13 @@ fn udp(domain: Domain, port: u16, fwmark: u32) -> Result<Socket, DataPlaneError>
 fn raw(domain: Domain, fwmark: u32) -> io::Result<Socket> {
     let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(ESP)))?;
     prepare(&socket, domain, fwmark)?;
+    if domain == Domain::IPV6 {
+        msg::note_errors(&socket)?;
+    }
     Ok(socket)
 }
 
+//= security S-49
 fn prepare(socket: &Socket, domain: Domain, fwmark: u32) -> io::Result<()> {
     let v6 = domain == Domain::IPV6;
     socket.set_nonblocking(true)?;

@@ -1,6 +1,7 @@
 //! Datagrams with what belongs to their IP header: both addresses, type of service, TTL.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -70,6 +71,31 @@ pub(crate) fn announce(fd: impl AsFd, v6: bool) -> io::Result<()> {
 /// whether it will.
 pub(crate) fn receive_rows(fd: impl AsFd) -> bool {
     sockopt::set(fd, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok()
+}
+
+/// Has the system note what ICMPv6 says about packets that a raw socket has sent: else it does not
+/// learn from that how long they may be. What it notes is to be [forgotten](forget_errors).
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn note_errors(fd: impl AsFd) -> io::Result<()> {
+    sockopt::set(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)
+}
+
+/// Throws away what the system noted about packets that were sent; some of it, if it is much.
+pub(crate) fn forget_errors(fd: impl AsFd) {
+    const SOME: usize = 64;
+    let fd = fd.as_fd();
+    let socket = SockRef::from(&fd);
+    // Of what is longer, the rest goes with it.
+    let mut quoted = [MaybeUninit::uninit(); 8];
+    let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
+    let noted = || socket.recv_with_flags(&mut quoted, flags);
+    for result in std::iter::repeat_with(noted).take(SOME) {
+        if result.is_err() {
+            return;
+        }
+    }
 }
 
 /// Receives one datagram.

@@ -26,7 +26,7 @@ use super::waning::Waning;
 use crate::dataplane::{DataPlaneError, DataPlaneEvent};
 use crate::ports::{Encapsulation, RawEsp};
 use crate::sys::inbox::Inbox;
-use crate::sys::msg::Received;
+use crate::sys::msg::{self, Received};
 use crate::sys::tun::Tun;
 
 /// Datagrams, or rows of them, with one call.
@@ -165,6 +165,11 @@ impl Worker {
         }
         for (ready, fd) in ready.iter_mut().zip(&fds[1..]).take(self.sources.len()) {
             *ready = !fd.revents().is_empty();
+        }
+        for (source, fd) in self.sources.iter().zip(&fds[1..]) {
+            if fd.revents().contains(PollFlags::ERR) {
+                msg::forget_errors(&*source.socket);
+            }
         }
         if fds[0].revents().is_empty() {
             return true;

@@ -198,7 +198,10 @@ fn send(socket: &Socket, octets: &[u8], header: &Header) -> io::Result<()> {
             rustix::event::poll(&mut writable, Some(&PATIENCE))?;
             msg::send(socket, &parts, header)
         }
-        result => result,
+        // It may be about an earlier packet, and now the system knows, for instance, how long they
+        // may be.
+        Err(_) => msg::send(socket, &parts, header),
+        sent => sent,
     }
 }
 
