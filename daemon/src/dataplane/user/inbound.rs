@@ -222,6 +222,7 @@ impl Worker {
                 let _ = answer.send(spis.is_some_and(|spis| !spis.is_empty()));
             }
             Command::Tun(tun) => {
+                self.flush();
                 self.joiner = Joiner::new(tun.takes_udp_frames());
                 self.tun = tun;
             }
@@ -241,10 +242,22 @@ impl Worker {
         }
     }
 
+    /// Obeys what came while packets were worked on, if a packet is of no SA: whoever sends it may
+    /// know of an SA since we were told to accept it. What is told later cannot be waited for.
+    fn obey_first(&mut self, datagram: Range<usize>) {
+        let spi = spi_of(&self.inbox.octets()[datagram]);
+        if spi.is_some_and(|spi| self.sad.get(spi).is_none()) {
+            while let Some(command) = self.orders.next() {
+                self.obey(command);
+            }
+        }
+    }
+
     /// Opens what came before its SA.
     fn catch_up(&mut self, spi: u32) {
         self.now = self.shared.clock.millis();
         for held in self.early.take(spi) {
+            self.flush();
             let start = self.inbox.spare().start + HEADROOM;
             let datagram = start..start + held.octets.len();
             self.inbox.octets()[datagram.clone()].copy_from_slice(&held.octets);
@@ -314,7 +327,9 @@ impl Worker {
             }
             Kind::RawV6 => (0, None),
         };
-        let mut place = place.start + before..place.end;
+        // Of an IPv4 header that is shorter than it says, nothing is left.
+        let mut place = (place.start + before).min(place.end)..place.end;
+        self.obey_first(place.clone());
         if row {
             place = self.with_room(place);
         }

@@ -83,6 +83,11 @@ impl<C> Drop for Commander<C> {
 }
 
 impl<C> Orders<C> {
+    /// A command, if one waits; poll may wake for nothing after it.
+    pub(super) fn next(&self) -> Option<C> {
+        self.commands.try_recv().ok()
+    }
+
     /// Every command that waits, after which poll sleeps again; `None`: the worker is to end.
     pub(super) fn take(&self) -> Option<Vec<C>> {
         // Cleared before the commands are taken: one that comes in between wakes again.
