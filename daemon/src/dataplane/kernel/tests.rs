@@ -2,6 +2,7 @@
 
 mod fake;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -15,10 +16,11 @@ use obol_ike::ts::TrafficSelector;
 use obol_ike::wire::{EncrId, IntegId};
 
 use super::core::Core;
-use super::purge::remove_all;
+use super::purge::{protects, purge, remove_all};
 use crate::dataplane::{DRAIN, DataPlaneEvent, Policy};
 use crate::host::HostSettings;
-use crate::host::xfrm::{Direction, Key, Notice, StateId};
+use crate::host::netns::Netns;
+use crate::host::xfrm::{Direction, Key, Notice, Socket, StateId, Xfrm as _};
 use fake::Fake;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -503,4 +505,52 @@ fn an_sa_costs_the_same_however_many_there_are() {
     assert!(kernel.states().is_empty());
     let keys: Vec<Key> = kernel.policies().into_keys().collect();
     assert_eq!(keys.len(), 6000);
+}
+
+/// On the kernel of this machine, which needs XFRM for it, but no ESP.
+#[test]
+fn a_real_kernel_keeps_policies_as_they_were_set() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: namespaces need root");
+        return;
+    }
+    let netns = Netns::anonymous().unwrap();
+    let told = netns.run(|| {
+        let kernel = match Socket::open() {
+            Ok(kernel) => kernel,
+            Err(error) => {
+                println!("skipped: this kernel has no XFRM: {error}");
+                return;
+            }
+        };
+        let settings = HostSettings::for_tests();
+        let six = Policy {
+            mode: Mode::Transport,
+            ..policy("six", "fd09::1[tcp/27017]", "fd09::2[tcp]")
+        };
+        let blocked = Policy {
+            trap: false,
+            ..policy("blocked", "10.1.0.0/16", "10.3.0.0/16")
+        };
+        let all = vec![net(), six, blocked];
+        let fake = Fake::default();
+        ready(&fake, &all, Instant::now());
+        let mut core = Core::new(kernel, settings.clone()).unwrap();
+        core.set_policies(all, Instant::now()).unwrap();
+        let listed = core.kernel.policies().unwrap();
+        let listed: BTreeMap<_, _> = listed.iter().map(|p| (p.key, p.rule)).collect();
+        assert_eq!(listed, fake.policies());
+        assert!(protects(&settings).unwrap());
+        assert_eq!(core.kernel.states().unwrap(), []);
+        let nobody = StateId {
+            destination: IpAddr::from([192, 0, 2, 1]),
+            spi: 0x1000,
+        };
+        let refusal = core.kernel.state(nobody).unwrap_err();
+        assert!(refusal.gone(), "{refusal}");
+        let removed = purge(&settings).unwrap();
+        assert_eq!((removed.policies, removed.states), (listed.len(), 0));
+        assert!(!protects(&settings).unwrap());
+    });
+    told.unwrap();
 }
