@@ -8,8 +8,6 @@ HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 README = os.path.join(HERE, "README.md")
 EXPECTED = os.path.join(HERE, "expected-failures.toml")
 P0 = os.path.join(HERE, "p0.toml")
-VM_README = os.path.join(HERE, "vm", "README.md")
-VM_EXPECTED = os.path.join(HERE, "vm", "expected-failures.toml")
 BEGIN, END = "<!-- results: written by interop/run -->", "<!-- end of results -->"
 
 
@@ -19,23 +17,24 @@ def finish(results, whole, took, write_table):
     for name in surprises_in_p0:
         print(f"p0.toml names {name}, which does not exist", file=sys.stderr)
     if write_table:
-        _write(results, _expected(EXPECTED), took)
-    return _judge(results, EXPECTED, whole, took) or (1 if surprises_in_p0 else 0)
+        _write(results, expected(EXPECTED), took)
+    return judge(results, EXPECTED, whole, took) or (1 if surprises_in_p0 else 0)
 
 
-def _expected(path):
+def expected(path):
+    """The list of expected failures at `path`."""
     with open(path, "rb") as file:
         return tomllib.load(file)
 
 
-def _judge(results, path, whole, took):
+def judge(results, path, whole, took):
     """Prints what failed and what should have, by the list at `path`, and returns the exit code."""
-    expected = _expected(path)
+    known = expected(path)
     failed = [r for r in results if r.failure]
-    surprises = [r for r in failed if r.key not in expected]
-    stale = [r for r in results if not r.failure and r.key in expected]
+    surprises = [r for r in failed if r.key not in known]
+    stale = [r for r in results if not r.failure and r.key in known]
     if whole:
-        unknown = set(expected) - {r.key for r in results}
+        unknown = set(known) - {r.key for r in results}
         stale_names = [r.key for r in stale] + sorted(unknown)
     else:
         stale_names = [r.key for r in stale]
@@ -52,13 +51,6 @@ def _wanted():
     """Of what others prove: group -> name -> scenarios, test, reason to wait."""
     with open(P0, "rb") as file:
         return tomllib.load(file)
-
-
-def finish_vm(results, whole, took, versions, write_table):
-    """The same for what ran in the VM; `versions`: of its kernel and the peers."""
-    if write_table:
-        _replace(VM_README, _vm_table(results, _expected(VM_EXPECTED), took, versions))
-    return _judge(results, VM_EXPECTED, whole, took)
 
 
 def _unknown_in_p0():
@@ -89,36 +81,22 @@ def _p0(results):
     return lines
 
 
-def _write(results, expected, took):
+def _write(results, known, took):
     lines = ["| scenario | role of obol | result | peer | shows |", "| --- | --- | --- | --- | --- |"]
     for r in results:
-        lines.append(f"| {r.name} | {r.role} | {_said(r, expected)} | {r.peer or '-'} | {r.shows} |")
+        lines.append(f"| {r.name} | {r.role} | {said(r, known)} | {r.peer or '-'} | {r.shows} |")
     passed = sum(not r.failure for r in results)
-    _replace(README, [f"{passed} of {len(results)} passed, in {took}.", "", *lines, "", *_p0(results)])
+    replace(README, [f"{passed} of {len(results)} passed, in {took}.", "", *lines, "", *_p0(results)])
 
 
-def _vm_table(results, expected, took, versions):
-    """One line for a scenario with a peer: what became of it on each data plane of obol."""
-    planes = sorted({r.plane for r in results}, reverse=True)
-    lines = [f"| scenario | peer | obol {' | obol '.join(planes)} | shows |", "| --- | --- |" + " --- |" * (len(planes) + 1)]
-    rows = {}
-    for r in results:
-        rows.setdefault((r.name, r.against), {})[r.plane] = r
-    for (name, against), by_plane in rows.items():
-        said = [_said(by_plane[plane], expected) if plane in by_plane else "-" for plane in planes]
-        one = next(iter(by_plane.values()))
-        lines.append(f"| {name} | {against} | {' | '.join(said)} | {one.shows} |")
-    passed = sum(not r.failure for r in results)
-    return [f"{passed} of {len(results)} passed, in {took}, with {', '.join(versions)}.", "", *lines]
-
-
-def _said(result, expected):
+def said(result, known):
+    """What a table says of a result."""
     if not result.failure:
         return f"passed in {result.seconds:.1f} s"
-    return f"fails as expected: {expected[result.key]}" if result.key in expected else "**failed**"
+    return f"fails as expected: {known[result.key]}" if result.key in known else "**failed**"
 
 
-def _replace(path, lines):
+def replace(path, lines):
     """Puts `lines` between the two marks of a file."""
     with open(path) as file:
         text = file.read()

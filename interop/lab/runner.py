@@ -59,19 +59,30 @@ def select(all_scenarios, options):
     ]
 
 
-def select_vm(all_scenarios, only, only_peer, only_plane):
-    """Scenario, role, peer and data plane of all runs in the VM that are asked for."""
-    return [
-        (scenario, scenario.roles[0], peer, plane)
-        for scenario in all_scenarios
-        if not only or any(fnmatch.fnmatch(scenario.name, pattern) for pattern in only)
-        for plane in scenario.planes
-        if only_plane in (None, plane)
-        for peer in scenario.peers
-        if only_peer in (None, peer)
-        # Our own data plane at both ends needs no VM, and which end has the kernel's is all the same.
-        if not (peer.startswith("obol") and plane == "userspace")
-    ]
+def select_vm(only=(), peer=None, plane=None, everybody=False):
+    """Scenario, role, peer and data plane of all runs in the VM that are asked for.
+
+    If nothing is asked for, the kernel's ESP meets only some peers, since all would take half an hour.
+    """
+    import scenarios
+
+    everybody = everybody or only or peer or plane
+    found = []
+    for scenario in scenarios.in_vm():
+        for against in scenario.peers:
+            for own in scenario.planes:
+                # obol's own data plane at both ends needs no VM, and at which end it is makes no difference.
+                if own == "userspace" and against in scenarios.OBOLS:
+                    continue
+                if everybody or own == "userspace" or against in scenarios.MEET_THE_KERNEL:
+                    found.append((scenario, scenario.roles[0], against, own))
+
+    def wanted(run):
+        names = run[0].name, "/".join((run[0].name, *run[1:]))
+        asked = not only or any(fnmatch.fnmatch(name, pattern) for name in names for pattern in only)
+        return asked and peer in (None, run[2]) and plane in (None, run[3])
+
+    return list(filter(wanted, found))
 
 
 def run(todo, options):

@@ -58,7 +58,6 @@ class Libreswan(Peer):
     lab = "vm"
     autopsy = f"{WHACK} --status; {Peer.autopsy}"
     rekey_words = {"ike": "--rekey-ike", "child": "--rekey-child"}
-    delete_words = {"ike": "--down-ike", "child": "--down-child"}
 
     def start(self):
         self._configure()
@@ -151,7 +150,7 @@ class Libreswan(Peer):
 
     def terminate_child(self):
         """Closes the child alone."""
-        self._whack(f"--name {CHILD} {self.delete_words['child']}")
+        self._whack(*(f"--deletestate {found['number']}" for found in SPIS.finditer(self._status())))
 
     def rekey(self, kind):
         self._whack(f"--name {CHILD} {self.rekey_words[kind]}")
@@ -199,7 +198,6 @@ class OldLibreswan(Libreswan):
 
     image = "obol-interop/libreswan:bookworm"
     rekey_words = {"ike": "--rekey-ike", "child": "--rekey-ipsec"}
-    delete_words = {"ike": "--delete", "child": "--terminate"}
 
 
 def rsasigkey(public):

@@ -11,8 +11,9 @@ BOTH_STRONGSWANS = (STRONGSWAN, NEXT)
 KERNEL_STRONGSWAN, LIBRESWAN, LIBRESWAN_4 = "strongswan-kernel", "libreswan", "libreswan-4"
 OTHERS_IN_VM = (KERNEL_STRONGSWAN, LIBRESWAN, LIBRESWAN_4)
 OBOLS = ("obol-kernel", "obol-userspace")
+MEET_THE_KERNEL = (KERNEL_STRONGSWAN, "obol-kernel")  # also when not everybody is asked for
 EVERYBODY_IN_VM = (*OTHERS_IN_VM, *OBOLS)
-PLANES = ("userspace",)  # of obol, in the VM
+PLANES = ("userspace", "kernel")  # of obol, in the VM
 
 ALL = []
 

@@ -24,21 +24,21 @@ def psk(bed):
     _life(bed)
 
 
-@vm_scenario("vm-rsa")
+@vm_scenario("vm-rsa", planes=("userspace",))
 def rsa(bed):
     """Raw RSA keys; each end begins and ends it."""
     bed.both(auth="rsa")
     _life(bed)
 
 
-@vm_scenario("vm-v6", peers=EVERYBODY_IN_VM)
+@vm_scenario("vm-v6", planes=("userspace",))
 def v6(bed):
     """IPv6 subnets over IPv6; each end begins and ends it."""
     bed.outer, bed.inner = 6, (6,)
     _life(bed)
 
 
-@vm_scenario("vm-esn", peers=EVERYBODY_IN_VM)
+@vm_scenario("vm-esn", planes=("userspace",))
 def esn(bed):
     """Extended sequence numbers with AES-CBC and HMAC, whose check value covers the half that is not sent."""
     bed.both(ike="aes128gcm16-prfsha256-x25519", esp="aes128-sha256-esn")
@@ -53,13 +53,74 @@ def esn(bed):
         bed.down()
 
 
-@vm_scenario("vm-encap", peers=EVERYBODY_IN_VM)
+@vm_scenario("vm-encap", planes=("userspace",))
 def encap(bed):
     """ESP in UDP without a NAT, because obol says so; the wire shows no other ESP."""
     bed.sun_settings.encap = True
     _life(bed)
     plain = [packet for packet in bed.wire() if packet.kind == "esp" and packet.protocol == 50]
     expect(not plain, f"{len(plain)} ESP packets were not in UDP")
+
+
+def _prepare_child_rekey(bed):
+    """obol will rekey the child after some packets, and has time for it: the hard limit is far away."""
+    for end, settings in (("moon", bed.moon_settings), ("sun", bed.sun_settings)):
+        bed.prepare_rekey(end, "child")
+        settings.extra["obol child"] = {"life_packets": 10000}
+
+
+@vm_scenario("vm-child-rekey", peers=(KERNEL_STRONGSWAN,))
+def child_rekey(bed):
+    """Each end rekeys the child under traffic, without loss; each deletes the child alone and makes another."""
+    _prepare_child_rekey(bed)
+    bed.start()
+    bed.role = "initiator"
+    for by in (bed.moon, bed.sun):
+        before = bed.up()[0].children[0]
+        with _no_ping_lost(bed):
+            by.rekey("child")
+            bed.rekeyed(before)
+        bed.traffic()
+        by.terminate_child()
+        for peer in (bed.moon, bed.sun):
+            until(f"{peer.kind} has no child", lambda: not any(sa.children for sa in peer.sas()))
+        bed.role = "responder"
+    bed.up()
+    bed.traffic()
+    bed.down()
+
+
+@vm_scenario("vm-ike-rekey", peers=(KERNEL_STRONGSWAN, LIBRESWAN))
+def ike_rekey(bed):
+    """Each end rekeys the IKE SA under traffic, without loss."""
+    bed.sun_settings.ike_rekey_seconds = 30
+    bed.start()
+    bed.role = "initiator"
+    before = bed.up()[0]
+    with _no_ping_lost(bed, count=250):
+        bed.moon.rekey("ike")
+        bed.ike_rekeyed(before)
+        before = bed.agreed()[0]
+        bed.ike_rekeyed(before, 15)  # obol's turn
+    bed.traffic()
+    bed.down()
+
+
+class _no_ping_lost:
+    """Pings both ways around something, of which not one may be lost."""
+
+    def __init__(self, bed, count=100):
+        self.bed, self.count = bed, count
+
+    def __enter__(self):
+        bed = self.bed
+        self.pinging = [bed.start_pinging(peer, count=self.count) for peer in (bed.moon, bed.sun)]
+
+    def __exit__(self, failed, *_):
+        for ping in self.pinging:
+            sent, got = self.bed.answered(ping)
+            if not failed:
+                expect(sent == got == self.count, f"{sent - got} of {sent} pings were lost")
 
 
 # One port, in both directions: what each end offers to others, and what others offer to it.
@@ -140,7 +201,7 @@ ip link set vx up
 """
 
 
-@vm_scenario("vm-vxlan", peers=(KERNEL_STRONGSWAN, LIBRESWAN))
+@vm_scenario("vm-vxlan", peers=(KERNEL_STRONGSWAN, LIBRESWAN), planes=("userspace",))
 def vxlan(bed):
     """Transport mode for a vxlan device's UDP 8472, brought up by its first packet; nothing is in clear."""
     _by_port(bed, "udp", 8472)
