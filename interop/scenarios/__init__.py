@@ -10,9 +10,8 @@ STRONGSWAN, NEXT, OPENIKED = "strongswan", "strongswan-next", "openiked"
 BOTH_STRONGSWANS = (STRONGSWAN, NEXT)
 KERNEL_STRONGSWAN, LIBRESWAN, LIBRESWAN_4 = "strongswan-kernel", "libreswan", "libreswan-4"
 OTHERS_IN_VM = (KERNEL_STRONGSWAN, LIBRESWAN, LIBRESWAN_4)
-OBOLS = ("obol-kernel", "obol-userspace")
-MEET_THE_KERNEL = (KERNEL_STRONGSWAN, "obol-kernel")  # also when not everybody is asked for
-EVERYBODY_IN_VM = (*OTHERS_IN_VM, *OBOLS)
+KERNEL_OBOL, USERSPACE_OBOL = OBOLS = "obol-kernel", "obol-userspace"
+MEET_THE_KERNEL = (KERNEL_STRONGSWAN, *OBOLS)  # also when not everybody is asked for
 PLANES = ("userspace", "kernel")  # of obol, in the VM
 
 ALL = []

@@ -3,10 +3,12 @@
 A daemon takes its time to start there, so each scenario does as much as it can with two of them, in both roles.
 """
 
+import re
+
 from lab.pcap import MARKER
 from lab.wait import expect, until
 
-from . import BOTH, EVERYBODY_IN_VM, KERNEL_STRONGSWAN, LIBRESWAN, vm_scenario
+from . import BOTH, KERNEL_OBOL, KERNEL_STRONGSWAN, LIBRESWAN, OTHERS_IN_VM, USERSPACE_OBOL, vm_scenario
 
 
 def _life(bed):
@@ -18,7 +20,7 @@ def _life(bed):
         bed.down()
 
 
-@vm_scenario("vm-psk", peers=EVERYBODY_IN_VM)
+@vm_scenario("vm-psk", peers=(*OTHERS_IN_VM, KERNEL_OBOL))
 def psk(bed):
     """PSK, a tunnel between subnets, both ends' own proposals; each end begins and ends it."""
     _life(bed)
@@ -218,3 +220,68 @@ def vxlan(bed):
         peer.terminate()
         for end in (bed.moon, bed.sun):
             bed.until_nothing(end)
+
+
+# What only the data plane decides.
+
+
+@vm_scenario("vm-kill", peers=(USERSPACE_OBOL,), planes=("kernel",))
+def kill_under_traffic(bed):
+    """obol is killed under traffic: nothing leaves in clear; the next one takes over, and traffic goes on."""
+    bed.start()
+    bed.up()
+    pinging = bed.start_pinging(bed.sun, count=60)
+    bed.traffic()
+    bed.sun.kill()
+    bed.answered(pinging)
+    bed.check_wire()
+    bed.sun.launch()
+    bed.up()
+    bed.traffic()
+    bed.down()
+
+
+FIREWALL = """
+set -e
+iptables -A INPUT -s {far} -m policy --dir in --pol ipsec
+iptables -A INPUT -s {far} -m policy --dir in --pol none -j DROP
+iptables -A OUTPUT -d {far} -m policy --dir out --pol ipsec
+iptables -A OUTPUT -d {far} -m policy --dir out --pol none -j DROP
+nft -f - <<'RULES'
+table ip lab {{
+    chain in {{
+        type filter hook input priority 10
+        ip saddr {far} meta secpath exists counter
+        ip saddr {far} meta secpath missing counter
+    }}
+    chain out {{
+        type filter hook output priority 10
+        ip daddr {far} rt ipsec exists counter
+        ip daddr {far} rt ipsec missing counter
+    }}
+}}
+RULES
+"""
+MASQUERADE = "iptables -t nat -A POSTROUTING -s {own} -o eth0 {match} -j MASQUERADE"
+
+
+@vm_scenario("vm-firewall", peers=(KERNEL_STRONGSWAN,), planes=("kernel",))
+def firewall(bed):
+    """`-m policy`, `meta secpath` and `rt ipsec` tell what is protected; MASQUERADE, with or without them, leaks nothing."""
+    bed.start()
+    bed.up()
+    host, own, far = bed.sun.container, bed.sun.end.nets[0], bed.moon.end.nets[0]
+    host.sh(FIREWALL.format(far=far))
+    bed.traffic(count=5)
+    seen = host.sh("iptables -nvxL INPUT; iptables -nvxL OUTPUT")
+    packets = [int(line.split()[0]) for line in seen.splitlines() if "policy match" in line]
+    expect(packets == [10, 0, 10, 0], f"iptables counts {packets} packets with and without IPsec, in and out: {seen}")
+    seen = host.sh("nft list table ip lab")
+    packets = [int(word) for word in re.findall(r"counter packets (\d+)", seen)]
+    expect(packets == [10, 0, 10, 0], f"nft counts {packets} packets with and without IPsec, in and out: {seen}")
+    host.sh(MASQUERADE.format(own=own, match="-m policy --dir out --pol none"))
+    bed.traffic()
+    host.sh("iptables -t nat -F")
+    host.sh(MASQUERADE.format(own=own, match=""))
+    bed.unanswered(bed.sun)
+    bed.check_wire()
