@@ -27,6 +27,12 @@ within() { # within SECONDS COMMAND...
 }
 on() { ip netns exec "$@"; }
 
+SERVER='
+import shutil, socket, sys
+with socket.create_server(("", 27017)) as listener:
+    shutil.copyfileobj(listener.accept()[0].makefile("rb"), sys.stdout.buffer)
+'
+
 wire() { # the two hosts, their networks, and ways to the other's
     ip netns add left
     ip netns add right
@@ -90,7 +96,7 @@ all_policies() { [ "$(policies)" = "$whole" ]; }
 lossless() { grep -q ' 0% packet loss' "$1"; }
 nothing_in_clear() { # but errors of ICMP about IKE, while nobody listens
     tcpdump -n -r wire.pcap 'icmp[0] == 0 or icmp[0] == 8 or icmp6[0] == 128 or icmp6[0] == 129 or tcp' 2>/dev/null | tee clear
-    [ ! -s clear ]
+    [ ! -s clear ] && tcpdump -n -r wire.pcap -c 1 esp 2>/dev/null | grep -q ESP
 }
 
 story() { # story DATAPLANE-OF-THE-RIGHT
@@ -99,7 +105,7 @@ story() { # story DATAPLANE-OF-THE-RIGHT
     configure left 1 kernel $'rekey_time = "5s"\nlife_time = "20s"'
     configure right 2 "$1" ''
     # What leaves: the kernel shows what came in once more, opened.
-    on left tcpdump -n -Q out -i wire -U -w wire.pcap 2>/dev/null &
+    on left tcpdump -Z root -n -Q out -i wire -U -w wire.pcap 2>/dev/null &
     start left
     start right
     check "up" within 120 is_up
@@ -108,10 +114,10 @@ story() { # story DATAPLANE-OF-THE-RIGHT
     on left ping -i 0.02 -c 1000 -W 5 172.16.2.1 >rekeys
     check "20 s of pings over rekeys: $(tail -n 2 rekeys | head -n 1)" lossless rekeys
     check "there were rekeys" grep -q 'rekey=true' left.log
-    on right timeout 100 nc -l 27017 >received &
-    check "the server listens" within 10 sh -c "ip netns exec right ss -Hltn sport = 27017 | grep -q ."
-    head -c 100000 /dev/zero | on left timeout 30 nc -N 192.0.2.2 27017
-    check "TCP 27017 in transport mode, by its first packet" within 10 test "$(stat -c %s received)" = 100000
+    on right timeout 100 python3 -c "$SERVER" >received &
+    check "the server listens" within 20 sh -c "ip netns exec right ss -Hltn sport = 27017 | grep -q ."
+    on left timeout 30 bash -c 'head -c 100000 /dev/zero >/dev/tcp/192.0.2.2/27017'
+    check "TCP 27017 in transport mode, by its first packet" within 10 sh -c "[ \$(stat -c %s received) = 100000 ]"
 
     whole=$(policies)
     on left ip xfrm state flush
