@@ -4,12 +4,12 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use obol_ike::config::Path;
-use obol_ike::event::ChildSaId;
+use obol_ike::event::{ChildSaId, Limits};
 
 use super::core::{ASK_AGAIN, Core};
 use super::leftovers::ours;
 use crate::dataplane::{DataPlaneError, DataPlaneEvent};
-use crate::host::xfrm::{Copied, Encap, Key, Move, Notice, StateId, Xfrm};
+use crate::host::xfrm::{Copied, Encap, Key, Move, Notice, State, StateId, Xfrm};
 
 /// How long changes by others may go on until they are looked at together.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -81,13 +81,16 @@ impl<K: Xfrm> Core<K> {
         self.events.push_back(DataPlaneEvent::HardExpired(child));
     }
 
-    /// A state has met a soft limit. Of an inbound one, the first is one packet.
+    /// A state has met a soft limit. Of an inbound one, the first is one packet; the notice of that
+    /// may come when the packet has been [seen](Self::seen) already.
     fn soft_limit(&mut self, id: StateId) {
         let Some((child, sa)) = self.sa_of(id) else {
             return;
         };
         if sa.inbound != Some(id) || sa.used {
-            self.events.push_back(DataPlaneEvent::SoftExpired(child));
+            if sa.inbound != Some(id) || self.is_beyond(id, &sa.info.limits) {
+                self.events.push_back(DataPlaneEvent::SoftExpired(child));
+            }
             return;
         }
         if let Some(sa) = self.sas.get_mut(&child) {
@@ -97,6 +100,16 @@ impl<K: Xfrm> Core<K> {
         if let Err(error) = self.true_limits(child, id) {
             tracing::warn!(%error, ?id, "an inbound SA has no soft limit");
         }
+    }
+
+    /// Whether a state has met a soft limit that it is to have.
+    fn is_beyond(&self, id: StateId, limits: &Limits) -> bool {
+        let body = self.kernel.state(id).ok();
+        let state = body.and_then(|body| State::read(&body));
+        let met = |limit: Option<u64>, count| limit.is_some_and(|limit| count >= limit);
+        state.is_some_and(|state| {
+            met(limits.soft_packets, state.packets) || met(limits.soft_bytes, state.bytes)
+        })
     }
 
     /// Gives an inbound state the limits that it is to have.

@@ -462,6 +462,10 @@ fn the_first_packet_is_told_and_then_the_configured_limit() {
         Some(DataPlaneEvent::InboundUsed(ChildSaId(1)))
     ));
     assert_eq!(kernel.soft_packets(id), 1000);
+    // What was on its way when the first packet was seen in the state itself.
+    core.notice(Notice::Expired { id, hard: false }, now);
+    assert!(core.events.is_empty());
+    kernel.carry(id, 1000);
     core.notice(Notice::Expired { id, hard: false }, now);
     assert!(matches!(
         core.events.pop_front(),

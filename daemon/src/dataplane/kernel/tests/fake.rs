@@ -65,6 +65,13 @@ impl Fake {
         u64::from_ne_bytes(states[&id][112..120].try_into().unwrap())
     }
 
+    /// A state has carried so many packets.
+    pub(super) fn carry(&self, id: StateId, packets: u64) {
+        let mut states = self.0.states.borrow_mut();
+        let body = states.get_mut(&id).expect("a state that was added");
+        body[168..176].copy_from_slice(&packets.to_ne_bytes());
+    }
+
     fn count(&self) -> Result<(), i32> {
         let request = self.requests() + 1;
         self.0.requests.set(request);
