@@ -183,10 +183,16 @@ fn settle<'a>(
     let fates = fates.iter().copied().chain(std::iter::repeat(Fate::Left));
     let lost = packets.zip(fates).filter(|(packet, fate)| match *fate {
         Fate::Sent => false,
-        Fate::Left | Fate::Refused(libc::EAGAIN) => send(packet).is_err(),
-        Fate::Refused(_) => true,
+        Fate::Refused(error) if is_final(error) => true,
+        Fate::Left | Fate::Refused(_) => send(packet).is_err(),
     });
     lost.count() as u64
+}
+
+/// Whether an error is about the packet that it is told of: a firewall refuses it. Others can be
+/// about an earlier packet, and now the system knows, for instance, how long they may be.
+fn is_final(error: i32) -> bool {
+    error == libc::EPERM
 }
 
 /// Sends, and waits for room if there is none.
@@ -198,9 +204,9 @@ fn send(socket: &Socket, octets: &[u8], header: &Header) -> io::Result<()> {
             rustix::event::poll(&mut writable, Some(&PATIENCE))?;
             msg::send(socket, &parts, header)
         }
-        // It may be about an earlier packet, and now the system knows, for instance, how long they
-        // may be.
-        Err(_) => msg::send(socket, &parts, header),
+        Err(error) if !error.raw_os_error().is_some_and(is_final) => {
+            msg::send(socket, &parts, header)
+        }
         sent => sent,
     }
 }
@@ -210,11 +216,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_or_met_a_full_socket_is_sent_again_and_nothing_else() {
-        let packets: [&[u8]; 5] = [b"sent", b"full", b"refused", b"left", b"behind"];
+    fn what_was_not_sent_is_sent_again_unless_a_firewall_refuses_it() {
+        let packets: [&[u8]; 6] = [b"sent", b"full", b"told", b"refused", b"left", b"behind"];
         let fates = [
             Fate::Sent,
             Fate::Refused(libc::EAGAIN),
+            Fate::Refused(libc::EMSGSIZE),
             Fate::Refused(libc::EPERM),
             Fate::Left,
         ];
@@ -226,7 +233,7 @@ mod tests {
                 _ => Ok(()),
             }
         });
-        assert_eq!(again, [&b"full"[..], b"left", b"behind"]);
+        assert_eq!(again, [&b"full"[..], b"told", b"left", b"behind"]);
         assert_eq!(lost, 2);
     }
 }
