@@ -1,6 +1,7 @@
 //! Handing SAs to whatever carries ESP: the kernel (`kernel`), or our own threads over a TUN (`user`).
 
 mod chosen;
+mod flow;
 pub(crate) mod kernel;
 pub(crate) mod user;
 

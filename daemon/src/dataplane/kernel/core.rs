@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use obol_ike::config::Mode;
 use obol_ike::event::ChildSaId;
 
-use super::flows::Flows;
 use super::leftovers::Leftovers;
 use super::reqids::Reqids;
 use super::sas::Sa;
 use super::selectors::pieces;
 use super::spd::Spd;
+use crate::dataplane::flow::Flows;
 use crate::dataplane::{DataPlaneError, DataPlaneEvent, Policy};
 use crate::host::HostSettings;
 use crate::host::prefix::Prefix;
@@ -37,7 +37,7 @@ pub(super) struct Core<K> {
     bases: Vec<Base>,
     /// The policies that ask again after a while.
     pub(super) asked: Vec<(Instant, u32)>,
-    pub(super) flows: Flows,
+    pub(super) flows: Flows<ChildSaId>,
     pub(super) sas: HashMap<ChildSaId, Sa>,
     /// Whose each state is.
     pub(super) states: HashMap<StateId, ChildSaId>,

@@ -11,7 +11,6 @@
 
 mod core;
 mod drops;
-mod flows;
 mod leftovers;
 mod natt;
 mod news;

@@ -8,8 +8,9 @@ use obol_ike::event::{ChildSaId, Limits};
 
 use super::core::{ASK_AGAIN, Core};
 use super::leftovers::ours;
+use super::sas::to_us;
 use crate::dataplane::{DataPlaneError, DataPlaneEvent};
-use crate::host::xfrm::{Copied, Encap, Key, Move, Notice, State, StateId, Xfrm};
+use crate::host::xfrm::{Copied, Key, Notice, StateId, Xfrm};
 
 /// How long changes by others may go on until they are looked at together.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -104,10 +105,8 @@ impl<K: Xfrm> Core<K> {
 
     /// Whether a state has met a soft limit that it is to have.
     fn is_beyond(&self, id: StateId, limits: &Limits) -> bool {
-        let body = self.kernel.state(id).ok();
-        let state = body.and_then(|body| State::read(&body));
         let met = |limit: Option<u64>, count| limit.is_some_and(|limit| count >= limit);
-        state.is_some_and(|state| {
+        self.read_state(id).is_some_and(|state| {
             met(limits.soft_packets, state.packets) || met(limits.soft_bytes, state.bytes)
         })
     }
@@ -125,14 +124,7 @@ impl<K: Xfrm> Core<K> {
         let Some(copied) = Copied::new(&body) else {
             return Ok(());
         };
-        let as_is = Move {
-            source: info.path.remote.ip(),
-            destination: info.path.local.ip(),
-            encap: info.encap.then(|| Encap {
-                source: info.path.remote.port(),
-                destination: info.path.local.port(),
-            }),
-        };
+        let as_is = to_us(info.path, info.encap);
         self.kernel
             .carry_out(copied.update(&as_is, Some(&info.limits)))
     }

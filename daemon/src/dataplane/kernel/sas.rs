@@ -10,9 +10,9 @@ use obol_ike::ts::TrafficSelector;
 use obol_ike::wire::EncrId;
 
 use super::core::{Core, inwards, no_reqid, outwards};
-use super::flows::Ended;
 use super::selectors::pieces;
 use super::suite::{algorithm, state_refused};
+use crate::dataplane::flow::{Ended, Flow};
 use crate::dataplane::{DRAIN, DataPlaneError, Usage};
 use crate::host::xfrm::{
     Copied, Encap, Key, Move, NewState, Refusal, Rule, Selector, State, StateId, Template, Xfrm,
@@ -46,32 +46,29 @@ impl<K: Xfrm> Core<K> {
     pub(super) fn add_inbound(&mut self, sa: &InboundSa) -> Result<(), DataPlaneError> {
         let info = &sa.info;
         let algorithm = algorithm(info.encr, info.integ, &sa.keys)?;
-        let (local, remote) = ends(info.path);
+        let goes = to_us(info.path, info.encap);
         let id = StateId {
-            destination: local,
+            destination: goes.destination,
             spi: info.spi_in.0,
         };
         let reqid = self.reqid_for(info)?;
         let new = NewState {
             id,
-            source: remote,
+            source: goes.source,
             reqid,
             mode: info.mode,
             selector: carried(info.mode, &info.remote_ts, &info.local_ts)?,
             algorithm,
             esn: info.esn,
             window: WINDOW,
-            encap: info.encap.then(|| Encap {
-                source: info.path.remote.port(),
-                destination: info.path.local.port(),
-            }),
+            encap: goes.encap,
             limits: first_packet(info.limits),
             mark: None,
         };
-        self.flows.begin(info, reqid);
+        self.flows.begin(Flow::of(info), info.id);
         let done = self.kernel.carry_out(new.add());
         if let Err(refusal) = done {
-            self.end_flow(info);
+            self.end_flow(info, reqid);
             return Err(match refusal.is(libc::EEXIST) {
                 true => DataPlaneError::SpiTaken,
                 false => state_refused(info, &refusal),
@@ -117,24 +114,21 @@ impl<K: Xfrm> Core<K> {
     fn try_outbound(&mut self, sa: &OutboundSa, reqid: u32) -> Result<(), DataPlaneError> {
         let info = &sa.info;
         let algorithm = algorithm(info.encr, info.integ, &sa.keys)?;
-        let (local, remote) = ends(info.path);
+        let goes = to_peer(info.path, info.encap);
         let id = StateId {
-            destination: remote,
+            destination: goes.destination,
             spi: info.spi_out.0,
         };
         let new = NewState {
             id,
-            source: local,
+            source: goes.source,
             reqid,
             mode: info.mode,
             selector: carried(info.mode, &info.local_ts, &info.remote_ts)?,
             algorithm,
             esn: info.esn,
             window: 0,
-            encap: info.encap.then(|| Encap {
-                source: info.path.local.port(),
-                destination: info.path.remote.port(),
-            }),
+            encap: goes.encap,
             limits: outbound_limits(info),
             mark: Some(self.settings.fwmark),
         };
@@ -149,17 +143,13 @@ impl<K: Xfrm> Core<K> {
             sa.outbound = Some(id);
         }
         self.states.insert(id, info.id);
-        self.lead_to(info, reqid, (local, remote))
+        self.lead_to(info, reqid)
     }
 
     /// Has the outbound policies lead to an SA. They are written again if they do already, so that
     /// the kernel looks for the newest state.
-    fn lead_to(
-        &mut self,
-        info: &ChildSaInfo,
-        reqid: u32,
-        ends: (IpAddr, IpAddr),
-    ) -> Result<(), DataPlaneError> {
+    fn lead_to(&mut self, info: &ChildSaInfo, reqid: u32) -> Result<(), DataPlaneError> {
+        let ends = ends(info.path);
         let rules = outwards(&info.local_ts, &info.remote_ts, |_, priority| {
             let tunnel = info.mode == Mode::Tunnel;
             rule(priority, reqid, info.mode, tunnel.then_some(ends))
@@ -183,66 +173,50 @@ impl<K: Xfrm> Core<K> {
     /// The kernel refuses.
     pub(super) fn move_path(&mut self, moved: MovedSa) -> Result<(), DataPlaneError> {
         let sa = self.sas.get(&moved.id).ok_or(DataPlaneError::Unknown)?;
-        let (inbound, outbound, reqid) = (sa.inbound, sa.outbound, sa.reqid);
-        let was = sa.info.path;
-        let was_encap = sa.info.encap;
-        let (local, remote) = ends(moved.path);
-        let ports = (moved.path.local.port(), moved.path.remote.port());
-        let encap = |source, destination| {
-            let encap = Encap {
-                source,
-                destination,
-            };
-            moved.encap.then_some(encap)
-        };
-        let failed =
+        let (inbound, outbound) = (sa.inbound, sa.outbound);
+        let refused =
             |refusal: Refusal| DataPlaneError::Refused(format!("an SA cannot be moved: {refusal}"));
         if let Some(id) = inbound {
-            let to = Move {
-                source: remote,
-                destination: local,
-                encap: encap(ports.1, ports.0),
-            };
-            let stays = was.local.ip() == local && was_encap == moved.encap;
-            if !stays {
-                let new = self.recreate(id, &to).map_err(failed)?;
-                self.renamed(moved.id, id, new);
-                self.sas
-                    .entry(moved.id)
-                    .and_modify(|sa| sa.inbound = Some(new));
-            } else if moved.encap {
-                let body = self.kernel.state(id).map_err(failed)?;
-                if let Some(copied) = Copied::new(&body) {
-                    self.kernel
-                        .carry_out(copied.update(&to, None))
-                        .map_err(failed)?;
-                }
+            self.move_inbound(moved, id).map_err(refused)?;
+        }
+        let made = outbound.map(|id| (id, self.recreate(id, &to_peer(moved.path, moved.encap))));
+        let Some(sa) = self.sas.get_mut(&moved.id) else {
+            return Err(DataPlaneError::Unknown);
+        };
+        (sa.info.path, sa.info.encap, sa.info.nat) = (moved.path, moved.encap, moved.nat);
+        let Some((id, new)) = made else {
+            return Ok(());
+        };
+        let new = new.map_err(refused)?;
+        sa.outbound = Some(new);
+        let (info, reqid) = (sa.info.clone(), sa.reqid);
+        self.renamed(moved.id, id, new);
+        self.lead_to(&info, reqid)?;
+        if new != id {
+            self.delete_state(id);
+        }
+        Ok(())
+    }
+
+    /// Where packets come to, and whether in UDP, is part of a state; where they come from can be
+    /// changed.
+    fn move_inbound(&mut self, moved: MovedSa, id: StateId) -> Result<(), Refusal> {
+        let Some(sa) = self.sas.get(&moved.id) else {
+            return Ok(());
+        };
+        let to = to_us(moved.path, moved.encap);
+        let stays = sa.info.path.local.ip() == to.destination && sa.info.encap == moved.encap;
+        if stays && moved.encap {
+            let body = self.kernel.state(id)?;
+            if let Some(copied) = Copied::new(&body) {
+                self.kernel.carry_out(copied.update(&to, None))?;
             }
-        }
-        let moves = outbound.map(|id| {
-            let to = Move {
-                source: local,
-                destination: remote,
-                encap: encap(ports.0, ports.1),
-            };
-            (id, self.recreate(id, &to))
-        });
-        if let Some(sa) = self.sas.get_mut(&moved.id) {
-            (sa.info.path, sa.info.encap, sa.info.nat) = (moved.path, moved.encap, moved.nat);
-        }
-        if let Some((id, new)) = moves {
-            let new = new.map_err(failed)?;
+        } else if !stays {
+            let new = self.recreate(id, &to)?;
             self.renamed(moved.id, id, new);
             self.sas
                 .entry(moved.id)
-                .and_modify(|sa| sa.outbound = Some(new));
-            let info = self.sas.get(&moved.id).map(|sa| sa.info.clone());
-            if let Some(info) = info {
-                self.lead_to(&info, reqid, (local, remote))?;
-            }
-            if new != id {
-                self.delete_state(id);
-            }
+                .and_modify(|sa| sa.inbound = Some(new));
         }
         Ok(())
     }
@@ -279,7 +253,7 @@ impl<K: Xfrm> Core<K> {
         // The policies first: they lead to another SA, or to none.
         let keys = self.spd.drop_sa(id);
         let synced = self.sync(&keys);
-        let succeeded = self.end_flow(&sa.info) == Some(Ended::Succeeded);
+        let succeeded = self.end_flow(&sa.info, sa.reqid) == Some(Ended::Succeeded);
         if let Some(outbound) = sa.outbound {
             self.states.remove(&outbound);
             self.delete_state(outbound);
@@ -304,7 +278,7 @@ impl<K: Xfrm> Core<K> {
         let Some(sa) = self.sas.remove(&id) else {
             return;
         };
-        self.end_flow(&sa.info);
+        self.end_flow(&sa.info, sa.reqid);
         for state in [sa.inbound, sa.outbound].into_iter().flatten() {
             self.states.remove(&state);
             self.delete_state(state);
@@ -349,8 +323,9 @@ impl<K: Xfrm> Core<K> {
     }
 
     fn reqid_for(&mut self, info: &ChildSaInfo) -> Result<u32, DataPlaneError> {
-        if let Some(reqid) = self.flows.reqid(info) {
-            return Ok(reqid);
+        let before = self.flows.newest(&Flow::of(info));
+        if let Some(sa) = before.and_then(|id| self.sas.get(&id)) {
+            return Ok(sa.reqid);
         }
         let any = |_, priority| rule(priority, 0, info.mode, None);
         let keys = inwards(&info.local_ts, &info.remote_ts, info.mode, any)?;
@@ -358,13 +333,36 @@ impl<K: Xfrm> Core<K> {
         left.or_else(|| self.reqids.take()).ok_or_else(no_reqid)
     }
 
-    fn end_flow(&mut self, info: &ChildSaInfo) -> Option<Ended> {
-        let ended = self.flows.end(info);
-        if let Some(Ended::Closed(reqid)) = ended {
+    /// An SA does not carry its flow any more. SAs of one flow share a request ID, so that the
+    /// policies of the old one are those of the new one; with the last, it is free.
+    fn end_flow(&mut self, info: &ChildSaInfo, reqid: u32) -> Option<Ended> {
+        let ended = self.flows.end(&Flow::of(info), info.id);
+        if ended == Some(Ended::Closed) {
             self.reqids.free(reqid);
         }
         ended
     }
+}
+
+/// Between which addresses packets to the peer go, and between which ports in UDP.
+fn to_peer(path: Path, encap: bool) -> Move {
+    Move {
+        source: path.local.ip(),
+        destination: path.remote.ip(),
+        encap: encap.then(|| Encap {
+            source: path.local.port(),
+            destination: path.remote.port(),
+        }),
+    }
+}
+
+/// The same of packets to us.
+pub(super) fn to_us(path: Path, encap: bool) -> Move {
+    let back = Path {
+        local: path.remote,
+        remote: path.local,
+    };
+    to_peer(back, encap)
 }
 
 fn rule(priority: u32, reqid: u32, mode: Mode, ends: Option<(IpAddr, IpAddr)>) -> Rule {

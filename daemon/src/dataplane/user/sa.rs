@@ -11,7 +11,7 @@ use obol_ike::wire::{EncrId, IntegId};
 use zeroize::Zeroizing;
 
 use super::count::SaUsage;
-use super::waning::Flow;
+use crate::dataplane::flow::Flow;
 use crate::dataplane::{DataPlaneError, Policy};
 use crate::host::pairs;
 use crate::sys::msg::Header;

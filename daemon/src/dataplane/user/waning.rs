@@ -2,41 +2,19 @@
 //! ours: the message that ends an SA overtakes them. Their inbound half is kept a little longer. An
 //! SA that is ended while no newer one carries its flow ends at once: its flow is closed.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use obol_ike::event::ChildSaInfo;
-use obol_ike::ts::TrafficSelector;
 use rustix::time::Timespec;
 
 use crate::dataplane::DRAIN;
-
-/// What an SA carries, whichever SA it is.
-#[derive(Debug, Eq, Hash, PartialEq)]
-pub(super) struct Flow {
-    connection: String,
-    child: String,
-    local_ts: Vec<TrafficSelector>,
-    remote_ts: Vec<TrafficSelector>,
-}
-
-impl Flow {
-    /// The flow of an SA.
-    pub(super) fn of(info: &ChildSaInfo) -> Arc<Self> {
-        Arc::new(Self {
-            connection: info.connection.clone(),
-            child: info.child.clone(),
-            local_ts: info.local_ts.clone(),
-            remote_ts: info.remote_ts.clone(),
-        })
-    }
-}
+use crate::dataplane::flow::{Ended, Flow, Flows};
 
 /// Which SAs carry which flow, and which of those that were replaced are still kept.
 #[derive(Default)]
 pub(super) struct Waning {
-    /// The SPIs of a flow, oldest first.
-    flows: HashMap<Arc<Flow>, Vec<u32>>,
+    /// By SPI.
+    flows: Flows<u32>,
     /// SPIs with the time of their end, in milliseconds, soonest first.
     kept: VecDeque<(u64, u32)>,
 }
@@ -44,20 +22,12 @@ pub(super) struct Waning {
 impl Waning {
     /// An SA carries this flow from now on.
     pub(super) fn begin(&mut self, flow: Arc<Flow>, spi: u32) {
-        self.flows.entry(flow).or_default().push(spi);
+        self.flows.begin(flow, spi);
     }
 
     /// An SA does not carry its flow any more; whether a newer one does.
-    pub(super) fn end(&mut self, flow: &Arc<Flow>, spi: u32) -> bool {
-        let Some(spis) = self.flows.get_mut(flow) else {
-            return false;
-        };
-        let newest = spis.last().copied();
-        spis.retain(|own| *own != spi);
-        if spis.is_empty() {
-            self.flows.remove(flow);
-        }
-        newest.is_some_and(|newest| newest != spi)
+    pub(super) fn end(&mut self, flow: &Flow, spi: u32) -> bool {
+        self.flows.end(flow, spi) == Some(Ended::Succeeded)
     }
 
     /// Keeps an SA that has a successor.
@@ -89,31 +59,6 @@ impl Waning {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn flow(child: &str) -> Arc<Flow> {
-        Arc::new(Flow {
-            connection: "hosts".into(),
-            child: child.into(),
-            local_ts: Vec::new(),
-            remote_ts: Vec::new(),
-        })
-    }
-
-    #[test]
-    fn only_what_has_a_successor_is_kept() {
-        let mut waning = Waning::default();
-        waning.begin(flow("a"), 1);
-        waning.begin(flow("b"), 2);
-        assert!(!waning.end(&flow("a"), 1));
-        waning.begin(flow("a"), 3);
-        waning.begin(flow("a"), 4);
-        assert!(!waning.end(&flow("a"), 4), "an older one is no successor");
-        waning.begin(flow("a"), 5);
-        assert!(waning.end(&flow("a"), 3));
-        assert!(!waning.end(&flow("a"), 5));
-        assert!(!waning.end(&flow("a"), 5), "it was ended before");
-        assert_eq!(waning.flows.len(), 1);
-    }
 
     #[test]
     fn it_is_kept_for_a_while_only() {

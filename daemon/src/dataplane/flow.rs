@@ -1,0 +1,108 @@
+//! What SAs carry, whichever SA it is: of two SAs of one flow, the newer one takes over.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use obol_ike::event::ChildSaInfo;
+use obol_ike::ts::TrafficSelector;
+
+/// The packets of a child, as they were negotiated.
+#[derive(Debug, Eq, Hash, PartialEq)]
+pub(super) struct Flow {
+    connection: String,
+    child: String,
+    local_ts: Vec<TrafficSelector>,
+    remote_ts: Vec<TrafficSelector>,
+}
+
+impl Flow {
+    /// The flow of an SA.
+    pub(super) fn of(info: &ChildSaInfo) -> Arc<Self> {
+        Arc::new(Self {
+            connection: info.connection.clone(),
+            child: info.child.clone(),
+            local_ts: info.local_ts.clone(),
+            remote_ts: info.remote_ts.clone(),
+        })
+    }
+}
+
+/// Which SAs carry each flow, the oldest first; `K` names an SA.
+#[derive(Debug)]
+pub(super) struct Flows<K>(HashMap<Arc<Flow>, Vec<K>>);
+
+/// What is left of a flow when an SA ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Ended {
+    /// A newer SA carries it.
+    Succeeded,
+    /// An older one does.
+    Preceded,
+    /// Nothing.
+    Closed,
+}
+
+impl<K> Default for Flows<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Copy + Eq> Flows<K> {
+    /// The newest SA that carries a flow.
+    pub(super) fn newest(&self, flow: &Flow) -> Option<K> {
+        self.0.get(flow)?.last().copied()
+    }
+
+    /// An SA carries this flow from now on.
+    pub(super) fn begin(&mut self, flow: Arc<Flow>, sa: K) {
+        self.0.entry(flow).or_default().push(sa);
+    }
+
+    /// An SA does not carry its flow any more; `None`: it did not.
+    pub(super) fn end(&mut self, flow: &Flow, sa: K) -> Option<Ended> {
+        let sas = self.0.get_mut(flow)?;
+        let place = sas.iter().position(|own| *own == sa)?;
+        sas.remove(place);
+        if sas.is_empty() {
+            self.0.remove(flow);
+            return Some(Ended::Closed);
+        }
+        Some(match place == sas.len() {
+            true => Ended::Preceded,
+            false => Ended::Succeeded,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flow(child: &str) -> Arc<Flow> {
+        Arc::new(Flow {
+            connection: "hosts".into(),
+            child: child.into(),
+            local_ts: Vec::new(),
+            remote_ts: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn only_a_newer_sa_is_a_successor() {
+        let mut flows = Flows::default();
+        flows.begin(flow("a"), 1);
+        flows.begin(flow("b"), 2);
+        assert_eq!(flows.end(&flow("a"), 1), Some(Ended::Closed));
+        flows.begin(flow("a"), 3);
+        flows.begin(flow("a"), 4);
+        assert_eq!(flows.end(&flow("a"), 4), Some(Ended::Preceded));
+        flows.begin(flow("a"), 5);
+        assert_eq!(flows.newest(&flow("a")), Some(5));
+        assert_eq!(flows.end(&flow("a"), 3), Some(Ended::Succeeded));
+        assert_eq!(flows.end(&flow("a"), 3), None, "it was ended before");
+        assert_eq!(flows.end(&flow("a"), 5), Some(Ended::Closed));
+        assert_eq!(flows.newest(&flow("a")), None);
+        assert_eq!(flows.newest(&flow("b")), Some(2));
+    }
+}
