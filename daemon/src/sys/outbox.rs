@@ -88,15 +88,15 @@ impl Outbox {
             message.msg_iovlen = 1;
             message.msg_control = control.octets().as_ptr().cast_mut().cast();
             message.msg_controllen = control.octets().len() as _;
+            // The entry points to its own message, which points to its own part, to the packet, and
+            // to `to` and `control`, each with its own length.
             let entry = opcode::SendMsg::new(fd, message)
                 .flags(libc::MSG_DONTWAIT as u32)
                 .build()
                 .user_data(self.fates.len() as u64);
-            // SAFETY: the entry points to its own message, which points to its own part, to the
-            // packet, and to `to` and `control`, each with its own length. The kernel only reads
-            // all these. They live, unmoved, until this function returns, and `finish` below
-            // leaves no entry behind that the kernel still has, or could take later. The
-            // descriptor is open as long.
+            // SAFETY: the kernel only reads what the entry points to. All that lives, unmoved, until
+            // this function returns, and the descriptor is open as long; `finish` below leaves no
+            // entry behind that the kernel still has, or could take later.
             if unsafe { queue.push(&entry) }.is_err() {
                 break;
             }
