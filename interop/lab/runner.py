@@ -74,8 +74,6 @@ def select_vm(only=(), peer=None, plane=None, everybody=False):
                 # obol's own data plane at both ends needs no VM, and at which end it is makes no difference.
                 if own == "userspace" and against in scenarios.OBOLS:
                     continue
-                if not everybody and (scenario.name, against) in scenarios.SLOW_TO_ASK:
-                    continue
                 if everybody or own == "userspace" or against in scenarios.MEET_THE_KERNEL:
                     found.append((scenario, scenario.roles[0], against, own))
 

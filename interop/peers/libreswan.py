@@ -71,6 +71,8 @@ class Libreswan(Peer):
         self.container.sh("cp /lab/ipsec.conf /lab/ipsec.secrets /etc/ && rm -f /run/pluto/pluto.*")
         self.container.sh("ipsec pluto --config /etc/ipsec.conf")
         until("pluto has its connections", self._answers, 30)
+        # A packet that comes while pluto takes the SAs away asks in vain, and its kernel does not ask again for so long.
+        self.container.sh("echo 3 > /proc/sys/net/core/xfrm_acq_expires")
 
     def _answers(self):
         status = self._status()

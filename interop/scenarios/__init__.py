@@ -11,9 +11,6 @@ BOTH_STRONGSWANS = (STRONGSWAN, NEXT)
 KERNEL_STRONGSWAN, LIBRESWAN, LIBRESWAN_4 = "strongswan-kernel", "libreswan", "libreswan-4"
 OTHERS_IN_VM = (KERNEL_STRONGSWAN, LIBRESWAN, LIBRESWAN_4)
 KERNEL_OBOL, USERSPACE_OBOL = OBOLS = "obol-kernel", "obol-userspace"
-# Once its SAs are deleted, Libreswan's kernel asks again only after half a minute or more, which is too close to what these
-# scenarios wait: only when asked for.
-SLOW_TO_ASK = {("vm-mongodb", "libreswan"), ("vm-vxlan", "libreswan")}
 MEET_THE_KERNEL = (KERNEL_STRONGSWAN, *OBOLS)  # also when not everybody is asked for
 PLANES = ("userspace", "kernel")  # of obol, in the VM
 

@@ -199,7 +199,6 @@ VXLAN = """
 set -e
 ip link add vx type vxlan id 1 dstport 8472 local {own} remote {far} dev eth0
 ip addr add {inner}/24 dev vx
-ip link set vx up
 """
 
 
@@ -212,13 +211,18 @@ def vxlan(bed):
     for peer, own in inner.items():
         peer.container.sh(VXLAN.format(own=peer.end.outer, far=peer.other.outer, inner=own))
     for peer, other in ((bed.sun, bed.moon), (bed.moon, bed.sun)):
+        for end in inner:
+            end.container.sh("ip link set vx up")
         ping = f"ping -p {MARKER.hex()} -W 5 -c 1 {inner[other]}"
         until("a ping through the vxlan is answered", lambda: peer.container.ok(ping), 20)
         _up(bed, "client", "server")
         peer.container.sh(f"ping -p {MARKER.hex()} -i 0.5 -W 5 -c 10 -s 1300 {inner[other]}")
         bed.check_wire()
+        # Its neighbours are looked for at any time, and that would bring up what is to be gone.
+        for end in inner:
+            end.container.sh("ip link set vx down")
         peer.terminate()
-        for end in (bed.moon, bed.sun):
+        for end in inner:
             bed.until_nothing(end)
 
 
