@@ -14,6 +14,7 @@ mod driver;
 mod error;
 pub mod host;
 mod logging;
+mod pluto;
 mod ports;
 mod run;
 mod state;

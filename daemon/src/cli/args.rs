@@ -131,8 +131,14 @@ Examples:
 Examples:
   obol check
   obol check ./hosts.toml
-  obol check ./hosts.toml --json")]
+  obol check ./hosts.toml --json
+  obol check /etc/ipsec.conf     # a name that ends in .conf is Libreswan's")]
     Check(CheckArgs),
+    /// Print what Libreswan's ipsec.conf means on this host as a configuration of obol's own
+    #[command(after_help = "\
+Examples:
+  obol convert /etc/ipsec.conf")]
+    Convert(ConvertArgs),
     /// Make a private key or a pre-shared key, and print what to write into the configurations
     #[command(after_help = "\
 Examples:
@@ -241,6 +247,14 @@ pub(crate) struct CheckArgs {
     /// How to print.
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+/// Arguments of `obol convert`.
+#[derive(Args, Debug)]
+pub(crate) struct ConvertArgs {
+    /// The file, with all that it includes
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
 }
 
 /// Arguments of `obol keygen`.

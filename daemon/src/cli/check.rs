@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::print;
 use super::{complain_line, print_json, print_text};
+use super::{pluto, print};
 use crate::config::{self, ConfigErrors, Finding, Loaded};
 use crate::control::describe;
 use crate::control::protocol::SCHEMA_VERSION;
@@ -16,6 +16,9 @@ use crate::error::Failure;
 /// # Errors
 /// Everything that is wrong with it.
 pub(super) fn check(path: &Path, json: bool) -> Result<(), Failure> {
+    if pluto::is_pluto(path) {
+        return pluto::check(path, json);
+    }
     match config::load(path) {
         Ok(loaded) if json => print_json(&right(&loaded)),
         Ok(loaded) => {
@@ -63,7 +66,7 @@ fn wrong(errors: &ConfigErrors) -> serde_json::Value {
     })
 }
 
-fn findings(findings: &[Finding]) -> serde_json::Value {
+pub(super) fn findings(findings: &[Finding]) -> serde_json::Value {
     let one = |finding: &Finding| {
         json!({
             "location": finding.location,

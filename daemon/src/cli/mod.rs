@@ -4,6 +4,7 @@ mod args;
 mod check;
 mod client;
 mod keygen;
+mod pluto;
 mod print;
 mod purge;
 mod remote;
@@ -43,6 +44,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Command::Check(args) => {
             check::check(args.file.as_ref().unwrap_or(&cli.config), args.output.json)
         }
+        Command::Convert(args) => pluto::convert(&args.file),
         Command::Keygen(args) => keygen::keygen(args),
         Command::Demo(args) => crate::demo::demo(args),
         Command::Version(output) => version(output.json),

@@ -153,6 +153,14 @@ impl<'s> Report<'s> {
         }
     }
 
+    /// The same finding with another place that has to do with it.
+    pub(crate) fn beside(&self, finding: Finding, other: &Place) -> Finding {
+        Finding {
+            also: Some(self.location(other)),
+            ..finding
+        }
+    }
+
     fn location(&self, place: &Place) -> String {
         let source = self.source(place);
         let (line, column) = line_and_column(&source.text, place.span.start);

@@ -36,9 +36,9 @@ use crate::dataplane::Policy;
 use connection::ReadConnection;
 pub(crate) use daemon::{DaemonSettings, DataPlaneChoice};
 use files::{Disk, FileSource, NoFiles};
-pub(crate) use finding::{ConfigErrors, Finding};
-use finding::{Place, Report, Source};
+pub(crate) use finding::{ConfigErrors, Finding, Located, Place, Report, Source};
 use reader::Section;
+pub(crate) use reader::{nearest, shorten};
 use secrets::Secrets;
 
 /// A configuration that was read and found right.
@@ -268,7 +268,7 @@ fn read_connections(
     secrets: &Secrets,
     roots: &[Section<'_>],
 ) -> Vec<ReadConnection> {
-    let mut names: Vec<finding::Located<&str>> = Vec::new();
+    let mut names: Vec<Located<&str>> = Vec::new();
     let mut connections = Vec::new();
     for root in roots {
         for (name, section) in root.named("connections") {

@@ -1,0 +1,195 @@
+//! `obol check` and `obol convert` for the files of pluto.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use serde_json::json;
+
+use super::{complain_line, print_json, print_text};
+use crate::config::Finding;
+use crate::control::protocol::SCHEMA_VERSION;
+use crate::error::{ExitClass, Failure};
+use crate::host;
+use crate::pluto::{self, Auto, HostView, Kind, Oriented, Understood};
+
+/// Whether a file is pluto's, by its name.
+pub(super) fn is_pluto(path: &Path) -> bool {
+    path.extension() == Some("conf".as_ref())
+}
+
+/// Checks `ipsec.conf`, and says what each connection means on this host.
+///
+/// # Errors
+/// It cannot be read as a whole, or connections are refused.
+pub(super) fn check(path: &Path, json: bool) -> Result<(), Failure> {
+    let understood = load(path, json)?;
+    let view = host_view(&understood)?;
+    if json {
+        print_json(&report(&understood, &view))?;
+    } else {
+        complain(&understood);
+        let mut text = format!("{} on this host\n", path.display());
+        for conn in &understood.conns {
+            text.push('\n');
+            text.push_str(&match pluto::orient(conn, &view) {
+                Ok(oriented) => describe(&oriented),
+                Err(why) => format!("{}: not this host's, {why}\n", conn.name.value),
+            });
+        }
+        print_text(&text)?;
+    }
+    refused(&understood)
+}
+
+/// Prints what `ipsec.conf` means on this host in obol's own words.
+///
+/// # Errors
+/// It cannot be read as a whole, or connections are refused.
+pub(super) fn convert(path: &Path) -> Result<(), Failure> {
+    let understood = load(path, false)?;
+    let view = host_view(&understood)?;
+    complain(&understood);
+    let conns: Vec<Oriented<'_>> = understood
+        .conns
+        .iter()
+        .filter_map(|conn| match pluto::orient(conn, &view) {
+            Ok(oriented) => Some(oriented),
+            Err(why) => {
+                complain_line(&format!("{}: left out, {why}", conn.name.value));
+                None
+            }
+        })
+        .collect();
+    print_text(&pluto::convert(&understood.setup, &conns))?;
+    refused(&understood)
+}
+
+fn load(path: &Path, json: bool) -> Result<Understood, Failure> {
+    pluto::load(path).map_err(|errors| {
+        if json {
+            let report = json!({
+                "schema_version": SCHEMA_VERSION,
+                "ok": false,
+                "errors": super::check::findings(&errors.0),
+            });
+            // What cannot be printed is in the failure all the same.
+            let _ = print_json(&report);
+        }
+        errors.into()
+    })
+}
+
+fn complain(understood: &Understood) {
+    for notice in &understood.notices {
+        complain_line(&format!("notice: {notice}"));
+    }
+    for (name, errors) in &understood.refused {
+        for error in errors {
+            complain_line(&format!("{name} is refused: {error}"));
+        }
+    }
+}
+
+fn refused(understood: &Understood) -> Result<(), Failure> {
+    match understood.refused.len() {
+        0 => Ok(()),
+        n => Err(Failure::new(
+            ExitClass::Config,
+            format!(
+                "{n} of {} connections are refused",
+                n + understood.conns.len()
+            ),
+        )),
+    }
+}
+
+fn describe(oriented: &Oriented<'_>) -> String {
+    let conn = oriented.conn;
+    let what = match (conn.kind, conn.auto) {
+        (Kind::Pass, _) => "lets packets pass in clear",
+        (Kind::Drop, _) => "drops packets",
+        (_, Auto::Ignore) => "is not loaded at start (auto=ignore)",
+        (_, Auto::Add) => "waits for the peer",
+        (_, Auto::Ondemand) => "comes up with the first packet",
+        (_, Auto::Up) => "comes up at start and is kept up",
+        (_, Auto::Keep) => "waits for the peer, and is then kept up",
+    };
+    let mode = match conn.kind {
+        Kind::Transport => "transport",
+        _ => "tunnel",
+    };
+    let remote = oriented.remote_addrs.iter().map(IpAddr::to_string);
+    let remote = remote.collect::<Vec<_>>().join(", ");
+    let aliases = match conn.aliases.as_slice() {
+        [] => String::new(),
+        aliases => format!(" (also {})", aliases.join(", ")),
+    };
+    let mut text = format!(
+        "{}{aliases}: {what}\n  {} ... {}\n",
+        conn.name.value,
+        oriented.local_addr,
+        if remote.is_empty() {
+            "anybody"
+        } else {
+            &remote
+        }
+    );
+    for child in oriented.children() {
+        let list = |ts: &[obol_ike::ts::TrafficSelector]| {
+            let texts: Vec<String> = ts.iter().map(ToString::to_string).collect();
+            texts.join(" ")
+        };
+        text.push_str(&format!(
+            "  {mode} {} === {} ({})\n",
+            list(&child.local_ts),
+            list(&child.remote_ts),
+            child.name
+        ));
+    }
+    text
+}
+
+fn report(understood: &Understood, view: &HostView) -> serde_json::Value {
+    let conn = |conn: &pluto::Conn| match pluto::orient(conn, view) {
+        Ok(oriented) => json!({
+            "name": conn.name.value,
+            "oriented": true,
+            "local": oriented.local_addr.to_string(),
+            "remote": oriented.remote_addrs.iter().map(IpAddr::to_string).collect::<Vec<_>>(),
+            "children": oriented.children().iter().map(|child| json!({
+                "name": child.name,
+                "local_ts": child.local_ts.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "remote_ts": child.remote_ts.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            })).collect::<Vec<_>>(),
+        }),
+        Err(why) => json!({"name": conn.name.value, "oriented": false, "why": why.to_string()}),
+    };
+    let refused = |(name, errors): &(String, Vec<Finding>)| json!({"name": name, "errors": super::check::findings(errors)});
+    json!({
+        "schema_version": SCHEMA_VERSION,
+        "ok": understood.refused.is_empty(),
+        "notices": super::check::findings(&understood.notices),
+        "conns": understood.conns.iter().map(conn).collect::<Vec<_>>(),
+        "refused": understood.refused.iter().map(refused).collect::<Vec<_>>(),
+    })
+}
+
+/// This host as it is now; with `listen=`, as if it had no other address.
+fn host_view(understood: &Understood) -> Result<HostView, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::system("cannot ask for the addresses of this host", &e))?;
+    let addrs = runtime
+        .block_on(host::addresses())
+        .map_err(|e| Failure::new(ExitClass::Failed, e.to_string()))?;
+    Ok(HostView {
+        addrs: addrs
+            .into_iter()
+            .filter(|addr| understood.setup.listen.is_none_or(|listen| listen == *addr))
+            .map(|addr| (String::new(), addr))
+            .collect(),
+        source: |peer| host::source_for(peer, 0).ok(),
+        names: Vec::new(),
+    })
+}

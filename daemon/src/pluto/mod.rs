@@ -1,0 +1,91 @@
+//! What a user of pluto (Libreswan) has: `ipsec.conf` and the files that it includes.
+//!
+//! ```text
+//! files ─ text ─ keyword ─► sections ─ merge ─► flat connections ─ conn, policy, refused ─►
+//!                                                      connections ─ orient ─► what is ours
+//! ```
+//!
+//! Three rules decide every doubtful case. Never weaken: what obol cannot honour and what protects
+//! something refuses its connection. Never ignore silently: whatever has no effect gets a line with
+//! its place. What any version of pluto with IKEv2 meant, it still means.
+
+mod conn;
+mod files;
+mod keyword;
+mod merge;
+mod native;
+mod orient;
+mod policy;
+mod proposals;
+mod refused;
+mod setup;
+mod text;
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::path::Path;
+
+pub(crate) use conn::{Auto, Conn, Kind};
+use merge::Problem;
+pub(crate) use native::convert;
+pub(crate) use orient::{HostView, Oriented, orient};
+use setup::Setup;
+
+use crate::config::{ConfigErrors, Finding, Report};
+
+/// All that a configuration says.
+#[derive(Debug)]
+pub(crate) struct Understood {
+    /// What holds for the daemon as a whole.
+    pub(crate) setup: Setup,
+    /// The connections that make sense, in the order of the files.
+    pub(crate) conns: Vec<Conn>,
+    /// Those that do not: the name, and what is wrong.
+    pub(crate) refused: Vec<(String, Vec<Finding>)>,
+    /// What has no effect or another one than it seems, a line each.
+    pub(crate) notices: Vec<Finding>,
+}
+
+/// Reads `ipsec.conf` and what it includes.
+///
+/// # Errors
+/// What makes the whole configuration useless: a file that cannot be read, a line that is none of
+/// the grammar's, a keyword that nobody knows.
+pub(crate) fn load(path: &Path) -> Result<Understood, ConfigErrors> {
+    let texts = files::read(path);
+    let report = Report::new(&texts.sources);
+    let sections = texts.sections(&report).map_err(ConfigErrors)?;
+    let setup = setup::read(&report, &sections);
+    let flat = merge::flatten(&report, &sections);
+    if report.has_errors() {
+        return Err(report.finish().err().unwrap_or_default());
+    }
+    let mut understood = Understood {
+        setup,
+        conns: Vec::new(),
+        refused: Vec::new(),
+        notices: Vec::new(),
+    };
+    for flat in &flat {
+        let (conn, notices) = conn::read(flat);
+        let finding = |problem: Problem| problem.finding(&report);
+        understood.notices.extend(notices.into_iter().map(finding));
+        match conn {
+            Ok(conn) => understood.conns.push(conn),
+            Err(errors) => {
+                let errors = errors.into_iter().map(finding).collect();
+                understood.refused.push((flat.name.value.clone(), errors));
+            }
+        }
+    }
+    understood.notices.splice(0..0, report.finish()?);
+    // What several connections inherit is said once.
+    let mut said = HashSet::new();
+    let mut is_new =
+        |notice: &Finding| said.insert((notice.location.clone(), notice.message.clone()));
+    understood.notices.retain(|notice| is_new(notice));
+    Ok(understood)
+}

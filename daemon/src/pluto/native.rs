@@ -1,0 +1,313 @@
+//! The same connections as obol's own configuration: what `obol convert` prints.
+
+use std::collections::HashSet;
+use std::fmt::{self, Write as _};
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use obol_ike::crypto::signature::PublicKey;
+
+use super::conn::{Auth, Auto, Conn, End, Kind};
+use super::orient::Oriented;
+use super::policy::{DpdAction, Encapsulation, Policy};
+use super::setup::Setup;
+use super::values::Id;
+
+/// A text in TOML, a table after another.
+pub(crate) struct Native {
+    text: String,
+    names: HashSet<String>,
+}
+
+/// Connections whose IKE SAs are one: pluto shares an IKE SA between connections with the same
+/// ends, proofs and algorithms.
+struct Group<'c> {
+    members: Vec<&'c Oriented<'c>>,
+}
+
+/// The setup and the connections as TOML. Those without IKE are none of obol's connections.
+pub(crate) fn convert(setup: &Setup, conns: &[Oriented<'_>]) -> String {
+    let mut native = Native {
+        text: String::new(),
+        names: HashSet::new(),
+    };
+    native.daemon(setup);
+    for group in groups(conns) {
+        native.connection(&group, setup.unique);
+    }
+    native.secrets(setup, conns);
+    native.text
+}
+
+fn groups<'c>(conns: &'c [Oriented<'c>]) -> Vec<Group<'c>> {
+    let mut groups: Vec<Group<'c>> = Vec::new();
+    let mut by_ends: std::collections::HashMap<_, Vec<usize>> = std::collections::HashMap::new();
+    for conn in conns {
+        if matches!(conn.conn.kind, Kind::Pass | Kind::Drop) {
+            continue;
+        }
+        let candidates = by_ends
+            .entry((conn.local_addr, conn.remote_addrs.clone()))
+            .or_default();
+        let found = candidates
+            .iter()
+            .find(|at| shares(groups[**at].members[0], conn));
+        match found {
+            Some(at) => groups[*at].members.push(conn),
+            None => {
+                candidates.push(groups.len());
+                groups.push(Group {
+                    members: vec![conn],
+                });
+            }
+        }
+    }
+    groups
+}
+
+/// Whether two connections between the same addresses have one IKE SA.
+fn shares(one: &Oriented<'_>, other: &Oriented<'_>) -> bool {
+    let key = |end: &End| end.key.as_ref().map(|key| key.value.clone());
+    let same = |a: &End, b: &End| a.id == b.id && key(a) == key(b);
+    let of_ike = |policy: &Policy| {
+        (
+            policy.ike_life,
+            policy.margin,
+            policy.reauth,
+            policy.dpd_delay,
+            policy.encapsulation,
+            policy.mobike,
+            policy.fragmentation,
+            policy.initial_contact,
+        )
+    };
+    one.conn.auth == other.conn.auth
+        && one.conn.ike == other.conn.ike
+        && of_ike(&one.conn.policy) == of_ike(&other.conn.policy)
+        && same(one.local_end(), other.local_end())
+        && same(one.remote_end(), other.remote_end())
+}
+
+impl Native {
+    fn daemon(&mut self, setup: &Setup) {
+        let cookies = if setup.busy {
+            Some(0)
+        } else {
+            setup.cookie_threshold
+        };
+        if cookies.is_none() && setup.half_open_limit.is_none() {
+            return;
+        }
+        self.line(format_args!("[daemon]"));
+        if let Some(threshold) = cookies {
+            self.line(format_args!("cookie_threshold = {threshold}"));
+        }
+        if let Some(limit) = setup.half_open_limit {
+            self.line(format_args!("half_open_limit = {limit}"));
+        }
+        self.line(format_args!(""));
+    }
+
+    /// What is secret is not in `ipsec.conf`, so only a hint where it is.
+    fn secrets(&mut self, setup: &Setup, conns: &[Oriented<'_>]) {
+        let uses = |auth| conns.iter().any(|conn| conn.conn.auth == auth);
+        if uses(Auth::Secret) {
+            let path = setup
+                .secrets
+                .as_deref()
+                .unwrap_or(Path::new("/etc/ipsec.secrets"));
+            self.line(format_args!(
+                "# Shared secrets are in {}: for each, add",
+                path.display()
+            ));
+            self.line(format_args!("# [secrets.NAME]"));
+            self.line(format_args!("# type = \"psk\""));
+            self.line(format_args!("# ids = [\"@own\", \"@peer\"]"));
+            self.line(format_args!("# file = \"NAME.psk\""));
+        }
+        if uses(Auth::Signature) {
+            let nss = setup.nss.as_deref().or(setup.directory.as_deref());
+            let path = nss.unwrap_or(Path::new("/var/lib/ipsec/nss"));
+            self.line(format_args!(
+                "# The private key is in the NSS database in {}: write it as PEM to own.key",
+                path.display()
+            ));
+            self.line(format_args!("[secrets.own]"));
+            self.text("type", "private-key");
+            self.text("file", "own.key");
+        }
+    }
+
+    fn connection(&mut self, group: &Group<'_>, unique: bool) {
+        let first = group.members[0];
+        let conn = first.conn;
+        // The shortest name of several is most likely the one that the others are derived from.
+        let names = group
+            .members
+            .iter()
+            .map(|member| member.conn.name.value.as_str());
+        let name = names.min_by_key(|name| name.len()).unwrap_or_default();
+        let name = self.unique(name);
+        let policy = &conn.policy;
+        self.line(format_args!("[connections.{name}]"));
+        self.list("local_addrs", [first.local_addr]);
+        if !first.remote_addrs.is_empty() {
+            self.list("remote_addrs", &first.remote_addrs);
+        }
+        self.list("proposals", &conn.ike);
+        self.time("rekey_time", policy.ike_life.saturating_sub(policy.margin));
+        self.time("over_time", policy.margin);
+        self.time("dpd_delay", policy.dpd_delay);
+        if policy.reauth {
+            self.time("reauth_time", policy.ike_life.saturating_sub(policy.margin));
+        }
+        if policy.encapsulation == Encapsulation::Yes {
+            self.line(format_args!("encap = true"));
+        }
+        if !policy.initial_contact {
+            self.line(format_args!("initial_contact = false"));
+        }
+        if !policy.fragmentation {
+            self.line(format_args!("fragmentation = \"no\""));
+        }
+        self.line(format_args!("mobike = {}", policy.mobike));
+        if !unique {
+            self.text("unique", "never");
+        }
+        self.line(format_args!(""));
+        self.side(
+            &name,
+            "local",
+            conn.auth,
+            first.local_end(),
+            Some(first.local_addr),
+        );
+        let remote = first.remote_addrs.first().copied();
+        self.side(&name, "remote", conn.auth, first.remote_end(), remote);
+        for member in &group.members {
+            self.children(&name, member);
+        }
+    }
+
+    fn side(&mut self, name: &str, side: &str, auth: Auth, end: &End, addr: Option<IpAddr>) {
+        let auth = match auth {
+            Auth::Secret => "psk",
+            Auth::Signature | Auth::Never => "pubkey",
+        };
+        self.line(format_args!("[connections.{name}.{side}]"));
+        self.text("auth", auth);
+        match (&end.id, addr) {
+            (Id::Is(id), _) => self.text("id", &id.to_string()),
+            (Id::Unset | Id::Resolve(_), Some(addr)) => self.text("id", &addr.to_string()),
+            _ => self.text("id", "%any"),
+        }
+        if auth == "pubkey"
+            && side == "remote"
+            && let Some(key) = &end.key
+        {
+            self.list("pubkeys", [public_text(&key.value)]);
+        }
+        self.line(format_args!(""));
+    }
+
+    fn children(&mut self, connection: &str, conn: &Oriented<'_>) {
+        for child in conn.children() {
+            let name = clean(&child.name);
+            self.line(format_args!("[connections.{connection}.children.{name}]"));
+            if conn.conn.kind == Kind::Transport {
+                self.text("mode", "transport");
+            }
+            self.list("local_ts", &child.local_ts);
+            self.list("remote_ts", &child.remote_ts);
+            self.list("esp_proposals", &conn.conn.esp);
+            self.actions(conn.conn);
+            self.lifetimes(&conn.conn.policy);
+            self.line(format_args!(""));
+        }
+    }
+
+    fn actions(&mut self, conn: &Conn) {
+        let start = match conn.auto {
+            Auto::Up => "start",
+            Auto::Ondemand => "trap",
+            Auto::Ignore | Auto::Add | Auto::Keep => "none",
+        };
+        self.text("start_action", start);
+        if conn.auto == Auto::Keep {
+            self.text("close_action", "start");
+        }
+        let dpd = match conn.policy.dpd_action {
+            Some(DpdAction::Restart) => Some("start"),
+            Some(DpdAction::Hold) => Some("trap"),
+            Some(DpdAction::Clear) => Some("none"),
+            None if conn.auto == Auto::Keep => Some("start"),
+            None => None,
+        };
+        if let Some(dpd) = dpd {
+            self.text("dpd_action", dpd);
+        }
+    }
+
+    fn lifetimes(&mut self, policy: &Policy) {
+        self.time(
+            "rekey_time",
+            policy.child_life.saturating_sub(policy.margin),
+        );
+        self.time("life_time", policy.child_life);
+        if let Some(bytes) = policy.bytes {
+            self.line(format_args!("rekey_bytes = {bytes}"));
+        }
+        if let Some(packets) = policy.packets {
+            self.line(format_args!("rekey_packets = {packets}"));
+        }
+    }
+
+    /// A name that obol takes, and that no other connection has.
+    fn unique(&mut self, name: &str) -> String {
+        let name = clean(name);
+        let numbered = (2..).map(|n| format!("{name}-{n}"));
+        let mut all = std::iter::once(name.clone()).chain(numbered);
+        let free = all.find(|name| !self.names.contains(name)).unwrap_or(name);
+        self.names.insert(free.clone());
+        free
+    }
+
+    fn text(&mut self, key: &str, value: &str) {
+        self.line(format_args!("{key} = {}", quoted(value)));
+    }
+
+    fn list<T: fmt::Display>(&mut self, key: &str, values: impl IntoIterator<Item = T>) {
+        let values: Vec<String> = values
+            .into_iter()
+            .map(|value| quoted(&value.to_string()))
+            .collect();
+        self.line(format_args!("{key} = [{}]", values.join(", ")));
+    }
+
+    fn time(&mut self, key: &str, time: Duration) {
+        self.line(format_args!("{key} = \"{}s\"", time.as_secs()));
+    }
+
+    fn line(&mut self, line: fmt::Arguments<'_>) {
+        // Writing to a string does not fail.
+        let _ = writeln!(self.text, "{line}");
+    }
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+/// The name of a connection with nothing in it that obol does not take.
+fn clean(name: &str) -> String {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    name.chars()
+        .map(|c| if fits(c) { c } else { '-' })
+        .collect()
+}
+
+fn public_text(key: &PublicKey) -> String {
+    key.to_rfc3110()
+        .unwrap_or_else(|| key.to_openssh("").trim_end().to_owned())
+}
