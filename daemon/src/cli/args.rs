@@ -137,7 +137,8 @@ Examples:
     /// Print what Libreswan's ipsec.conf means on this host as a configuration of obol's own
     #[command(after_help = "\
 Examples:
-  obol convert /etc/ipsec.conf")]
+  obol convert /etc/ipsec.conf
+  obol convert /etc/ipsec.conf | tee /etc/obol/obol.toml")]
     Convert(ConvertArgs),
     /// Make a private key or a pre-shared key, and print what to write into the configurations
     #[command(after_help = "\
