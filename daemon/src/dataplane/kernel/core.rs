@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use obol_ike::config::Mode;
 use obol_ike::event::ChildSaId;
 
+use super::foreign::Foreign;
 use super::leftovers::Leftovers;
 use super::reqids::Reqids;
 use super::sas::Sa;
@@ -44,6 +45,8 @@ pub(super) struct Core<K> {
     /// Inbound states that were replaced, until when they are kept.
     pub(super) waning: VecDeque<(Instant, StateId)>,
     pub(super) leftovers: Leftovers,
+    /// Policies of others that were told.
+    pub(super) foreign: BTreeSet<Foreign>,
     /// When to compare the kernel with what it should be.
     pub(super) compare_at: Option<Instant>,
     pub(super) events: VecDeque<DataPlaneEvent>,
@@ -76,6 +79,7 @@ impl<K: Xfrm> Core<K> {
             states: HashMap::new(),
             waning: VecDeque::new(),
             leftovers: Leftovers::default(),
+            foreign: BTreeSet::new(),
             compare_at: None,
             events: VecDeque::new(),
         };
@@ -115,6 +119,7 @@ impl<K: Xfrm> Core<K> {
             for template in rules.filter_map(|(_, rule)| rule.template) {
                 self.reqids.free(template.reqid);
             }
+            self.look_for_foreign();
             return Ok(());
         };
         self.bases = before;
@@ -204,6 +209,14 @@ impl<K: Xfrm> Core<K> {
             self.reqids.free(reqid);
         }
         self.sync(&keys)
+    }
+
+    /// The policies of the configuration in the kernel's terms, with the name of the child.
+    pub(super) fn wanted(&self) -> impl Iterator<Item = (&str, &Key, &Rule)> {
+        self.bases.iter().flat_map(|base| {
+            let child = base.policy.child.as_str();
+            base.rules.iter().map(move |(key, rule)| (child, key, rule))
+        })
     }
 
     /// Whether any policy of the configuration is about packets of this policy.
@@ -313,17 +326,22 @@ fn placeholder(key: &Key, mode: Mode) -> Option<(IpAddr, IpAddr)> {
     outbound.then_some((nobody, nobody))
 }
 
-fn policy_refused(key: &Key, refusal: &Refusal) -> DataPlaneError {
+/// The packets of a policy, in words.
+pub(super) fn packets(key: &Key) -> String {
     let Selector {
         source,
         destination,
         protocol,
         ..
     } = key.selector;
-    let packets = format!(
+    format!(
         "from {}/{} to {}/{} (IP protocol {protocol})",
         source.address, source.len, destination.address, destination.len
-    );
+    )
+}
+
+fn policy_refused(key: &Key, refusal: &Refusal) -> DataPlaneError {
+    let packets = packets(key);
     if refusal.is(libc::EEXIST) {
         return DataPlaneError::Refused(format!(
             "another program has an IPsec policy for packets {packets}: `ip xfrm policy` shows it; remove it, or leave these packets to that program"

@@ -11,6 +11,7 @@
 
 mod core;
 mod drops;
+mod foreign;
 mod leftovers;
 mod natt;
 mod news;

@@ -184,6 +184,7 @@ impl<K: Xfrm> Core<K> {
             );
             self.sync(&differ)?;
         }
+        self.tell_foreign(policies.clone());
         let states = self.kernel.states().map_err(failed)?;
         let (policies, states) = ours(policies, states, |reqid| self.reqids.is_ours(reqid));
         let stray: BTreeSet<Key> = policies

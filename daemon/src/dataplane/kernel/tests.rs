@@ -20,7 +20,8 @@ use super::purge::{protects, purge, remove_all};
 use crate::dataplane::{DRAIN, DataPlaneEvent, Policy};
 use crate::host::HostSettings;
 use crate::host::netns::Netns;
-use crate::host::xfrm::{Direction, Key, Notice, Socket, StateId, Xfrm as _};
+use crate::host::prefix::Prefix;
+use crate::host::xfrm::{self, Direction, Key, Notice, Rule, Socket, StateId, Xfrm as _};
 use fake::Fake;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -402,6 +403,52 @@ fn what_others_installed_is_not_touched() {
     let removed = remove_all(&kernel, &HostSettings::for_tests()).unwrap();
     assert_eq!((removed.policies, removed.states), (3, 0));
     assert_eq!(kernel.contents(), theirs);
+}
+
+#[test]
+fn policies_of_others_that_overlap_are_told_and_not_touched() {
+    let kernel = Fake::default();
+    let now = Instant::now();
+    let ours = net();
+    let mut core = ready(&kernel, std::slice::from_ref(&ours), now);
+    assert!(core.foreign.is_empty());
+    let key = |destination: [u8; 4], len| {
+        let found = kernel.policies();
+        let mut key = *found
+            .keys()
+            .find(|key| key.direction == Direction::Out)
+            .unwrap();
+        key.selector.destination = Prefix {
+            address: destination.into(),
+            len,
+        };
+        key
+    };
+    let add = |key: Key, priority| {
+        let rule = Rule {
+            priority,
+            block: false,
+            template: None,
+        };
+        let message = xfrm::Policy { key, rule }.install(true);
+        kernel.carry_out(message).unwrap();
+    };
+    add(key([10, 2, 3, 0], 24), 5);
+    add(key([10, 0, 0, 0], 8), 1 << 30);
+    add(key([10, 3, 0, 0], 16), 5);
+    let contents = kernel.contents();
+    core.notice(Notice::PoliciesChanged, now);
+    core.due(core.next_due().unwrap());
+    let first: Vec<bool> = core.foreign.iter().map(|foreign| foreign.first).collect();
+    assert_eq!(first, [false, true], "10.3.0.0/16 is not ours");
+    assert!(core.foreign.iter().all(|foreign| foreign.clear));
+    assert_eq!(kernel.contents(), contents);
+    // What is there at the start is told too, and what goes is forgotten.
+    let again = ready(&kernel, &[ours], now);
+    assert_eq!(again.foreign, core.foreign);
+    kernel.carry_out(key([10, 2, 3, 0], 24).delete()).unwrap();
+    core.look_for_foreign();
+    assert_eq!(core.foreign.len(), 1);
 }
 
 #[test]

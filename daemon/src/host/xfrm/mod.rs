@@ -41,7 +41,8 @@ pub(crate) trait Xfrm {
     /// # Errors
     /// What the kernel says.
     fn states(&self) -> Result<Vec<State>, Refusal>;
-    /// All policies but those of sockets.
+    /// All policies but those of sockets, and those that only packets with a mark, or of an xfrm
+    /// interface, meet.
     ///
     /// # Errors
     /// What the kernel says.

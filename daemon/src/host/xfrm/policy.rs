@@ -22,6 +22,9 @@ const DUMP: u16 = 0x300;
 
 /// Attribute with templates.
 pub(super) const TEMPLATES: u16 = 5;
+/// `struct xfrm_mark`, and what ties a policy to xfrm interfaces.
+const MARK: u16 = 21;
+const INTERFACE: u16 = 31;
 const BLOCK: u8 = 1;
 /// ICMP errors about protected packets are looked up by what they are about.
 const NO_FLAGS: u8 = 0;
@@ -103,11 +106,21 @@ impl Policy {
         octets
     }
 
-    /// Reads `struct xfrm_userpolicy_info` and the first template behind it.
+    /// Reads `struct xfrm_userpolicy_info` and the first template behind it. `None`: it is not for
+    /// packets like those of ours, which have no mark and are of no xfrm interface.
     pub(crate) fn read(body: &[u8]) -> Option<Self> {
         // Others are of sockets.
         let direction = Direction::read(u8_at(body, 160)?)?;
-        let templates = body.get(LEN..).and_then(|list| find(list, TEMPLATES));
+        let attributes = body.get(LEN..).unwrap_or_default();
+        let tied = |kind| find(attributes, kind).and_then(|octets| u32_at(octets, 0));
+        if [MARK, INTERFACE]
+            .map(tied)
+            .into_iter()
+            .any(|value| value.is_some_and(|value| value != 0))
+        {
+            return None;
+        }
+        let templates = find(attributes, TEMPLATES);
         Some(Self {
             key: Key {
                 direction,
@@ -263,6 +276,17 @@ pub(super) mod tests {
         let (kind, body) = message.parts();
         assert_eq!((kind, body.len(), body[60]), (0x14, ID_LEN, 1));
         assert_eq!(Selector::read(body), Some(service()));
+    }
+
+    #[test]
+    fn policies_for_marked_packets_or_xfrm_interfaces_are_passed_over() {
+        for (kind, value, read) in [(MARK, 7, false), (INTERFACE, 7, false), (MARK, 0, true)] {
+            let mut message = tunnel().install(true);
+            let value = [u32::to_ne_bytes(value), u32::MAX.to_ne_bytes()].concat();
+            message.attribute(kind, &value);
+            let (_, body) = message.parts();
+            assert_eq!(Policy::read(body).is_some(), read, "{kind}");
+        }
     }
 
     proptest! {

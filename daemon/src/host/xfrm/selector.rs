@@ -40,6 +40,10 @@ impl Ports {
     fn holds(self, other: Self) -> bool {
         self.mask & other.mask == self.mask && self.value == other.value & self.mask
     }
+
+    fn meets(self, other: Self) -> bool {
+        (self.value ^ other.value) & self.mask & other.mask == 0
+    }
 }
 
 impl Selector {
@@ -90,6 +94,16 @@ impl Selector {
             && [0, other.protocol].contains(&self.protocol)
             && self.source_port.holds(other.source_port)
             && self.destination_port.holds(other.destination_port)
+    }
+
+    /// Whether there are packets of both.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        let meet = |one: Prefix, two: Prefix| one.contains(two) || two.contains(one);
+        meet(self.source, other.source)
+            && meet(self.destination, other.destination)
+            && (self.protocol == other.protocol || self.protocol == 0 || other.protocol == 0)
+            && self.source_port.meets(other.source_port)
+            && self.destination_port.meets(other.destination_port)
     }
 }
 
@@ -145,6 +159,8 @@ pub(super) mod tests {
             ..service()
         };
         assert!(!service().contains(&other) && service().contains(&service()));
+        assert!(all.overlaps(&service()) && service().overlaps(&all));
+        assert!(!service().overlaps(&other) && service().overlaps(&service()));
     }
 
     proptest! {
