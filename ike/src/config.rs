@@ -390,6 +390,9 @@ pub struct Child {
     pub rekey_packets: Option<u64>,
     /// Hard limit in packets.
     pub life_packets: Option<u64>,
+    /// Up to so many Child SAs carry it at once, each for a queue of the data plane (RFC 9611);
+    /// at least 1.
+    pub queues: u16,
 }
 
 impl Child {

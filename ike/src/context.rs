@@ -179,6 +179,7 @@ pub(crate) struct Rival {
     /// It, or what is to take its place, is to stay, as far as its own IKE SA, or what replaces
     /// that, is concerned.
     pub(crate) stays: bool,
+    pub(crate) queue: u16,
     /// The rank of its IKE SA.
     pub(crate) ike_rank: Vec<u8>,
     pub(crate) lowest_nonce: Vec<u8>,
@@ -210,7 +211,9 @@ impl Rival {
             && match self.ike_rank.as_slice().cmp(ike_rank) {
                 Ordering::Equal if replacing => false,
                 Ordering::Equal => {
-                    self.side != other.side && self.lowest_nonce > other.lowest_nonce
+                    self.queue == other.info.queue
+                        && self.side != other.side
+                        && self.lowest_nonce > other.lowest_nonce
                 }
                 order => order.is_gt(),
             }

@@ -348,6 +348,7 @@ impl Endpoint {
                 Some(Rival {
                     child: Arc::clone(&child.conf),
                     side: child.side,
+                    queue: child.info.queue,
                     stays: child.is_current() || other.is_replaced(child.info.id),
                     ike_rank: other.established()?.rank.clone(),
                     lowest_nonce: child.lowest_nonce.clone(),

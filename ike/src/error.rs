@@ -272,6 +272,8 @@ pub(crate) enum Fault {
     },
     /// The Child SA could not be installed here.
     NoAdditionalSas,
+    /// The child has as many Child SAs as it may (RFC 9611).
+    MaxQueue,
     /// Not just now: it crosses with something of ours (RFC 7296 section 2.25).
     TemporaryFailure,
     /// The Child SA to be rekeyed is not there.
@@ -306,6 +308,7 @@ impl Fault {
             Self::InvalidKe { want } => Notify::invalid_ke(want),
             Self::TsUnacceptable => Notify::bare(NotifyType::TS_UNACCEPTABLE),
             Self::NoAdditionalSas => Notify::bare(NotifyType::NO_ADDITIONAL_SAS),
+            Self::MaxQueue => Notify::bare(NotifyType::TS_MAX_QUEUE),
             Self::TemporaryFailure => Notify::bare(NotifyType::TEMPORARY_FAILURE),
             Self::UnexpectedNat => Notify::bare(NotifyType::UNEXPECTED_NAT_DETECTED),
             Self::ChildSaNotFound(spi) => Notify::about_esp(NotifyType::CHILD_SA_NOT_FOUND, spi),

@@ -178,6 +178,10 @@ pub struct ChildSaInfo {
     pub nat: bool,
     /// The SA this one replaces in a rekey.
     pub replaces: Option<ChildSaId>,
+    /// For which queue it is; 0 is the first SA of a child, 1 and more are the additional ones
+    /// (RFC 9611). A number of this end alone, which no other SA of the child has but the one that
+    /// this one replaces. It can be higher than there are queues.
+    pub queue: u16,
     /// Limits, as configured (time: already jittered, and kept by `ike` itself).
     pub limits: Limits,
 }

@@ -111,6 +111,7 @@ fn read(
         life_bytes: lifetimes.bytes.1,
         rekey_packets: lifetimes.packets.0,
         life_packets: lifetimes.packets.1,
+        queues: 1,
     };
     Some(ReadChild {
         config,

@@ -86,10 +86,12 @@ impl Endpoint {
             return;
         };
         let heard = new.established().is_some_and(|e| e.heard);
+        let mut seen = BTreeSet::new();
         let missing: Vec<ChildTask> = old
             .children
             .iter()
             .filter(|child| child.is_current() && !new.cares_for(&child.info.child))
+            .filter(|child| seen.insert(&child.info.child))
             .map(|child| ChildTask::new(child.conf.clone(), None, None))
             .collect();
         let all_up = old
@@ -226,7 +228,9 @@ fn beats(winner: &ChildSa, loser: &ChildSa) -> bool {
     } else {
         winner.lowest_nonce > loser.lowest_nonce
     };
-    better && winner.info.child == loser.info.child
+    // Additional ones (RFC 9611) are none too many.
+    let same = |child: &ChildSa| (child.info.child.clone(), child.info.queue);
+    better && same(winner) == same(loser)
 }
 
 /// Whether a Child SA of this child is up, or held back for one that is to go.

@@ -441,6 +441,7 @@ impl IkeSa {
             nr: auth.transcript.nr,
             ke: None,
             replaces: None,
+            queue: 0,
         };
         if let Err(failure) = self.accept_child(cx, now, &offer, payloads, answered) {
             self.child_failed(cx, &offer.conf.name, failure);

@@ -527,6 +527,7 @@ impl IkeSa {
                     nr: transcript.nr,
                     shared: None,
                     replaces: None,
+                    queue: 0,
                     lead,
                 };
                 self.stage_grant(cx, now, staged);

@@ -137,10 +137,14 @@ impl IkeSa {
         }
         let conf = Arc::clone(conf);
         let before = std::mem::replace(&mut child.conf, Arc::clone(&conf));
-        if conf.mode != before.mode {
+        child.enough = false;
+        if conf.mode != before.mode || self.is_beyond(id, conf.queues) {
             self.delete_child(id);
             return;
         }
+        let Some(child) = self.child_mut(id) else {
+            return;
+        };
         if !same_agreement(&conf, &before) {
             child.reselect = true;
             let (local, remote) = selectors(&conf, path);

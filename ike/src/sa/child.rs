@@ -44,6 +44,8 @@ pub(crate) struct Agreed {
     pub(crate) ni: Vec<u8>,
     pub(crate) nr: Vec<u8>,
     pub(crate) replaces: Option<ChildSaId>,
+    /// As in [`ChildSaInfo`].
+    pub(crate) queue: u16,
 }
 
 /// A Child SA.
@@ -72,6 +74,8 @@ pub(crate) struct ChildSa {
     pub(crate) deleted_unknown: bool,
     /// How often the peer did not know it when we deleted it.
     pub(crate) delete_tries: u32,
+    /// No more Child SAs are asked for beside it: the peer has enough of them.
+    pub(crate) enough: bool,
     /// Its selectors were configured anew: a rekey asks for those.
     pub(crate) reselect: bool,
     pub(crate) made: Instant,
@@ -173,6 +177,7 @@ impl IkeSa {
         let keys = self.child_keys(agreed)?;
         let id = cx.new_child_id();
         let info = self.child_info(id, agreed);
+        let enough = self.has_enough(&info.child);
         let (inbound, outbound) = by_direction(keys, agreed.side);
         let rekey_after = jittered(agreed.conf.rekey_time, LIFE_JITTER_PERCENT, &mut *cx.rng);
         // Most IKE SAs have one, and room for four would be a fifth of what they take.
@@ -194,6 +199,7 @@ impl IkeSa {
             unknown: agreed.side == Side::Replier,
             deleted_unknown: false,
             delete_tries: 0,
+            enough,
             reselect: false,
             made: now,
             rekey_at: now.checked_add(rekey_after),
@@ -248,6 +254,7 @@ impl IkeSa {
             encap: place.encap,
             nat: place.nat,
             replaces: agreed.replaces,
+            queue: agreed.queue,
             limits: Limits {
                 soft_bytes: conf.rekey_bytes,
                 hard_bytes: conf.life_bytes,
@@ -380,6 +387,7 @@ impl IkeSa {
                 self.adapt_child(now, id);
             }
             Err(refusal) => {
+                self.enough_of(&info.child);
                 self.child_failed(cx, &info.child, ChildFailure::DataPlane(words(refusal)));
                 self.delete_child(id);
             }

@@ -31,6 +31,8 @@ pub(crate) struct ChildRequest {
     pub(crate) contest: Option<(ChildSaId, Vec<u8>)>,
     /// When it was sent, the peer may not have known the Child SA that it rekeys.
     unknown: bool,
+    /// The queue of the Child SA that it rekeys, as in [`ChildSaInfo`](crate::event::ChildSaInfo).
+    queue: u16,
     offer: Offer,
     ni: Vec<u8>,
     ke: Option<KeyExchange>,
@@ -42,6 +44,7 @@ pub(crate) struct Answered<'a> {
     pub(crate) nr: Vec<u8>,
     pub(crate) ke: Option<&'a KeyExchange>,
     pub(crate) replaces: Option<ChildSaId>,
+    pub(crate) queue: u16,
 }
 
 //= rfc7296 2.25-2
@@ -59,6 +62,12 @@ impl IkeSa {
     pub(crate) fn ask_child(&mut self, cx: &mut Context, now: Instant, task: ChildTask) {
         let spi_in = cx.new_esp_spi();
         let (rekeys, purpose) = match task.rekeys.map(|id| self.child(id)) {
+            None if task.additional => match self.pattern(&task.conf.name) {
+                Some(pattern) if self.lacks_queue(&task.conf) => {
+                    (None, Purpose::Rekey(&pattern.info))
+                }
+                _ => return,
+            },
             None => (None, task.purpose()),
             Some(Some(old))
                 if old.state == ChildState::Installed && old.rekeyed_by_peer.is_none() =>
@@ -81,6 +90,7 @@ impl IkeSa {
         let ke = match method.map(|method| KeyExchange::generate(method, &mut *cx.rng)) {
             Some(Ok(ke)) => Some(ke),
             Some(Err(_)) => {
+                self.enough_of(&task.conf.name);
                 self.child_failed(cx, &task.conf.name, ChildFailure::NoProposalChosen);
                 return;
             }
@@ -91,6 +101,7 @@ impl IkeSa {
         let request = ChildRequest {
             contest: None,
             unknown: self.may_be_unknown(task.rekeys),
+            queue: self.queue_to_ask(&task),
             task,
             offer,
             ni: cx.nonce(),
@@ -131,6 +142,11 @@ impl IkeSa {
             nr: nr.to_vec(),
             ke: request.ke.as_ref(),
             replaces: request.task.rekeys,
+            // The peer may have made another one meanwhile.
+            queue: match request.task.additional {
+                true => self.free_queue(&request.task.conf.name),
+                false => request.queue,
+            },
         };
         if self.lost_contest(&request, &answered) {
             self.tasks.push(Task::DeleteSpi(request.offer.spi_in));
@@ -141,6 +157,9 @@ impl IkeSa {
         }
         if let Err(failure) = self.accept_child(cx, now, &request.offer, payloads, answered) {
             self.tasks.push(Task::DeleteSpi(request.offer.spi_in));
+            if request.task.additional {
+                self.enough_of(&request.task.conf.name);
+            }
             self.child_failed(cx, &request.task.conf.name, failure);
             self.rekey_again(now, request.task.rekeys);
         }
@@ -157,7 +176,8 @@ impl IkeSa {
         // If the peer has deleted its new one already, ours is the one left, unless there was time
         // for yet another rekey: then what came of that stays.
         let name = &request.task.conf.name;
-        let stays = |c: &ChildSa| c.is_current() && c.info.child == *name;
+        let same = |c: &ChildSa| c.info.child == *name && c.info.queue == request.queue;
+        let stays = |c: &ChildSa| c.is_current() && same(c);
         let mut others = self.children.iter();
         let lost = (&answered.ni).min(&answered.nr) < lowest_nonce
             && others.any(|c| stays(c) && Some(c.info.id) != request.task.rekeys);
@@ -212,6 +232,7 @@ impl IkeSa {
             ni: answered.ni,
             nr: answered.nr,
             replaces,
+            queue: answered.queue,
         };
         self.install(cx, now, &agreed)?;
         if let Some(flow) = answer.left_out {
@@ -273,7 +294,13 @@ impl IkeSa {
                         .push(Task::Child(ChildTask::new(task.conf, None, None)));
                 }
             }
+            (Some(NotifyType::TS_MAX_QUEUE), _) if task.additional => {
+                self.enough_of(&task.conf.name);
+            }
             (error, _) => {
+                if task.additional {
+                    self.enough_of(&task.conf.name);
+                }
                 let reason = match error {
                     Some(notify) => ChildFailure::Refused(notify),
                     None => ChildFailure::Protocol("the answer lacks SA or Nonce"),
@@ -305,6 +332,11 @@ impl IkeSa {
         // Where we put the peer off, too, both states may be sound.
         let explained = crossing.is_some_and(std::mem::take);
         task.strikes += u32::from(!explained);
+        if task.strikes > MAX_TRIES && task.additional {
+            // What there is carries everything.
+            self.enough_of(&task.conf.name);
+            return;
+        }
         if task.strikes > MAX_TRIES {
             self.close(cx, now, IkeFailure::Refused(NotifyType::TEMPORARY_FAILURE));
             return;
@@ -334,6 +366,9 @@ impl ChildRequest {
                 NotifyType::REKEY_SA,
                 spi,
             )));
+        }
+        if self.queue != 0 {
+            payloads.push(Payload::Notify(Notify::resource(self.queue)));
         }
         let mut between = vec![Payload::Nonce(&self.ni)];
         between.extend(self.ke.as_ref().map(ke_payload));

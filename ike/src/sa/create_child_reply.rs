@@ -48,6 +48,7 @@ pub(crate) struct Staged {
     pub(crate) nr: Vec<u8>,
     pub(crate) shared: Option<Secret>,
     pub(crate) replaces: Option<ChildSaId>,
+    pub(crate) queue: u16,
     pub(crate) lead: Lead,
 }
 
@@ -95,6 +96,10 @@ impl IkeSa {
         let conf = rekeyed.as_ref().map(|(_, conf)| conf);
         let granted = grant(&self.connection, between, payloads, exchange, conf);
         let grant = granted.inspect_err(|fault| self.report_refusal(cx, *fault))?;
+        let queue = match &rekeyed {
+            Some((old, _)) => self.child(*old).map_or(0, |old| old.info.queue),
+            None => self.queue_for_peer(payloads, &grant.conf)?,
+        };
         let exchanged = match grant.chosen.ke {
             None => None,
             Some(want) => Some(exchange_keys(cx, payloads, want)?),
@@ -107,6 +112,7 @@ impl IkeSa {
             nr: cx.nonce(),
             shared,
             replaces: rekeyed.map(|(id, _)| id),
+            queue,
             lead: Lead::Create(ours),
         };
         self.stage_grant(cx, now, staged);
@@ -190,6 +196,7 @@ impl IkeSa {
             ni: staged.ni,
             nr: staged.nr,
             replaces: staged.replaces,
+            queue: staged.queue,
         };
         match self.install(cx, now, &agreed) {
             Ok(child) => {
@@ -263,6 +270,9 @@ impl IkeSa {
             Err(refusal) => {
                 let (name, spi_in) = (child.info.child.clone(), child.info.spi_in);
                 let replaces = child.info.replaces;
+                if child.info.queue != 0 {
+                    self.enough_of(&name);
+                }
                 self.abandon_child(id);
                 self.tasks.push(Task::DeleteSpi(spi_in));
                 self.child_failed(cx, &name, ChildFailure::DataPlane(words(refusal)));

@@ -106,6 +106,7 @@ impl IkeSa {
         if let Some(successor) = successor {
             self.use_outbound(cx, successor);
         }
+        self.note_unwanted(id);
         self.remove_child(cx, id, Loss::Closed);
         self.unmark_successor_of(id);
         (!crossing).then_some(spi_in)

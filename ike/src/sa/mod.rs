@@ -35,6 +35,7 @@ pub(crate) mod negotiate;
 pub(crate) mod path;
 pub(crate) mod payloads;
 pub(crate) mod protect;
+pub(crate) mod queues;
 pub(crate) mod reauth;
 pub(crate) mod receive;
 pub(crate) mod redirect;

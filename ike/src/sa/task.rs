@@ -44,6 +44,8 @@ pub(crate) struct ChildTask {
     pub(crate) flow: Option<PacketFlow>,
     /// The peer wants to be asked for nothing but that packet.
     pub(crate) single: bool,
+    /// It is to be an additional one of a child that is up (RFC 9611).
+    pub(crate) additional: bool,
     /// The Child SA that it replaces.
     pub(crate) rekeys: Option<ChildSaId>,
     /// Key exchange methods tried; the last is the one to use.
@@ -107,6 +109,7 @@ impl ChildTask {
             conf,
             flow,
             single: false,
+            additional: false,
             rekeys,
             methods: Vec::new(),
             tries: 0,

@@ -281,7 +281,12 @@ impl IkeSa {
                     return;
                 }
                 Some(task) => self.begin(cx, now, task),
-                None => return,
+                None => {
+                    if let Some(task) = self.next_queue() {
+                        self.begin(cx, now, Task::Child(task));
+                    }
+                    return;
+                }
             }
         }
     }

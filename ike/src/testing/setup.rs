@@ -161,6 +161,7 @@ pub fn child(name: &str, mode: Mode, local: &str, remote: &str, start: StartActi
         life_bytes: None,
         rekey_packets: None,
         life_packets: None,
+        queues: 1,
     }
 }
 

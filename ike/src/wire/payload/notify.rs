@@ -78,6 +78,12 @@ impl<'a> Notify<'a> {
         Self::with_data(NotifyType::TICKET_LT_OPAQUE, data)
     }
 
+    /// SA_RESOURCE_INFO with the queue that an additional Child SA is for, as two octets in network
+    /// order: for the logs of who gets it (RFC 9611).
+    pub fn resource(queue: u16) -> Self {
+        Self::with_data(NotifyType::SA_RESOURCE_INFO, queue.to_be_bytes().to_vec())
+    }
+
     //= rfc7296 3.10-1
     /// A notify about one ESP SA, such as REKEY_SA (RFC 7296 section 1.3.3) with the SPI of
     /// packets to the sender, or CHILD_SA_NOT_FOUND with the SPI that was asked for.

@@ -235,6 +235,7 @@ impl Child {
             encap: self.encap,
             nat: false,
             replaces: None,
+            queue: 0,
             limits: Limits::default(),
         }
     }
