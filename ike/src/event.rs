@@ -18,6 +18,23 @@ use crate::wire::{EncrId, IntegId, KeMethod, NotifyType};
 #[derive(Clone, Copy, Eq, PartialEq, Hash, Ord, PartialOrd)]
 pub struct EspSpi(pub u32);
 
+impl EspSpi {
+    /// Queues that an SPI can tell apart.
+    pub const QUEUES: u16 = 64;
+
+    /// The queue of an SA to us, modulo [`QUEUES`](Self::QUEUES), where its child has several
+    /// (RFC 9611); any number where it has not. So whoever takes in packets knows who opens them.
+    pub fn queue(self) -> u16 {
+        (self.0 % u32::from(Self::QUEUES)) as u16
+    }
+
+    /// The same with another queue; as random otherwise, and not below 256.
+    pub(crate) fn with_queue(self, queue: u16) -> Self {
+        let queues = u32::from(Self::QUEUES);
+        Self(self.0 - self.0 % queues + u32::from(queue) % queues)
+    }
+}
+
 /// An IKE SPI, RFC 7296 section 3.1; host byte order, never zero once chosen.
 #[derive(Clone, Copy, Eq, PartialEq, Hash, Ord, PartialOrd)]
 pub struct IkeSpi(pub u64);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use obol_ike::config::{Child, Config, Connection, StartAction};
-use obol_ike::event::{ChildSaId, Command, Event};
+use obol_ike::event::{ChildSaId, Command, EspSpi, Event};
 use obol_ike::proposal::ChildExchange;
 use obol_ike::testing::net::Net;
 use obol_ike::testing::pair::{End, Node, Pair};
@@ -95,6 +95,20 @@ fn assert_queues(pair: &mut Pair, queues: usize) {
     }
 }
 
+/// The SPIs of all SAs to us tell their queues.
+fn assert_told_apart(pair: &Pair) {
+    for sa in pair
+        .a
+        .plane
+        .inbound
+        .values()
+        .chain(pair.b.plane.inbound.values())
+    {
+        let info = &sa.info;
+        assert_eq!(info.spi_in.queue(), info.queue % EspSpi::QUEUES, "{info:?}");
+    }
+}
+
 /// CREATE_CHILD_SA requests so far.
 fn creations(pair: &Pair) -> usize {
     let sent = pair.net.sent.iter().map(|packet| &packet.datagram);
@@ -140,6 +154,7 @@ fn each_is_rekeyed_by_itself_by_either_end() {
             pair.run_for(SECOND);
             assert_queues(&mut pair, 4);
             let after = ids(pair.node(end));
+            assert_told_apart(&pair);
             let gone: Vec<_> = before.difference(&after).collect();
             assert_eq!(gone, [&id]);
         }
@@ -327,6 +342,26 @@ fn a_peer_that_closes_one_is_not_asked_again() {
     assert_eq!(creations(&pair), before);
     let down = |event: &Event| matches!(event, Event::IkeDown { .. });
     assert_eq!(pair.a.count(down), 0);
+}
+
+#[test]
+fn one_that_is_used_up_is_made_anew_for_a_thread_that_has_none() {
+    let mut pair = up((4, 4), 9);
+    for _ in 0..12 {
+        assert_queues(&mut pair, 4);
+        let before = ids(&pair.a);
+        let oldest = *before.first().expect("it is up");
+        pair.command(End::A, Command::HardExpired(oldest))
+            .expect("it is no question");
+        pair.run_for(5 * SECOND);
+        assert_queues(&mut pair, 4);
+        assert_told_apart(&pair);
+        assert!(!ids(&pair.a).contains(&oldest));
+        for node in [&pair.a, &pair.b] {
+            let threads = node.plane.outbound.values().map(|sa| sa.info.queue % 4);
+            assert_eq!(threads.collect::<BTreeSet<_>>().len(), 4);
+        }
+    }
 }
 
 #[test]

@@ -137,8 +137,12 @@ fn child_row(child: &ChildSaReport) -> Vec<String> {
         Some(seconds) => format!("in {}", duration(seconds)),
         None => "-".to_owned(),
     };
+    let name = match child.queue {
+        0 => child.name.clone(),
+        queue => format!("{}, queue {queue}", child.name),
+    };
     row([
-        &child.name,
+        &name,
         &child.state,
         &child.mode,
         &child.local_ts.join(" "),
@@ -353,7 +357,7 @@ mod tests {
             "fragmentation": false, "age_s": 5, "rekey_in_s": 14400,
             "children": [{
                 "name": "pods", "state": "installed", "mode": "tunnel",
-                "spi_in": "00000100", "spi_out": "00000200",
+                "queue": 0, "spi_in": "00000100", "spi_out": "00000200",
                 "local_ts": ["172.16.1.0/24"], "remote_ts": ["172.16.2.0/24"],
                 "encr": "aes256", "integ": "sha256", "ke": null, "esn": true,
                 "encapsulation": "udp", "bytes_in": 1500, "bytes_out": 0,
@@ -386,6 +390,23 @@ hosts: established for 5s, rekey in 4h00m, initiator
   no_sa    4
 ";
         assert_eq!(status(&report), expected);
+    }
+
+    #[test]
+    fn additional_sas_are_told_apart() {
+        let mut report: StatusReport = serde_json::from_str(STATUS).unwrap();
+        let mut second = report.ike_sas[0].children[0].clone();
+        second.queue = 1;
+        report.ike_sas[0].children.push(second);
+        let text = status(&report);
+        assert!(
+            text.contains("\n  pods           installed  tunnel"),
+            "{text}"
+        );
+        assert!(
+            text.contains("\n  pods, queue 1  installed  tunnel"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use obol_ike::ts::TrafficSelector;
 
 use super::finding::{Located, Place, Report};
 use super::reader::{Section, shorten};
-use super::values;
+use super::{queues, values};
 
 const REKEY_TIME: Duration = Duration::from_secs(3600);
 
@@ -74,6 +74,7 @@ fn read(
     let upkeep = read_upkeep(report, &section);
     let inactivity = section.quantity("inactivity", values::duration);
     let lifetimes = read_lifetimes(report, name, &section);
+    let queues = queues::read(report, &section, inactivity.as_ref());
     section.finish();
 
     let (mode, local_ts, remote_ts) = (mode?, local_ts?, remote_ts?);
@@ -111,7 +112,7 @@ fn read(
         life_bytes: lifetimes.bytes.1,
         rekey_packets: lifetimes.packets.0,
         life_packets: lifetimes.packets.1,
-        queues: 1,
+        queues: queues?,
     };
     Some(ReadChild {
         config,

@@ -15,6 +15,7 @@ mod daemon;
 pub(crate) mod files;
 pub(crate) mod finding;
 mod fragmentation;
+mod queues;
 mod reader;
 mod redirect;
 mod resumption;

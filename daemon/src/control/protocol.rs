@@ -342,6 +342,8 @@ pub(crate) struct ChildSaReport {
     pub(crate) state: String,
     /// `tunnel` or `transport`.
     pub(crate) mode: String,
+    /// Its queue, RFC 9611: 0 is the first SA of the child, and others are additional ones.
+    pub(crate) queue: u16,
     /// SPI of packets to us, 8 hex digits.
     pub(crate) spi_in: String,
     /// SPI of packets to the peer, 8 hex digits.

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use obol_ike::event::ChildSaInfo;
 use obol_ike::ts::TrafficSelector;
 
-/// The packets of a child, as they were negotiated.
+/// The packets of a child, as they were negotiated. Several SAs at once for one child (RFC 9611) carry
+/// different ones.
 #[derive(Debug, Eq, Hash, PartialEq)]
 pub(super) struct Flow {
     connection: String,
     child: String,
+    queue: u16,
     local_ts: Vec<TrafficSelector>,
     remote_ts: Vec<TrafficSelector>,
 }
@@ -21,6 +23,7 @@ impl Flow {
         Arc::new(Self {
             connection: info.connection.clone(),
             child: info.child.clone(),
+            queue: info.queue,
             local_ts: info.local_ts.clone(),
             remote_ts: info.remote_ts.clone(),
         })
@@ -80,9 +83,14 @@ mod tests {
     use super::*;
 
     fn flow(child: &str) -> Arc<Flow> {
+        for_queue(child, 0)
+    }
+
+    fn for_queue(child: &str, queue: u16) -> Arc<Flow> {
         Arc::new(Flow {
             connection: "hosts".into(),
             child: child.into(),
+            queue,
             local_ts: Vec::new(),
             remote_ts: Vec::new(),
         })
@@ -104,5 +112,15 @@ mod tests {
         assert_eq!(flows.end(&flow("a"), 5), Some(Ended::Closed));
         assert_eq!(flows.newest(&flow("a")), None);
         assert_eq!(flows.newest(&flow("b")), Some(2));
+    }
+
+    #[test]
+    fn an_sa_for_another_queue_is_no_successor() {
+        let mut flows = Flows::default();
+        flows.begin(for_queue("a", 0), 1);
+        flows.begin(for_queue("a", 1), 2);
+        assert_eq!(flows.end(&for_queue("a", 0), 1), Some(Ended::Closed));
+        flows.begin(for_queue("a", 1), 3);
+        assert_eq!(flows.end(&for_queue("a", 1), 2), Some(Ended::Succeeded));
     }
 }

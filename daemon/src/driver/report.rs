@@ -144,6 +144,7 @@ impl<D: DataPlane> Driver<D> {
             name: info.child.clone(),
             state: child.state.to_owned(),
             mode: mode(info.mode).to_owned(),
+            queue: info.queue,
             spi_in: format!("{:08x}", info.spi_in.0),
             spi_out: format!("{:08x}", info.spi_out.0),
             local_ts: texts(&info.local_ts),

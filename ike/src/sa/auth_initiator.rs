@@ -24,6 +24,7 @@ use crate::sa::methods::AuthMethods;
 use crate::sa::negotiate::Offer;
 use crate::sa::payloads::Payloads;
 use crate::sa::protect::Opened;
+use crate::sa::queues::new_spi;
 use crate::sa::reauth::auth_lifetime;
 use crate::sa::receive::sort;
 use crate::sa::task::{Fate, Task};
@@ -233,7 +234,6 @@ impl IkeSa {
 
     //= rfc7296 2.4-1 2.4-2
     pub(crate) fn send_auth(&mut self, cx: &mut Context, now: Instant, proof: &OwnProof) {
-        let spi_in = cx.new_esp_spi();
         let token = self.token(cx);
         let ticket = self.ticket_request();
         let mobike = self.mobike_offer(cx);
@@ -244,6 +244,7 @@ impl IkeSa {
         let offer = auth.first.within.as_ref().map(|first| {
             let exchange = ChildExchange::IkeAuth;
             let conf = Arc::clone(&first.conf);
+            let spi_in = new_spi(cx, &conf, 0);
             Offer::new(conf, first.purpose(), self.path, spi_in, exchange)
         });
         // A resumed IKE SA is between the ends of the old one.

@@ -13,6 +13,7 @@ use crate::proposal::ChildExchange;
 use crate::sa::child::{Agreed, ChildSa, ChildState};
 use crate::sa::negotiate::{Offer, Purpose};
 use crate::sa::payloads::Payloads;
+use crate::sa::queues::new_spi;
 use crate::sa::task::{ChildTask, Fate, Task};
 use crate::sa::{IkeSa, Request, Side};
 use crate::timer::jittered;
@@ -60,7 +61,8 @@ impl IkeSa {
     //= security S-24
     /// Sends the request, unless what it is about has changed.
     pub(crate) fn ask_child(&mut self, cx: &mut Context, now: Instant, task: ChildTask) {
-        let spi_in = cx.new_esp_spi();
+        let queue = self.queue_to_ask(&task);
+        let spi_in = new_spi(cx, &task.conf, queue);
         let (rekeys, purpose) = match task.rekeys.map(|id| self.child(id)) {
             None if task.additional => match self.pattern(&task.conf.name) {
                 Some(pattern) if self.lacks_queue(&task.conf) => {
@@ -101,7 +103,7 @@ impl IkeSa {
         let request = ChildRequest {
             contest: None,
             unknown: self.may_be_unknown(task.rekeys),
-            queue: self.queue_to_ask(&task),
+            queue,
             task,
             offer,
             ni: cx.nonce(),
@@ -144,7 +146,7 @@ impl IkeSa {
             replaces: request.task.rekeys,
             // The peer may have made another one meanwhile.
             queue: match request.task.additional {
-                true => self.free_queue(&request.task.conf.name),
+                true => self.free_queue(&request.task.conf),
                 false => request.queue,
             },
         };

@@ -17,6 +17,7 @@ use crate::sa::child::{Agreed, ChildState, words};
 use crate::sa::create_child::ke_payload;
 use crate::sa::negotiate::{Between, Grant, grant};
 use crate::sa::payloads::Payloads;
+use crate::sa::queues::new_spi;
 use crate::sa::task::Task;
 use crate::sa::{IkeSa, Request, Side};
 use crate::wire::{Auth, ExchangeType, Id, Notify, NotifyType, Payload, ProtocolId};
@@ -184,7 +185,7 @@ impl IkeSa {
             conf: Arc::clone(&grant.conf),
             mode: grant.conf.mode,
             side: Side::Replier,
-            spi_in: cx.new_esp_spi(),
+            spi_in: new_spi(cx, &grant.conf, staged.queue),
             spi_out: chosen.spi,
             encr: chosen.encr,
             integ: chosen.integ,
@@ -316,7 +317,7 @@ impl IkeSa {
         self.abandon_child(work.child);
         if refusal == DataPlaneRefusal::SpiTaken && work.spis < MAX_SPIS {
             work.spis += 1;
-            work.agreed.spi_in = cx.new_esp_spi();
+            work.agreed.spi_in = new_spi(cx, &work.agreed.conf, work.agreed.queue);
             if let Ok(child) = self.install(cx, now, &work.agreed) {
                 self.note_contest(child, &work.agreed);
                 work.child = child;

@@ -32,6 +32,7 @@ pub(crate) mod init_responder;
 pub(crate) mod methods;
 pub(crate) mod mobike;
 pub(crate) mod negotiate;
+pub(crate) mod outbound;
 pub(crate) mod path;
 pub(crate) mod payloads;
 pub(crate) mod protect;

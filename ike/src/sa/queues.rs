@@ -11,8 +11,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::config::Child;
+use crate::context::Context;
 use crate::error::Fault;
-use crate::event::ChildSaId;
+use crate::event::{ChildSaId, EspSpi};
 use crate::sa::child::{ChildSa, ChildState};
 use crate::sa::payloads::Payloads;
 use crate::sa::task::ChildTask;
@@ -44,10 +45,19 @@ impl IkeSa {
         lasting.min_by_key(|child| child.info.queue)
     }
 
-    /// The lowest number that no Child SA of this child has.
-    pub(crate) fn free_queue(&self, name: &str) -> u16 {
+    /// The lowest number that no Child SA of this child has; better still, one that is another
+    /// thread's too, where there are as many threads as queues.
+    pub(crate) fn free_queue(&self, conf: &Child) -> u16 {
+        let name = &conf.name;
         let free = |queue: &u16| self.of_child(name).all(|child| child.info.queue != *queue);
-        (1..u16::MAX).find(free).unwrap_or(u16::MAX)
+        let queues = conf.queues.max(1);
+        let busy: BTreeSet<u16> = self.served(name).iter().map(|q| q % queues).collect();
+        let idle = |queue: &u16| free(queue) && !busy.contains(&(queue % queues));
+        let range = || 1..u16::MAX;
+        range()
+            .find(idle)
+            .or_else(|| range().find(free))
+            .unwrap_or(u16::MAX)
     }
 
     /// The queue of what a task asks for.
@@ -55,7 +65,7 @@ impl IkeSa {
         let old = task.rekeys.and_then(|id| self.child(id));
         match old {
             Some(old) => old.info.queue,
-            None if task.additional => self.free_queue(&task.conf.name),
+            None if task.additional => self.free_queue(&task.conf),
             None => 0,
         }
     }
@@ -98,7 +108,7 @@ impl IkeSa {
         if served >= usize::from(conf.queues) {
             return Err(Fault::MaxQueue);
         }
-        Ok(self.free_queue(&conf.name))
+        Ok(self.free_queue(conf))
     }
 
     /// Asks for no more Child SAs of this child, while it has any.
@@ -131,5 +141,14 @@ impl IkeSa {
         };
         let served = self.served(&child.info.child);
         served.range(..child.info.queue).count() >= usize::from(queues)
+    }
+}
+
+/// An SPI for packets to us on an SA of this queue.
+pub(crate) fn new_spi(cx: &mut Context, conf: &Child, queue: u16) -> EspSpi {
+    let spi = cx.new_esp_spi();
+    match conf.queues {
+        0 | 1 => spi,
+        _ => spi.with_queue(queue),
     }
 }

@@ -81,6 +81,30 @@ const ROWS: &[Row] = &[
     ),
     row(
         "start_action = \"start\"",
+        "queues = 0",
+        "13:10",
+        &["queues = \"0\" is no value", "from 1 to 64", "\"auto\""],
+    ),
+    row(
+        "start_action = \"start\"",
+        "queues = 65",
+        "13:10",
+        &["queues = \"65\" is no value", "from 1 to 64"],
+    ),
+    row(
+        "start_action = \"start\"",
+        "queues = \"some\"",
+        "13:10",
+        &["queues = \"some\" is no value"],
+    ),
+    row(
+        "start_action = \"start\"",
+        "inactivity = \"10m\"\nqueues = 2",
+        "14:10",
+        &["cannot be closed for inactivity", "13:14", "remove one"],
+    ),
+    row(
+        "start_action = \"start\"",
         "inactivity = \"2h\"",
         "13:14",
         &["inactivity is not shorter than rekey_time"],

@@ -221,6 +221,19 @@ fn what_follows_a_loss_is_as_at_the_start_unless_it_is_said() {
 }
 
 #[test]
+fn a_child_has_one_queue_unless_it_is_said() {
+    let queues = |line: &str| {
+        let text = HOSTS.replacen("start_action = \"start\"", line, 1);
+        parse(&text).ike.connections[0].children[0].queues
+    };
+    assert_eq!(queues(""), 1);
+    assert_eq!(queues("queues = 1\ninactivity = \"10m\""), 1);
+    assert_eq!(queues("queues = 64\ninactivity = 0"), 64);
+    let processors = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(usize::from(queues("queues = \"auto\"")), processors.min(64));
+}
+
+#[test]
 fn limits_that_are_given_are_kept() {
     let child = "start_action = \"start\"
 rekey_time = 600
