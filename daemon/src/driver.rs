@@ -334,6 +334,7 @@ impl<D: DataPlane> Driver<D> {
         // As at start: a connection without is another one, and would be closed.
         crate::run::look_up_sources(&mut loaded);
         crate::run::refuse_daemon_changes(&self.loaded.daemon, &loaded.daemon)?;
+        crate::run::refuse_queues(self.plane.name(), &loaded)?;
         self.plane
             .set_policies(loaded.policies.clone())
             .await

@@ -19,7 +19,7 @@ use tokio::net::UdpSocket;
 use crate::dataplane::DataPlaneError;
 use crate::host::HostSettings;
 use crate::host::xfrm::{Direction, socket_bypass};
-use crate::sys::{msg, sockopt};
+use crate::sys::{msg, sockopt, steer};
 
 //= rfc7296 2-1
 /// Longest UDP payload in octets, and so the longest IKE message.
@@ -50,7 +50,7 @@ pub(crate) struct Ports {
     natt_port: u16,
 }
 
-/// The sockets of port 4500, shared with the workers of the data plane.
+/// The sockets of port 4500, shared with the data plane, or a worker of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Encapsulation {
     /// IPv4.
@@ -61,7 +61,7 @@ pub(crate) struct Encapsulation {
     pub(crate) port: u16,
 }
 
-/// The raw sockets of ESP without UDP.
+/// A worker's raw sockets of ESP without UDP.
 #[derive(Clone, Debug)]
 pub(crate) struct RawEsp {
     /// IPv4: received datagrams start with the IP header.
@@ -80,8 +80,8 @@ impl Ports {
             UdpSocket::from_std(socket.into())
                 .map_err(|source| DataPlaneError::system("cannot wait for the IKE port", source))
         };
-        let (v4, v6) = pair(|domain| udp(domain, settings.port, settings.fwmark))?;
-        let natt = pair(|domain| udp(domain, settings.natt_port, settings.fwmark))?;
+        let (v4, v6) = pair(|domain| udp(domain, settings.port, settings.fwmark, false))?;
+        let natt = pair(|domain| udp(domain, settings.natt_port, settings.fwmark, false))?;
         for socket in [Some(&natt.0), natt.1.as_ref()].into_iter().flatten() {
             if !msg::receive_rows(socket) {
                 tracing::debug!("this system hands datagrams over one by one");
@@ -103,6 +103,28 @@ impl Ports {
     /// The sockets of port 4500.
     pub(crate) fn encapsulation(&self) -> Encapsulation {
         self.natt.clone()
+    }
+
+    /// The sockets of port 4500 for each of so many workers. Of ESP, each gets the SPIs of its worker;
+    /// the first gets all else. To be called once.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub(crate) fn share(
+        &self,
+        settings: &HostSettings,
+        workers: usize,
+    ) -> Result<Vec<Encapsulation>, DataPlaneError> {
+        let open = |first, domain| share(first, domain, settings, workers);
+        let v4 = open(&self.natt.v4, Domain::IPV4)?;
+        let v6 = self.natt.v6.as_ref();
+        let v6 = v6.map(|first| open(first, Domain::IPV6)).transpose()?;
+        let all = by_worker(v4, v6).map(|(v4, v6)| Encapsulation {
+            v4,
+            v6,
+            port: self.natt_port,
+        });
+        Ok(all.collect())
     }
 
     /// Lets all that these sockets send and receive pass policies of the kernel: IKE makes the SAs,
@@ -200,19 +222,21 @@ impl Encapsulation {
 
 impl RawEsp {
     //= rfc4303 2-1
-    /// Opens the sockets.
+    /// Opens the sockets for each of so many workers.
     ///
     /// # Errors
     /// `EPERM`: CAP_NET_RAW is missing.
-    pub(crate) fn open(settings: &HostSettings) -> Result<Self, DataPlaneError> {
+    pub(crate) fn open(
+        settings: &HostSettings,
+        workers: usize,
+    ) -> Result<Vec<Self>, DataPlaneError> {
         let (v4, v6) = pair(|domain| {
-            raw(domain, settings.fwmark)
+            (0..workers)
+                .map(|own| raw(domain, settings.fwmark, own, workers).map(Arc::new))
+                .collect::<io::Result<Vec<_>>>()
                 .map_err(|source| DataPlaneError::system("cannot open a raw ESP socket", source))
         })?;
-        Ok(Self {
-            v4: Arc::new(v4),
-            v6: v6.map(Arc::new),
-        })
+        Ok(by_worker(v4, v6).map(|(v4, v6)| Self { v4, v6 }).collect())
     }
 
     /// The socket of a family.
@@ -229,10 +253,19 @@ fn unspecified(like: SocketAddr) -> IpAddr {
     }
 }
 
-/// The IPv4 socket and, unless this host has no IPv6, the IPv6 one.
-fn pair(
-    open: impl Fn(Domain) -> Result<Socket, DataPlaneError>,
-) -> Result<(Socket, Option<Socket>), DataPlaneError> {
+/// What each worker gets of the sockets of both families.
+fn by_worker(
+    v4: Vec<Arc<Socket>>,
+    v6: Option<Vec<Arc<Socket>>>,
+) -> impl Iterator<Item = (Arc<Socket>, Option<Arc<Socket>>)> {
+    let mut v6 = v6.into_iter().flatten();
+    v4.into_iter().map(move |v4| (v4, v6.next()))
+}
+
+/// The IPv4 socket or sockets and, unless this host has no IPv6, the IPv6 ones.
+fn pair<T>(
+    open: impl Fn(Domain) -> Result<T, DataPlaneError>,
+) -> Result<(T, Option<T>), DataPlaneError> {
     let v4 = open(Domain::IPV4)?;
     match open(Domain::IPV6) {
         Ok(v6) => Ok((v4, Some(v6))),
@@ -248,10 +281,39 @@ fn lacks_family(error: &DataPlaneError) -> bool {
     )
 }
 
-fn udp(domain: Domain, port: u16, fwmark: u32) -> Result<Socket, DataPlaneError> {
+/// The sockets of a port that several workers share, the first of which is open.
+fn share(
+    first: &Arc<Socket>,
+    domain: Domain,
+    settings: &HostSettings,
+    workers: usize,
+) -> Result<Vec<Arc<Socket>>, DataPlaneError> {
+    let mut sockets = vec![Arc::clone(first)];
+    if workers <= 1 {
+        return Ok(sockets);
+    }
+    // Only now, so that a port of somebody else's was refused.
+    first
+        .set_reuse_port(true)
+        .map_err(|source| DataPlaneError::system("cannot share a UDP port", source))?;
+    for _ in 1..workers {
+        let socket = udp(domain, settings.natt_port, settings.fwmark, true)?;
+        msg::receive_rows(&socket);
+        sockets.push(Arc::new(socket));
+    }
+    if let Err(error) = steer::share_port(&**first, workers) {
+        tracing::warn!(%error, "packets have to be passed on between workers");
+    }
+    Ok(sockets)
+}
+
+fn udp(domain: Domain, port: u16, fwmark: u32, joins: bool) -> Result<Socket, DataPlaneError> {
     let open = || {
         let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
         prepare(&socket, domain, fwmark)?;
+        if joins {
+            socket.set_reuse_port(true)?;
+        }
         let any = if domain == Domain::IPV4 {
             SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))
         } else {
@@ -274,8 +336,11 @@ fn udp(domain: Domain, port: u16, fwmark: u32) -> Result<Socket, DataPlaneError>
     })
 }
 
-fn raw(domain: Domain, fwmark: u32) -> io::Result<Socket> {
+fn raw(domain: Domain, fwmark: u32, own: usize, workers: usize) -> io::Result<Socket> {
     let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(ESP)))?;
+    if workers > 1 {
+        steer::take_only(&socket, domain == Domain::IPV4, own, workers)?;
+    }
     prepare(&socket, domain, fwmark)?;
     if domain == Domain::IPV6 {
         msg::note_errors(&socket)?;
@@ -353,6 +418,7 @@ mod tests {
         let netns = Netns::anonymous().unwrap();
         let exchange = async || {
             let ports = Ports::open(&HostSettings::for_tests()).unwrap();
+            let _shared = ports.share(&HostSettings::for_tests(), 3).unwrap();
             let peer = std::net::UdpSocket::bind("127.0.0.9:0").unwrap();
             let to = peer.local_addr().unwrap();
             let mut buffer = [0; 64];
@@ -402,5 +468,69 @@ mod tests {
             text.contains("port 4500 is taken by") && text.contains(&owner),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_port_that_workers_share_is_shared_with_nobody_else() {
+        if skipped() {
+            return;
+        }
+        let netns = Netns::anonymous().unwrap();
+        let open = async || {
+            let ports = Ports::open(&HostSettings::for_tests()).unwrap();
+            let _shared = ports.share(&HostSettings::for_tests(), 2).unwrap();
+            let second = HostSettings {
+                port: 1500,
+                ..HostSettings::for_tests()
+            };
+            Ports::open(&second).map(|_| ()).unwrap_err()
+        };
+        let error = netns.block_on(open).unwrap();
+        assert!(error.to_string().contains("port 4500 is taken"), "{error}");
+    }
+
+    #[test]
+    fn each_worker_gets_its_spis_and_the_first_all_else() {
+        if skipped() {
+            return;
+        }
+        let netns = Netns::anonymous().unwrap();
+        let receive = async || {
+            let workers = 3;
+            let settings = HostSettings::for_tests();
+            let ports = Ports::open(&settings).unwrap();
+            let raw = RawEsp::open(&settings, workers).unwrap();
+            let udp = ports.share(&settings, workers).unwrap();
+            let sender = std::net::UdpSocket::bind("127.0.0.9:0").unwrap();
+            let bare = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(ESP))).unwrap();
+            let to = SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into();
+            let mut expected = vec![Vec::new(); workers];
+            for spi in 0x100_u32..0x200 {
+                let worker = steer::worker_of(spi, workers);
+                let octets = [&spi.to_be_bytes()[..], b"rest"].concat();
+                sender.send_to(&octets, "127.0.0.1:4500").unwrap();
+                bare.send_to(&octets, &to).unwrap();
+                expected[worker].push(octets);
+            }
+            for other in [&b"\xff"[..], b"\0\0\0\0IKE"] {
+                sender.send_to(other, "127.0.0.1:4500").unwrap();
+                expected[0].push(other.to_vec());
+            }
+            let mut buffer = [0; 64];
+            for (worker, mut expected) in expected.into_iter().enumerate() {
+                let mut all = |socket: &Socket, skip: usize| {
+                    let mut got = Vec::new();
+                    while let Ok(received) = msg::receive(socket, &mut buffer) {
+                        got.push(buffer[skip..received.len].to_vec());
+                    }
+                    got
+                };
+                assert_eq!(all(&udp[worker].v4, 0), expected);
+                expected.retain(|octets| octets.ends_with(b"rest"));
+                // Also what `bare` sent to itself comes to it, which is nobody's matter.
+                assert_eq!(all(&raw[worker].v4, 20), expected);
+            }
+        };
+        netns.block_on(receive).unwrap();
     }
 }

@@ -229,6 +229,20 @@ pub(crate) fn refuse_daemon_changes(
     ))
 }
 
+/// The kernel's ESP has one SA for a child, and a data plane in use stays.
+///
+/// # Errors
+/// A child has several queues now.
+pub(crate) fn refuse_queues(data_plane: &str, new: &Loaded) -> Result<(), Failure> {
+    if data_plane != "kernel" || dataplane::most_queues(&new.ike) == 1 {
+        return Ok(());
+    }
+    Err(Failure::new(
+        ExitClass::Config,
+        "several queues of a child need the userspace data plane, and this daemon runs with the kernel's: restart the daemon, or remove `queues`; everything runs on as before",
+    ))
+}
+
 /// A data plane's or host's error as the end of a command.
 pub(crate) fn system(error: DataPlaneError) -> Failure {
     match &error {

@@ -33,7 +33,13 @@ pub(crate) async fn open(
     ports: &Ports,
 ) -> Result<Plane, DataPlaneError> {
     let with_v6 = ports.encapsulation().v6.is_some();
-    let probed = || kernel::probe(&settings, config, with_v6);
+    let workers = most_queues(config);
+    let probed = || match workers {
+        1 => kernel::probe(&settings, config, with_v6),
+        _ => Err(DataPlaneError::Refused(
+            "several queues of a child need the userspace data plane".to_owned(),
+        )),
+    };
     let (by_kernel, why) = match choice {
         DataPlaneChoice::Userspace => (false, "configured".to_owned()),
         DataPlaneChoice::Kernel => {
@@ -48,7 +54,7 @@ pub(crate) async fn open(
     let kind = if by_kernel {
         Kind::Kernel(Box::new(KernelDataPlane::new(settings.clone(), ports)?))
     } else {
-        let user = UserDataPlane::new(settings.clone(), ports).await?;
+        let user = UserDataPlane::new(settings.clone(), ports, workers).await?;
         Kind::User(Box::new(user))
     };
     let plane = Plane {
@@ -58,6 +64,14 @@ pub(crate) async fn open(
     };
     tracing::info!(dataplane = plane.name(), why = plane.why, "data plane");
     Ok(plane)
+}
+
+/// The queues of the child that has most (RFC 9611).
+pub(crate) fn most_queues(config: &Config) -> usize {
+    let connections = config.connections.iter();
+    let children = connections.flat_map(|connection| &connection.children);
+    let queues = children.map(|child| usize::from(child.queues)).max();
+    queues.unwrap_or(1).max(1)
 }
 
 /// Whether an earlier run left protection in place, by whichever data plane.

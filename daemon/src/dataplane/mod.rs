@@ -5,7 +5,7 @@ mod flow;
 pub(crate) mod kernel;
 pub(crate) mod user;
 
-pub(crate) use chosen::{Plane, open, protects, purge};
+pub(crate) use chosen::{Plane, most_queues, open, protects, purge};
 
 use obol_ike::config::{Mode, Path};
 use obol_ike::event::{ChildSaId, EspSpi, InboundSa, MovedSa, OutboundSa, PacketFlow};

@@ -74,7 +74,7 @@ impl Lab {
         let settings = HostSettings::for_tests();
         let (tun, index) = host
             .block_on(async || {
-                let tun = Tun::open(&settings.tun).unwrap();
+                let tun = Tun::open(&settings.tun, 1).unwrap().remove(0);
                 let index = bring_up(tun.name()).await.unwrap();
                 (tun, index)
             })

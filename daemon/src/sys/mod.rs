@@ -6,5 +6,6 @@ pub(crate) mod msg;
 pub(crate) mod netns;
 pub(crate) mod outbox;
 pub(crate) mod sockopt;
+pub(crate) mod steer;
 pub(crate) mod tun;
 pub(crate) mod watch;

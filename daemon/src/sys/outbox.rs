@@ -205,7 +205,9 @@ mod tests {
             .configure(async |links| links.mtu("lo", 1280).await)
             .unwrap();
         let pass = || {
-            let esp = RawEsp::open(&HostSettings::for_tests()).unwrap();
+            let esp = RawEsp::open(&HostSettings::for_tests(), 1)
+                .unwrap()
+                .remove(0);
             for (address, before) in [("127.0.0.1", 20), ("::1", 0)] {
                 let to = SocketAddr::new(address.parse().unwrap(), 0);
                 let socket = esp.by_family(to.is_ipv4()).unwrap();

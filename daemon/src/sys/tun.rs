@@ -28,19 +28,38 @@ const OFFLOADS: libc::c_uint = 0x01 | 0x02 | 0x04 | 0x08;
 const OFFLOADS_UDP: libc::c_uint = 0x20 | 0x40;
 
 impl Tun {
-    /// Creates the device `name`; reads and writes do not wait.
+    /// Creates the device `name` with so many queues; reads and writes do not wait. A queue is one
+    /// value. Flows are spread over the queues that are [turned on](Self::turn), at first the first;
+    /// what is written into one has the answers come out of it.
     ///
     /// # Errors
     /// `ENOENT`: this system has no `/dev/net/tun`. `EPERM`: CAP_NET_ADMIN is missing. `EBUSY`:
     /// another process has a device of this name. `EINVAL`: the name is no interface name, or
     /// another kind of interface has it.
-    pub(crate) fn open(name: &str) -> io::Result<Self> {
+    pub(crate) fn open(name: &str, queues: usize) -> io::Result<Vec<Self>> {
+        if queues <= 1 {
+            return Ok(vec![Self::queue(name, 0)?]);
+        }
+        // Other processes could have queues of the same device.
+        let mut all = vec![Self::queue(
+            name,
+            libc::IFF_MULTI_QUEUE | libc::IFF_TUN_EXCL,
+        )?];
+        for _ in 1..queues {
+            let queue = Self::queue(name, libc::IFF_MULTI_QUEUE)?;
+            queue.turn(false)?;
+            all.push(queue);
+        }
+        Ok(all)
+    }
+
+    fn queue(name: &str, flags: libc::c_int) -> io::Result<Self> {
         if name.is_empty() || name.len() > NAME_MAX || name.contains(['\0', '/', '%']) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let fd = rustix::fs::open("/dev/net/tun", flags, Mode::empty())?;
-        attach(fd.as_fd(), name)?;
+        let how = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = rustix::fs::open("/dev/net/tun", how, Mode::empty())?;
+        attach(fd.as_fd(), name, flags)?;
         let udp = offload(fd.as_fd(), OFFLOADS | OFFLOADS_UDP).is_ok();
         if !udp {
             offload(fd.as_fd(), OFFLOADS)?;
@@ -50,6 +69,19 @@ impl Tun {
             name: name.to_owned(),
             udp,
         })
+    }
+
+    /// Turns a queue of several on or off. One that is off gets nothing, takes nothing, and loses what
+    /// is in it.
+    ///
+    /// # Errors
+    /// The device was deleted.
+    pub(crate) fn turn(&self, on: bool) -> io::Result<()> {
+        let flags = match on {
+            true => libc::IFF_ATTACH_QUEUE,
+            false => libc::IFF_DETACH_QUEUE,
+        };
+        request(self.fd.as_fd(), libc::TUNSETQUEUE as _, "", flags)
     }
 
     /// Whether it takes frames that stand for several packets of UDP.
@@ -86,18 +118,29 @@ impl AsFd for Tun {
     }
 }
 
-fn attach(fd: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+fn attach(fd: BorrowedFd<'_>, name: &str, flags: libc::c_int) -> io::Result<()> {
+    let flags = flags | libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+    request(fd, libc::TUNSETIFF as _, name, flags)
+}
+
+/// Makes a request that takes an `ifreq`.
+fn request(
+    fd: BorrowedFd<'_>,
+    what: libc::Ioctl,
+    name: &str,
+    flags: libc::c_int,
+) -> io::Result<()> {
     // SAFETY: `ifreq` is a C struct of integers and arrays of them (its union included), for
     // which all zeros is a value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (place, octet) in request.ifr_name.iter_mut().zip(name.bytes().take(NAME_MAX)) {
         *place = octet as c_char;
     }
-    let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
     request.ifr_ifru.ifru_flags = flags as libc::c_short;
-    // SAFETY: the descriptor is open as long as it is borrowed. TUNSETIFF reads and writes one
-    // `ifreq`, which is what the pointer leads to, and which lives until the call returns.
-    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) };
+    // SAFETY: the descriptor is open as long as it is borrowed. TUNSETIFF and TUNSETQUEUE read and
+    // write one `ifreq` at most, which is what the pointer leads to, and which lives until the call
+    // returns.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), what, &raw mut request) };
     if result == 0 {
         Ok(())
     } else {

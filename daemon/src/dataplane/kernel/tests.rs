@@ -82,6 +82,7 @@ fn info(id: u64, policy: &Policy) -> ChildSaInfo {
         encap: false,
         nat: false,
         replaces: None,
+        queue: 0,
         limits: Limits::default(),
     }
 }

@@ -27,6 +27,8 @@ pub(super) enum Reason {
     ShortDatagram,
     /// ESP of no SA of ours.
     UnknownSpi,
+    /// ESP that one worker got, and the one whose it is, is behind.
+    PassedOn,
     /// The driver is behind: an IKE message is lost.
     IkeQueueFull,
     /// The TUN did not take the opened packet.
@@ -34,7 +36,7 @@ pub(super) enum Reason {
 }
 
 impl Reason {
-    const NAMES: [&str; 9] = [
+    const NAMES: [&str; 10] = [
         "not-ip",
         "offload",
         "no-policy",
@@ -42,6 +44,7 @@ impl Reason {
         "send-failed",
         "short-datagram",
         "unknown-spi",
+        "worker-behind",
         "ike-queue-full",
         "tun-write",
     ];

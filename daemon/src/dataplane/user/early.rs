@@ -33,6 +33,25 @@ pub(super) struct Held {
     pub(super) port: Option<u16>,
 }
 
+impl Held {
+    /// A copy of a packet that came at this time.
+    pub(super) fn new(
+        spi: u32,
+        octets: &[u8],
+        received: Received,
+        port: Option<u16>,
+        now: u64,
+    ) -> Self {
+        Self {
+            spi,
+            since: now,
+            octets: octets.to_vec(),
+            received,
+            port,
+        }
+    }
+}
+
 impl Early {
     /// Holds a packet of an SPI that is not known; whether there was room.
     pub(super) fn hold(
@@ -47,13 +66,8 @@ impl Early {
             return false;
         }
         self.octets += octets.len();
-        self.held.push_back(Held {
-            spi,
-            since: now,
-            octets: octets.to_vec(),
-            received,
-            port,
-        });
+        let packet = Held::new(spi, octets, received, port, now);
+        self.held.push_back(packet);
         true
     }
 
@@ -92,8 +106,12 @@ impl Early {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    pub(in super::super) fn held(spi: u32, len: usize) -> Held {
+        Held::new(spi, &vec![0; len], received(), Some(4500), 1)
+    }
 
     fn received() -> Received {
         Received {

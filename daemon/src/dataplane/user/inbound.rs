@@ -1,4 +1,4 @@
-//! The worker for packets to us: from the sockets to the TUN. What one call hands over is opened
+//! A worker for packets to us: from its sockets to the TUN. What one call hands over is opened
 //! where it lies, and what belongs together is joined across all of it.
 
 use std::collections::HashMap;
@@ -19,8 +19,10 @@ use tokio::sync::oneshot;
 use super::Shared;
 use super::audit::{Audit, Drop, sequence_of};
 use super::count::{Drops, Reason};
-use super::early::Early;
+use super::early::{Early, Held};
+use super::place::Place;
 use super::sa::In;
+use super::strays::Strays;
 use super::wake::Orders;
 use super::waning::Waning;
 use crate::dataplane::{DataPlaneError, DataPlaneEvent};
@@ -42,6 +44,9 @@ const HINT_MIN: usize = 28 + 12 + 8;
 /// Milliseconds between two such packets.
 const HINT_PAUSE: u64 = 100;
 
+/// Place of what other workers pass on, behind the sockets.
+const STRAYS: usize = 4;
+
 /// Calls for one socket before the others have their turn.
 const TURN: usize = 4;
 
@@ -53,15 +58,22 @@ pub(super) enum Command {
     Move(MovedSa, oneshot::Sender<bool>),
     /// Forget an SA; whether it was there.
     Remove(ChildSaId, oneshot::Sender<bool>),
-    /// Use this device: the one before is gone.
-    Tun(Arc<Tun>),
+    /// Use the queues of this device: the one before is gone.
+    Tun(Queues),
 }
+
+/// The queues of the TUN, one for each outbound worker.
+pub(super) type Queues = Arc<[Arc<Tun>]>;
 
 /// The worker.
 pub(super) struct Worker {
     orders: Orders<Command>,
+    place: Place,
+    strays: Arc<Strays>,
     sources: Vec<Source>,
-    tun: Arc<Tun>,
+    queues: Queues,
+    /// The queue of what is joined.
+    queue: usize,
     shared: Arc<Shared>,
     sad: Sad<In>,
     /// The SPIs of each SA.
@@ -96,9 +108,10 @@ impl Worker {
     /// A worker without SAs.
     pub(super) fn new(
         orders: Orders<Command>,
-        natt: Encapsulation,
-        raw: RawEsp,
-        tun: Arc<Tun>,
+        place: Place,
+        strays: Arc<Strays>,
+        (natt, raw): (Encapsulation, RawEsp),
+        queues: Queues,
         shared: Arc<Shared>,
     ) -> Self {
         let udp = Kind::Udp { port: natt.port };
@@ -109,13 +122,16 @@ impl Worker {
             .filter_map(|(socket, kind)| Some((socket?, kind)));
         Self {
             orders,
+            place,
+            strays,
             sources: v4
                 .into_iter()
                 .chain(v6)
                 .map(|(socket, kind)| Source { socket, kind })
                 .collect(),
-            joiner: Joiner::new(tun.takes_udp_frames()),
-            tun,
+            joiner: joiner(&queues),
+            queues,
+            queue: 0,
             shared,
             sad: Sad::new(),
             spis: HashMap::new(),
@@ -132,7 +148,7 @@ impl Worker {
     /// Works until the commander is gone.
     pub(super) fn run(mut self) {
         loop {
-            let mut ready = [false; 4];
+            let mut ready = [false; 5];
             if !self.wait(&mut ready) {
                 return;
             }
@@ -146,25 +162,37 @@ impl Worker {
                 self.unknown_spi(held.spi, held.octets.len(), held.received, held.port);
             }
             for (index, ready) in ready.into_iter().enumerate() {
-                if ready {
-                    self.drain(index);
+                match index {
+                    _ if !ready => {}
+                    STRAYS => self.take_strays(),
+                    _ => self.drain(index),
                 }
             }
         }
     }
 
+    /// Opens what other workers got.
+    fn take_strays(&mut self) {
+        for held in self.strays.take(self.place.own()) {
+            self.open_held(held);
+        }
+    }
+
     /// Waits for packets and obeys; `false`: the end.
-    fn wait(&mut self, ready: &mut [bool; 4]) -> bool {
+    fn wait(&mut self, ready: &mut [bool; 5]) -> bool {
         let orders = PollFd::new(&self.orders, PollFlags::IN);
         // Unused places watch for orders once more.
         let place = |index| self.poll_fd(index).unwrap_or_else(|| orders.clone());
-        let mut fds = [orders.clone(), place(0), place(1), place(2), place(3)];
+        let sockets = [place(0), place(1), place(2), place(3)];
+        let [first, second, third, fourth] = sockets;
+        let mut fds = [orders.clone(), first, second, third, fourth, place(STRAYS)];
         if let Err(error) = rustix::event::poll(&mut fds, self.patience()) {
             // A signal for this thread; the next turn waits again.
             tracing::debug!(%error, "poll");
         }
-        for (ready, fd) in ready.iter_mut().zip(&fds[1..]).take(self.sources.len()) {
-            *ready = !fd.revents().is_empty();
+        for (index, (ready, fd)) in ready.iter_mut().zip(&fds[1..]).enumerate() {
+            let used = index < self.sources.len() || index == STRAYS;
+            *ready = used && !fd.revents().is_empty();
         }
         for (source, fd) in self.sources.iter().zip(&fds[1..]) {
             if fd.revents().contains(PollFlags::ERR) {
@@ -188,8 +216,12 @@ impl Worker {
     }
 
     fn poll_fd(&self, source: usize) -> Option<PollFd<'_>> {
-        let socket = &self.sources.get(source)?.socket;
-        Some(PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN))
+        let fd = match self.sources.get(source) {
+            Some(source) => source.socket.as_fd(),
+            None if source == STRAYS => self.strays.fd(self.place.own())?,
+            None => return None,
+        };
+        Some(PollFd::from_borrowed_fd(fd, PollFlags::IN))
     }
 
     fn obey(&mut self, command: Command) {
@@ -199,7 +231,7 @@ impl Worker {
                 let (spi, id, flow) = (sa.sa.spi(), sa.id, sa.flow.clone());
                 let done = self.sad.insert(spi, *sa);
                 if done.is_ok() {
-                    self.waning.begin(flow, spi);
+                    self.shared.flows.begin(flow, spi);
                     self.spis.entry(id).or_default().push(spi);
                 }
                 let _ = answer.send(done.map_err(|_| DataPlaneError::SpiTaken));
@@ -221,10 +253,10 @@ impl Worker {
                 }
                 let _ = answer.send(spis.is_some_and(|spis| !spis.is_empty()));
             }
-            Command::Tun(tun) => {
+            Command::Tun(queues) => {
                 self.flush();
-                self.joiner = Joiner::new(tun.takes_udp_frames());
-                self.tun = tun;
+                self.joiner = joiner(&queues);
+                self.queues = queues;
             }
         }
     }
@@ -234,7 +266,7 @@ impl Worker {
         let Some(sa) = self.sad.get_mut(spi) else {
             return;
         };
-        sa.wanes = self.waning.end(&sa.flow, spi);
+        sa.wanes = self.shared.flows.end(&sa.flow, spi);
         if sa.wanes {
             self.waning.keep(spi, self.shared.clock.millis());
         } else {
@@ -257,13 +289,17 @@ impl Worker {
     fn catch_up(&mut self, spi: u32) {
         self.now = self.shared.clock.millis();
         for held in self.early.take(spi) {
-            self.flush();
-            let start = self.inbox.spare().start + HEADROOM;
-            let datagram = start..start + held.octets.len();
-            self.inbox.octets()[datagram.clone()].copy_from_slice(&held.octets);
-            self.esp(datagram, held.received, held.port);
-            self.flush();
+            self.open_held(held);
         }
+    }
+
+    fn open_held(&mut self, held: Held) {
+        self.flush();
+        let start = self.inbox.spare().start + HEADROOM;
+        let datagram = start..start + held.octets.len();
+        self.inbox.octets()[datagram.clone()].copy_from_slice(&held.octets);
+        self.esp(datagram, held.received, held.port);
+        self.flush();
     }
 
     fn drain(&mut self, index: usize) {
@@ -354,9 +390,10 @@ impl Worker {
 
     /// Hands what is joined to the TUN.
     fn flush(&mut self) {
-        let (tun, drops) = (&self.tun, &self.shared.drops);
-        self.joiner
-            .flush(self.inbox.octets(), &mut |parts| write(tun, drops, parts));
+        let (queues, queue, drops) = (&self.queues, self.queue, &self.shared.drops);
+        self.joiner.flush(self.inbox.octets(), &mut |parts| {
+            write(queues, queue, drops, parts);
+        });
     }
 
     fn ike(&self, port: u16, received: Received, message: Vec<u8>) {
@@ -426,6 +463,14 @@ impl Worker {
         };
         let sequence = sequence_of(octets);
         let Some(sa) = self.sad.get_mut(spi) else {
+            let owner = self.place.of_spi(spi);
+            if owner != self.place.own() {
+                let stray = Held::new(spi, octets, received, port, self.now);
+                if !self.strays.pass_on(owner, stray) {
+                    drops.count(Reason::PassedOn);
+                }
+                return;
+            }
             let len = octets.len();
             if !self.early.hold(spi, octets, received, port, self.now) {
                 self.audit_unknown(spi, sequence, received);
@@ -448,7 +493,7 @@ impl Worker {
                     return;
                 }
                 let id = sa.id;
-                self.waning.end(&sa.flow, spi);
+                self.shared.flows.end(&sa.flow, spi);
                 self.sad.remove(spi);
                 if let Some(spis) = self.spis.get_mut(&id) {
                     spis.retain(|own| *own != spi);
@@ -468,10 +513,18 @@ impl Worker {
             }
         };
         sa.usage.inbound.count(1, opened.range.len(), self.now);
-        let tun = &self.tun;
+        // The queue of the worker that sends on the other SA of the pair, so that answers go there.
+        let queue = self.place.of_queue(sa.queue);
+        let queues = &self.queues;
+        if queue != self.queue {
+            let before = std::mem::replace(&mut self.queue, queue);
+            self.joiner.flush(self.inbox.octets(), &mut |parts| {
+                write(queues, before, drops, parts);
+            });
+        }
         self.joiner
             .push(self.inbox.octets(), opened.range, &mut |parts| {
-                write(tun, drops, parts);
+                write(queues, queue, drops, parts);
             });
         if sa.wanes {
             return;
@@ -493,10 +546,20 @@ impl Worker {
     }
 }
 
-/// Hands a frame to the TUN.
-fn write(tun: &Tun, drops: &Drops, parts: &[IoSlice<'_>]) {
-    if tun.write(parts).is_err() {
+/// Hands a frame to a queue of the TUN, or to the first one, which is always on, if that is off.
+fn write(queues: &Queues, queue: usize, drops: &Drops, parts: &[IoSlice<'_>]) {
+    let written = match queues[queue].write(parts) {
+        Err(error) if queue != 0 && error.raw_os_error() == Some(libc::EBADFD) => {
+            queues[0].write(parts)
+        }
+        written => written,
+    };
+    if written.is_err() {
         // The header, and the packets.
         drops.count_many(Reason::TunWrite, parts.len() as u64 - 1);
     }
+}
+
+fn joiner(queues: &Queues) -> Joiner {
+    Joiner::new(queues.iter().all(|queue| queue.takes_udp_frames()))
 }

@@ -1,11 +1,13 @@
-//! The userspace data plane: a TUN device, our own ESP, and two threads.
+//! The userspace data plane: a TUN device, our own ESP, and two threads, or as many pairs of them as
+//! the child with most queues has (RFC 9611).
 //!
 //! ```text
 //!  TUN -> outbound worker: policy -> SA -> seal -> UDP 4500 or IP protocol 50
 //!  TUN <- inbound worker:  open <- SA by SPI    <- UDP 4500 or IP protocol 50
 //! ```
 //!
-//! Each worker owns its SAs, so that a packet meets no lock. Commands go by a channel and are
+//! An inbound worker owns its SAs. Outbound workers have all of them, each behind a lock that is taken
+//! once for a frame, and that no two of them meet at while each has an SA of its own. Commands go by a channel and are
 //! answered when the worker acts on them. The system steers packets into the TUN and guards
 //! what must not leave without: see [`crate::host`].
 
@@ -14,9 +16,11 @@ mod count;
 mod early;
 mod inbound;
 mod outbound;
+mod place;
 mod policy;
 mod sa;
 mod sender;
+mod strays;
 mod upkeep;
 mod wake;
 mod waning;
@@ -32,9 +36,12 @@ use crate::host::{self, HostSettings};
 use crate::ports::{Ports, RawEsp};
 use crate::sys::tun::Tun;
 use count::{Clock, Drops, SaUsage};
-use sa::{In, Out};
+use place::Place;
+use sa::{In, Way};
+use strays::Strays;
 use upkeep::{Task, Upkeep};
 use wake::Commander;
+use waning::SharedFlows;
 
 /// IKE messages that may wait for the driver; more are dropped, and their senders ask again.
 const IKE_QUEUE: usize = 256;
@@ -43,8 +50,8 @@ const IKE_QUEUE: usize = 256;
 /// guard stay, and protect.
 pub(crate) struct UserDataPlane {
     // The workers come first: they end before what they use.
-    outbound: Commander<outbound::Command>,
-    inbound: Commander<inbound::Command>,
+    outbound: Vec<Commander<outbound::Command>>,
+    inbound: Vec<Commander<inbound::Command>>,
     settings: HostSettings,
     tun: u32,
     shared: Arc<Shared>,
@@ -57,8 +64,9 @@ pub(crate) struct UserDataPlane {
     ike: mpsc::Receiver<DataPlaneEvent>,
 }
 
-/// What both workers and the commanding side share.
+/// What all workers and the commanding side share.
 struct Shared {
+    flows: SharedFlows,
     drops: Drops,
     clock: Clock,
     /// What must not be lost. It is little: at most one event per SA and kind, and questions
@@ -88,34 +96,44 @@ impl Shared {
 }
 
 impl UserDataPlane {
-    /// Creates the TUN device and starts the workers. No packet is steered before
+    /// Creates the TUN device and starts so many workers in each direction. No packet is steered before
     /// [`DataPlane::set_policies`]. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// No TUN device, or a right is missing; nothing is left behind.
-    pub(crate) async fn new(settings: HostSettings, ports: &Ports) -> Result<Self, DataPlaneError> {
-        let tun = Arc::new(open_tun(&settings.tun)?);
-        let raw = RawEsp::open(&settings)?;
-        let index = host::bring_up(tun.name()).await?;
+    pub(crate) async fn new(
+        settings: HostSettings,
+        ports: &Ports,
+        workers: usize,
+    ) -> Result<Self, DataPlaneError> {
+        let natt = ports.share(&settings, workers)?;
+        let queues = open_tun(&settings.tun, natt.len())?;
+        let raw = RawEsp::open(&settings, natt.len())?;
+        let index = host::bring_up(&settings.tun).await?;
         let (events_in, events) = mpsc::unbounded_channel();
         let (ike_in, ike) = mpsc::channel(IKE_QUEUE);
         let shared = Arc::new(Shared {
+            flows: SharedFlows::default(),
             drops: Drops::default(),
             clock: Clock::start(),
             events: events_in,
             ike: ike_in,
         });
-        let natt = ports.encapsulation();
-        let parts = (natt.clone(), raw.clone(), tun.clone(), shared.clone());
-        let outbound = wake::start("obol-outbound", move |orders| {
-            let (natt, raw, tun, shared) = parts;
-            outbound::Worker::new(orders, natt, raw, tun, shared).run();
-        })?;
-        let parts = (natt, raw, tun, shared.clone());
-        let inbound = wake::start("obol-inbound", move |orders| {
-            let (natt, raw, tun, shared) = parts;
-            inbound::Worker::new(orders, natt, raw, tun, shared).run();
-        })?;
+        let strays = Arc::new(Strays::new(natt.len())?);
+        let (mut outbound, mut inbound) = (Vec::new(), Vec::new());
+        for (own, sockets) in natt.iter().cloned().zip(raw).enumerate() {
+            let place = Place::new(own, natt.len());
+            let parts = (sockets.clone(), queues[own].clone(), shared.clone());
+            outbound.push(wake::start(&name("outbound", own), move |orders| {
+                let ((natt, raw), tun, shared) = parts;
+                outbound::Worker::new(orders, place, natt, raw, tun, shared).run();
+            })?);
+            let parts = (strays.clone(), queues.clone(), shared.clone());
+            inbound.push(wake::start(&name("inbound", own), move |orders| {
+                let (strays, queues, shared) = parts;
+                inbound::Worker::new(orders, place, strays, sockets, queues, shared).run();
+            })?);
+        }
         Ok(Self {
             outbound,
             inbound,
@@ -167,11 +185,15 @@ impl UserDataPlane {
     /// Makes the TUN device anew, with what leads into it. The workers go on with the one that
     /// is gone until they have the other.
     async fn revive(&mut self) -> Result<(), DataPlaneError> {
-        let tun = Arc::new(open_tun(&self.settings.tun)?);
-        self.tun = host::bring_up(tun.name()).await?;
+        let queues = open_tun(&self.settings.tun, self.outbound.len())?;
+        self.tun = host::bring_up(&self.settings.tun).await?;
         self.apply().await?;
-        self.outbound.send(outbound::Command::Tun(tun.clone()))?;
-        self.inbound.send(inbound::Command::Tun(tun))?;
+        for (worker, tun) in self.outbound.iter().zip(queues.iter()) {
+            worker.send(outbound::Command::Tun(tun.clone()))?;
+        }
+        for worker in &self.inbound {
+            worker.send(inbound::Command::Tun(queues.clone()))?;
+        }
         tracing::info!(tun = self.settings.tun, "the TUN device is back");
         Ok(())
     }
@@ -181,8 +203,14 @@ impl UserDataPlane {
             .iter()
             .map(|policy| Ok((policy.clone(), sa::policy_selectors(policy)?)))
             .collect::<Result<Vec<_>, DataPlaneError>>()?;
-        let command = |answer| outbound::Command::Policies(with_selectors, answer);
-        answer_of(ask(&self.outbound, command)?).await
+        let command = |answer| outbound::Command::Policies(with_selectors.clone(), answer);
+        answers_of(ask_all(&self.outbound, command)?).await?;
+        Ok(())
+    }
+
+    /// The inbound worker of an SPI.
+    fn inbound_of(&self, spi: u32) -> &Commander<inbound::Command> {
+        &self.inbound[Place::new(0, self.inbound.len()).of_spi(spi)]
     }
 
     async fn apply(&self) -> Result<(), DataPlaneError> {
@@ -212,47 +240,50 @@ impl DataPlane for UserDataPlane {
 
     fn add_inbound(&mut self, sa: InboundSa) -> Doing<()> {
         let usage = self.usage_of(sa.info.id);
+        let worker = self.inbound_of(sa.info.spi_in.0);
         let told = In::new(sa, usage)
             .map(Box::new)
-            .and_then(|sa| ask(&self.inbound, |answer| inbound::Command::Add(sa, answer)));
+            .and_then(|sa| ask(worker, |answer| inbound::Command::Add(sa, answer)));
         Box::pin(async { answer_of(told?).await? })
     }
 
     fn use_outbound(&mut self, sa: OutboundSa) -> Doing<()> {
         let usage = self.usage_of(sa.info.id);
-        let told = Out::new(sa, usage)
-            .map(Box::new)
-            .and_then(|sa| ask(&self.outbound, |answer| outbound::Command::Use(sa, answer)));
-        Box::pin(async { answer_of(told?).await })
+        let told = Way::new(sa, usage).map(Arc::new).and_then(|way| {
+            ask_all(&self.outbound, |answer| {
+                outbound::Command::Use(way.clone(), answer)
+            })
+        });
+        Box::pin(async { answers_of(told?).await.map(|_| ()) })
     }
 
     fn move_path(&mut self, moved: MovedSa) -> Doing<()> {
-        let told_out = ask(&self.outbound, |answer| {
+        let told_out = ask_all(&self.outbound, |answer| {
             outbound::Command::Move(moved, answer)
         });
-        let told_in = ask(&self.inbound, |answer| {
+        let told_in = ask_all(&self.inbound, |answer| {
             inbound::Command::Move(moved, answer)
         });
         Box::pin(async {
-            let (was_out, was_in) = (answer_of(told_out?).await?, answer_of(told_in?).await?);
-            (was_out || was_in)
-                .then_some(())
-                .ok_or(DataPlaneError::Unknown)
+            let (was_out, was_in) = (answers_of(told_out?).await?, answers_of(told_in?).await?);
+            let was_there = was_out.contains(&true) || was_in.contains(&true);
+            was_there.then_some(()).ok_or(DataPlaneError::Unknown)
         })
     }
 
     fn remove(&mut self, id: ChildSaId) -> Doing<Usage> {
-        let told_out = ask(&self.outbound, |answer| {
+        let told_out = ask_all(&self.outbound, |answer| {
             outbound::Command::Remove(id, answer)
         });
-        let told_in = ask(&self.inbound, |answer| inbound::Command::Remove(id, answer));
+        let told_in = ask_all(&self.inbound, |answer| inbound::Command::Remove(id, answer));
         let usage = self.usages.remove(&id);
         let shared = self.shared.clone();
         Box::pin(async move {
-            let (was_out, was_in) = (answer_of(told_out?).await?, answer_of(told_in?).await?);
+            let (was_out, was_in) = (answers_of(told_out?).await?, answers_of(told_in?).await?);
+            let was_there = was_out.contains(&true) || was_in.contains(&true);
             match usage {
                 Some(usage) => Ok(usage.read(shared.clock.millis())),
-                None if was_in || was_out => Ok(Usage::default()),
+                None if was_there => Ok(Usage::default()),
                 None => Err(DataPlaneError::Unknown),
             }
         })
@@ -315,12 +346,37 @@ fn ask<C, T>(
     Ok(answered)
 }
 
+/// Hands all workers a command that each answers.
+fn ask_all<C, T>(
+    workers: &[Commander<C>],
+    command: impl Fn(oneshot::Sender<T>) -> C,
+) -> Result<Vec<oneshot::Receiver<T>>, DataPlaneError> {
+    workers.iter().map(|worker| ask(worker, &command)).collect()
+}
+
+async fn answers_of<T>(answered: Vec<oneshot::Receiver<T>>) -> Result<Vec<T>, DataPlaneError> {
+    let mut answers = Vec::with_capacity(answered.len());
+    for answer in answered {
+        answers.push(answer_of(answer).await?);
+    }
+    Ok(answers)
+}
+
 async fn answer_of<T>(answered: oneshot::Receiver<T>) -> Result<T, DataPlaneError> {
     answered.await.map_err(|_| worker_gone())
 }
 
-fn open_tun(name: &str) -> Result<Tun, DataPlaneError> {
-    Tun::open(name).map_err(|source| {
+/// Name of a thread, which the system cuts off after 15 octets.
+fn name(direction: &str, own: usize) -> String {
+    match own {
+        0 => format!("obol-{direction}"),
+        _ => format!("obol-{direction}{own}"),
+    }
+}
+
+fn open_tun(name: &str, queues: usize) -> Result<inbound::Queues, DataPlaneError> {
+    let opened = Tun::open(name, queues).map(|all| all.into_iter().map(Arc::new).collect());
+    opened.map_err(|source| {
         let what = match source.kind() {
             std::io::ErrorKind::NotFound => {
                 "cannot open /dev/net/tun (`modprobe tun`; for a container, --device /dev/net/tun)"

@@ -1,4 +1,4 @@
-//! The worker for packets to the peer: from the TUN to the sockets, one frame at a time and each
+//! A worker for packets to the peer: from its queue of the TUN to the sockets, one frame at a time and each
 //! to its end. What is sealed leaves when the TUN is empty, or when a row is full.
 
 use std::io;
@@ -12,8 +12,9 @@ use tokio::sync::oneshot;
 use super::Shared;
 use super::audit::{Audit, Drop};
 use super::count::Reason;
-use super::policy::{Entry, Policies};
-use super::sa::Out;
+use super::place::Place;
+use super::policy::{Entry, Found, Policies};
+use super::sa::Way;
 use super::sender::Sender;
 use super::wake::Orders;
 use crate::dataplane::{DataPlaneEvent, Policy};
@@ -31,20 +32,21 @@ pub(super) enum Command {
     /// Use these policies, with their selectors.
     Policies(Vec<(Policy, Vec<Selector>)>, oneshot::Sender<()>),
     /// Use this SA from here on.
-    Use(Box<Out>, oneshot::Sender<()>),
+    Use(Arc<Way>, oneshot::Sender<()>),
     /// Send packets of an SA by another path; whether it is there.
     Move(MovedSa, oneshot::Sender<bool>),
     /// Forget an SA; whether it was there.
     Remove(ChildSaId, oneshot::Sender<bool>),
-    /// Use this device: the one before is gone.
+    /// Use this queue: the device before is gone.
     Tun(Arc<Tun>),
 }
 
 /// The worker.
 pub(super) struct Worker {
     orders: Orders<Command>,
+    place: Place,
     tun: Arc<Tun>,
-    /// Whether the device is there.
+    /// Whether the device is there, and packets come to this queue of it.
     tun_lives: bool,
     /// The frame that was read.
     frame: Vec<u8>,
@@ -64,6 +66,7 @@ impl Worker {
     /// A worker without policies.
     pub(super) fn new(
         orders: Orders<Command>,
+        place: Place,
         natt: Encapsulation,
         raw: RawEsp,
         tun: Arc<Tun>,
@@ -71,13 +74,15 @@ impl Worker {
     ) -> Self {
         Self {
             orders,
+            place,
             tun,
-            tun_lives: true,
+            // The other queues are off until there is an SA for them.
+            tun_lives: place.own() == 0,
             frame: vec![0; FRAME_MAX],
             parts: Parts {
                 sender: Sender::new(natt, raw),
                 shared,
-                policies: Policies::default(),
+                policies: Policies::new(place),
                 audit: Audit::new(),
                 now: 1,
             },
@@ -108,6 +113,7 @@ impl Worker {
                     return;
                 };
                 commands.into_iter().for_each(|command| self.obey(command));
+                self.turn();
             }
             if readable {
                 self.drain();
@@ -124,7 +130,7 @@ impl Worker {
                 let _ = answer.send(());
             }
             Command::Use(sa, answer) => {
-                let waiting = parts.policies.take_in(*sa, parts.now);
+                let waiting = parts.policies.take_in(sa, parts.now);
                 let _ = answer.send(());
                 for octets in waiting {
                     parts.frame(&octets);
@@ -132,15 +138,35 @@ impl Worker {
                 parts.flush();
             }
             Command::Move(moved, answer) => {
-                let sa = parts.policies.sa_mut(moved.id);
-                let _ = answer.send(sa.map(|sa| sa.move_to(moved)).is_some());
+                let out = parts.policies.way(moved.id).and_then(|way| way.lock());
+                let _ = answer.send(out.map(|mut out| out.move_to(moved)).is_some());
             }
             Command::Remove(id, answer) => {
                 let _ = answer.send(parts.policies.remove(id));
             }
             Command::Tun(tun) => {
                 self.tun = tun;
-                self.tun_lives = true;
+                self.tun_lives = self.place.own() == 0;
+            }
+        }
+    }
+
+    /// Has packets come to this queue of the device, or not. The first one has them always.
+    fn turn(&mut self) {
+        let on = self.parts.policies.is_active();
+        if self.place.own() == 0 || on == self.tun_lives {
+            return;
+        }
+        if !on {
+            // What is left would be lost.
+            self.drain();
+        }
+        match self.tun.turn(on) {
+            Ok(()) => self.tun_lives = on,
+            Err(error) => {
+                // It was deleted, which the first worker tells, and another one comes.
+                tracing::debug!(%error, on, "a queue of the TUN device");
+                self.tun_lives = false;
             }
         }
     }
@@ -152,10 +178,13 @@ impl Worker {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    // Blackholes and guard stay; without the device nothing can be sealed.
-                    tracing::error!(tun = self.tun.name(), %error, "the TUN device is gone");
                     self.tun_lives = false;
-                    self.parts.shared.tun_gone();
+                    // The first worker speaks for all.
+                    if self.place.own() == 0 {
+                        // Blackholes and guard stay; without the device nothing can be sealed.
+                        tracing::error!(tun = self.tun.name(), %error, "the TUN device is gone");
+                        self.parts.shared.tun_gone();
+                    }
                     break;
                 }
             }
@@ -168,6 +197,7 @@ impl Parts {
     /// Seals a frame by its SA, or sees to it that there is one.
     fn frame(&mut self, octets: &[u8]) {
         let drops = &self.shared.drops;
+        let users = self.policies.users();
         let frame = match Frame::parse(octets) {
             Ok(frame) => frame,
             Err(FrameError::Packet) => return drops.count(Reason::NotIp),
@@ -176,7 +206,7 @@ impl Parts {
         let Some(entry) = self.policies.lookup(frame.flow()) else {
             return drops.count(Reason::NoPolicy);
         };
-        let Some((out, plan)) = entry.sa_for(&frame) else {
+        let Some(found) = entry.sa_for(&frame, users) else {
             let verdict = entry.without_sa(frame.flow(), octets, self.now);
             if !verdict.kept {
                 drops.count(Reason::NoSa);
@@ -186,36 +216,12 @@ impl Parts {
             }
             return;
         };
-        let plan = match plan {
-            Ok(plan) => plan,
-            Err(error) => return drops.seal(error),
-        };
-        let sealed = self.sender.push(out, &frame, &plan);
-        if sealed.packets > 0 {
-            out.usage
-                .outbound
-                .count(sealed.packets, sealed.bytes, self.now);
-        }
-        if sealed.soft_limit {
-            self.shared.tell(DataPlaneEvent::SoftExpired(out.id));
-        }
-        let Some(error) = sealed.error else {
+        let Some((drop, id)) = seal(found, &frame, &mut self.sender, &self.shared, self.now) else {
             return;
         };
-        drops.seal(error);
-        if matches!(error, SealError::HardLimit | SealError::CounterExhausted) {
-            let id = out.id;
-            let drop = Drop {
-                reason: error.name(),
-                spi: out.sa.spi(),
-                sequence: None,
-                source: out.header.from,
-                destination: Some(out.header.to.ip()),
-            };
-            self.audit.tell(self.now, drop);
-            self.policies.remove(id);
-            self.shared.tell(DataPlaneEvent::HardExpired(id));
-        }
+        self.audit.tell(self.now, drop);
+        self.policies.remove(id);
+        self.shared.tell(DataPlaneEvent::HardExpired(id));
     }
 
     /// Sends what is sealed.
@@ -225,6 +231,48 @@ impl Parts {
             .drops
             .count_many(Reason::SendFailed, self.sender.take_lost());
     }
+}
+
+/// Seals a frame, and says if that was the end of the SA.
+fn seal(
+    found: Found<'_>,
+    frame: &Frame<'_>,
+    sender: &mut Sender,
+    shared: &Shared,
+    now: u64,
+) -> Option<(Drop<'static>, ChildSaId)> {
+    let mut out = found.out;
+    let drops = &shared.drops;
+    let plan = match found.plan {
+        Ok(plan) => plan,
+        Err(error) => {
+            drops.seal(error);
+            return None;
+        }
+    };
+    let sealed = sender.push(&mut out, frame, &plan);
+    if found.shared {
+        sender.flush();
+    }
+    if sealed.packets > 0 {
+        out.usage.outbound.count(sealed.packets, sealed.bytes, now);
+    }
+    if sealed.soft_limit {
+        shared.tell(DataPlaneEvent::SoftExpired(out.id));
+    }
+    let error = sealed.error?;
+    drops.seal(error);
+    if !matches!(error, SealError::HardLimit | SealError::CounterExhausted) {
+        return None;
+    }
+    let drop = Drop {
+        reason: error.name(),
+        spi: out.sa.spi(),
+        sequence: None,
+        source: out.header.from,
+        destination: Some(out.header.to.ip()),
+    };
+    Some((drop, out.id))
 }
 
 fn acquire(entry: &Entry, flow: &FlowKey) -> DataPlaneEvent {

@@ -1,14 +1,16 @@
-//! The policies of the outbound worker: their SAs, what was asked for them, and what is kept
-//! until it is there.
+//! The policies of an outbound worker: their SAs, what was asked for them, and what is kept
+//! until it is there. All workers have the same SAs.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
+use std::sync::{Arc, MutexGuard};
 
 use obol_esp::{FlowKey, Frame, Plan, SealError, Spd};
 use obol_ike::config::Mode;
 use obol_ike::event::ChildSaId;
 
-use super::sa::Out;
+use super::place::{Place, Workers};
+use super::sa::{Out, Way};
 use crate::dataplane::Policy;
 
 /// Frames kept per policy until there is an SA: enough for the first of each of a few flows.
@@ -25,27 +27,53 @@ const ASKED_MAX: usize = 64;
 /// Whom a question was about, in a policy that spans several pairs of hosts.
 type Hosts = Option<(IpAddr, IpAddr)>;
 
-/// All policies of the worker.
-#[derive(Default)]
+/// All policies of a worker.
 pub(super) struct Policies {
+    place: Place,
     spd: Spd<usize>,
     entries: Vec<Entry>,
     /// Connection -> child -> index of its policy.
     by_name: HashMap<String, HashMap<String, usize>>,
     /// SAs of no policy.
-    orphans: Vec<Out>,
+    orphans: Vec<Arc<Way>>,
     /// SA -> index of its policy, if it has one.
     places: HashMap<ChildSaId, Option<usize>>,
+    /// How many SAs of policies each worker has.
+    owned: Vec<usize>,
+    /// Those that have any, and the first.
+    active: Workers,
 }
 
 /// A policy and the state of its packets.
 pub(super) struct Entry {
     policy: Policy,
     /// The one to use first comes first.
-    sas: Vec<Out>,
+    lanes: Vec<Lane>,
     asked: Vec<(Hosts, u64)>,
     kept: VecDeque<Kept>,
     kept_bytes: usize,
+}
+
+/// SAs with the same selectors, newest first. There are several in a rekey, and where there is one for
+/// each queue.
+struct Lane {
+    ways: Vec<Arc<Way>>,
+    /// The workers that have one of these.
+    served: Workers,
+    /// The one that this worker uses.
+    used: Arc<Way>,
+}
+
+/// An SA that carries a frame.
+pub(super) struct Found<'a> {
+    /// The SA, which no other worker uses meanwhile.
+    pub(super) out: MutexGuard<'a, Out>,
+    /// How the frame is carried.
+    pub(super) plan: Result<Plan, SealError>,
+    /// Other workers use it too. So that packets are on their way in the order of their sequence
+    /// numbers, which not every peer's replay window would make up for, they are sent while the SA is
+    /// held.
+    pub(super) shared: bool,
 }
 
 struct Kept {
@@ -64,13 +92,39 @@ pub(super) struct Verdict {
 }
 
 impl Policies {
+    /// None, for the worker of this place.
+    pub(super) fn new(place: Place) -> Self {
+        Self {
+            place,
+            spd: Spd::new(),
+            entries: Vec::new(),
+            by_name: HashMap::new(),
+            orphans: Vec::new(),
+            places: HashMap::new(),
+            owned: vec![0; Place::MOST],
+            active: Workers::default().with(0),
+        }
+    }
+
+    /// Whether packets are to come to this worker: to those that have an SA of their own, and the
+    /// first.
+    pub(super) fn is_active(&self) -> bool {
+        self.active.has(self.place.own())
+    }
+
+    /// The workers that may have something to send, this one included.
+    pub(super) fn users(&self) -> Workers {
+        self.active.with(self.place.own())
+    }
+
     /// Replaces all policies; SAs stay with the policy of their names.
     pub(super) fn replace(&mut self, wanted: Vec<(Policy, Vec<obol_esp::Selector>)>) {
         let mut old = std::mem::take(&mut self.entries);
-        let mut sas: Vec<Out> = std::mem::take(&mut self.orphans);
+        let mut sas: Vec<Arc<Way>> = std::mem::take(&mut self.orphans);
         self.spd = Spd::new();
         self.by_name.clear();
         self.places.clear();
+        self.owned.fill(0);
         for (policy, selectors) in wanted {
             let index = self.entries.len();
             let children = self.by_name.entry(policy.connection.clone()).or_default();
@@ -83,14 +137,20 @@ impl Policies {
                 Some(same) => old.swap_remove(same),
                 None => Entry::new(policy),
             };
-            let ids = entry.sas.iter().map(|sa| sa.id);
-            self.places.extend(ids.map(|id| (id, Some(index))));
+            for way in entry.lanes.iter().flat_map(|lane| &lane.ways) {
+                self.places.insert(way.id, Some(index));
+                self.owned[self.place.of_queue(way.queue)] += 1;
+            }
             self.entries.push(entry);
         }
-        sas.extend(old.into_iter().flat_map(|entry| entry.sas));
+        let lanes = old.into_iter().flat_map(|entry| entry.lanes);
+        sas.extend(lanes.flat_map(|lane| lane.ways));
         for sa in sas.into_iter().rev() {
             self.adopt(sa);
         }
+        self.active = (0..Place::MOST)
+            .filter(|worker| *worker == 0 || self.owned[*worker] > 0)
+            .fold(Workers::default(), Workers::with);
     }
 
     /// The policy for a packet.
@@ -101,49 +161,78 @@ impl Policies {
 
     /// Takes an SA in, before all others of its policy, in place of the one that it replaces.
     /// The frames that waited for it come back.
-    pub(super) fn take_in(&mut self, sa: Out, now: u64) -> Vec<Vec<u8>> {
-        if let Some(old) = sa.replaces {
+    pub(super) fn take_in(&mut self, sa: Arc<Way>, now: u64) -> Vec<Vec<u8>> {
+        let replaced = sa.replaces;
+        let adopted = self.adopt(sa);
+        if let Some(old) = replaced {
             self.remove(old);
         }
-        let Some(index) = self.adopt(sa) else {
+        let Some(index) = adopted else {
             return Vec::new();
         };
         self.entries[index].release(now)
     }
 
     /// An SA by its name.
-    pub(super) fn sa_mut(&mut self, id: ChildSaId) -> Option<&mut Out> {
-        let place = *self.places.get(&id)?;
-        self.list(place)?.iter_mut().find(|sa| sa.id == id)
+    pub(super) fn way(&self, id: ChildSaId) -> Option<&Arc<Way>> {
+        let mut ways = match *self.places.get(&id)? {
+            Some(index) => self.entries.get(index)?.ways(),
+            None => return self.orphans.iter().find(|way| way.id == id),
+        };
+        ways.find(|way| way.id == id)
     }
 
     /// Forgets an SA; whether it was there.
     pub(super) fn remove(&mut self, id: ChildSaId) -> bool {
-        let place = self.places.remove(&id);
-        let list = place.and_then(|place| self.list(place));
-        list.is_some_and(|list| {
-            let before = list.len();
-            list.retain(|sa| sa.id != id);
-            list.len() != before
-        })
+        let Some(place) = self.places.remove(&id) else {
+            return false;
+        };
+        let Some(entry) = place.and_then(|index| self.entries.get_mut(index)) else {
+            self.orphans.retain(|way| way.id != id);
+            return true;
+        };
+        if let Some(queue) = entry.remove(id, self.place) {
+            let worker = self.place.of_queue(queue);
+            self.owned[worker] -= 1;
+            if self.owned[worker] == 0 && worker != 0 {
+                self.active = self.active.without(worker);
+            }
+        }
+        true
     }
 
-    fn adopt(&mut self, sa: Out) -> Option<usize> {
+    fn adopt(&mut self, sa: Arc<Way>) -> Option<usize> {
         let children = self.by_name.get(&sa.connection);
         let index = children.and_then(|children| children.get(&sa.child).copied());
         // The same one again takes its own place.
         self.remove(sa.id);
         self.places.insert(sa.id, index);
-        self.list(index)?.insert(0, sa);
+        let Some(entry) = index.and_then(|index| self.entries.get_mut(index)) else {
+            self.orphans.insert(0, sa);
+            return None;
+        };
+        let worker = self.place.of_queue(sa.queue);
+        self.owned[worker] += 1;
+        self.active = self.active.with(worker);
+        entry.insert(sa, self.place);
         index
     }
+}
 
-    /// The SAs of a policy, or those of none.
-    fn list(&mut self, index: Option<usize>) -> Option<&mut Vec<Out>> {
-        match index {
-            Some(index) => self.entries.get_mut(index).map(|entry| &mut entry.sas),
-            None => Some(&mut self.orphans),
-        }
+impl Lane {
+    /// Of SAs of which there is at least one.
+    fn new(ways: Vec<Arc<Way>>, place: Place) -> Option<Self> {
+        let queues = ways.iter().map(|way| place.of_queue(way.queue));
+        let served = queues.fold(Workers::default(), Workers::with);
+        let is_own = |way: &&Arc<Way>| place.of_queue(way.queue) == place.own();
+        // Who has none uses the one that all others without would use.
+        let own = ways.iter().find(is_own);
+        let used = own.or_else(|| ways.iter().min_by_key(|way| way.queue))?;
+        Some(Self {
+            served,
+            used: Arc::clone(used),
+            ways,
+        })
     }
 }
 
@@ -151,7 +240,7 @@ impl Entry {
     fn new(policy: Policy) -> Self {
         Self {
             policy,
-            sas: Vec::new(),
+            lanes: Vec::new(),
             asked: Vec::new(),
             kept: VecDeque::new(),
             kept_bytes: 0,
@@ -163,17 +252,47 @@ impl Entry {
         &self.policy
     }
 
-    /// The first SA that carries the frame, with how it does; `None`: there is none.
-    pub(super) fn sa_for(
-        &mut self,
-        frame: &Frame<'_>,
-    ) -> Option<(&mut Out, Result<Plan, SealError>)> {
-        self.sas
-            .iter_mut()
-            .find_map(|out| match out.sa.plan(frame) {
+    fn ways(&self) -> impl Iterator<Item = &Arc<Way>> {
+        self.lanes.iter().flat_map(|lane| &lane.ways)
+    }
+
+    /// Takes an SA in, before all others.
+    fn insert(&mut self, sa: Arc<Way>, place: Place) {
+        let same = |lane: &Lane| lane.used.selectors == sa.selectors;
+        let lane = self.lanes.iter().position(same);
+        let mut ways = lane.map_or_else(Vec::new, |lane| self.lanes.remove(lane).ways);
+        ways.insert(0, sa);
+        self.lanes.splice(0..0, Lane::new(ways, place));
+    }
+
+    /// Forgets an SA; the queue that it was for.
+    fn remove(&mut self, id: ChildSaId, place: Place) -> Option<u16> {
+        for (index, lane) in self.lanes.iter_mut().enumerate() {
+            let Some(found) = lane.ways.iter().position(|way| way.id == id) else {
+                continue;
+            };
+            let queue = lane.ways.remove(found).queue;
+            let rest = Lane::new(std::mem::take(&mut lane.ways), place);
+            self.lanes.splice(index..=index, rest);
+            return Some(queue);
+        }
+        None
+    }
+
+    /// The SA that carries the frame, and is this worker's to use among `users`; `None`: there is
+    /// none.
+    pub(super) fn sa_for(&self, frame: &Frame<'_>, users: Workers) -> Option<Found<'_>> {
+        self.lanes.iter().find_map(|lane| {
+            let out = lane.used.lock()?;
+            match out.sa.plan(frame) {
                 Err(SealError::Selector) => None,
-                plan => Some((out, plan)),
-            })
+                plan => Some(Found {
+                    out,
+                    plan,
+                    shared: !lane.served.has_all(users),
+                }),
+            }
+        })
     }
 
     /// What to do with a frame that has no SA; keeps it, as it came from the device, if there is
@@ -236,7 +355,8 @@ impl Entry {
             if now.saturating_sub(kept.since) >= KEPT_FOR {
                 continue;
             }
-            if self.sas.iter().any(|sa| sa.sa.carries(&kept.flow)) {
+            let carries = |way: &Arc<Way>| way.lock().is_some_and(|out| out.sa.carries(&kept.flow));
+            if self.lanes.iter().any(|lane| carries(&lane.used)) {
                 released.push(kept.octets);
             } else {
                 stay.push_back(kept);

@@ -1,7 +1,7 @@
 //! From what IKE negotiated to the SAs of `obol_esp`, and to where their packets go.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use obol_esp::{Hash, Inbound, Limits, Outbound, SaParams, Selector, Suite};
 use obol_ike::config::{Mode, Path};
@@ -16,16 +16,28 @@ use crate::dataplane::{DataPlaneError, Policy};
 use crate::host::pairs;
 use crate::sys::msg::Header;
 
-/// An SA for packets to the peer, as its worker has it.
-pub(super) struct Out {
+/// An SA for packets to the peer, as all outbound workers have it. One of them uses it; others do
+/// while they have none of their own.
+pub(super) struct Way {
     /// Which.
     pub(super) id: ChildSaId,
     /// Name of the connection.
     pub(super) connection: String,
     /// Name of the child.
     pub(super) child: String,
+    /// For which queue it is.
+    pub(super) queue: u16,
     /// The SA that this one takes over from.
     pub(super) replaces: Option<ChildSaId>,
+    /// What it carries: our selectors, and the peer's.
+    pub(super) selectors: (Vec<TrafficSelector>, Vec<TrafficSelector>),
+    out: Mutex<Out>,
+}
+
+/// What sealing changes.
+pub(super) struct Out {
+    /// Which.
+    pub(super) id: ChildSaId,
     /// The SA itself.
     pub(super) sa: Outbound,
     /// Whether its packets go in UDP.
@@ -44,6 +56,8 @@ pub(super) struct In {
     pub(super) sa: Inbound,
     /// What it carries.
     pub(super) flow: Arc<Flow>,
+    /// For which queue it is.
+    pub(super) queue: u16,
     /// It was replaced, and ends when its last packets must have come.
     pub(super) wanes: bool,
     /// Transport mode.
@@ -59,7 +73,7 @@ pub(super) struct In {
 /// Milliseconds until it is told again that packets come from elsewhere.
 const TELL_AGAIN: u64 = 500;
 
-impl Out {
+impl Way {
     /// Makes the SA.
     ///
     /// # Errors
@@ -68,18 +82,32 @@ impl Out {
         let info = sa.info;
         let selectors = outbound_selectors(&info.local_ts, &info.remote_ts)?;
         let params = params(&info, sa.keys, info.spi_out.0, selectors)?;
-        Ok(Self {
+        let out = Out {
             id: info.id,
-            replaces: info.replaces,
             sa: Outbound::new(params).map_err(refused)?,
             encap: info.encap,
             header: header(info.path),
+            usage,
+        };
+        Ok(Self {
+            id: info.id,
+            replaces: info.replaces,
+            queue: info.queue,
             connection: info.connection,
             child: info.child,
-            usage,
+            selectors: (info.local_ts, info.remote_ts),
+            out: Mutex::new(out),
         })
     }
 
+    /// The SA, for this worker alone. `None`: a worker broke off while it sealed, and which sequence
+    /// numbers were used nobody knows.
+    pub(super) fn lock(&self) -> Option<MutexGuard<'_, Out>> {
+        self.out.lock().ok()
+    }
+}
+
+impl Out {
     /// Sends by another path from here on.
     pub(super) fn move_to(&mut self, moved: MovedSa) {
         self.encap = moved.encap;
@@ -113,6 +141,7 @@ impl In {
         Ok(Self {
             id: info.id,
             flow: Flow::of(&info),
+            queue: info.queue,
             wanes: false,
             sa: Inbound::new(params).map_err(refused)?,
             transport,

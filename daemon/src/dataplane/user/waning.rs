@@ -3,33 +3,43 @@
 //! SA that is ended while no newer one carries its flow ends at once: its flow is closed.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::time::Timespec;
 
 use crate::dataplane::DRAIN;
 use crate::dataplane::flow::{Ended, Flow, Flows};
 
-/// Which SAs carry which flow, and which of those that were replaced are still kept.
+/// Which SAs carry which flow, by SPI, for all workers: an SA and its successor can be different
+/// workers'.
+#[derive(Default)]
+pub(super) struct SharedFlows(Mutex<Flows<u32>>);
+
+/// SAs that were replaced and that a worker still keeps.
 #[derive(Default)]
 pub(super) struct Waning {
-    /// By SPI.
-    flows: Flows<u32>,
     /// SPIs with the time of their end, in milliseconds, soonest first.
     kept: VecDeque<(u64, u32)>,
 }
 
-impl Waning {
+impl SharedFlows {
     /// An SA carries this flow from now on.
-    pub(super) fn begin(&mut self, flow: Arc<Flow>, spi: u32) {
-        self.flows.begin(flow, spi);
+    pub(super) fn begin(&self, flow: Arc<Flow>, spi: u32) {
+        self.with(|flows| flows.begin(flow, spi));
     }
 
     /// An SA does not carry its flow any more; whether a newer one does.
-    pub(super) fn end(&mut self, flow: &Flow, spi: u32) -> bool {
-        self.flows.end(flow, spi) == Some(Ended::Succeeded)
+    pub(super) fn end(&self, flow: &Flow, spi: u32) -> bool {
+        self.with(|flows| flows.end(flow, spi)) == Some(Ended::Succeeded)
     }
 
+    fn with<T>(&self, step: impl FnOnce(&mut Flows<u32>) -> T) -> T {
+        // No step in between is of harm to anyone.
+        step(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Waning {
     /// Keeps an SA that has a successor.
     pub(super) fn keep(&mut self, spi: u32, now: u64) {
         let drain = u64::try_from(DRAIN.as_millis()).unwrap_or(u64::MAX);

@@ -50,7 +50,7 @@ impl Host {
         let plane = netns.block_on(async || {
             let settings = HostSettings::for_tests();
             let ports = Ports::open(&settings).unwrap();
-            UserDataPlane::new(settings, &ports).await.unwrap()
+            UserDataPlane::new(settings, &ports, 1).await.unwrap()
         });
         Self {
             netns,

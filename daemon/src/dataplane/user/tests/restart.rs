@@ -97,7 +97,9 @@ fn rules_and_addresses_that_others_change_are_put_right() {
     let all = async || {
         let settings = HostSettings::for_tests();
         let ports = Ports::open(&settings).unwrap();
-        let mut plane = UserDataPlane::new(settings.clone(), &ports).await.unwrap();
+        let mut plane = UserDataPlane::new(settings.clone(), &ports, 1)
+            .await
+            .unwrap();
         let policy = Policy {
             connection: "hosts".into(),
             child: "child".into(),
@@ -163,7 +165,7 @@ fn a_second_data_plane_of_the_same_name_is_refused() {
             ..HostSettings::for_tests()
         };
         let ports = Ports::open(&settings).unwrap();
-        UserDataPlane::new(settings, &ports).await.map(|_| ())
+        UserDataPlane::new(settings, &ports, 1).await.map(|_| ())
     });
     let error = second.unwrap().unwrap_err();
     assert!(error.to_string().contains("another process"), "{error}");
@@ -202,7 +204,9 @@ fn who_waits_for_something_else_does_not_interrupt_repairs() {
     let all = async || {
         let settings = HostSettings::for_tests();
         let ports = Ports::open(&settings).unwrap();
-        let mut plane = UserDataPlane::new(settings.clone(), &ports).await.unwrap();
+        let mut plane = UserDataPlane::new(settings.clone(), &ports, 1)
+            .await
+            .unwrap();
         let policy = Policy {
             connection: "hosts".into(),
             child: "child".into(),
