@@ -3,6 +3,7 @@
 mod bulk;
 mod gateway;
 mod moves;
+mod queues;
 mod restart;
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -46,11 +47,11 @@ struct Host {
 }
 
 impl Host {
-    fn new(netns: Netns, address: &str, subnet: &str) -> Self {
+    fn new(netns: Netns, address: &str, subnet: &str, workers: usize) -> Self {
         let plane = netns.block_on(async || {
             let settings = HostSettings::for_tests();
             let ports = Ports::open(&settings).unwrap();
-            UserDataPlane::new(settings, &ports, 1).await.unwrap()
+            UserDataPlane::new(settings, &ports, workers).await.unwrap()
         });
         Self {
             netns,
@@ -115,6 +116,11 @@ impl Host {
 
 /// Two hosts on a wire, each with an address of a subnet behind it.
 fn hosts(v4: bool) -> (Host, Host) {
+    hosts_with(v4, 1)
+}
+
+/// The same with so many workers in each direction.
+fn hosts_with(v4: bool, workers: usize) -> (Host, Host) {
     let (wire, prefix, subnets) = if v4 {
         (["192.0.2.1", "192.0.2.2"], 24, ["172.16.1.1", "172.16.2.1"])
     } else {
@@ -139,8 +145,8 @@ fn hosts(v4: bool) -> (Host, Host) {
             .configure(async |links| links.address("lo", own, len).await)
             .unwrap();
     }
-    let a = Host::new(a, wire[0], subnets[0]);
-    let b = Host::new(b, wire[1], subnets[1]);
+    let a = Host::new(a, wire[0], subnets[0], workers);
+    let b = Host::new(b, wire[1], subnets[1], workers);
     let (from, to) = (a.socket(a.address, 7), b.socket(b.address, 7));
     to.set_read_timeout(Some(SECOND / 5)).unwrap();
     eventually("the wire is up", || passes(&from, &to).then_some(()));

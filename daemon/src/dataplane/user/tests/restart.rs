@@ -11,7 +11,7 @@ impl Host {
     }
 
     fn again((netns, [address, subnet]): (Netns, [IpAddr; 2])) -> Self {
-        Self::new(netns, &address.to_string(), &subnet.to_string())
+        Self::new(netns, &address.to_string(), &subnet.to_string(), 1)
     }
 }
 
