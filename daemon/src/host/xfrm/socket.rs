@@ -80,7 +80,7 @@ impl Socket {
     fn send(&self, message: &mut Message, acknowledged: bool) -> io::Result<u32> {
         let sequence = self.sequence.get().wrapping_add(1);
         self.sequence.set(sequence);
-        let octets = message.seal(sequence, acknowledged);
+        let octets = message.seal(sequence, self.port, acknowledged);
         rustix::net::send(&self.socket, octets, SendFlags::empty())?;
         Ok(sequence)
     }

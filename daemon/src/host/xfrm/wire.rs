@@ -48,9 +48,10 @@ impl Message {
         self
     }
 
-    /// The message as it is sent: with its length and this sequence number, and with the wish
-    /// for an answer in any case if `acknowledged`.
-    pub(crate) fn seal(&mut self, sequence: u32, acknowledged: bool) -> &[u8] {
+    /// The message as it is sent: with its length, this sequence number and the port of its sender,
+    /// which the kernel puts into notices of what the message has caused; and with the wish for an
+    /// answer in any case if `acknowledged`.
+    pub(crate) fn seal(&mut self, sequence: u32, port: u32, acknowledged: bool) -> &[u8] {
         let len = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
         self.0[..4].copy_from_slice(&len.to_ne_bytes());
         if acknowledged {
@@ -58,6 +59,7 @@ impl Message {
             self.0[6..8].copy_from_slice(&flags.to_ne_bytes());
         }
         self.0[8..12].copy_from_slice(&sequence.to_ne_bytes());
+        self.0[12..16].copy_from_slice(&port.to_ne_bytes());
         &self.0
     }
 
@@ -161,13 +163,13 @@ mod tests {
     fn a_message_has_its_length_and_what_was_put_into_it() {
         let mut message = Message::new(0x10, 0x400);
         message.put(&[1, 2, 3, 4]).attribute(7, &[9]);
-        let octets = message.seal(5, true).to_vec();
+        let octets = message.seal(5, 7, true).to_vec();
         let all: Vec<_> = incoming(&octets).collect();
         let expected = Incoming {
             kind: 0x10,
             flags: 0x405,
             sequence: 5,
-            port: 0,
+            port: 7,
             body: &octets[HEADER..],
         };
         assert_eq!(all, [expected]);
@@ -182,7 +184,7 @@ mod tests {
     fn cut_messages_end_the_walk() {
         let mut message = Message::new(0x10, 0);
         message.put(&[0; 24]);
-        let octets = message.seal(1, false).to_vec();
+        let octets = message.seal(1, 7, false).to_vec();
         for len in 0..octets.len() {
             assert_eq!(incoming(&octets[..len]).count(), 0);
         }
