@@ -2,7 +2,7 @@
 
 mod list;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,6 +20,35 @@ use crate::sa::{IkeSa, Phase};
 use crate::status::ChildOutlook;
 use list::Key;
 pub(super) use list::{Wish, Wishes};
+
+/// What is up and what somebody is at, on the IKE SAs of a connection, with one peer if it is one of
+/// many: found once for all children.
+struct Care {
+    connection: String,
+    peer: Option<IpAddr>,
+    /// An IKE SA is on its way, and what becomes of the children is seen then.
+    all: bool,
+    /// Children of which a Child SA is up, being made, or waiting to be asked for.
+    cared: BTreeSet<String>,
+    /// Those that are up.
+    up: BTreeSet<String>,
+}
+
+impl Care {
+    fn is_of(&self, key: &Key) -> bool {
+        (&self.connection, self.peer) == (&key.connection, key.peer)
+    }
+}
+
+/// Whether an IKE SA is not up yet, or may not stay.
+fn is_on_its_way(sa: &IkeSa) -> bool {
+    match &sa.phase {
+        Phase::Init(_) | Phase::AuthInitiator(_) => true,
+        // Which IKE SA goes on is decided within a round trip.
+        Phase::Established(established) => established.is_contest(),
+        _ => false,
+    }
+}
 
 impl Endpoint {
     /// What is to be expected of each configured child, in the order of the configuration. Of
@@ -55,19 +84,30 @@ impl Endpoint {
 
     /// Whether a child is up, somebody is at it, or it has to wait.
     fn is_cared_for(&self, key: &Key) -> bool {
-        self.any_of_key(key, |sa| match &sa.phase {
-            Phase::Init(_) | Phase::AuthInitiator(_) => true,
-            // Which IKE SA goes on is decided within a round trip.
-            Phase::Established(established) if established.is_contest() => true,
-            _ => sa.is_current() && sa.cares_for(&key.child),
-        })
+        let cares = |sa: &IkeSa| sa.is_current() && sa.cares_for(&key.child);
+        self.any_of_key(key, |sa| is_on_its_way(sa) || cares(sa))
     }
 
-    fn is_up(&self, key: &Key) -> bool {
+    /// What is up and what somebody is at where this child belongs.
+    fn care(&self, key: &Key) -> Care {
+        let mut care = Care {
+            connection: key.connection.clone(),
+            peer: key.peer,
+            all: false,
+            cared: BTreeSet::new(),
+            up: BTreeSet::new(),
+        };
         self.any_of_key(key, |sa| {
-            let up = |c: &ChildSa| c.info.child == key.child && c.state == ChildState::Installed;
-            sa.is_current() && sa.children.iter().any(up)
-        })
+            care.all |= is_on_its_way(sa);
+            if sa.is_current() {
+                care.cared.extend(sa.cared().map(str::to_owned));
+                let up = |child: &&ChildSa| child.state == ChildState::Installed;
+                let up = sa.children.iter().filter(up);
+                care.up.extend(up.map(|child| child.info.child.clone()));
+            }
+            false
+        });
+        care
     }
 
     /// Whether this is true of any IKE SA on which this child belongs.
@@ -112,8 +152,9 @@ impl Endpoint {
         for ends in changes {
             keys.extend(self.wishes.with_peer(&ends.connection.name, ends.peer));
         }
+        let mut care = None;
         for key in self.in_order(keys) {
-            self.look_at_wish(now, &key);
+            self.look_at_wish(now, &key, &mut care);
         }
         // What was begun may have failed at once. That is looked at next time, but not later than
         // its pause is over.
@@ -127,27 +168,42 @@ impl Endpoint {
     /// The children of a connection in the order in which they are configured.
     fn in_order(&self, keys: impl IntoIterator<Item = Key>) -> Vec<Key> {
         let mut keys: Vec<Key> = keys.into_iter().collect();
+        let mut places: BTreeMap<String, BTreeMap<&str, usize>> = BTreeMap::new();
+        for key in &keys {
+            if !places.contains_key(&key.connection) {
+                let connection = self.cx.directory.connection(&key.connection);
+                let children = connection
+                    .iter()
+                    .flat_map(|connection| &connection.children);
+                let names = children.map(|child| &*child.name);
+                let of_connection = names.zip(0..).collect();
+                places.insert(key.connection.clone(), of_connection);
+            }
+        }
         keys.sort_by_cached_key(|key| {
-            let connection = self.cx.directory.connection(&key.connection);
-            let place = connection.and_then(|connection| {
-                let mut children = connection.children.iter();
-                children.position(|child| child.name == key.child)
-            });
-            (key.connection.clone(), key.peer, place)
+            let of_connection = places.get(&key.connection);
+            let place = of_connection.and_then(|places| places.get(&*key.child));
+            (key.connection.clone(), key.peer, place.copied())
         });
         keys
     }
 
-    fn look_at_wish(&mut self, now: Instant, key: &Key) {
+    /// `care` is what was found of the child before, if nothing was begun since.
+    fn look_at_wish(&mut self, now: Instant, key: &Key, care: &mut Option<Care>) {
         self.wishes.visit(key);
         if !self.wishes.is_open(key) {
             return;
         }
-        if self.is_up(key) {
+        let found = match care.take().filter(|care| care.is_of(key)) {
+            Some(found) => found,
+            None => self.care(key),
+        };
+        if found.up.contains(&key.child) {
             self.wishes.fulfilled(key);
-        } else if !self.is_cared_for(key) {
-            self.start_wish(now, key);
+        } else if !found.all && !found.cared.contains(&key.child) {
+            return self.start_wish(now, key);
         }
+        *care = Some(found);
     }
 
     fn start_wish(&mut self, now: Instant, key: &Key) {

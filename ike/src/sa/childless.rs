@@ -33,15 +33,11 @@ impl FirstChildren {
         }
     }
 
-    /// Whether one of them is of this child.
-    pub(crate) fn cares_for(&self, child: &str) -> bool {
-        is_for(self.within.as_ref(), child) || is_for(self.after.as_ref(), child)
+    /// The children that are to come of them.
+    pub(crate) fn cared(&self) -> impl Iterator<Item = &str> {
+        let tasks = self.within.iter().chain(&self.after);
+        tasks.filter_map(ChildTask::made)
     }
-}
-
-/// Whether there is a task, and this child is to come of it.
-pub(crate) fn is_for(task: Option<&ChildTask>, child: &str) -> bool {
-    task.is_some_and(|task| task.makes(child))
 }
 
 impl IkeSa {

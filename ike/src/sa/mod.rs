@@ -61,7 +61,6 @@ use crate::wire::Header;
 use auth_initiator::AuthInitiator;
 use auth_responder::AuthResponder;
 use child::ChildSa;
-use childless::is_for;
 use claims::Claims;
 use create_child::ChildRequest;
 use create_child_reply::InWork;
@@ -72,7 +71,7 @@ use init_responder::HalfOpen;
 use mobike::{Mobility, MoveRequest};
 use protect::Protection;
 use rekey_ike::RekeyIkeRequest;
-use task::Tasks;
+use task::{ChildTask, Tasks};
 
 //= rfc7296 3.1-13
 /// Who began the IKE SA; for life (RFC 7296 section 3.1). The requester of a rekey is the
@@ -244,26 +243,32 @@ impl IkeSa {
 
     /// Whether a Child SA of this child is up, being made, or waiting to be asked for.
     pub(crate) fn cares_for(&self, child: &str) -> bool {
+        self.cared().any(|cared| cared == child)
+    }
+
+    /// The children of which a Child SA is up, being made, or waiting to be asked for; some perhaps
+    /// several times.
+    pub(crate) fn cared(&self) -> impl Iterator<Item = &str> {
         let being_asked = match self.requests.open().map(|open| &open.what) {
             Some(Request::Child(request)) => {
                 // A rekey whose old Child SA is gone makes a new one all the same.
                 let rekeys = request.task.rekeys;
                 let new = rekeys.is_none_or(|old| self.child(old).is_none());
-                new && request.task.makes(child)
+                request.task.made().filter(|_| new)
             }
-            _ => false,
+            _ => None,
         };
-        let in_auth = match &self.phase {
-            Phase::Init(init) => is_for(init.first.as_ref(), child),
-            Phase::AuthInitiator(auth) => auth.first.cares_for(child),
-            _ => false,
+        let (at_first, in_auth) = match &self.phase {
+            Phase::Init(init) => (init.first.as_ref(), None),
+            Phase::AuthInitiator(auth) => (None, Some(auth.first.cared())),
+            _ => (None, None),
         };
+        let current = self.children.iter().filter(|child| child.is_current());
         being_asked
-            || in_auth
-            || self.tasks.will_create(child)
-            || self
-                .children
-                .iter()
-                .any(|c| c.is_current() && c.info.child == child)
+            .into_iter()
+            .chain(at_first.and_then(ChildTask::made))
+            .chain(in_auth.into_iter().flatten())
+            .chain(self.tasks.created())
+            .chain(current.map(|child| &*child.info.child))
     }
 }

@@ -77,8 +77,9 @@ impl IkeSa {
             return None;
         }
         let mut children = self.connection.children.iter();
-        let conf =
-            children.find(|conf| self.lacks_queue(conf) && !self.tasks.will_create(&conf.name))?;
+        let conf = children.find(|conf| {
+            self.lacks_queue(conf) && !self.tasks.created().any(|name| name == conf.name)
+        })?;
         Some(ChildTask {
             additional: true,
             ..ChildTask::new(Arc::clone(conf), None, None)

@@ -118,9 +118,9 @@ impl ChildTask {
         }
     }
 
-    /// Whether this child is to come of it.
-    pub(crate) fn makes(&self, child: &str) -> bool {
-        self.fate == Fate::Wanted && self.conf.name == child
+    /// The child that is to come of it.
+    pub(crate) fn made(&self) -> Option<&str> {
+        (self.fate == Fate::Wanted).then_some(&*self.conf.name)
     }
 }
 
@@ -232,11 +232,11 @@ impl Tasks {
         self.later.clear();
     }
 
-    /// Whether a new Child SA of this child waits to be asked for.
-    pub(crate) fn will_create(&self, name: &str) -> bool {
-        self.iter().any(|task| match task {
-            Task::Child(task) => task.rekeys.is_none() && task.conf.name == name,
-            _ => false,
+    /// The children of which a new Child SA waits to be asked for.
+    pub(crate) fn created(&self) -> impl Iterator<Item = &str> {
+        self.iter().filter_map(|task| match task {
+            Task::Child(task) if task.rekeys.is_none() => Some(&*task.conf.name),
+            _ => None,
         })
     }
 }
