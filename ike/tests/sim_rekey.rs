@@ -219,6 +219,30 @@ fn lifetimes_rekey_for_days() {
     assert!(pair.a.count(|e| matches!(e, Event::ChildUp(_))) >= 48);
 }
 
+/// Who chose a method for the IKE SA most likely chooses it again, and some peers do not say so where
+/// the request has a value of another one.
+#[test]
+fn a_child_begins_with_the_key_exchange_of_its_ike_sa() {
+    let wide = IkeProposal::parse("aes256gcm16-prfsha384-x25519-ecp256").expect("sound");
+    let narrow = IkeProposal::parse("aes256gcm16-prfsha384-ecp256").expect("sound");
+    let mut setup = Setup::started(1);
+    let mut either = pods(StartAction::Start);
+    either.esp_proposals = EspProposal::parse("aes256gcm16-x25519-ecp256").expect("sound");
+    setup = setup.children(vec![either]);
+    setup.connection.ike_proposals = narrow;
+    let b = setup.clone().pair(1).b;
+    setup.connection.ike_proposals = wide;
+    let mut pair = setup.pair(1);
+    pair.b = b;
+    pair.start();
+    pair.run_until_idle();
+    pair.command(End::A, child()).expect("it is up");
+    rest(&mut pair);
+    pair.assert_up(1);
+    let info = &pair.a.plane.outbound.values().next().expect("one").info;
+    assert_eq!(info.ke, Some(KeMethod::ECP_256));
+}
+
 /// The requester of a rekey does not know the new IKE SA before it has the reply, and says so when
 /// it is asked something on it. That is no sign of a crash.
 #[test]

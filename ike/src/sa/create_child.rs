@@ -88,7 +88,12 @@ impl IkeSa {
                 .iter()
                 .find_map(|p| p.ke.first().copied())
         };
-        let method = task.methods.last().copied().or_else(first_method);
+        // The one that the peer chose for the IKE SA is the one that it will most likely choose again.
+        let current = self.protection.as_ref().map(|p| p.keys.algorithms().ke);
+        let proposals = &task.conf.esp_proposals;
+        let current = current.filter(|ke| proposals.iter().any(|p| p.ke.contains(ke)));
+        let retry = task.methods.last().copied();
+        let method = retry.or(current).or_else(first_method);
         let ke = match method.map(|method| KeyExchange::generate(method, &mut *cx.rng)) {
             Some(Ok(ke)) => Some(ke),
             Some(Err(_)) => {
