@@ -98,6 +98,11 @@ class Bed:
         return self.sun if self.role == "initiator" else self.moon
 
     @property
+    def moon_is_obol(self):
+        """Known before `start`."""
+        return self.seats[0].kind == "obol"
+
+    @property
     def initiator_name(self):
         """`moon` or `sun`; known before `start`."""
         return "sun" if self.role == "initiator" else "moon"

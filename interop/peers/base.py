@@ -18,6 +18,8 @@ class Peer:
     autopsy = "ip addr; ip rule; ip route show table all; nft list ruleset; ip -s xfrm state; ip xfrm policy"
     plane = ""  # obol's data plane, where it is chosen
     lab = "docker"  # where it can be a peer: `docker` or `vm`
+    insists = False  # begins again what it began and others closed
+    hasty = False  # sends by a new child before the other end can have it
     probe = None  # an address whose half-open SAs are the lab's own doing
 
     def __init__(self, container, end, other, settings, keys):

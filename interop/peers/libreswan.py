@@ -56,6 +56,7 @@ class Libreswan(Peer):
 
     kind = "libreswan"
     lab = "vm"
+    insists = hasty = True
     autopsy = f"{WHACK} --status; {Peer.autopsy}"
     rekey_words = {"ike": "--rekey-ike", "child": "--rekey-child"}
 

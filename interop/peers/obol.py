@@ -151,6 +151,10 @@ class Obol(Peer):
         """`obol status --json`, decoded."""
         return json.loads(self.container.sh(f"{OBOL} status --json"))
 
+    def drops(self):
+        """Packets dropped, by reason."""
+        return self.status()["drops"]
+
     def sas(self):
         found = self.status()["ike_sas"]
         return [self._ike(sa) for sa in found if sa["remote"]["addr"] != self.probe]

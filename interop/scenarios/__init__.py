@@ -11,7 +11,7 @@ BOTH_STRONGSWANS = (STRONGSWAN, NEXT)
 KERNEL_STRONGSWAN, LIBRESWAN, LIBRESWAN_4 = "strongswan-kernel", "libreswan", "libreswan-4"
 OTHERS_IN_VM = (KERNEL_STRONGSWAN, LIBRESWAN, LIBRESWAN_4)
 KERNEL_OBOL, USERSPACE_OBOL = OBOLS = "obol-kernel", "obol-userspace"
-MEET_THE_KERNEL = (KERNEL_STRONGSWAN, *OBOLS)  # also when not everybody is asked for
+ALL_IN_VM = (*OTHERS_IN_VM, *OBOLS)
 PLANES = ("userspace", "kernel")  # of obol, in the VM
 
 ALL = []
@@ -28,6 +28,7 @@ class Scenario:
     needs_obol: bool = False  # makes no sense with another implementation at sun
     peers: tuple = (STRONGSWAN,)  # names of `peers.PEERS`
     planes: tuple = ()  # data planes of obol, of a scenario that needs the VM
+    brief: dict | None = None  # data plane -> the peers of the default list, if those are not all
 
     def peers_of(self, everybody):
         """The peers to run it with; with `everybody`, every version of them."""
@@ -47,12 +48,12 @@ def scenario(name, roles=BOTH, needs_obol=False, shows=None, peers=(STRONGSWAN,)
     return register
 
 
-def vm_scenario(name, peers=OTHERS_IN_VM, planes=PLANES):
+def vm_scenario(name, peers=ALL_IN_VM, planes=PLANES, brief=None):
     """Registers a function as a scenario for the VM, where obol sits at sun and has both roles in turn."""
 
     def register(function):
         text = function.__doc__.strip().splitlines()[0]
-        ALL.append(Scenario(name, text, (INITIATOR,), function, True, peers, planes))
+        ALL.append(Scenario(name, text, (INITIATOR,), function, True, peers, planes, brief))
         return function
 
     return register
@@ -65,6 +66,6 @@ def in_vm():
 
 def load():
     """All scenarios, in the order of their files."""
-    from . import auth, negotiate, selectors, suites, families, rekey, protect, liveness, nat, moving, lossy, openiked, bulk, vm  # noqa: F401
+    from . import auth, negotiate, selectors, suites, families, rekey, protect, liveness, nat, moving, lossy, openiked, bulk, vm, vm_plane  # noqa: F401
 
     return ALL

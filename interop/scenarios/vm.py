@@ -1,14 +1,13 @@
 """What needs the kernel's ESP at one end or both. Each runs once per peer and data plane of obol, in a VM.
 
 A daemon takes its time to start there, so each scenario does as much as it can with two of them, in both roles.
+The default list has what is between obol and others once on the kernel's data plane, and some of it on obol's own.
 """
-
-import re
 
 from lab.pcap import MARKER
 from lab.wait import expect, until
 
-from . import BOTH, KERNEL_OBOL, KERNEL_STRONGSWAN, LIBRESWAN, OTHERS_IN_VM, USERSPACE_OBOL, vm_scenario
+from . import BOTH, KERNEL_OBOL, KERNEL_STRONGSWAN, LIBRESWAN, LIBRESWAN_4, OBOLS, OTHERS_IN_VM, USERSPACE_OBOL, vm_scenario
 
 
 def _life(bed):
@@ -20,27 +19,27 @@ def _life(bed):
         bed.down()
 
 
-@vm_scenario("vm-psk", peers=(*OTHERS_IN_VM, KERNEL_OBOL))
+@vm_scenario("vm-psk", brief={"kernel": (*OTHERS_IN_VM, KERNEL_OBOL), "userspace": (LIBRESWAN,)})
 def psk(bed):
     """PSK, a tunnel between subnets, both ends' own proposals; each end begins and ends it."""
     _life(bed)
 
 
-@vm_scenario("vm-rsa", planes=("userspace",))
+@vm_scenario("vm-rsa", peers=OTHERS_IN_VM, brief={"kernel": (KERNEL_STRONGSWAN, LIBRESWAN), "userspace": (LIBRESWAN_4,)})
 def rsa(bed):
     """Raw RSA keys; each end begins and ends it."""
     bed.both(auth="rsa")
     _life(bed)
 
 
-@vm_scenario("vm-v6", planes=("userspace",))
+@vm_scenario("vm-v6", brief={"kernel": (USERSPACE_OBOL,), "userspace": (KERNEL_STRONGSWAN,)})
 def v6(bed):
     """IPv6 subnets over IPv6; each end begins and ends it."""
     bed.outer, bed.inner = 6, (6,)
     _life(bed)
 
 
-@vm_scenario("vm-esn", planes=("userspace",))
+@vm_scenario("vm-esn", brief={"kernel": (LIBRESWAN_4, KERNEL_OBOL), "userspace": (KERNEL_STRONGSWAN,)})
 def esn(bed):
     """Extended sequence numbers with AES-CBC and HMAC, whose check value covers the half that is not sent."""
     bed.both(ike="aes128gcm16-prfsha256-x25519", esp="aes128-sha256-esn")
@@ -55,7 +54,7 @@ def esn(bed):
         bed.down()
 
 
-@vm_scenario("vm-encap", planes=("userspace",))
+@vm_scenario("vm-encap", brief={"kernel": (LIBRESWAN, USERSPACE_OBOL)})
 def encap(bed):
     """ESP in UDP without a NAT, because obol says so; the wire shows no other ESP."""
     bed.sun_settings.encap = True
@@ -71,7 +70,7 @@ def _prepare_child_rekey(bed):
         settings.extra["obol child"] = {"life_packets": 10000}
 
 
-@vm_scenario("vm-child-rekey", peers=(KERNEL_STRONGSWAN,))
+@vm_scenario("vm-child-rekey", brief={"kernel": (KERNEL_STRONGSWAN, LIBRESWAN)})
 def child_rekey(bed):
     """Each end rekeys the child under traffic, without loss; each deletes the child alone and makes another."""
     _prepare_child_rekey(bed)
@@ -79,27 +78,31 @@ def child_rekey(bed):
     bed.role = "initiator"
     for by in (bed.moon, bed.sun):
         before = bed.up()[0].children[0]
-        with _no_ping_lost(bed):
+        early = bed.sun.plane == "kernel" and bed.moon.hasty and by is bed.sun
+        with no_ping_lost(bed, but_early=early):
             by.rekey("child")
             bed.rekeyed(before)
         bed.traffic()
         by.terminate_child()
         for peer in (bed.moon, bed.sun):
             until(f"{peer.kind} has no child", lambda: not any(sa.children for sa in peer.sas()))
-        bed.role = "responder"
+        # What some have begun they begin again when it is closed, and it would never be gone.
+        bed.role = "initiator" if bed.moon.insists else "responder"
     bed.up()
     bed.traffic()
     bed.down()
 
 
-@vm_scenario("vm-ike-rekey", peers=(KERNEL_STRONGSWAN, LIBRESWAN))
+@vm_scenario("vm-ike-rekey", brief={"kernel": (KERNEL_STRONGSWAN, LIBRESWAN_4)})
 def ike_rekey(bed):
     """Each end rekeys the IKE SA under traffic, without loss."""
     bed.sun_settings.ike_rekey_seconds = 30
+    if bed.moon_is_obol:
+        bed.moon_settings.ike_rekey_seconds = 20  # is asked for nothing, and rekeys by itself
     bed.start()
     bed.role = "initiator"
     before = bed.up()[0]
-    with _no_ping_lost(bed, count=250):
+    with no_ping_lost(bed, count=250):
         bed.moon.rekey("ike")
         bed.ike_rekeyed(before)
         before = bed.agreed()[0]
@@ -108,34 +111,41 @@ def ike_rekey(bed):
     bed.down()
 
 
-class _no_ping_lost:
-    """Pings both ways around something, of which not one may be lost."""
+class no_ping_lost:
+    """Pings both ways around something, of which not one may be lost.
 
-    def __init__(self, bed, count=100):
-        self.bed, self.count = bed, count
+    With `but_early`, those may that came by an SA that obol could not have yet: its kernel counts them, and drops them.
+    """
+
+    def __init__(self, bed, count=100, but_early=False):
+        self.bed, self.count, self.but_early = bed, count, but_early
 
     def __enter__(self):
         bed = self.bed
+        self.before = bed.sun.drops().get("unknown-spi", 0)
         self.pinging = [bed.start_pinging(peer, count=self.count) for peer in (bed.moon, bed.sun)]
 
     def __exit__(self, failed, *_):
-        for ping in self.pinging:
-            sent, got = self.bed.answered(ping)
-            if not failed:
-                expect(sent == got == self.count, f"{sent - got} of {sent} pings were lost")
+        said = [self.bed.answered(ping) for ping in self.pinging]
+        if failed:
+            return
+        lost = sum(sent - got for sent, got in said)
+        early = self.bed.sun.drops().get("unknown-spi", 0) - self.before
+        expect([sent for sent, _ in said] == [self.count] * 2, f"not all pings were sent: {said}")
+        expect(lost <= (min(early, 2) if self.but_early else 0), f"{lost} pings were lost; {early} packets came early")
 
 
 # One port, in both directions: what each end offers to others, and what others offer to it.
 
 SERVE = """
-perl -MIO::Socket::INET -e '
-    $listen = IO::Socket::INET->new(LocalPort => %d, Listen => 5, ReuseAddr => 1) or die;
+perl -MIO::Socket::IP -e '
+    $listen = IO::Socket::IP->new(LocalHost => "%s", LocalPort => %d, Listen => 5, ReuseAddr => 1) or die;
     while ($client = $listen->accept) { print $client scalar <$client>; close $client }
 '
 """
 ASK = """
-perl -MIO::Socket::INET -e '
-    $server = IO::Socket::INET->new(PeerAddr => "%s", PeerPort => %d, Timeout => 60) or die "cannot connect";
+perl -MIO::Socket::IP -e '
+    $server = IO::Socket::IP->new(PeerHost => "%s", PeerPort => %d, Timeout => 60) or die "cannot connect";
     print $server "%s\\n"; print scalar <$server>;
 '
 """
@@ -173,13 +183,24 @@ def _mirror(name):
     return {"server": "client", "client": "server"}[name]
 
 
-@vm_scenario("vm-mongodb", peers=(KERNEL_STRONGSWAN, LIBRESWAN))
+@vm_scenario("vm-mongodb", brief={"kernel": (KERNEL_STRONGSWAN, LIBRESWAN), "userspace": (LIBRESWAN_4,)})
 def mongodb(bed):
     """Transport mode for TCP 27017: the first packet of either end brings it up, and nothing is in clear."""
+    _mongodb(bed)
+
+
+@vm_scenario("vm-mongodb-v6", peers=(KERNEL_STRONGSWAN, *OBOLS), brief={"kernel": (USERSPACE_OBOL,)})
+def mongodb_v6(bed):
+    """The same over IPv6."""
+    bed.outer, bed.inner = 6, (6,)
+    _mongodb(bed)
+
+
+def _mongodb(bed):
     _by_port(bed, "tcp", 27017)
     bed.start()
     for peer in (bed.moon, bed.sun):
-        peer.container.spawn(SERVE % 27017)
+        peer.container.spawn(SERVE % (peer.end.outer, 27017))
         until("the server listens", lambda: peer.container.ok("ss -Hltn sport = 27017 | grep -q ."))
     for client, server, child in ((bed.sun, bed.moon, "client"), (bed.moon, bed.sun, "server")):
         _asked(bed, client, server, 27017)
@@ -202,7 +223,7 @@ ip addr add {inner}/24 dev vx
 """
 
 
-@vm_scenario("vm-vxlan", peers=(KERNEL_STRONGSWAN, LIBRESWAN), planes=("userspace",))
+@vm_scenario("vm-vxlan", brief={"kernel": (LIBRESWAN,), "userspace": (KERNEL_STRONGSWAN,)})
 def vxlan(bed):
     """Transport mode for a vxlan device's UDP 8472, brought up by its first packet; nothing is in clear."""
     _by_port(bed, "udp", 8472)
@@ -224,68 +245,3 @@ def vxlan(bed):
         peer.terminate()
         for end in inner:
             bed.until_nothing(end)
-
-
-# What only the data plane decides.
-
-
-@vm_scenario("vm-kill", peers=(USERSPACE_OBOL,), planes=("kernel",))
-def kill_under_traffic(bed):
-    """obol is killed under traffic: nothing leaves in clear; the next one takes over, and traffic goes on."""
-    bed.start()
-    bed.up()
-    pinging = bed.start_pinging(bed.sun, count=60)
-    bed.traffic()
-    bed.sun.kill()
-    bed.answered(pinging)
-    bed.check_wire()
-    bed.sun.launch()
-    bed.up()
-    bed.traffic()
-    bed.down()
-
-
-FIREWALL = """
-set -e
-iptables -A INPUT -s {far} -m policy --dir in --pol ipsec
-iptables -A INPUT -s {far} -m policy --dir in --pol none -j DROP
-iptables -A OUTPUT -d {far} -m policy --dir out --pol ipsec
-iptables -A OUTPUT -d {far} -m policy --dir out --pol none -j DROP
-nft -f - <<'RULES'
-table ip lab {{
-    chain in {{
-        type filter hook input priority 10
-        ip saddr {far} meta secpath exists counter
-        ip saddr {far} meta secpath missing counter
-    }}
-    chain out {{
-        type filter hook output priority 10
-        ip daddr {far} rt ipsec exists counter
-        ip daddr {far} rt ipsec missing counter
-    }}
-}}
-RULES
-"""
-MASQUERADE = "iptables -t nat -A POSTROUTING -s {own} -o eth0 {match} -j MASQUERADE"
-
-
-@vm_scenario("vm-firewall", peers=(KERNEL_STRONGSWAN,), planes=("kernel",))
-def firewall(bed):
-    """`-m policy`, `meta secpath` and `rt ipsec` tell what is protected; MASQUERADE, with or without them, leaks nothing."""
-    bed.start()
-    bed.up()
-    host, own, far = bed.sun.container, bed.sun.end.nets[0], bed.moon.end.nets[0]
-    host.sh(FIREWALL.format(far=far))
-    bed.traffic(count=5)
-    seen = host.sh("iptables -nvxL INPUT; iptables -nvxL OUTPUT")
-    packets = [int(line.split()[0]) for line in seen.splitlines() if "policy match" in line]
-    expect(packets == [10, 0, 10, 0], f"iptables counts {packets} packets with and without IPsec, in and out: {seen}")
-    seen = host.sh("nft list table ip lab")
-    packets = [int(word) for word in re.findall(r"counter packets (\d+)", seen)]
-    expect(packets == [10, 0, 10, 0], f"nft counts {packets} packets with and without IPsec, in and out: {seen}")
-    host.sh(MASQUERADE.format(own=own, match="-m policy --dir out --pol none"))
-    bed.traffic()
-    host.sh("iptables -t nat -F")
-    host.sh(MASQUERADE.format(own=own, match=""))
-    bed.unanswered(bed.sun)
-    bed.check_wire()

@@ -9,7 +9,7 @@ from . import KERNEL_OBOL, KERNEL_STRONGSWAN, OBOLS, USERSPACE_OBOL, moving, vm_
 from .vm import no_ping_lost
 
 
-@vm_scenario("vm-kill", peers=(KERNEL_STRONGSWAN, *OBOLS), brief={"kernel": (KERNEL_STRONGSWAN, USERSPACE_OBOL)})
+@vm_scenario("vm-kill", peers=(KERNEL_STRONGSWAN, *OBOLS), brief={"kernel": (USERSPACE_OBOL,)})
 def kill_under_traffic(bed):
     """obol is killed under traffic: nothing leaves in clear; the next one takes over, and traffic goes on."""
     bed.start()
@@ -94,7 +94,7 @@ def reload(bed):
     moving.reload(bed)
 
 
-@vm_scenario("vm-mobike", peers=(KERNEL_STRONGSWAN, *OBOLS), brief={"kernel": (KERNEL_STRONGSWAN, KERNEL_OBOL)})
+@vm_scenario("vm-mobike", peers=(KERNEL_STRONGSWAN, *OBOLS), brief={"kernel": (KERNEL_STRONGSWAN,)})
 def mobike(bed):
     """obol's address changes under traffic: it tells the peer (RFC 4555), and the SAs move."""
     bed.sun_settings.extra["obol connection"] = {"local_addrs": ["%any"]}
@@ -144,10 +144,12 @@ def _wire(bed, what):
         bed.place.run("tc", "qdisc", *how)
 
 
-@vm_scenario("vm-netem", peers=(KERNEL_STRONGSWAN, *OBOLS), brief={"kernel": (KERNEL_STRONGSWAN, USERSPACE_OBOL)})
+@vm_scenario("vm-netem", peers=(KERNEL_STRONGSWAN, *OBOLS), brief={"kernel": (USERSPACE_OBOL,)})
 def netem(bed):
     """Packets that overtake each other: none is lost, nor in a rekey; with 3 % loss rekeys end and a stream is whole."""
     bed.prepare_rekey("sun", "child")
+    # On so slow a wire the packets of a rekey are more than usual, and the hard limit is not what is tried here.
+    bed.sun_settings.extra["obol child"] = {"life_packets": 10000}
     bed.start()
     _wire(bed, LATE)
     before = bed.up()[0].children[0]

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Two obols in namespaces of the VM, the left one on the kernel's data plane, under faults that no peer has a part in.
-# Says "ok" or "FAIL" for each; exits with the number of failures.
+# Two obols in namespaces of the VM, the left one on the kernel's data plane, under faults that no peer has a part in;
+# and what `auto` makes of a kernel without ESP. Says "ok" or "FAIL" for each; exits with the number of failures.
 #
 #   interop/vm/run --script interop/vm/kernel.sh
 set -u
@@ -150,6 +150,10 @@ END
     check "nothing is left" within 10 sh -c "! ip netns exec left ip xfrm policy | grep -q 'dir '"
     check "nothing of ours was in clear" nothing_in_clear
     grep -hE 'WARN|ERROR' left.log right.log | cut -c 1-200 | sort | uniq -c | sort -rn | head -n 5
+    clear_away
+}
+
+clear_away() {
     kill $(jobs -p) 2>/dev/null
     wait
     ip netns del left
@@ -157,6 +161,39 @@ END
     rm -rf left right ./*.log wire.pcap
 }
 
+LACKS='this kernel has no ESP: `modprobe esp4`'
+
+says() { # says HOST WORDS: in its status and in its log
+    obol_at "$1" status | grep -F "$2" && grep -F "${2#* data plane (}" "$1.log"
+}
+
+auto() { # before anything else has loaded the modules
+    echo "-- auto"
+    printf 'install esp4 /bin/false\ninstall esp6 /bin/false\n' >/etc/modprobe.d/no-esp.conf
+    wire
+    configure left 1 kernel ''
+    check "kernel, where there is no ESP: an error" sh -c '! timeout 60 ip netns exec left obol run --config left.toml --runtime-dir "$PWD/no" >no.log 2>&1'
+    check "it names the module" grep -qF "$LACKS" no.log
+    check "nothing is left of it" sh -c "! ip netns exec left ip xfrm policy | grep -q 'dir '"
+    configure left 1 auto ''
+    configure right 2 userspace ''
+    start left
+    start right
+    check "auto, where there is no ESP: up" within 120 is_up
+    check "in user space, say status and log" says left "userspace data plane (auto: the kernel cannot: $LACKS"
+    check "packets pass" on left ping -c 3 -i 0.2 -W 5 172.16.2.1
+    kill "$(pid)"
+    within 20 sh -c '! [ -e left/obol.pid ] || ! kill -0 "$(cat left/obol.pid)"'
+    rm /etc/modprobe.d/no-esp.conf
+    start left
+    check "auto, where there is ESP: up" within 120 is_up
+    check "in the kernel, say status and log" says left 'kernel data plane (auto: the kernel takes what is configured'
+    check "packets pass" on left ping -c 3 -i 0.2 -W 5 172.16.2.1
+    check "by the kernel's SAs" sh -c "ip netns exec left ip xfrm state | grep -q 'proto esp'"
+    clear_away
+}
+
+auto
 story kernel
 story userspace
 echo "$failures failures"
