@@ -1,6 +1,6 @@
 //! The daemon's state as its operator reads it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use obol_ike::config::{Connection, StartAction};
@@ -21,7 +21,7 @@ impl<D: DataPlane> Driver<D> {
         let now = self.clock.now();
         let sas = self.endpoint.status(now);
         let outlook = self.endpoint.outlook(now);
-        let outlooks = by_name(&outlook);
+        let children = Children::new(&sas, &outlook);
         let mut drops: BTreeMap<String, u64> = self
             .dropped
             .iter()
@@ -50,7 +50,7 @@ impl<D: DataPlane> Driver<D> {
                 .loaded
                 .policies
                 .iter()
-                .map(|p| policy(p, &sas, &outlooks))
+                .map(|p| children.policy(p))
                 .collect(),
             ike_sas: sas.iter().map(|sa| self.ike_sa(sa)).collect(),
             drops,
@@ -61,41 +61,14 @@ impl<D: DataPlane> Driver<D> {
         let now = self.clock.now();
         let sas = self.endpoint.status(now);
         let outlook = self.endpoint.outlook(now);
-        let outlooks = by_name(&outlook);
+        let children = Children::new(&sas, &outlook);
         let connections = self.loaded.ike.connections.iter();
         ListReport {
             schema_version: SCHEMA_VERSION,
             connections: connections
-                .map(|c| self.connection(c, &sas, &outlooks))
+                .map(|connection| list_connection(connection, &sas, &children))
                 .collect(),
         }
-    }
-
-    fn connection(
-        &self,
-        connection: &Connection,
-        sas: &[IkeSaStatus],
-        outlook: &Outlooks<'_>,
-    ) -> ConnectionReport {
-        let mut own = sas
-            .iter()
-            .filter(|sa| sa.connection.as_ref() == Some(&connection.name));
-        let state = match own.clone().find(|sa| sa.state != "connecting") {
-            Some(_) => "up",
-            None if own.next().is_some() => "connecting",
-            None => "down",
-        };
-        let mut report = describe::connection(connection);
-        report.state = Some(state.to_owned());
-        for child in &mut report.children {
-            let found = self
-                .loaded
-                .policies
-                .iter()
-                .find(|p| p.connection == connection.name && p.child == child.name);
-            child.state = found.map(|p| policy(p, sas, outlook).state);
-        }
-        report
     }
 
     fn ike_sa(&self, sa: &IkeSaStatus) -> IkeSaReport {
@@ -167,45 +140,73 @@ impl<D: DataPlane> Driver<D> {
     }
 }
 
-/// What is to be expected of each child, by the names of its connection and its own.
-type Outlooks<'a> = HashMap<(&'a str, &'a str), &'a ChildOutlook>;
-
-fn by_name(outlook: &[ChildOutlook]) -> Outlooks<'_> {
-    outlook
-        .iter()
-        .map(|o| ((&*o.connection, &*o.child), o))
-        .collect()
+/// What is true of each child, by the names of its connection and its own.
+struct Children<'a> {
+    outlook: HashMap<(&'a str, &'a str), &'a ChildOutlook>,
+    up: HashSet<(&'a str, &'a str)>,
 }
 
-fn policy(policy: &Policy, sas: &[IkeSaStatus], outlook: &Outlooks<'_>) -> PolicyReport {
-    let outlook = outlook.get(&(&*policy.connection, &*policy.child));
-    let trapped = outlook.is_some_and(|o| o.action != StartAction::None);
-    let up = sas
-        .iter()
-        .flat_map(|sa| &sa.children)
-        .any(|child| is_up(child, policy));
-    PolicyReport {
-        connection: policy.connection.clone(),
-        child: policy.child.clone(),
-        mode: mode(policy.mode).to_owned(),
-        local_ts: texts(&policy.local_ts),
-        remote_ts: texts(&policy.remote_ts),
-        failures: outlook.map_or(0, |o| o.failures),
-        next_try_in_s: outlook
-            .and_then(|o| o.next_try_in)
-            .map(|time| time.as_secs_f64().ceil() as u64),
-        state: match (up, trapped) {
-            (true, _) => PolicyState::Up,
-            (false, true) => PolicyState::Trapped,
-            (false, false) => PolicyState::Blocked,
-        },
+impl<'a> Children<'a> {
+    fn new(sas: &'a [IkeSaStatus], outlook: &'a [ChildOutlook]) -> Self {
+        let children = sas.iter().flat_map(|sa| &sa.children);
+        let up = children.filter(|child| child.state == "installed");
+        Self {
+            outlook: outlook
+                .iter()
+                .map(|o| ((&*o.connection, &*o.child), o))
+                .collect(),
+            up: up
+                .map(|child| (&*child.info.connection, &*child.info.child))
+                .collect(),
+        }
+    }
+
+    fn state(&self, connection: &str, child: &str) -> PolicyState {
+        let name = (connection, child);
+        let trapped = |o: &&ChildOutlook| o.action != StartAction::None;
+        match self.outlook.get(&name).is_some_and(trapped) {
+            _ if self.up.contains(&name) => PolicyState::Up,
+            true => PolicyState::Trapped,
+            false => PolicyState::Blocked,
+        }
+    }
+
+    fn policy(&self, policy: &Policy) -> PolicyReport {
+        let outlook = self.outlook.get(&(&*policy.connection, &*policy.child));
+        PolicyReport {
+            connection: policy.connection.clone(),
+            child: policy.child.clone(),
+            mode: mode(policy.mode).to_owned(),
+            local_ts: texts(&policy.local_ts),
+            remote_ts: texts(&policy.remote_ts),
+            failures: outlook.map_or(0, |o| o.failures),
+            next_try_in_s: outlook
+                .and_then(|o| o.next_try_in)
+                .map(|time| time.as_secs_f64().ceil() as u64),
+            state: self.state(&policy.connection, &policy.child),
+        }
     }
 }
 
-fn is_up(child: &ChildSaStatus, policy: &Policy) -> bool {
-    child.info.connection == policy.connection
-        && child.info.child == policy.child
-        && child.state == "installed"
+fn list_connection(
+    connection: &Connection,
+    sas: &[IkeSaStatus],
+    children: &Children<'_>,
+) -> ConnectionReport {
+    let mut own = sas
+        .iter()
+        .filter(|sa| sa.connection.as_ref() == Some(&connection.name));
+    let state = match own.clone().find(|sa| sa.state != "connecting") {
+        Some(_) => "up",
+        None if own.next().is_some() => "connecting",
+        None => "down",
+    };
+    let mut report = describe::connection(connection);
+    report.state = Some(state.to_owned());
+    for child in &mut report.children {
+        child.state = Some(children.state(&connection.name, &child.name));
+    }
+    report
 }
 
 fn end(socket: std::net::SocketAddr, id: Option<&Identity>) -> EndReport {

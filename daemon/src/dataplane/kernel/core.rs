@@ -97,12 +97,21 @@ impl<K: Xfrm> Core<K> {
         now: Instant,
     ) -> Result<(), DataPlaneError> {
         let before = self.bases.clone();
-        let mut old = std::mem::take(&mut self.bases);
+        let mut old: HashMap<_, Vec<Base>> = HashMap::new();
+        for base in std::mem::take(&mut self.bases) {
+            let policy = &base.policy;
+            let name = (policy.connection.clone(), policy.child.clone());
+            old.entry(name).or_default().push(base);
+        }
         let mut refused = None;
         for policy in policies {
-            let same = old.iter().position(|base| base.policy == policy);
+            let name = (policy.connection.clone(), policy.child.clone());
+            let same = old.get_mut(&name).and_then(|namesakes| {
+                let same = namesakes.iter().position(|base| base.policy == policy)?;
+                Some(namesakes.swap_remove(same))
+            });
             let base = match same {
-                Some(same) => Ok(old.swap_remove(same)),
+                Some(same) => Ok(same),
                 None => self.base(policy),
             };
             match base {
@@ -115,7 +124,7 @@ impl<K: Xfrm> Core<K> {
             refused = self.sync_base(forgotten).err();
         }
         let Some(error) = refused else {
-            let rules = old.iter().flat_map(|gone| &gone.rules);
+            let rules = old.values().flatten().flat_map(|gone| &gone.rules);
             for template in rules.filter_map(|(_, rule)| rule.template) {
                 self.reqids.free(template.reqid);
             }
