@@ -113,7 +113,10 @@ fn an_ordinary_user_is_told_what_is_missing() {
     // The program may be below a directory that only root can enter.
     let directory = lab.directory();
     let program = directory.join("obol");
-    std::fs::copy(obol(), &program).unwrap();
+    // Another process writes the copy: a child that a neighbouring test forks meanwhile would
+    // inherit this process's open file, and a file that is open for writing cannot be run.
+    let copied = Command::new("cp").arg(obol()).arg(&program).status();
+    assert!(copied.unwrap().success());
     for path in [directory, &lab.a.config, &program] {
         std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
     }
