@@ -156,23 +156,36 @@ fn duplicate_sas(current: &[&IkeSa], found: &mut BTreeSet<(IkeSaId, IkeSaId)>) {
 /// same IKE SA, or that a newer one of ours makes superfluous. Those on an IKE SA that is to go
 /// will go with it: if one of them won, the one on the other would be made again.
 fn duplicate_children(current: &[&IkeSa], found: &mut BTreeSet<ChildSaId>) {
-    let all = || {
-        current
-            .iter()
-            .filter(|sa| sa.established().is_some_and(|e| e.renewal.is_none()))
-            .flat_map(|sa| sa.children.iter().map(move |child| (*sa, child)))
-            .filter(|(sa, child)| child.is_current() && !sa.is_replacing(child.info.id))
-    };
-    let lost = all().filter(|(sa, loser)| {
-        loser.side == Side::Requester
-            && all().any(|(other, winner)| {
-                sa.id == other.id
-                    && other.established().is_some_and(|e| e.heard)
-                    && winner.up
-                    && beats(winner, loser)
-            })
-    });
-    found.extend(lost.map(|(_, loser)| loser.info.id));
+    let staying = |sa: &&&IkeSa| sa.established().is_some_and(|e| e.renewal.is_none());
+    for sa in current.iter().filter(staying) {
+        let heard = sa.established().is_some_and(|e| e.heard);
+        for same in several_times(sa).iter().filter(|_| heard) {
+            let lost = same.iter().filter(|loser| {
+                loser.side == Side::Requester
+                    && same.iter().any(|winner| winner.up && beats(winner, loser))
+            });
+            found.extend(lost.map(|loser| loser.info.id));
+        }
+    }
+}
+
+/// What there should be one of.
+fn which(child: &ChildSa) -> (&str, u16) {
+    (&child.info.child, child.info.queue)
+}
+
+/// The Child SAs of an IKE SA that are to stay, where there are several of the same child.
+/// Additional ones (RFC 9611) are none too many.
+fn several_times(sa: &IkeSa) -> Vec<Vec<&ChildSa>> {
+    let current = sa.children.iter().filter(|child| child.is_current());
+    let mut current: Vec<&ChildSa> = current.collect();
+    current.sort_by(|a, b| which(a).cmp(&which(b)));
+    let several = current.chunk_by(|a, b| which(a) == which(b));
+    let stays = |child: &&ChildSa| !sa.is_replacing(child.info.id);
+    let several = several.filter(|same| same.len() > 1);
+    several
+        .map(|same| same.iter().copied().filter(stays).collect())
+        .collect()
 }
 
 /// Child SAs that were not put to use for the sake of a better one, and may be the better one by
@@ -222,15 +235,13 @@ pub(super) fn same_ends(a: &IkeSa, b: &IkeSa) -> bool {
     }
 }
 
+/// Which of two of the same child stays.
 fn beats(winner: &ChildSa, loser: &ChildSa) -> bool {
-    let better = if winner.side == loser.side {
+    if winner.side == loser.side {
         winner.info.id > loser.info.id
     } else {
         winner.lowest_nonce > loser.lowest_nonce
-    };
-    // Additional ones (RFC 9611) are none too many.
-    let same = |child: &ChildSa| (child.info.child.clone(), child.info.queue);
-    better && same(winner) == same(loser)
+    }
 }
 
 /// Whether a Child SA of this child is up, or held back for one that is to go.

@@ -23,21 +23,29 @@ pub(super) use list::{Wish, Wishes};
 
 /// What is up and what somebody is at, on the IKE SAs of a connection, with one peer if it is one of
 /// many: found once for all children.
-struct Care {
-    connection: String,
-    peer: Option<IpAddr>,
+#[derive(Default)]
+struct Care<'a> {
     /// An IKE SA is on its way, and what becomes of the children is seen then.
     all: bool,
     /// Children of which a Child SA is up, being made, or waiting to be asked for.
-    cared: BTreeSet<String>,
+    cared: BTreeSet<&'a str>,
     /// Those that are up.
-    up: BTreeSet<String>,
+    up: BTreeSet<&'a str>,
 }
 
-impl Care {
-    fn is_of(&self, key: &Key) -> bool {
-        (&self.connection, self.peer) == (&key.connection, key.peer)
+impl Care<'_> {
+    /// Whether this child is up, somebody is at it, or it has to wait.
+    fn is_for(&self, key: &Key) -> bool {
+        self.all || self.cared.contains(&*key.child)
     }
+}
+
+/// What becomes of wishes that were looked at.
+#[derive(Default)]
+struct Looked {
+    fulfilled: Vec<Key>,
+    /// Nobody is at them.
+    wanted: Vec<Key>,
 }
 
 /// Whether an IKE SA is not up yet, or may not stay.
@@ -55,12 +63,19 @@ impl Endpoint {
     /// several peers of a connection that names none, the next one to be tried.
     pub fn outlook(&self, now: Instant) -> Vec<ChildOutlook> {
         let mut next: BTreeMap<(&str, &str), (Option<Instant>, u32)> = BTreeMap::new();
+        let mut found: Option<(&Key, Care)> = None;
         for (key, wish) in self.wishes.iter() {
             let entry = next.entry((&key.connection, &key.child)).or_default();
             entry.1 = entry.1.max(wish.failures);
-            if !wish.held && wish.not_before.is_some() && !self.is_cared_for(key) {
+            if wish.held || wish.not_before.is_none() {
+                continue;
+            }
+            let beside = found.take().filter(|(of, _)| of.is_beside(key));
+            let (of, care) = beside.unwrap_or_else(|| (key, self.care(key)));
+            if !care.is_for(key) {
                 entry.0 = entry.0.min(wish.not_before).or(wish.not_before);
             }
+            found = Some((of, care));
         }
         let connections = self.cx.config.connections.iter();
         let children = connections.flat_map(|c| c.children.iter().map(move |child| (c, child)));
@@ -89,21 +104,15 @@ impl Endpoint {
     }
 
     /// What is up and what somebody is at where this child belongs.
-    fn care(&self, key: &Key) -> Care {
-        let mut care = Care {
-            connection: key.connection.clone(),
-            peer: key.peer,
-            all: false,
-            cared: BTreeSet::new(),
-            up: BTreeSet::new(),
-        };
+    fn care<'a>(&'a self, key: &'a Key) -> Care<'a> {
+        let mut care = Care::default();
         self.any_of_key(key, |sa| {
             care.all |= is_on_its_way(sa);
             if sa.is_current() {
-                care.cared.extend(sa.cared().map(str::to_owned));
+                care.cared.extend(sa.cared());
                 let up = |child: &&ChildSa| child.state == ChildState::Installed;
                 let up = sa.children.iter().filter(up);
-                care.up.extend(up.map(|child| child.info.child.clone()));
+                care.up.extend(up.map(|child| &*child.info.child));
             }
             false
         });
@@ -111,7 +120,7 @@ impl Endpoint {
     }
 
     /// Whether this is true of any IKE SA on which this child belongs.
-    fn any_of_key(&self, key: &Key, is_so: impl FnMut(&IkeSa) -> bool) -> bool {
+    fn any_of_key<'a>(&'a self, key: &'a Key, is_so: impl FnMut(&'a IkeSa) -> bool) -> bool {
         match key.peer {
             Some(peer) => self.sas.with_peer(&key.connection, peer).any(is_so),
             None => self.sas.of_connection(&key.connection).any(is_so),
@@ -152,17 +161,42 @@ impl Endpoint {
         for ends in changes {
             keys.extend(self.wishes.with_peer(&ends.connection.name, ends.peer));
         }
-        let mut care = None;
-        for key in self.in_order(keys) {
-            self.look_at_wish(now, &key, &mut care);
+        keys.iter().for_each(|key| self.wishes.visit(key));
+        let open = keys.iter().filter(|key| self.wishes.is_open(key));
+        let looked = self.look_at(open);
+        for key in &looked.fulfilled {
+            self.wishes.fulfilled(key);
+        }
+        for key in self.in_order(looked.wanted) {
+            // The one before may have begun an IKE SA.
+            if !self.is_cared_for(&key) {
+                self.start_wish(now, &key);
+            }
         }
         // What was begun may have failed at once. That is looked at next time, but not later than
         // its pause is over.
-        for key in self.wishes.changed() {
-            if self.wishes.is_open(&key) && !self.is_cared_for(&key) {
-                self.wishes.queue(&key);
-            }
+        let changed = self.wishes.changed();
+        let open = changed.iter().filter(|key| self.wishes.is_open(key));
+        for key in self.look_at(open).wanted {
+            self.wishes.queue(&key);
         }
+    }
+
+    /// What becomes of these, which are sorted.
+    fn look_at<'a>(&'a self, keys: impl Iterator<Item = &'a Key>) -> Looked {
+        let mut looked = Looked::default();
+        let mut found: Option<(&Key, Care)> = None;
+        for key in keys {
+            let beside = found.take().filter(|(of, _)| of.is_beside(key));
+            let (of, care) = beside.unwrap_or_else(|| (key, self.care(key)));
+            if care.up.contains(&*key.child) {
+                looked.fulfilled.push(key.clone());
+            } else if !care.is_for(key) {
+                looked.wanted.push(key.clone());
+            }
+            found = Some((of, care));
+        }
+        looked
     }
 
     /// The children of a connection in the order in which they are configured.
@@ -186,24 +220,6 @@ impl Endpoint {
             (key.connection.clone(), key.peer, place.copied())
         });
         keys
-    }
-
-    /// `care` is what was found of the child before, if nothing was begun since.
-    fn look_at_wish(&mut self, now: Instant, key: &Key, care: &mut Option<Care>) {
-        self.wishes.visit(key);
-        if !self.wishes.is_open(key) {
-            return;
-        }
-        let found = match care.take().filter(|care| care.is_of(key)) {
-            Some(found) => found,
-            None => self.care(key),
-        };
-        if found.up.contains(&key.child) {
-            self.wishes.fulfilled(key);
-        } else if !found.all && !found.cared.contains(&key.child) {
-            return self.start_wish(now, key);
-        }
-        *care = Some(found);
     }
 
     fn start_wish(&mut self, now: Instant, key: &Key) {

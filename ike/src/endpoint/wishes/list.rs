@@ -46,6 +46,11 @@ impl Key {
         Self::named(connection, "", peer)
     }
 
+    /// Whether the two belong on the same IKE SAs.
+    pub(super) fn is_beside(&self, other: &Self) -> bool {
+        (&self.connection, self.peer) == (&other.connection, other.peer)
+    }
+
     /// Whether it is one of this connection, and this child if one is named.
     fn is_of(&self, connection: &str, child: Option<&str>) -> bool {
         self.connection == connection && child.is_none_or(|child| self.child == child)
