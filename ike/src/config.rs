@@ -393,6 +393,19 @@ pub struct Child {
     /// Up to so many Child SAs carry it at once, each for a queue of the data plane (RFC 9611);
     /// at least 1.
     pub queues: u16,
+    /// Which half of the SPIs those of packets to us are taken from.
+    pub spi_half: SpiHalf,
+}
+
+/// A half of all SPIs of ESP. Where two receivers share this host's addresses and ports, it tells
+/// whose a packet is, before anybody has looked for its SA.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum SpiHalf {
+    /// Those below 2^31.
+    #[default]
+    Lower,
+    /// Those from 2^31 on.
+    Upper,
 }
 
 impl Child {

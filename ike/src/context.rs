@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use rand_core::{CryptoRng, Rng};
 
-use crate::config::{Child, Config, Path, Settings};
+use crate::config::{Child, Config, Path, Settings, SpiHalf};
 use crate::crypto::secret::Secret;
 use crate::directory::Directory;
 use crate::error::Fault;
@@ -339,10 +339,14 @@ impl Context {
 
     //= rfc4303 2.1-6
     //= security S-13 S-51
-    /// An ESP SPI above the reserved ones. The data plane says if it is taken.
-    pub(crate) fn new_esp_spi(&mut self) -> EspSpi {
+    /// An ESP SPI of one half, above the reserved ones. The data plane says if it is taken.
+    pub(crate) fn new_esp_spi(&mut self, half: SpiHalf) -> EspSpi {
         loop {
-            let spi = self.rng.next_u32();
+            let low = self.rng.next_u32() >> 1;
+            let spi = match half {
+                SpiHalf::Lower => low,
+                SpiHalf::Upper => low | 1 << 31,
+            };
             if spi >= 256 {
                 return EspSpi(spi);
             }

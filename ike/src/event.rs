@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::config::{Mode, Path};
+use crate::config::{Mode, Path, SpiHalf};
 use crate::crypto::secret::Secret;
 use crate::crypto::signature::{PublicKey, SignatureScheme};
 use crate::error::{ChildFailure, IkeFailure, NotResumed, RedirectRefusal};
@@ -26,6 +26,14 @@ impl EspSpi {
     /// (RFC 9611); any number where it has not. So whoever takes in packets knows who opens them.
     pub fn queue(self) -> u16 {
         (self.0 % u32::from(Self::QUEUES)) as u16
+    }
+
+    /// The half that it is in.
+    pub fn half(self) -> SpiHalf {
+        match self.0 >> 31 {
+            0 => SpiHalf::Lower,
+            _ => SpiHalf::Upper,
+        }
     }
 
     /// The same with another queue; as random otherwise, and not below 256.

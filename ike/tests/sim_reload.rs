@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use obol_ike::config::{Child, Config, Connection, Mode, Settings, StartAction};
+use obol_ike::config::{Child, Config, Connection, Mode, Settings, SpiHalf, StartAction};
 use obol_ike::event::{Command, Event};
 use obol_ike::proposal::EspProposal;
 use obol_ike::testing::net::Net;
@@ -30,19 +30,22 @@ enum Change {
     Moved,
     /// Other algorithms of the child.
     Algorithms,
+    /// SPIs of the other half.
+    Half,
     /// Another identity of the first host, which the second one accepts.
     Identity,
     /// The connection goes, and comes back.
     Gone,
 }
 
-const CHANGES: [Change; 8] = [
+const CHANGES: [Change; 9] = [
     Change::Nothing,
     Change::Times,
     Change::Added,
     Change::Wider,
     Change::Moved,
     Change::Algorithms,
+    Change::Half,
     Change::Identity,
     Change::Gone,
 ];
@@ -68,6 +71,7 @@ impl Change {
             Self::Algorithms => {
                 pods.esp_proposals = EspProposal::parse("chacha20poly1305").expect("sound");
             }
+            Self::Half => pods.spi_half = SpiHalf::Upper,
             Self::Identity => connection.local.id = "@other.example.com".parse().ok(),
         }
         setup
@@ -311,6 +315,7 @@ fn what_can_be_kept_is_kept_and_the_rest_made_before_it_breaks() {
         (Change::Added, 0),
         (Change::Wider, 1),
         (Change::Algorithms, 1),
+        (Change::Half, 1),
         (Change::Identity, 1),
     ] {
         let (setup, mut pair) = before(1);
@@ -337,6 +342,11 @@ fn what_can_be_kept_is_kept_and_the_rest_made_before_it_breaks() {
             ups > rekeys
         };
         assert!(made, "{change:?}: {ups}");
+        let upper = [&pair.a, &pair.b].map(|node| {
+            let mut all = node.plane.inbound.values();
+            all.all(|sa| sa.info.spi_in.half() == SpiHalf::Upper)
+        });
+        assert_eq!(upper, [change == Change::Half; 2], "{change:?}");
         let info = &pair.a.plane.outbound.values().next().expect("sound").info;
         if change == Change::Wider {
             assert_eq!(info.local_ts[0].to_string(), "172.16.0.0/16");

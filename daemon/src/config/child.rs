@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use obol_ike::config::{Child, Mode, StartAction, Upkeep};
+use obol_ike::config::{Child, Mode, SpiHalf, StartAction, Upkeep};
 use obol_ike::proposal::EspProposal;
 use obol_ike::ts::TrafficSelector;
 
@@ -113,6 +113,7 @@ fn read(
         rekey_packets: lifetimes.packets.0,
         life_packets: lifetimes.packets.1,
         queues: queues?,
+        spi_half: SpiHalf::default(),
     };
     Some(ReadChild {
         config,

@@ -176,6 +176,7 @@ fn same_handshake(a: &Connection, b: &Connection) -> bool {
 /// Whether what was negotiated for one serves the other.
 fn same_agreement(a: &Child, b: &Child) -> bool {
     (&a.local_ts, &a.remote_ts, &a.esp_proposals) == (&b.local_ts, &b.remote_ts, &b.esp_proposals)
+        && a.spi_half == b.spi_half
 }
 
 /// Whether the peer would still be accepted with what it has proven.

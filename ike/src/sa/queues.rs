@@ -147,7 +147,7 @@ impl IkeSa {
 
 /// An SPI for packets to us on an SA of this queue.
 pub(crate) fn new_spi(cx: &mut Context, conf: &Child, queue: u16) -> EspSpi {
-    let spi = cx.new_esp_spi();
+    let spi = cx.new_esp_spi(conf.spi_half);
     match conf.queues {
         0 | 1 => spi,
         _ => spi.with_queue(queue),

@@ -8,7 +8,8 @@ use super::net::Net;
 use super::pair::{Node, Pair};
 use crate::config::{
     Child, Childless, Config, Connection, Fragmentation, LocalAuth, LocalAuthMethod, Mobike, Mode,
-    PeerPolicy, Redirect, RemoteAuth, RemoteAuthMethod, Resumption, Settings, StartAction, Upkeep,
+    PeerPolicy, Redirect, RemoteAuth, RemoteAuthMethod, Resumption, Settings, SpiHalf, StartAction,
+    Upkeep,
 };
 use crate::proposal::{EspProposal, IkeProposal};
 
@@ -162,6 +163,7 @@ pub fn child(name: &str, mode: Mode, local: &str, remote: &str, start: StartActi
         rekey_packets: None,
         life_packets: None,
         queues: 1,
+        spi_half: SpiHalf::default(),
     }
 }
 
