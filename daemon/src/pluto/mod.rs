@@ -14,6 +14,8 @@ mod files;
 mod keyword;
 mod merge;
 mod native;
+#[cfg_attr(not(test), expect(dead_code, reason = "`obol run` will use it"))]
+mod nss;
 mod orient;
 mod policy;
 mod proposals;
