@@ -41,6 +41,7 @@ pub(crate) use finding::{ConfigErrors, Finding, Located, Place, Report, Source};
 use reader::Section;
 pub(crate) use reader::{nearest, shorten};
 use secrets::Secrets;
+pub(crate) use values::secret as secret_octets;
 
 /// A configuration that was read and found right.
 #[derive(Debug)]

@@ -170,7 +170,7 @@ impl Texts {
 
 /// The files that a pattern names, in the order of their names. A directory that is not there has
 /// none.
-fn matches(pattern: &Path) -> Result<Vec<PathBuf>, String> {
+pub(super) fn matches(pattern: &Path) -> Result<Vec<PathBuf>, String> {
     let text = pattern.to_str().ok_or("it is no text")?;
     let options = glob::MatchOptions {
         require_literal_leading_dot: true,

@@ -20,6 +20,8 @@ mod orient;
 mod policy;
 mod proposals;
 mod refused;
+#[expect(dead_code, reason = "`obol run` will use it")]
+mod secrets;
 mod setup;
 mod text;
 mod values;

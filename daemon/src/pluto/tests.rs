@@ -11,10 +11,10 @@ use super::values::Id;
 use super::*;
 
 /// A directory with files that goes when it is dropped.
-struct Files(PathBuf);
+pub(super) struct Files(pub(super) PathBuf);
 
 impl Files {
-    fn new(files: &[(&str, &str)]) -> Self {
+    pub(super) fn new(files: &[(&str, &str)]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("obol-pluto-{}-{count}", std::process::id());
@@ -31,7 +31,7 @@ impl Files {
         load(&self.0.join("ipsec.conf")).map_err(|errors| self.without_path(&errors.to_string()))
     }
 
-    fn without_path(&self, text: &str) -> String {
+    pub(super) fn without_path(&self, text: &str) -> String {
         text.replace(&format!("{}/", self.0.display()), "")
     }
 }

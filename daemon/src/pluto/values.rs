@@ -209,6 +209,14 @@ pub(crate) fn id(text: &str) -> Result<Id, String> {
     }
 }
 
+/// An identity as pluto writes it.
+pub(crate) fn shown(id: &Identity) -> String {
+    match id {
+        Identity::Fqdn(name) => format!("@{name}"),
+        id => id.to_string(),
+    }
+}
+
 fn parse(text: &str) -> Result<Id, String> {
     text.parse().map(Id::Is).map_err(|e| format!("{e}"))
 }
