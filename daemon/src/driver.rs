@@ -335,6 +335,7 @@ impl<D: DataPlane> Driver<D> {
         crate::run::look_up_sources(&mut loaded);
         crate::run::refuse_daemon_changes(&self.loaded.daemon, &loaded.daemon)?;
         crate::run::refuse_queues(self.plane.name(), &loaded)?;
+        crate::run::refuse_kernel_options(self.plane.name(), &loaded)?;
         self.plane
             .set_policies(loaded.policies.clone())
             .await

@@ -128,10 +128,10 @@ async fn protect(
     loaded: &Loaded,
 ) -> Result<Plane, Failure> {
     let adopts = dataplane::protects(settings).map_err(system)?;
-    let choice = loaded.daemon.data_plane;
+    let choice = loaded.data_plane();
     let mut plane = dataplane::open(choice, settings.clone(), &loaded.ike, ports)
         .await
-        .map_err(system)?;
+        .map_err(|error| no_plane(loaded, error))?;
     match plane.set_policies(loaded.policies.clone()).await {
         Ok(()) => {
             plane.replace_other().await.map_err(system)?;
@@ -241,6 +241,37 @@ pub(crate) fn refuse_queues(data_plane: &str, new: &Loaded) -> Result<(), Failur
         ExitClass::Config,
         "several queues of a child need the userspace data plane, and this daemon runs with the kernel's: restart the daemon, or remove `queues`; everything runs on as before",
     ))
+}
+
+/// A data plane in use stays.
+///
+/// # Errors
+/// A child has options now that only the kernel's has.
+pub(crate) fn refuse_kernel_options(data_plane: &str, new: &Loaded) -> Result<(), Failure> {
+    match new.needs_kernel().filter(|_| data_plane != "kernel") {
+        None => Ok(()),
+        Some(policy) => Err(Failure::new(
+            ExitClass::Config,
+            format!(
+                "child {} of connection {} has options that need the kernel's data plane, and this daemon runs with its own: restart the daemon, or remove them; everything runs on as before",
+                policy.child, policy.connection
+            ),
+        )),
+    }
+}
+
+/// Why there is no data plane, and who needs it if nobody has asked for it.
+fn no_plane(loaded: &Loaded, error: DataPlaneError) -> Failure {
+    match loaded.needs_kernel() {
+        Some(policy) if loaded.data_plane() != loaded.daemon.data_plane => Failure::new(
+            ExitClass::Failed,
+            format!(
+                "child {} of connection {} needs the kernel's data plane: {error}",
+                policy.child, policy.connection
+            ),
+        ),
+        _ => system(error),
+    }
 }
 
 /// A data plane's or host's error as the end of a command.

@@ -4,53 +4,13 @@
 #
 #   interop/vm/run --script interop/vm/kernel.sh
 set -u
-failures=0
-work=$(mktemp -d)
-cd "$work" || exit 1
-umask 077
-
-check() { # check WHAT COMMAND...
-    local what=$1
-    shift
-    if "$@" >out 2>&1; then echo "ok    $what"; else
-        echo "FAIL  $what: $(tail -n 2 out)"
-        failures=$((failures + 1))
-    fi
-}
-within() { # within SECONDS COMMAND...
-    local end=$((SECONDS + $1))
-    shift
-    until "$@" >/dev/null 2>&1; do
-        ((SECONDS < end)) || return 1
-        sleep 0.2
-    done
-}
-on() { ip netns exec "$@"; }
+. interop/vm/common.sh
 
 SERVER='
 import shutil, socket, sys
 with socket.create_server(("", 27017)) as listener:
     shutil.copyfileobj(listener.accept()[0].makefile("rb"), sys.stdout.buffer)
 '
-
-wire() { # the two hosts, their networks, and ways to the other's
-    ip netns add left
-    ip netns add right
-    ip link add wire netns left type veth peer name wire netns right
-    local n=1
-    for host in left right; do
-        on $host ip link set lo up
-        on $host ip link set wire up
-        on $host ip addr add 192.0.2.$n/24 dev wire
-        on $host ip addr add fd09::$n/64 dev wire nodad
-        on $host ip addr add 172.16.$n.1/32 dev lo
-        on $host ip addr add fd0$n::1/128 dev lo nodad
-        local peer=$((3 - n))
-        on $host ip route add 172.16.$peer.0/24 via 192.0.2.$peer src 172.16.$n.1
-        on $host ip -6 route add fd0$peer::/64 via fd09::$peer src fd0$n::1
-        n=2
-    done
-}
 
 configure() { # configure HOST NUMBER DATAPLANE LINES-OF-THE-FIRST-CHILD
     local peer=$((3 - $2))
@@ -87,10 +47,7 @@ secret = "0sdm0tc2VjcmV0LXZtLXNlY3JldA=="
 END
 }
 
-start() { on "$1" obol run --config "$1.toml" --runtime-dir "$work/$1" >>"$1.log" 2>&1 & }
-obol_at() { on "$1" obol "${@:2}" --runtime-dir "$work/$1"; }
 is_up() { [ "$(obol_at left status | grep -cE '(net|six) .*installed')" -ge 2 ]; }
-pid() { cat "$work/left/obol.pid"; }
 policies() { on left ip xfrm policy | grep -c 'dir '; }
 all_policies() { [ "$(policies)" = "$whole" ]; }
 lossless() { grep -q ' 0% packet loss' "$1"; }
@@ -153,14 +110,6 @@ END
     clear_away
 }
 
-clear_away() {
-    kill $(jobs -p) 2>/dev/null
-    wait
-    ip netns del left
-    ip netns del right
-    rm -rf left right ./*.log wire.pcap
-}
-
 LACKS='this kernel has no ESP: `modprobe esp4`'
 
 says() { # says HOST WORDS: in its status and in its log
@@ -183,7 +132,7 @@ auto() { # before anything else has loaded the modules
     check "in user space, say status and log" says left "userspace data plane (auto: the kernel cannot: $LACKS"
     check "packets pass" on left ping -c 3 -i 0.2 -W 5 172.16.2.1
     kill "$(pid)"
-    within 20 sh -c '! [ -e left/obol.pid ] || ! kill -0 "$(cat left/obol.pid)"'
+    within 20 ended left
     rm /etc/modprobe.d/no-esp.conf
     start left
     check "auto, where there is ESP: up" within 120 is_up

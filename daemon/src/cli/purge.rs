@@ -53,6 +53,7 @@ pub(super) fn remove_all(config: &Path, json: bool) -> Result<(), Failure> {
                 "tun": removed.tun,
                 "states": by_kernel.states,
                 "policies": by_kernel.policies,
+                "interfaces": by_kernel.interfaces,
             },
         }));
     }
@@ -60,8 +61,8 @@ pub(super) fn remove_all(config: &Path, json: bool) -> Result<(), Failure> {
     let kernel = match by_kernel {
         dataplane::kernel::Removed { policies: 0, .. } => String::new(),
         found => format!(
-            ", {} SAs and {} policies of the kernel",
-            found.states, found.policies
+            ", {} SAs, {} policies and {} xfrm interfaces of the kernel",
+            found.states, found.policies, found.interfaces
         ),
     };
     print_line(&format!(

@@ -8,6 +8,7 @@ use super::child::ReadChild;
 use super::connection::ReadConnection;
 use super::finding::Report;
 use super::secrets::Secrets;
+use crate::host::xfrm::Direction;
 
 /// All checks across connections and secrets.
 pub(crate) fn check(report: &Report<'_>, connections: &[ReadConnection], secrets: &Secrets) {
@@ -104,6 +105,12 @@ fn check_twins(report: &Report<'_>, first: &ReadConnection, second: &ReadConnect
 fn check_overlap(report: &Report<'_>, first: &ReadConnection, second: &ReadConnection) {
     for child in &second.children {
         for other in &first.children {
+            // Marks and interfaces tell packets apart.
+            let options = [child, other].map(|child| &child.kernel.options);
+            let [scope, others] = options.map(|options| options.scope(Direction::Out));
+            if scope.if_id != others.if_id || !scope.mark.meets(others.mark) {
+                continue;
+            }
             let local = child.local_ts.iter().find_map(|ts| {
                 let other = other
                     .local_ts

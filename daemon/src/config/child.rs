@@ -9,7 +9,7 @@ use obol_ike::ts::TrafficSelector;
 
 use super::finding::{Located, Place, Report};
 use super::reader::{Section, shorten};
-use super::{queues, values};
+use super::{kernel, queues, values};
 
 const REKEY_TIME: Duration = Duration::from_secs(3600);
 
@@ -27,6 +27,8 @@ pub(crate) struct ReadChild {
     pub(crate) local_ts: Vec<Located<TrafficSelector>>,
     /// Where each selector of the peer's side is.
     pub(crate) remote_ts: Vec<Located<TrafficSelector>>,
+    /// What only the kernel's data plane does for it.
+    pub(super) kernel: kernel::ReadOptions,
 }
 
 /// Reads all children of a connection that make sense; what does not is reported. One that comes
@@ -75,6 +77,7 @@ fn read(
     let inactivity = section.quantity("inactivity", values::duration);
     let lifetimes = read_lifetimes(report, name, &section);
     let queues = queues::read(report, &section, inactivity.as_ref());
+    let kernel = kernel::read(report, &section);
     section.finish();
 
     let (mode, local_ts, remote_ts) = (mode?, local_ts?, remote_ts?);
@@ -120,6 +123,7 @@ fn read(
         place: name.place.clone(),
         local_ts,
         remote_ts,
+        kernel: kernel?,
     })
 }
 

@@ -243,7 +243,8 @@ fn at_least_100ms(text: &str) -> Result<std::time::Duration, String> {
 }
 
 /// Names that the kernel takes (`dev_valid_name`) and that need no quoting anywhere.
-fn is_device_name(name: &str) -> bool {
+/// Whether a network device can have this name.
+pub(super) fn is_device_name(name: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     (1..=15).contains(&name.len()) && name.chars().all(fits) && name != "." && name != ".."
 }

@@ -15,6 +15,7 @@ mod daemon;
 pub(crate) mod files;
 pub(crate) mod finding;
 mod fragmentation;
+mod kernel;
 mod queues;
 mod reader;
 mod redirect;
@@ -28,12 +29,13 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use obol_ike::config::{Child, Config, Connection};
+use obol_ike::config::{Config, Connection};
 use toml::Spanned;
 use toml::de::DeTable;
 
 use crate::credentials::Credentials;
 use crate::dataplane::Policy;
+use child::ReadChild;
 use connection::ReadConnection;
 pub(crate) use daemon::{DaemonSettings, DataPlaneChoice};
 use files::{Disk, FileSource, NoFiles};
@@ -60,6 +62,22 @@ pub(crate) struct Loaded {
     pub(crate) files: Vec<PathBuf>,
     /// Each configured address of this host, with what to say if it is not one.
     own_addresses: Vec<(IpAddr, Finding)>,
+}
+
+impl Loaded {
+    /// What is to carry ESP. Where a child has what only the kernel's data plane does, there is no
+    /// choice.
+    pub(crate) fn data_plane(&self) -> DataPlaneChoice {
+        match self.daemon.data_plane {
+            DataPlaneChoice::Auto if self.needs_kernel().is_some() => DataPlaneChoice::Kernel,
+            choice => choice,
+        }
+    }
+
+    /// A child that has what only the kernel's data plane does.
+    pub(crate) fn needs_kernel(&self) -> Option<&Policy> {
+        self.policies.iter().find(|policy| policy.kernel.any())
+    }
 }
 
 /// Reads a configuration file, and the `conf.d/*.toml` beside it if its name is `obol.toml`.
@@ -192,11 +210,13 @@ fn read(sources: &[Source], files: &dyn FileSource) -> Result<Loaded, ConfigErro
         root.finish();
     }
     checks::check(&report, &connections, &secrets);
+    kernel::check(&report, &connections, daemon.data_plane);
     let own_addresses = own_addresses(&report, &connections);
     let warnings = report.finish()?;
+    let policies = policies(&connections);
     let connections: Vec<Arc<Connection>> = connections.into_iter().map(assemble).collect();
     Ok(Loaded {
-        policies: policies(&connections),
+        policies,
         ike: Config {
             connections,
             settings,
@@ -309,20 +329,24 @@ fn assemble(connection: ReadConnection) -> Arc<Connection> {
 }
 
 /// Every child is protected; those that wait for nobody also raise an acquire.
-fn policies(connections: &[Arc<Connection>]) -> Vec<Policy> {
-    let policy = |connection: &Connection, child: &Child| Policy {
-        connection: connection.name.clone(),
-        child: child.name.clone(),
-        mode: child.mode,
-        local_ts: child.local_ts.clone(),
-        remote_ts: child.remote_ts.clone(),
-        trap: child.may_trap(),
+fn policies(connections: &[ReadConnection]) -> Vec<Policy> {
+    let policy = |connection: &Connection, read: &ReadChild| {
+        let child = &read.config;
+        Policy {
+            connection: connection.name.clone(),
+            child: child.name.clone(),
+            mode: child.mode,
+            local_ts: child.local_ts.clone(),
+            remote_ts: child.remote_ts.clone(),
+            trap: child.may_trap(),
+            kernel: read.kernel.options.clone(),
+        }
     };
     connections
         .iter()
         .flat_map(|connection| {
             let children = connection.children.iter();
-            children.map(|child| policy(connection, child))
+            children.map(|child| policy(&connection.config, child))
         })
         .collect()
 }

@@ -89,7 +89,7 @@ pub(crate) fn protects(settings: &HostSettings) -> Result<bool, DataPlaneError> 
 pub(crate) async fn purge(
     settings: &HostSettings,
 ) -> Result<(host::Removed, kernel::Removed), DataPlaneError> {
-    let by_kernel = kernel::purge(settings)?;
+    let by_kernel = kernel::purge(settings).await?;
     Ok((host::purge(settings).await?, by_kernel))
 }
 
@@ -107,7 +107,7 @@ impl Plane {
                 }
             }
             Kind::User(_) => {
-                let removed = kernel::purge(&self.settings)?;
+                let removed = kernel::purge(&self.settings).await?;
                 if removed != kernel::Removed::default() {
                     tracing::info!(?removed, "what the kernel data plane left is removed");
                 }

@@ -3,9 +3,11 @@
 mod chosen;
 mod flow;
 pub(crate) mod kernel;
+mod options;
 pub(crate) mod user;
 
 pub(crate) use chosen::{Plane, most_queues, open, protects, purge};
+pub(crate) use options::KernelOptions;
 
 use obol_ike::config::{Mode, Path};
 use obol_ike::event::{ChildSaId, EspSpi, InboundSa, MovedSa, OutboundSa, PacketFlow};
@@ -33,6 +35,8 @@ pub(crate) struct Policy {
     pub(crate) remote_ts: Vec<TrafficSelector>,
     /// Whether a packet without SA raises [`DataPlaneEvent::Acquire`].
     pub(crate) trap: bool,
+    /// What the kernel's data plane is to do beside. The other one has nothing of it.
+    pub(crate) kernel: KernelOptions,
 }
 
 /// For so long packets of an SA that was replaced are accepted after its end: they were on their way,

@@ -170,13 +170,19 @@ fn guard_leaving(
     for accepted in accepted {
         batch.rule(LEAVING, &accepted.verdict(Verdict::Accept));
     }
-    for (local, remote) in all_pairs(policies) {
-        let matched = selected(&local, &remote);
-        batch.rule(LEAVING, &matched.verdict(Verdict::Goto(BLOCKED_OUT)));
-        if has_ports(&local) && (limits_ports(&local) || limits_ports(&remote)) {
-            // A fragment without ports went past the routing rules that ask for them.
-            let fragment = hosts(&local, &remote).later_fragment(local.start.is_ipv4());
-            batch.rule(LEAVING, &fragment.verdict(Verdict::Goto(BLOCKED_OUT)));
+    // An xfrm interface lets nothing pass in clear by itself.
+    let guarded = |policy: &&Policy| policy.kernel.if_id == 0;
+    for policy in policies.iter().filter(guarded) {
+        let mark = policy.kernel.mark_out;
+        for (local, remote) in pairs(&policy.local_ts, &policy.remote_ts) {
+            let matched = selected(&local, &remote).marked(mark);
+            batch.rule(LEAVING, &matched.verdict(Verdict::Goto(BLOCKED_OUT)));
+            if has_ports(&local) && (limits_ports(&local) || limits_ports(&remote)) {
+                // A fragment without ports went past the routing rules that ask for them.
+                let fragment = hosts(&local, &remote).later_fragment(local.start.is_ipv4());
+                let fragment = fragment.marked(mark);
+                batch.rule(LEAVING, &fragment.verdict(Verdict::Goto(BLOCKED_OUT)));
+            }
         }
     }
     for (chain, priority) in [("outgoing", BEFORE_NAT), ("translated", AFTER_NAT)] {
@@ -230,13 +236,19 @@ fn guard_incoming(
         priority: RAW,
     };
     batch.chain(INCOMING, Some(hook));
+    // What has a mark has it from elsewhere, later than here: the kernel's own policies drop it.
+    let guarded = |policy: &Policy| policy.kernel.if_id == 0 && policy.kernel.mark_in.mask == 0;
+    let pairs: Vec<_> = all_pairs(policies.iter().filter(|policy| guarded(policy))).collect();
     let rule = Rule::default;
     let mut accepted = vec![
         rule().device(Meta::IifName, "lo"),
         carrier.incoming(settings),
         ndp(),
     ];
-    let covers = |protocol| all_pairs(policies).any(|(ts, _)| [0, protocol].contains(&ts.protocol));
+    let covers = |protocol| {
+        let mut pairs = pairs.iter();
+        pairs.any(|(ts, _)| [0, protocol].contains(&ts.protocol))
+    };
     if covers(ESP) {
         accepted.push(rule().protocol(ESP).for_this_host());
     }
@@ -249,8 +261,8 @@ fn guard_incoming(
     for accepted in accepted {
         batch.rule(INCOMING, &accepted.verdict(Verdict::Accept));
     }
-    for (local, remote) in all_pairs(policies) {
-        let matched = selected(&remote, &local);
+    for (local, remote) in &pairs {
+        let matched = selected(remote, local);
         batch.rule(INCOMING, &matched.verdict(Verdict::Goto(BLOCKED_IN)));
     }
 }
@@ -272,10 +284,11 @@ fn keep_sources(batch: &mut Batch, settings: &HostSettings, carrier: Carrier) {
     }
 }
 
-fn all_pairs(policies: &[Policy]) -> impl Iterator<Item = (TrafficSelector, TrafficSelector)> + '_ {
-    policies
-        .iter()
-        .flat_map(|policy| pairs(&policy.local_ts, &policy.remote_ts))
+fn all_pairs<'a>(
+    policies: impl IntoIterator<Item = &'a Policy>,
+) -> impl Iterator<Item = (TrafficSelector, TrafficSelector)> {
+    let policies = policies.into_iter();
+    policies.flat_map(|policy| pairs(&policy.local_ts, &policy.remote_ts))
 }
 
 fn ndp() -> Rule {

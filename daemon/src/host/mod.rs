@@ -23,6 +23,7 @@ mod rule;
 mod steering;
 mod watch;
 pub(crate) mod xfrm;
+pub(crate) mod xfrm_link;
 
 pub(crate) use address::{addresses, source_for};
 #[cfg(test)]

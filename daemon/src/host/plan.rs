@@ -17,7 +17,7 @@ use crate::dataplane::{DataPlaneError, Policy};
 /// IPv6 in UDP with AES-GCM, 40 + 8 + 8 + 8 + 3 + 2 + 16 = 85; or IPv4 in UDP with AES-CBC and
 /// SHA-256, 20 + 8 + 8 + 16 + 15 + 2 + 16 = 85. A rarer combination that needs more is
 /// fragmented on the way, not lost.
-const OVERHEAD: u32 = 88;
+pub(super) const OVERHEAD: u32 = 88;
 
 /// Rules that one set of policies may ask for: each costs a comparison per route lookup, so
 /// more than this is a configuration that needs other selectors.
@@ -307,6 +307,7 @@ mod tests {
             local_ts: vec![local],
             remote_ts: vec![remote],
             trap: true,
+            kernel: crate::dataplane::KernelOptions::default(),
         }
     }
 

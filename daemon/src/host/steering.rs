@@ -61,10 +61,7 @@ pub(crate) async fn apply(
     let netlink = Netlink::connect()?;
     let mut own = addresses().await?;
     own.retain(|address| !address.is_loopback() && !is_link_local(*address));
-    let path_mtu = match settings.mtu {
-        Some(mtu) => mtu,
-        None => default_mtu(&netlink).await?,
-    };
+    let path_mtu = path_mtu(settings, &netlink).await?;
     let plan = plan(settings, policies, &own, path_mtu)?;
     guard::load(settings, policies, guard::Carrier::Tun)?;
     let destinations = plan.routes.keys().copied();
@@ -98,11 +95,23 @@ async fn link_index(netlink: &Netlink, name: &str) -> Result<Option<u32>, DataPl
     }))
 }
 
-async fn links(netlink: &Netlink) -> Result<Vec<LinkMessage>, DataPlaneError> {
+/// All devices.
+pub(super) async fn links(netlink: &Netlink) -> Result<Vec<LinkMessage>, DataPlaneError> {
     let list = netlink.link().get().execute();
     list.try_collect()
         .await
         .map_err(|error| refused("cannot list the devices", error))
+}
+
+/// Longest packet in octets that passes between the hosts, ESP included.
+pub(super) async fn path_mtu(
+    settings: &HostSettings,
+    netlink: &Netlink,
+) -> Result<u32, DataPlaneError> {
+    match settings.mtu {
+        Some(mtu) => Ok(mtu),
+        None => default_mtu(netlink).await,
+    }
 }
 
 /// The smallest MTU of the devices that default routes lead to.

@@ -42,6 +42,7 @@ fn policy(mode: Mode, local: TrafficSelector, remote: TrafficSelector) -> Policy
         local_ts: vec![local],
         remote_ts: vec![remote],
         trap: true,
+        kernel: crate::dataplane::KernelOptions::default(),
     }
 }
 

@@ -175,8 +175,12 @@ fn the_reference_with_everything_in_it_loads() {
         "life_bytes",
         "rekey_packets",
         "life_packets",
+        "if_id",
+        "interface",
+        "mark_out",
+        "mark_in",
     ];
-    let mut text = REFERENCE.to_owned();
+    let mut text = REFERENCE.replace("dataplane = \"userspace\"", "dataplane = \"kernel\"");
     for key in keys {
         let comment = format!("# {key} =");
         assert!(text.contains(&comment), "{key}");
@@ -199,6 +203,7 @@ fn the_reference_with_everything_in_it_loads() {
         (Some(1_000_000), Some(1_100_000))
     );
     assert_eq!(child.esp_proposals.len(), 1);
+    assert!(loaded.policies[0].kernel.any());
 }
 
 #[test]

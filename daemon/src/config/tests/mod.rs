@@ -4,6 +4,7 @@ mod across;
 mod bad;
 mod disk;
 mod good;
+mod kernel;
 
 use std::collections::BTreeMap;
 use std::path::Path;

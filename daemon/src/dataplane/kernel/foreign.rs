@@ -61,9 +61,8 @@ impl<K: Xfrm> Core<K> {
     /// and whether it does.
     fn overlapped(&self, other: &Policy) -> Option<(String, bool)> {
         let mut behind = None;
-        for (child, key, rule) in self.wanted() {
-            let same = key.direction == other.key.direction;
-            if !same || !key.selector.overlaps(&other.key.selector) {
+        for (child, key, rule) in self.bases.named_rules() {
+            if !key.overlaps(&other.key) {
                 continue;
             }
             // The policy of an SA is one before that of its child.

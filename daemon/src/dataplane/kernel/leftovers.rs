@@ -4,9 +4,10 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use super::core::{Core, NEIGHBOURS};
+use super::bases::NEIGHBOURS;
+use super::core::Core;
 use crate::dataplane::{DRAIN, DataPlaneError};
-use crate::host::xfrm::{Key, Policy, Rule, State, StateId, Xfrm};
+use crate::host::xfrm::{Key, Policy, Rule, Scope, State, StateId, Xfrm};
 
 /// For so long SAs of an earlier run go on while there is no new one: a peer that is to be reached
 /// is up by then, and one that asks for nothing has lost them when it asks again.
@@ -78,7 +79,7 @@ impl<K: Xfrm> Core<K> {
         let old: Vec<_> = self.spd.all_old().collect();
         for (key, rule) in old {
             let reqid = rule.template.map(|template| template.reqid);
-            match reqid.filter(|reqid| alive.contains(reqid) && self.covers(&key)) {
+            match reqid.filter(|reqid| alive.contains(reqid) && self.bases.covers(&key)) {
                 Some(reqid) => {
                     kept.insert(reqid);
                 }
@@ -184,7 +185,7 @@ pub(super) fn ours(
 ) -> (Vec<Policy>, Vec<State>) {
     let own = |policy: &Policy| match policy.rule.template {
         Some(template) => is_ours(template.reqid),
-        None => policy.rule.priority == NEIGHBOURS,
+        None => policy.rule.priority == NEIGHBOURS && policy.key.scope == Scope::default(),
     };
     (
         policies.into_iter().filter(own).collect(),

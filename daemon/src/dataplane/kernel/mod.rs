@@ -9,6 +9,7 @@
 //! does. All that is ours has a request ID of our range ([`reqids`]), by which the next run knows
 //! it. Requests are carried out at once by the kernel, in the order of the calls.
 
+mod bases;
 mod core;
 mod drops;
 mod foreign;
@@ -25,6 +26,7 @@ mod suite;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use obol_ike::event::{ChildSaId, InboundSa, MovedSa, OutboundSa};
@@ -32,6 +34,7 @@ use obol_ike::event::{ChildSaId, InboundSa, MovedSa, OutboundSa};
 use self::core::Core;
 use super::{DataPlane, DataPlaneError, DataPlaneEvent, Doing, Policy, Usage};
 use crate::host::xfrm::{Notices, Socket};
+use crate::host::xfrm_link::{self, Interface};
 use crate::host::{self, Carrier, HostSettings};
 use crate::ports::Ports;
 use natt::Natt;
@@ -43,6 +46,8 @@ pub(crate) struct KernelDataPlane {
     core: Core<Socket>,
     /// As they were set last.
     policies: Vec<Policy>,
+    /// Policies were set: what an earlier run left is dealt with.
+    settled: bool,
     /// When to see whether the guard is still loaded.
     guard_at: Instant,
     notices: Notices,
@@ -68,6 +73,7 @@ impl KernelDataPlane {
         Ok(Self {
             core: Core::new(kernel, settings)?,
             policies: Vec::new(),
+            settled: false,
             guard_at: Instant::now() + GUARD_EVERY,
             notices,
             natt,
@@ -84,8 +90,25 @@ impl KernelDataPlane {
         if keep_protection {
             return Ok(());
         }
-        purge(&settings)?;
+        purge(&settings).await?;
         host::purge(&settings).await.map(|_| ())
+    }
+
+    /// Does it whole, or leaves policies as they were.
+    async fn replace_policies(
+        &mut self,
+        policies: &[Policy],
+        interfaces: &[Interface],
+    ) -> Result<(), DataPlaneError> {
+        let now = Instant::now();
+        // Without policies it lets nothing pass.
+        xfrm_link::make(&self.core.settings, interfaces).await?;
+        self.core.set_policies(policies.to_vec(), now)?;
+        if let Err(error) = self.guard(policies) {
+            self.core.set_policies(self.policies.clone(), now)?;
+            return Err(error);
+        }
+        Ok(())
     }
 
     /// Loads the guard for these policies.
@@ -93,7 +116,15 @@ impl KernelDataPlane {
         host::load_guard(&self.core.settings, policies, Carrier::Kernel)
     }
 
-    fn check_guard(&self) {
+    async fn check_guard(&self) {
+        match xfrm_link::make(&self.core.settings, &interfaces(&self.policies)).await {
+            Ok(0) => {}
+            Ok(count) => tracing::warn!(
+                count,
+                "somebody removed xfrm interfaces: they are made again"
+            ),
+            Err(error) => tracing::error!(%error, "an xfrm interface is missing"),
+        }
         let checked = match host::blocked(&self.core.settings) {
             Ok(None) if !self.policies.is_empty() => {
                 tracing::warn!("somebody removed the guard: it is loaded again");
@@ -121,14 +152,16 @@ fn open() -> Result<Socket, DataPlaneError> {
 
 impl DataPlane for KernelDataPlane {
     async fn set_policies(&mut self, policies: Vec<Policy>) -> Result<(), DataPlaneError> {
-        let now = Instant::now();
-        self.core.set_policies(policies.clone(), now)?;
-        let Err(error) = self.guard(&policies) else {
-            self.policies = policies;
-            return Ok(());
-        };
-        self.core.set_policies(self.policies.clone(), now)?;
-        Err(error)
+        let (before, after) = (interfaces(&self.policies), interfaces(&policies));
+        let done = self.replace_policies(&policies, &after).await;
+        let kept = if done.is_ok() { &after } else { &before };
+        if !(before.is_empty() && after.is_empty() && self.settled) {
+            xfrm_link::remove_all_but(&self.core.settings, kept).await?;
+        }
+        done?;
+        self.settled = true;
+        self.policies = policies;
+        Ok(())
     }
 
     fn add_inbound(&mut self, sa: InboundSa) -> Doing<()> {
@@ -187,7 +220,7 @@ impl DataPlane for KernelDataPlane {
         let now = Instant::now();
         self.core.due(now);
         if self.guard_at <= now {
-            self.check_guard();
+            self.check_guard().await;
             self.guard_at = now + GUARD_EVERY;
         }
     }
@@ -195,6 +228,18 @@ impl DataPlane for KernelDataPlane {
     fn name(&self) -> &'static str {
         "kernel"
     }
+}
+
+/// The xfrm interfaces that these children ask for.
+fn interfaces(policies: &[Policy]) -> Vec<Interface> {
+    let asked = policies.iter().filter_map(|policy| {
+        let options = &policy.kernel;
+        Some(Interface {
+            name: options.interface.clone()?,
+            if_id: options.if_id,
+        })
+    });
+    asked.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// The kernel has answered already.

@@ -23,9 +23,10 @@ impl<K: Xfrm> Core<K> {
         match notice {
             Notice::Acquire { reqid, flow } => {
                 // Of the policy of an SA: its state was taken away, which is noticed elsewhere.
-                let Some((connection, child)) = self.asked_by(reqid) else {
+                let Some(policy) = self.bases.asked_by(reqid) else {
                     return;
                 };
+                let (connection, child) = (policy.connection.clone(), policy.child.clone());
                 if !self.asked.iter().any(|(_, asked)| *asked == reqid) {
                     self.asked.push((now + ASK_AGAIN, reqid));
                 }

@@ -112,6 +112,7 @@ fn try_one(
         encap: None,
         limits: Limits::default(),
         mark: None,
+        if_id: 0,
     };
     let name = match integ {
         IntegId::NONE => encr.to_string(),

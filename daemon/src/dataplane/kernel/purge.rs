@@ -5,6 +5,7 @@ use super::reqids;
 use crate::dataplane::DataPlaneError;
 use crate::host::HostSettings;
 use crate::host::xfrm::{Refusal, Socket, Xfrm};
+use crate::host::xfrm_link;
 
 /// What [`purge`] found and removed.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -13,15 +14,18 @@ pub(crate) struct Removed {
     pub(crate) states: usize,
     /// Policies.
     pub(crate) policies: usize,
+    /// xfrm interfaces.
+    pub(crate) interfaces: usize,
 }
 
-/// Removes the states and policies of this instance: flows that were protected pass in clear from
+/// Removes the states, policies and xfrm interfaces of this instance: flows that were protected pass in clear from
 /// then on.
 ///
 /// # Errors
 /// The kernel refuses; what was removed until then is gone. That it has no XFRM at all is none.
-pub(crate) fn purge(settings: &HostSettings) -> Result<Removed, DataPlaneError> {
-    match Socket::open() {
+pub(crate) async fn purge(settings: &HostSettings) -> Result<Removed, DataPlaneError> {
+    let interfaces = xfrm_link::remove_all_but(settings, &[]).await?;
+    let removed = match Socket::open() {
         Ok(kernel) => remove_all(&kernel, settings).map_err(|refusal| {
             DataPlaneError::system(
                 "cannot remove SAs and policies of the kernel",
@@ -33,7 +37,11 @@ pub(crate) fn purge(settings: &HostSettings) -> Result<Removed, DataPlaneError> 
             "cannot open a netlink socket for XFRM",
             error,
         )),
-    }
+    }?;
+    Ok(Removed {
+        interfaces,
+        ..removed
+    })
 }
 
 /// Whether an earlier run left policies in place.

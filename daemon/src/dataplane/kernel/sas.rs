@@ -9,13 +9,15 @@ use obol_ike::event::{ChildSaId, ChildSaInfo, InboundSa, Limits, MovedSa, Outbou
 use obol_ike::ts::TrafficSelector;
 use obol_ike::wire::EncrId;
 
-use super::core::{Core, inwards, no_reqid, outwards};
+use super::bases::{inwards, outwards};
+use super::core::{Core, no_reqid};
 use super::selectors::pieces;
 use super::suite::{algorithm, state_refused};
 use crate::dataplane::flow::{Ended, Flow};
-use crate::dataplane::{DRAIN, DataPlaneError, Usage};
+use crate::dataplane::{DRAIN, DataPlaneError, DataPlaneEvent, KernelOptions, Usage};
 use crate::host::xfrm::{
-    Copied, Encap, Key, Move, NewState, Refusal, Rule, Selector, State, StateId, Template, Xfrm,
+    Copied, Encap, Key, Mark, Move, NewState, Refusal, Rule, Selector, State, StateId, Template,
+    Xfrm,
 };
 
 /// Packets that may overtake each other: as `obol_esp` has it.
@@ -31,6 +33,7 @@ const AES_SOFT: u64 = 1 << 44;
 #[derive(Debug)]
 pub(super) struct Sa {
     pub(super) info: ChildSaInfo,
+    options: KernelOptions,
     reqid: u32,
     pub(super) inbound: Option<StateId>,
     pub(super) outbound: Option<StateId>,
@@ -51,7 +54,9 @@ impl<K: Xfrm> Core<K> {
             destination: goes.destination,
             spi: info.spi_in.0,
         };
-        let reqid = self.reqid_for(info)?;
+        let options = self.bases.options(&info.connection, &info.child);
+        let options = options.cloned().unwrap_or_default();
+        let reqid = self.reqid_for(info, &options)?;
         let new = NewState {
             id,
             source: goes.source,
@@ -63,7 +68,8 @@ impl<K: Xfrm> Core<K> {
             window: WINDOW,
             encap: goes.encap,
             limits: first_packet(info.limits),
-            mark: None,
+            mark: Some(options.mark_in).filter(|mark| mark.mask != 0),
+            if_id: options.if_id,
         };
         self.flows.begin(Flow::of(info), info.id);
         let done = self.kernel.carry_out(new.add());
@@ -74,8 +80,17 @@ impl<K: Xfrm> Core<K> {
                 false => state_refused(info, &refusal),
             });
         }
+        let rules = inwards(
+            &info.local_ts,
+            &info.remote_ts,
+            info.mode,
+            &options,
+            // From wherever: the peer may move.
+            |_, priority| rule(priority, reqid, info.mode, None),
+        );
         let sa = Sa {
             info: info.clone(),
+            options,
             reqid,
             inbound: Some(id),
             outbound: None,
@@ -83,10 +98,6 @@ impl<K: Xfrm> Core<K> {
         };
         self.states.insert(id, info.id);
         self.sas.insert(info.id, sa);
-        let rules = inwards(&info.local_ts, &info.remote_ts, info.mode, |_, priority| {
-            // From wherever: the peer may move.
-            rule(priority, reqid, info.mode, None)
-        });
         let done = rules.and_then(|rules| {
             let keys = self.spd.add_sa(info.id, &rules);
             self.sync(&keys)
@@ -104,14 +115,20 @@ impl<K: Xfrm> Core<K> {
         now: Instant,
     ) -> Result<(), DataPlaneError> {
         let id = sa.info.id;
-        let reqid = self.sas.get(&id).ok_or(DataPlaneError::Unknown)?.reqid;
-        self.try_outbound(sa, reqid)
+        let own = self.sas.get(&id).ok_or(DataPlaneError::Unknown)?;
+        let (reqid, options) = (own.reqid, own.options.clone());
+        self.try_outbound(sa, reqid, &options)
             .inspect_err(|_| self.undo(id))?;
         self.succeed(reqid, now);
         Ok(())
     }
 
-    fn try_outbound(&mut self, sa: &OutboundSa, reqid: u32) -> Result<(), DataPlaneError> {
+    fn try_outbound(
+        &mut self,
+        sa: &OutboundSa,
+        reqid: u32,
+        options: &KernelOptions,
+    ) -> Result<(), DataPlaneError> {
         let info = &sa.info;
         let algorithm = algorithm(info.encr, info.integ, &sa.keys)?;
         let goes = to_peer(info.path, info.encap);
@@ -130,7 +147,8 @@ impl<K: Xfrm> Core<K> {
             window: 0,
             encap: goes.encap,
             limits: outbound_limits(info),
-            mark: Some(self.settings.fwmark),
+            mark: Some(Mark::exactly(self.settings.fwmark)),
+            if_id: options.if_id,
         };
         let mut done = self.kernel.carry_out(new.add());
         // A peer that has forgotten an SA of before may choose its SPI again.
@@ -143,16 +161,20 @@ impl<K: Xfrm> Core<K> {
             sa.outbound = Some(id);
         }
         self.states.insert(id, info.id);
-        self.lead_to(info, reqid)
+        self.lead_to(info, reqid, options)
     }
 
     /// Has the outbound policies lead to an SA. They are written again if they do already, so that
     /// the kernel looks for the newest state.
-    fn lead_to(&mut self, info: &ChildSaInfo, reqid: u32) -> Result<(), DataPlaneError> {
-        let ends = ends(info.path);
-        let rules = outwards(&info.local_ts, &info.remote_ts, |_, priority| {
-            let tunnel = info.mode == Mode::Tunnel;
-            rule(priority, reqid, info.mode, tunnel.then_some(ends))
+    fn lead_to(
+        &mut self,
+        info: &ChildSaInfo,
+        reqid: u32,
+        options: &KernelOptions,
+    ) -> Result<(), DataPlaneError> {
+        let ends = (info.mode == Mode::Tunnel).then_some(ends(info.path));
+        let rules = outwards(&info.local_ts, &info.remote_ts, options, |_, priority| {
+            rule(priority, reqid, info.mode, ends)
         })?;
         let keys = self.spd.add_sa(info.id, &rules);
         let same: BTreeSet<Key> = self.spd.in_place(&keys);
@@ -189,9 +211,9 @@ impl<K: Xfrm> Core<K> {
         };
         let new = new.map_err(refused)?;
         sa.outbound = Some(new);
-        let (info, reqid) = (sa.info.clone(), sa.reqid);
+        let (info, reqid, options) = (sa.info.clone(), sa.reqid, sa.options.clone());
         self.renamed(moved.id, id, new);
-        self.lead_to(&info, reqid)?;
+        self.lead_to(&info, reqid, &options)?;
         if new != id {
             self.delete_state(id);
         }
@@ -269,6 +291,17 @@ impl<K: Xfrm> Core<K> {
         synced.map(|()| usage.unwrap_or_default())
     }
 
+    /// Has SAs made anew whose child has other options now.
+    pub(super) fn end_changed(&mut self) {
+        for (id, sa) in &self.sas {
+            let info = &sa.info;
+            let options = self.bases.options(&info.connection, &info.child);
+            if options.is_some_and(|options| *options != sa.options) {
+                self.events.push_back(DataPlaneEvent::HardExpired(*id));
+            }
+        }
+    }
+
     /// Takes back what was done for an SA.
     fn undo(&mut self, id: ChildSaId) {
         let keys = self.spd.drop_sa(id);
@@ -322,13 +355,17 @@ impl<K: Xfrm> Core<K> {
         }
     }
 
-    fn reqid_for(&mut self, info: &ChildSaInfo) -> Result<u32, DataPlaneError> {
+    fn reqid_for(
+        &mut self,
+        info: &ChildSaInfo,
+        options: &KernelOptions,
+    ) -> Result<u32, DataPlaneError> {
         let before = self.flows.newest(&Flow::of(info));
         if let Some(sa) = before.and_then(|id| self.sas.get(&id)) {
             return Ok(sa.reqid);
         }
         let any = |_, priority| rule(priority, 0, info.mode, None);
-        let keys = inwards(&info.local_ts, &info.remote_ts, info.mode, any)?;
+        let keys = inwards(&info.local_ts, &info.remote_ts, info.mode, options, any)?;
         let left = self.left_reqid(keys.iter().map(|(key, _)| *key));
         left.or_else(|| self.reqids.take()).ok_or_else(no_reqid)
     }

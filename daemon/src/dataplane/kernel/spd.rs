@@ -1,4 +1,4 @@
-//! The policies of the kernel as they should be. It has one of each selector and direction, so
+//! The policies of the kernel as they should be. It has one of each [`Key`], so
 //! what several want of one is decided here: the newest SA, what an earlier run left, the
 //! configuration, in this order.
 

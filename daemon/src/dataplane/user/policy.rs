@@ -389,6 +389,7 @@ mod tests {
             local_ts: vec![ts([10, 0, 0, 9])],
             remote_ts: vec![ts([10, 0, 0, 9])],
             trap,
+            kernel: crate::dataplane::KernelOptions::default(),
         })
     }
 

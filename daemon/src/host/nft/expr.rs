@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 
 use super::attr::Attributes;
+use crate::host::xfrm::Mark;
 
 /// Registers: the verdict, and the first of 16 octets.
 const REG_VERDICT: u32 = 0;
@@ -86,6 +87,15 @@ impl Rule {
     /// The packet bears this mark.
     pub(crate) fn mark(self, mark: u32) -> Self {
         self.meta(Meta::Mark).cmp(Op::Eq, &mark.to_ne_bytes())
+    }
+
+    /// The packet's mark has this value in the bits that count; with none, any packet's has.
+    pub(crate) fn marked(self, mark: Mark) -> Self {
+        if mark.mask == 0 {
+            return self;
+        }
+        let loaded = self.meta(Meta::Mark).masked(&mark.mask.to_ne_bytes());
+        loaded.cmp(Op::Eq, &mark.value.to_ne_bytes())
     }
 
     /// The packet came or leaves by the device of this name.

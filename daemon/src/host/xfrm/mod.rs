@@ -6,6 +6,7 @@
 
 mod notice;
 mod policy;
+mod scope;
 mod selector;
 mod socket;
 mod state;
@@ -13,8 +14,11 @@ mod wire;
 
 use std::io;
 
+#[cfg(test)]
+pub(crate) use crate::host::nft::attr::find as find_attribute;
 pub(crate) use notice::Notice;
 pub(crate) use policy::{Direction, Key, Policy, Rule, Template, socket_bypass};
+pub(crate) use scope::{Mark, Scope};
 pub(crate) use selector::{Ports, Selector};
 pub(crate) use socket::{Notices, Socket};
 pub(crate) use state::{Algorithm, Copied, Encap, Move, NewState, State, StateId};
@@ -41,8 +45,7 @@ pub(crate) trait Xfrm {
     /// # Errors
     /// What the kernel says.
     fn states(&self) -> Result<Vec<State>, Refusal>;
-    /// All policies but those of sockets, and those that only packets with a mark, or of an xfrm
-    /// interface, meet.
+    /// All policies but those of sockets.
     ///
     /// # Errors
     /// What the kernel says.

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use obol_ike::config::Mode;
 
+use super::scope::{Mark, Scope};
 use super::selector::{self, Selector};
 use super::wire::{Message, address, address_at, family, u8_at, u16_at, u32_at};
 use super::{ESP, state};
@@ -22,9 +23,6 @@ const DUMP: u16 = 0x300;
 
 /// Attribute with templates.
 pub(super) const TEMPLATES: u16 = 5;
-/// `struct xfrm_mark`, and what ties a policy to xfrm interfaces.
-const MARK: u16 = 21;
-const INTERFACE: u16 = 31;
 const BLOCK: u8 = 1;
 /// ICMP errors about protected packets are looked up by what they are about.
 const NO_FLAGS: u8 = 0;
@@ -48,6 +46,8 @@ pub(crate) struct Key {
     pub(crate) direction: Direction,
     /// For which packets.
     pub(crate) selector: Selector,
+    /// And which of these.
+    pub(crate) scope: Scope,
 }
 
 /// What a policy does.
@@ -92,6 +92,7 @@ impl Policy {
             let v4 = self.key.selector.source.is_v4();
             message.attribute(TEMPLATES, &template.octets(v4));
         }
+        self.key.scope.put(&mut message);
         message
     }
 
@@ -106,25 +107,18 @@ impl Policy {
         octets
     }
 
-    /// Reads `struct xfrm_userpolicy_info` and the first template behind it. `None`: it is not for
-    /// packets like those of ours, which have no mark and are of no xfrm interface.
+    /// Reads `struct xfrm_userpolicy_info` and the first template behind it. `None`: it is of a
+    /// socket, or nonsense.
     pub(crate) fn read(body: &[u8]) -> Option<Self> {
         // Others are of sockets.
         let direction = Direction::read(u8_at(body, 160)?)?;
         let attributes = body.get(LEN..).unwrap_or_default();
-        let tied = |kind| find(attributes, kind).and_then(|octets| u32_at(octets, 0));
-        if [MARK, INTERFACE]
-            .map(tied)
-            .into_iter()
-            .any(|value| value.is_some_and(|value| value != 0))
-        {
-            return None;
-        }
         let templates = find(attributes, TEMPLATES);
         Some(Self {
             key: Key {
                 direction,
                 selector: Selector::read(body)?,
+                scope: Scope::read(attributes),
             },
             rule: Rule {
                 priority: u32_at(body, 152)?,
@@ -143,13 +137,24 @@ impl Direction {
 }
 
 impl Key {
-    /// Reads `struct xfrm_userpolicy_id`.
+    /// Reads `struct xfrm_userpolicy_id` and what follows it.
     #[cfg(test)]
     pub(crate) fn read(octets: &[u8]) -> Option<Self> {
         Some(Self {
             direction: Direction::read(u8_at(octets, 60)?)?,
             selector: Selector::read(octets)?,
+            scope: Scope::read(octets.get(ID_LEN..).unwrap_or_default()),
         })
+    }
+
+    /// Whether a policy of another program is about packets of this one. One for packets with a
+    /// mark is not where this one is for any.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        let (mark, others) = (self.scope.mark, other.scope.mark);
+        self.direction == other.direction
+            && self.scope.if_id == other.scope.if_id
+            && (others == Mark::default() || mark != Mark::default() && mark.meets(others))
+            && self.selector.overlaps(&other.selector)
     }
 
     /// The message that removes the policy.
@@ -159,6 +164,7 @@ impl Key {
         octets[60] = self.direction as u8;
         let mut message = Message::new(DELETE, 0);
         message.put(&octets);
+        self.scope.put(&mut message);
         message
     }
 }
@@ -230,6 +236,7 @@ pub(super) mod tests {
             key: Key {
                 direction: Direction::Out,
                 selector: service(),
+                scope: Scope::default(),
             },
             rule: Rule {
                 priority: 0x0102_0304,
@@ -279,14 +286,26 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn policies_for_marked_packets_or_xfrm_interfaces_are_passed_over() {
-        for (kind, value, read) in [(MARK, 7, false), (INTERFACE, 7, false), (MARK, 0, true)] {
-            let mut message = tunnel().install(true);
-            let value = [u32::to_ne_bytes(value), u32::MAX.to_ne_bytes()].concat();
-            message.attribute(kind, &value);
-            let (_, body) = message.parts();
-            assert_eq!(Policy::read(body).is_some(), read, "{kind}");
-        }
+    fn marks_and_the_interface_are_where_the_kernel_looks_for_them() {
+        let mut policy = tunnel();
+        policy.key.scope = Scope {
+            mark: Mark {
+                value: 5,
+                mask: 0xff,
+            },
+            if_id: 42,
+        };
+        let message = policy.install(true);
+        let (_, body) = message.parts();
+        let list = &body[LEN..];
+        let mark = [5, 0xff].map(u32::to_ne_bytes).concat();
+        assert_eq!(find(list, 21), Some(&mark[..]));
+        assert_eq!(find(list, 31), Some(&42_u32.to_ne_bytes()[..]));
+        assert_eq!(Policy::read(body), Some(policy));
+        let message = policy.key.delete();
+        assert_eq!(Key::read(message.parts().1), Some(policy.key));
+        let plain = tunnel().install(true);
+        assert_eq!(find(&plain.parts().1[LEN..], 21), None);
     }
 
     proptest! {

@@ -7,6 +7,7 @@ use obol_ike::config::Mode;
 use obol_ike::event::Limits;
 
 use super::ESP;
+use super::scope::{self, INTERFACE, Mark};
 use super::selector::Selector;
 use super::wire::{Message, address, address_at, be32_at, family, u8_at, u16_at, u32_at, u64_at};
 use crate::host::nft::attr::{attributes, find};
@@ -33,7 +34,6 @@ const EXTRA_FLAGS: u16 = 24;
 const OFFLOAD: u16 = 28;
 const SET_MARK: u16 = 29;
 const SET_MARK_MASK: u16 = 30;
-const INTERFACE: u16 = 31;
 const MAPPING_PAUSE: u16 = 32;
 
 /// The selector counts for both families.
@@ -115,8 +115,10 @@ pub(crate) struct NewState<'a> {
     pub(crate) encap: Option<Encap>,
     /// How much it may carry.
     pub(crate) limits: Limits,
-    /// The mark of the packets that it makes.
-    pub(crate) mark: Option<u32>,
+    /// The mark of the packets that it makes: of those that it seals, or has opened.
+    pub(crate) mark: Option<Mark>,
+    /// The xfrm interface whose packets it carries. 0: none.
+    pub(crate) if_id: u32,
 }
 
 impl NewState<'_> {
@@ -157,9 +159,10 @@ impl NewState<'_> {
             }
         }
         if let Some(mark) = self.mark {
-            message.attribute(SET_MARK, &mark.to_ne_bytes());
-            message.attribute(SET_MARK_MASK, &u32::MAX.to_ne_bytes());
+            message.attribute(SET_MARK, &mark.value.to_ne_bytes());
+            message.attribute(SET_MARK_MASK, &mark.mask.to_ne_bytes());
         }
+        scope::put_interface(&mut message, self.if_id);
         message
     }
 
@@ -439,7 +442,11 @@ mod tests {
                 hard_packets: Some(7),
                 ..Limits::default()
             },
-            mark: Some(0x0b01),
+            mark: Some(Mark {
+                value: 0x0b01,
+                mask: 0xffff,
+            }),
+            if_id: 42,
         }
     }
 
@@ -477,7 +484,9 @@ mod tests {
         let encap = find(list, 4).unwrap();
         assert_eq!(encap[..2], 2_u16.to_ne_bytes());
         assert_eq!(encap[2..6], [0x11, 0x94, 0x7d, 0]);
-        assert_eq!(find(list, 29), Some(&0x0b01_u32.to_ne_bytes()[..]));
+        for (kind, number) in [(29, 0x0b01_u32), (30, 0xffff), (31, 42)] {
+            assert_eq!(find(list, kind), Some(&number.to_ne_bytes()[..]));
+        }
         let read = State::read(body).unwrap();
         assert_eq!(read.id, state(GCM).id);
         assert_eq!((read.reqid, read.last_used), (0x6f01_0002, None));

@@ -107,6 +107,7 @@ fn rules_and_addresses_that_others_change_are_put_right() {
             local_ts: vec![ts(own, 0, ANY)],
             remote_ts: vec![ts(ip("172.16.2.1"), 0, ANY)],
             trap: true,
+            kernel: crate::dataplane::KernelOptions::default(),
         };
         plane.set_policies(vec![policy]).await.unwrap();
         let source = || crate::host::source_for(ip("172.16.2.1"), 0);
@@ -214,6 +215,7 @@ fn who_waits_for_something_else_does_not_interrupt_repairs() {
             local_ts: vec![ts(ip("172.16.1.1"), 0, ANY)],
             remote_ts: vec![ts(ip("172.16.2.1"), 0, ANY)],
             trap: true,
+            kernel: crate::dataplane::KernelOptions::default(),
         };
         plane.set_policies(vec![policy]).await.unwrap();
         crate::host::remove_rules(&settings).await.unwrap();

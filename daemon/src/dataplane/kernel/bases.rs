@@ -1,0 +1,256 @@
+//! The policies of the configuration in the kernel's terms, in force where no SA has taken their place.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use obol_ike::config::Mode;
+use obol_ike::ts::TrafficSelector;
+
+use super::selectors::pieces;
+use crate::dataplane::{DataPlaneError, KernelOptions, Policy};
+use crate::host::prefix::Prefix;
+use crate::host::xfrm::{Direction, Key, Ports, Rule, Scope, Selector, Template};
+
+/// Priority of what IPv6 cannot do without; no other policy of ours has it.
+pub(super) const NEIGHBOURS: u32 = 111;
+/// Neighbour and router discovery, RFC 4861: ICMPv6 types 133 to 137.
+const NDP: std::ops::RangeInclusive<u16> = 133..=137;
+const ICMPV6: u8 = 58;
+
+/// A policy of the configuration.
+#[derive(Clone)]
+pub(super) struct Base {
+    pub(super) policy: Policy,
+    /// In its templates. No state has it: packets have nothing to pass by, and ask.
+    reqid: u32,
+    rules: Vec<(Key, Rule)>,
+}
+
+impl Base {
+    /// Puts a policy into the kernel's terms.
+    ///
+    /// # Errors
+    /// It needs too many policies of the kernel.
+    pub(super) fn new(policy: Policy, reqid: u32) -> Result<Self, DataPlaneError> {
+        let rule = |key, priority| {
+            let template = Template {
+                reqid,
+                mode: policy.mode,
+                ends: placeholder(&key, policy.mode),
+            };
+            Rule {
+                priority: priority + 1,
+                block: !policy.trap,
+                template: Some(template),
+            }
+        };
+        let (local, remote, options) = (&policy.local_ts, &policy.remote_ts, &policy.kernel);
+        let mut rules = outwards(local, remote, options, rule)?;
+        rules.extend(inwards(local, remote, policy.mode, options, rule)?);
+        Ok(Self {
+            policy,
+            reqid,
+            rules,
+        })
+    }
+
+    /// The request IDs in its templates.
+    pub(super) fn reqids(&self) -> impl Iterator<Item = u32> {
+        let templates = self.rules.iter().filter_map(|(_, rule)| rule.template);
+        templates.map(|template| template.reqid)
+    }
+}
+
+/// Names of a connection and of a child.
+type Name = (String, String);
+
+/// All of them.
+#[derive(Clone, Default)]
+pub(super) struct Bases {
+    list: Vec<Base>,
+    /// Where the first of a child is, by the names of its connection and its own.
+    names: HashMap<String, HashMap<String, usize>>,
+    /// Where the one with a request ID is.
+    asking: HashMap<u32, usize>,
+}
+
+impl Bases {
+    pub(super) fn new(list: Vec<Base>) -> Self {
+        let mut names: HashMap<String, HashMap<String, usize>> = HashMap::new();
+        let mut asking = HashMap::new();
+        for (place, base) in list.iter().enumerate() {
+            let policy = &base.policy;
+            let children = names.entry(policy.connection.clone()).or_default();
+            children.entry(policy.child.clone()).or_insert(place);
+            asking.insert(base.reqid, place);
+        }
+        Self {
+            list,
+            names,
+            asking,
+        }
+    }
+
+    /// By the child that they are of.
+    pub(super) fn by_name(self) -> HashMap<Name, Vec<Base>> {
+        let mut named: HashMap<Name, Vec<Base>> = HashMap::new();
+        for base in self.list {
+            let policy = &base.policy;
+            let name = (policy.connection.clone(), policy.child.clone());
+            named.entry(name).or_default().push(base);
+        }
+        named
+    }
+
+    /// The options of a child; `None`: it is not configured.
+    pub(super) fn options(&self, connection: &str, child: &str) -> Option<&KernelOptions> {
+        let place = *self.names.get(connection)?.get(child)?;
+        Some(&self.list.get(place)?.policy.kernel)
+    }
+
+    /// The one that has this request ID.
+    pub(super) fn asked_by(&self, reqid: u32) -> Option<&Policy> {
+        let place = *self.asking.get(&reqid)?;
+        Some(&self.list.get(place)?.policy)
+    }
+
+    /// Gives outbound rules another request ID: those, and whether the old one is still in use.
+    pub(super) fn rename(&mut self, reqid: u32, new: u32) -> (Vec<(Key, Rule)>, bool) {
+        let place = self.asking.remove(&reqid);
+        let Some((place, base)) = place.and_then(|place| Some((place, self.list.get_mut(place)?)))
+        else {
+            return (Vec::new(), false);
+        };
+        self.asking.insert(new, place);
+        base.reqid = new;
+        let mut changed = Vec::new();
+        for (key, rule) in &mut base.rules {
+            let outbound = key.direction == Direction::Out;
+            if let Some(template) = rule.template.as_mut().filter(|_| outbound) {
+                template.reqid = new;
+                changed.push((*key, *rule));
+            }
+        }
+        let in_use = base.reqids().any(|own| own == reqid);
+        (changed, in_use)
+    }
+
+    /// All request IDs.
+    pub(super) fn reqids(&self) -> impl Iterator<Item = u32> {
+        self.list.iter().flat_map(Base::reqids)
+    }
+
+    /// All rules.
+    pub(super) fn rules(&self) -> impl Iterator<Item = &(Key, Rule)> {
+        self.list.iter().flat_map(|base| &base.rules)
+    }
+
+    /// All rules, with the name of the child.
+    pub(super) fn named_rules(&self) -> impl Iterator<Item = (&str, &Key, &Rule)> {
+        self.list.iter().flat_map(|base| {
+            let child = base.policy.child.as_str();
+            base.rules.iter().map(move |(key, rule)| (child, key, rule))
+        })
+    }
+
+    /// Whether any is about packets of this policy.
+    pub(super) fn covers(&self, key: &Key) -> bool {
+        let mut same = self
+            .rules()
+            .filter(|(own, _)| (own.direction, own.scope) == (key.direction, key.scope));
+        same.any(|(own, _)| own.selector.contains(&key.selector))
+    }
+
+    /// Rules that let neighbour discovery pass, where a policy would catch it: it does not leave
+    /// the link.
+    pub(super) fn neighbours(&self) -> Vec<(Key, Rule)> {
+        let caught = |key: &Key| {
+            key.scope == Scope::default()
+                && !key.selector.source.is_v4()
+                && [0, ICMPV6].contains(&key.selector.protocol)
+        };
+        if !self.rules().any(|(key, _)| caught(key)) {
+            return Vec::new();
+        }
+        let all = Prefix {
+            address: IpAddr::from([0_u16; 8]),
+            len: 0,
+        };
+        let rule = Rule {
+            priority: NEIGHBOURS,
+            block: false,
+            template: None,
+        };
+        let directions = [Direction::In, Direction::Out].into_iter();
+        let keys = directions.flat_map(|direction| {
+            NDP.map(move |kind| Key {
+                direction,
+                selector: Selector {
+                    source: all,
+                    destination: all,
+                    protocol: ICMPV6,
+                    source_port: Ports::one(kind),
+                    destination_port: Ports::default(),
+                },
+                scope: Scope::default(),
+            })
+        });
+        keys.map(|key| (key, rule)).collect()
+    }
+}
+
+/// The rules for packets that leave.
+pub(super) fn outwards(
+    local: &[TrafficSelector],
+    remote: &[TrafficSelector],
+    options: &KernelOptions,
+    rule: impl Fn(Key, u32) -> Rule,
+) -> Result<Vec<(Key, Rule)>, DataPlaneError> {
+    let pieces = pieces(local, remote)?.into_iter();
+    let keyed = pieces.map(|piece| {
+        let key = Key {
+            direction: Direction::Out,
+            selector: piece.selector,
+            scope: options.scope(Direction::Out),
+        };
+        (key, rule(key, piece.priority))
+    });
+    Ok(keyed.collect())
+}
+
+/// The rules for packets that come in, for this host and, in tunnel mode, for others.
+pub(super) fn inwards(
+    local: &[TrafficSelector],
+    remote: &[TrafficSelector],
+    mode: Mode,
+    options: &KernelOptions,
+    rule: impl Fn(Key, u32) -> Rule,
+) -> Result<Vec<(Key, Rule)>, DataPlaneError> {
+    let directions: &[Direction] = match mode {
+        Mode::Tunnel => &[Direction::In, Direction::Forward],
+        Mode::Transport => &[Direction::In],
+    };
+    let mut rules = Vec::new();
+    for piece in pieces(remote, local)? {
+        rules.extend(directions.iter().map(|direction| {
+            let key = Key {
+                direction: *direction,
+                selector: piece.selector,
+                scope: options.scope(*direction),
+            };
+            (key, rule(key, piece.priority))
+        }));
+    }
+    Ok(rules)
+}
+
+/// Ends of a tunnel that is not there. Some have to be named, else the system looks for a way to
+/// them before it asks for an SA.
+fn placeholder(key: &Key, mode: Mode) -> Option<(IpAddr, IpAddr)> {
+    let outbound = key.direction == Direction::Out && mode == Mode::Tunnel;
+    let nobody = match key.selector.source.is_v4() {
+        true => IpAddr::from([127, 0, 0, 1]),
+        false => IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]),
+    };
+    outbound.then_some((nobody, nobody))
+}

@@ -1,0 +1,63 @@
+//! What an earlier run left.
+
+use super::*;
+
+#[test]
+fn the_next_run_keeps_the_sas_until_new_ones_stand() {
+    let kernel = Fake::default();
+    let mut now = Instant::now();
+    let gone = policy("gone", "10.1.0.0/16", "10.9.0.0/16");
+    let mut first = ready(&kernel, &[net(), gone.clone()], now);
+    up(&mut first, &info(1, &net()), now);
+    up(&mut first, &info(2, &gone), now);
+    drop(first);
+
+    let reqid = kernel
+        .states()
+        .iter()
+        .find(|s| s.id.spi == 0x1001)
+        .unwrap()
+        .reqid;
+    let mut second = ready(&kernel, &[net()], now);
+    second.due(now);
+    assert_eq!(
+        kernel.states().len(),
+        2,
+        "what is not configured any more goes"
+    );
+    assert_eq!(leads_to(&kernel, Direction::Out), reqid);
+    let new = ChildSaInfo {
+        spi_in: EspSpi(0x3001),
+        spi_out: EspSpi(0x4001),
+        ..info(1, &net())
+    };
+    up(&mut second, &new, now);
+    assert_eq!(
+        leads_to(&kernel, Direction::Out),
+        reqid,
+        "old packets fit new policies"
+    );
+    assert_eq!(kernel.states().len(), 4);
+    now += DRAIN;
+    second.due(now);
+    assert_eq!(kernel.states().len(), 2);
+    second.remove(new.id, now).unwrap();
+    assert_ne!(leads_to(&kernel, Direction::Out), reqid);
+    second.due(now + 60 * SECOND);
+    assert_eq!(kernel.states().len(), 0);
+}
+
+#[test]
+fn sas_of_an_earlier_run_that_nobody_renews_end() {
+    let kernel = Fake::default();
+    let now = Instant::now();
+    let mut first = ready(&kernel, &[net()], now);
+    up(&mut first, &info(1, &net()), now);
+    let mut second = ready(&kernel, &[net()], now);
+    let until = second.next_due().unwrap();
+    assert!(until > now + 10 * SECOND);
+    second.due(until);
+    assert!(kernel.states().is_empty());
+    assert_eq!(kernel.policies().len(), 3);
+    assert_eq!(second.next_due(), None);
+}
