@@ -16,6 +16,7 @@ pub mod host;
 mod logging;
 mod pluto;
 mod ports;
+mod racoon;
 mod run;
 mod state;
 mod sys;

@@ -96,6 +96,32 @@ fn check_ends_with_6_and_every_error() {
 }
 
 #[test]
+fn check_says_what_policies_of_setkey_mean() {
+    let directory = Directory::new("setkey");
+    let policies = include_str!("../src/racoon/tests/mongodb.conf");
+    directory.write("mongodb.conf", policies, 0o644);
+    let output = directory.obol("check mongodb.conf");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(output.stderr.is_empty(), "{}", text(&output.stderr));
+    let shown = text(&output.stdout);
+    assert!(shown.starts_with("mongodb.conf is right\n"), "{shown}");
+    assert_eq!(
+        shown.matches("through ESP or not at all").count(),
+        2,
+        "{shown}"
+    );
+    directory.write(
+        "wrong.conf",
+        &policies.replace("[27017] tcp", "[27017 tcp"),
+        0o644,
+    );
+    let output = directory.obol("check mongodb.conf wrong.conf --json");
+    assert_eq!(output.status.code(), Some(6));
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["errors"][0]["location"], "wrong.conf:1:20");
+}
+
+#[test]
 fn keys_that_keygen_makes_are_keys_that_check_reads() {
     let directory = Directory::new("keygen");
     let output = directory.obol("keygen --out own.key --public-out own.pub");

@@ -132,7 +132,8 @@ Examples:
   obol check
   obol check ./hosts.toml
   obol check ./hosts.toml --json
-  obol check /etc/ipsec.conf     # a name that ends in .conf is Libreswan's")]
+  obol check /etc/ipsec.conf     # a name that ends in .conf is Libreswan's, unless its text is setkey's
+  obol check /etc/ipsec-tools.d/mongodb.conf    # policies for setkey")]
     Check(CheckArgs),
     /// Print what Libreswan's ipsec.conf means on this host as a configuration of obol's own
     #[command(after_help = "\
@@ -242,9 +243,9 @@ pub(crate) struct StatusArgs {
 /// Arguments of `obol check`.
 #[derive(Args, Debug)]
 pub(crate) struct CheckArgs {
-    /// The file, instead of --config
+    /// The file, instead of --config; several where they belong together
     #[arg(value_name = "FILE")]
-    pub(crate) file: Option<PathBuf>,
+    pub(crate) files: Vec<PathBuf>,
     /// How to print.
     #[command(flatten)]
     pub(crate) output: OutputArgs,

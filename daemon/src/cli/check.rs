@@ -1,21 +1,36 @@
 //! `obol check`: reads a configuration and says what it means, or everything that is wrong.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
 use super::{complain_line, print_json, print_text};
-use super::{pluto, print};
+use super::{pluto, print, racoon};
 use crate::config::{self, ConfigErrors, Finding, Loaded};
 use crate::control::describe;
 use crate::control::protocol::SCHEMA_VERSION;
-use crate::error::Failure;
+use crate::error::{ExitClass, Failure};
 
-/// Checks a file.
+/// Checks the files that were named, or else the `default`.
 ///
 /// # Errors
-/// Everything that is wrong with it.
-pub(super) fn check(path: &Path, json: bool) -> Result<(), Failure> {
+/// Everything that is wrong with them.
+pub(super) fn check(paths: &[PathBuf], default: &Path, json: bool) -> Result<(), Failure> {
+    let path = match paths {
+        [] => default,
+        [path] => path,
+        [..] => match racoon::kinds(paths)? {
+            Some(files) => return racoon::check(&files, json),
+            None => {
+                let message =
+                    "several files can be checked at once if they are racoon's and setkey's";
+                return Err(Failure::new(ExitClass::Usage, message));
+            }
+        },
+    };
+    if let Some(files) = racoon::kinds(&[path.to_owned()])? {
+        return racoon::check(&files, json);
+    }
     if pluto::is_pluto(path) {
         return pluto::check(path, json);
     }

@@ -7,6 +7,7 @@ mod keygen;
 mod pluto;
 mod print;
 mod purge;
+mod racoon;
 mod remote;
 #[cfg(test)]
 mod tests;
@@ -41,9 +42,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Command::Status(args) => remote::status(&runtime_dir, args),
         Command::List(output) => remote::list(&runtime_dir, output.json),
         Command::Reload(output) => remote::reload(&runtime_dir, output.json),
-        Command::Check(args) => {
-            check::check(args.file.as_ref().unwrap_or(&cli.config), args.output.json)
-        }
+        Command::Check(args) => check::check(&args.files, &cli.config, args.output.json),
         Command::Convert(args) => pluto::convert(&args.file),
         Command::Keygen(args) => keygen::keygen(args),
         Command::Demo(args) => crate::demo::demo(args),

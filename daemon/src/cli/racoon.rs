@@ -1,0 +1,138 @@
+//! `obol check` for the files of racoon and setkey.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::{complain_line, print, print_json, print_text};
+use crate::config::ConfigErrors;
+use crate::control::protocol::SCHEMA_VERSION;
+use crate::error::{ExitClass, Failure};
+use crate::racoon::{self, Flow, Kind, Understood, What};
+
+/// The kinds of these files, if any of them is racoon's.
+///
+/// # Errors
+/// Some are, and some are not.
+pub(super) fn kinds(paths: &[PathBuf]) -> Result<Option<Vec<(PathBuf, Kind)>>, Failure> {
+    let kinds: Vec<_> = paths.iter().map(|path| (path, Kind::of(path))).collect();
+    if kinds.iter().all(|(_, kind)| kind.is_none()) {
+        return Ok(None);
+    }
+    let known = |(path, kind): (&PathBuf, Option<Kind>)| match kind {
+        Some(kind) => Ok((path.clone(), kind)),
+        None => Err(Failure::new(
+            ExitClass::Config,
+            format!(
+                "{} is none of racoon's files, but others that are named beside it are",
+                path.display()
+            ),
+        )),
+    };
+    kinds
+        .into_iter()
+        .map(known)
+        .collect::<Result<_, _>>()
+        .map(Some)
+}
+
+/// Checks files of racoon, and says what they mean.
+///
+/// # Errors
+/// Everything that is wrong with them.
+pub(super) fn check(files: &[(PathBuf, Kind)], json: bool) -> Result<(), Failure> {
+    let understood = load(files, json)?;
+    if json {
+        return print_json(&report(&understood));
+    }
+    for notice in &understood.notices {
+        complain_line(&format!("notice: {notice}"));
+    }
+    let names: Vec<String> = files.iter().map(|(path, _)| shown(path)).collect();
+    print_text(&format!(
+        "{}\n\n{}",
+        right(&names),
+        flows(&understood.flows)
+    ))
+}
+
+fn right(names: &[String]) -> String {
+    match names {
+        [name] => format!("{name} is right"),
+        names => format!("{} are right", names.join(" with ")),
+    }
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn load(files: &[(PathBuf, Kind)], json: bool) -> Result<Understood, Failure> {
+    racoon::load(files).map_err(|errors| {
+        if json {
+            // What cannot be printed is in the failure all the same.
+            let _ = print_json(&wrong(&errors));
+        }
+        errors.into()
+    })
+}
+
+fn wrong(errors: &ConfigErrors) -> serde_json::Value {
+    json!({
+        "schema_version": SCHEMA_VERSION,
+        "ok": false,
+        "errors": super::check::findings(&errors.0),
+    })
+}
+
+fn flows(flows: &[Flow]) -> String {
+    if flows.is_empty() {
+        return "no policy: all packets pass in clear\n".to_owned();
+    }
+    let heading = ["THIS HOST", "OTHERS", "PACKETS"]
+        .map(str::to_owned)
+        .to_vec();
+    let rows = flows.iter().map(|flow| {
+        vec![
+            flow.local.to_string(),
+            flow.remote.to_string(),
+            what(flow.what),
+        ]
+    });
+    print::table(&std::iter::once(heading).chain(rows).collect::<Vec<_>>())
+}
+
+fn what(what: What) -> String {
+    match what {
+        What::Protect(None) => "through ESP or not at all, transport mode".to_owned(),
+        What::Protect(Some((own, peer))) => {
+            format!("through ESP or not at all, tunnel {own} ... {peer}")
+        }
+        What::Pass => "pass in clear".to_owned(),
+        What::Drop => "are dropped".to_owned(),
+    }
+}
+
+fn report(understood: &Understood) -> serde_json::Value {
+    let flow = |flow: &Flow| {
+        json!({
+            "local_ts": flow.local.to_string(),
+            "remote_ts": flow.remote.to_string(),
+            "action": match flow.what {
+                What::Protect(_) => "protect",
+                What::Pass => "pass",
+                What::Drop => "drop",
+            },
+            "tunnel": match flow.what {
+                What::Protect(Some((own, peer))) => Some([own.to_string(), peer.to_string()]),
+                _ => None,
+            },
+        })
+    };
+    json!({
+        "schema_version": SCHEMA_VERSION,
+        "ok": true,
+        "notices": super::check::findings(&understood.notices),
+        "flows": understood.flows.iter().map(flow).collect::<Vec<_>>(),
+    })
+}
