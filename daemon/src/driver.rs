@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,7 +25,9 @@ use crate::config::Loaded;
 use crate::control::Call;
 use crate::dataplane::{DataPlane, DataPlaneEvent};
 use crate::error::Failure;
+use crate::pluto::Addresses;
 use crate::ports::Ports;
+use crate::run::Origin;
 use crate::trouble::Troubles;
 
 mod answers;
@@ -48,8 +49,8 @@ pub(crate) struct Driver<D: DataPlane> {
     plane: D,
     ports: Ports,
     loaded: Loaded,
-    /// The configuration file.
-    path: PathBuf,
+    /// Where the configuration comes from.
+    origin: Origin,
     clock: Clock,
     started: Instant,
     alarm: Alarm,
@@ -109,7 +110,7 @@ impl<D: DataPlane> Driver<D> {
     pub(crate) fn new(
         (endpoint, plane, ports, roaming): (Endpoint, D, Ports, Roaming),
         loaded: Loaded,
-        path: PathBuf,
+        origin: Origin,
         clock: Clock,
         calls: mpsc::Receiver<Call>,
     ) -> std::io::Result<Self> {
@@ -119,7 +120,7 @@ impl<D: DataPlane> Driver<D> {
             plane,
             ports,
             loaded,
-            path,
+            origin,
             clock,
             started: clock.now(),
             alarm: Alarm::new(clock)?,
@@ -193,14 +194,17 @@ impl<D: DataPlane> Driver<D> {
                 self.endpoint.handle_timeout(now);
                 self.expire_waiters(now);
             }
-            Wake::Addresses => self.look_at_addresses().await,
+            Wake::Addresses => {
+                self.look_at_addresses().await;
+                self.orient(now).await;
+            }
             Wake::Trouble(remote) => {
                 debug!(peer = %remote, "the network says that packets do not arrive");
                 self.command(now, Command::PathTrouble { remote });
             }
             Wake::Call(call) => self.call(now, call).await,
             Wake::Signal(Signal::Reload) => {
-                if let Err(failure) = self.reload(now).await {
+                if let Err(failure) = self.reload(now, &Addresses::new()).await {
                     error!("{}", failure.message);
                 }
             }
@@ -329,8 +333,9 @@ impl<D: DataPlane> Driver<D> {
     }
 
     /// Reads the configuration again; what runs goes on if the new one is bad.
-    async fn reload(&mut self, now: Instant) -> Result<(), Failure> {
-        let mut loaded = crate::run::load_checked(&self.path).await?;
+    /// Addresses that are `known` count as this host's, whether it has them or not.
+    async fn reload(&mut self, now: Instant, known: &Addresses) -> Result<(), Failure> {
+        let mut loaded = crate::run::load_checked(&self.origin, known).await?;
         // As at start: a connection without is another one, and would be closed.
         crate::run::look_up_sources(&mut loaded);
         crate::run::refuse_daemon_changes(&self.loaded.daemon, &loaded.daemon)?;
@@ -342,9 +347,27 @@ impl<D: DataPlane> Driver<D> {
             .map_err(crate::run::system)?;
         self.loaded = loaded;
         self.endpoint.reload(now, Arc::new(self.loaded.ike.clone()));
-        for warning in &self.loaded.warnings {
-            warn!("{warning}");
-        }
+        crate::run::tell(&self.loaded);
         Ok(())
+    }
+
+    /// Looks for connections of pluto's that have become this host's by a new address. Those whose
+    /// address is gone stay, so that what they protect does not leave in clear.
+    async fn orient(&mut self, now: Instant) {
+        if self.origin.pluto.is_none() {
+            return;
+        }
+        let known = self.loaded.pluto.addresses.clone();
+        let is_new = crate::pluto::addresses().await.is_ok_and(|addresses| {
+            let mut addresses = addresses.iter();
+            addresses.any(|address| !known.contains(address))
+        });
+        if !is_new {
+            return;
+        }
+        debug!("this host has a new address");
+        if let Err(failure) = self.reload(now, &known).await {
+            error!("{}", failure.message);
+        }
     }
 }

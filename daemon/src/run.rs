@@ -25,6 +25,7 @@ use crate::dataplane::{self, DataPlane, DataPlaneError, Plane};
 use crate::driver::{Driver, Ended, Roaming, Signal};
 use crate::error::{ExitClass, Failure};
 use crate::host;
+use crate::pluto;
 use crate::ports::Ports;
 use crate::state;
 
@@ -35,26 +36,52 @@ const CALLS: usize = 16;
 ///
 /// # Errors
 /// What keeps it from starting; nothing is left half-installed then.
-pub(crate) fn run(config: &Path, runtime_dir: &Path) -> Result<(), Failure> {
+pub(crate) fn run(origin: Origin, runtime_dir: &Path) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| Failure::system("cannot start the event loop", &e))?;
-    runtime.block_on(daemon(config, runtime_dir))
+    runtime.block_on(daemon(origin, runtime_dir))
 }
 
-async fn daemon(config: &Path, runtime_dir: &Path) -> Result<(), Failure> {
-    let mut loaded = config::load(config)
-        .map_err(|errors| Failure::new(ExitClass::Config, errors.to_string()))?;
+/// Where the configuration comes from.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    /// obol's own file.
+    pub(crate) config: PathBuf,
+    /// Files of pluto's beside it.
+    pub(crate) pluto: Option<pluto::Files>,
+}
+
+impl Origin {
+    /// Reads all of it. `known` are addresses that count as this host's besides those that it has.
+    async fn load(&self, known: &pluto::Addresses) -> Result<Loaded, Failure> {
+        let read = match &self.pluto {
+            None => config::load(&self.config),
+            Some(files) => pluto::load_to_run(files, &self.config, known).await,
+        };
+        read.map_err(|errors| Failure::new(ExitClass::Config, errors.to_string()))
+    }
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.pluto {
+            None => write!(f, "{}", self.config.display()),
+            Some(files) => write!(f, "{}", files.conf.display()),
+        }
+    }
+}
+
+async fn daemon(origin: Origin, runtime_dir: &Path) -> Result<(), Failure> {
+    let mut loaded = origin.load(&pluto::Addresses::new()).await?;
     crate::logging::start(&loaded.daemon.log)?;
     keep_memory_private();
     check_rights()?;
     let _lock = Lock::take(runtime_dir)?;
     resolve(&mut loaded).await?;
     check_algorithms()?;
-    for warning in &loaded.warnings {
-        warn!("{warning}");
-    }
+    tell(&loaded);
     let settings = loaded.daemon.host();
     let ports = Ports::open(&settings).map_err(system)?;
     let plane = protect(&settings, &ports, &loaded).await?;
@@ -68,10 +95,11 @@ async fn daemon(config: &Path, runtime_dir: &Path) -> Result<(), Failure> {
     prepare_tickets(&mut endpoint, clock, &loaded, runtime_dir);
     let roaming = Roaming::new().map_err(system)?;
     let parts = (endpoint, plane, ports, roaming);
-    let driver = Driver::new(parts, loaded, config.to_owned(), clock, inbox)
+    let config = origin.to_string();
+    let driver = Driver::new(parts, loaded, origin, clock, inbox)
         .map_err(|e| Failure::system("cannot make a timer", &e))?;
     let signals = signals()?;
-    info!(config = %config.display(), "ready");
+    info!(%config, "ready");
     let (ended, plane) = driver.run(signals).await;
     drop(server);
     plane.teardown(true).await.map_err(system)?;
@@ -80,6 +108,16 @@ async fn daemon(config: &Path, runtime_dir: &Path) -> Result<(), Failure> {
         info!(?removed, "protection lifted");
     }
     Ok(())
+}
+
+/// Logs what is not good, and which connections of pluto's are other hosts'.
+pub(crate) fn tell(loaded: &Loaded) {
+    for warning in &loaded.warnings {
+        warn!("{warning}");
+    }
+    for (name, why) in loaded.pluto.unoriented() {
+        info!("{name} is not this host's: {why}");
+    }
 }
 
 /// Lets peers know a crash of this host at once. Without a place for the secret that this needs,
@@ -171,9 +209,11 @@ fn check_algorithms() -> Result<(), Failure> {
 ///
 /// # Errors
 /// All that is wrong with it.
-pub(crate) async fn load_checked(path: &Path) -> Result<Loaded, Failure> {
-    let mut loaded =
-        config::load(path).map_err(|errors| Failure::new(ExitClass::Config, errors.to_string()))?;
+pub(crate) async fn load_checked(
+    origin: &Origin,
+    known: &pluto::Addresses,
+) -> Result<Loaded, Failure> {
+    let mut loaded = origin.load(known).await?;
     resolve(&mut loaded).await?;
     Ok(loaded)
 }

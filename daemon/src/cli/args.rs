@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::pluto;
+
 /// Where the configuration is unless `--config` says otherwise.
 pub(crate) const DEFAULT_CONFIG: &str = "/etc/obol/obol.toml";
 
@@ -67,8 +69,11 @@ Examples:
   obol run
   obol run --config ./hosts.toml
   obol run --config ./b.toml --runtime-dir /run/obol-b
-      # a second one: its [daemon] table has other ports, tun, table and rule_priority")]
-    Run,
+      # a second one: its [daemon] table has other ports, tun, table and rule_priority
+  obol run --ipsec-conf /etc/ipsec.conf
+      # Libreswan's files as they are; [daemon] of obol.toml counts, and its connections are beside them
+  obol run --ipsec-conf ./ipsec.conf --ipsec-secrets ./ipsec.secrets --nssdir ./nss")]
+    Run(RunArgs),
     /// Bring up a connection or one child of it, and wait until it is up
     #[command(after_help = "\
 Examples:
@@ -182,6 +187,32 @@ pub(crate) struct OutputArgs {
     /// Print one JSON document
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Arguments of `obol run`.
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    /// Libreswan's configuration, with all that it includes; obol.toml need not be there then
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ipsec_conf: Option<PathBuf>,
+    /// Its secrets [default: secretsfile= of config setup, else /etc/ipsec.secrets]
+    #[arg(long, value_name = "FILE", requires = "ipsec_conf")]
+    pub(crate) ipsec_secrets: Option<PathBuf>,
+    /// Where the NSS database with the private keys is [default: nssdir= of config setup, else
+    /// /var/lib/ipsec/nss, then /etc/ipsec.d]
+    #[arg(long, value_name = "DIR", requires = "ipsec_conf")]
+    pub(crate) nssdir: Option<PathBuf>,
+}
+
+impl RunArgs {
+    /// The files of pluto's, if they are to be read.
+    pub(crate) fn pluto(&self) -> Option<pluto::Files> {
+        Some(pluto::Files {
+            conf: self.ipsec_conf.clone()?,
+            secrets: self.ipsec_secrets.clone(),
+            nss: self.nssdir.clone(),
+        })
+    }
 }
 
 /// Arguments of `obol up`.

@@ -17,9 +17,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-pub(crate) use args::{Cli, Command, DEFAULT_RUNTIME_DIR, DemoArgs};
+pub(crate) use args::{Cli, Command, DEFAULT_CONFIG, DEFAULT_RUNTIME_DIR, DemoArgs};
 
 use crate::error::{ExitClass, Failure};
+use crate::run::Origin;
 
 /// Runs the command line of this process.
 pub(crate) fn main() -> ExitCode {
@@ -47,7 +48,11 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Command::Keygen(args) => keygen::keygen(args),
         Command::Demo(args) => crate::demo::demo(args),
         Command::Version(output) => version(output.json),
-        Command::Run => crate::run::run(&cli.config, &runtime_dir),
+        Command::Run(args) => {
+            let config = cli.config.clone();
+            let pluto = args.pluto();
+            crate::run::run(Origin { config, pluto }, &runtime_dir)
+        }
         Command::Purge => purge::purge(&runtime_dir, &cli.config),
     }
 }

@@ -9,8 +9,7 @@ use super::{complain_line, print_json, print_text};
 use crate::config::Finding;
 use crate::control::protocol::SCHEMA_VERSION;
 use crate::error::{ExitClass, Failure};
-use crate::host;
-use crate::pluto::{self, Auto, HostView, Kind, Oriented, Understood};
+use crate::pluto::{self, Addresses, Auto, HostView, Kind, Oriented, Understood};
 
 /// Whether a file is pluto's, by its name.
 pub(super) fn is_pluto(path: &Path) -> bool {
@@ -174,22 +173,13 @@ fn report(understood: &Understood, view: &HostView) -> serde_json::Value {
     })
 }
 
-/// This host as it is now; with `listen=`, as if it had no other address.
+/// This host as it is now.
 fn host_view(understood: &Understood) -> Result<HostView, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| Failure::system("cannot ask for the addresses of this host", &e))?;
-    let addrs = runtime
-        .block_on(host::addresses())
-        .map_err(|e| Failure::new(ExitClass::Failed, e.to_string()))?;
-    Ok(HostView {
-        addrs: addrs
-            .into_iter()
-            .filter(|addr| understood.setup.listen.is_none_or(|listen| listen == *addr))
-            .map(|addr| (String::new(), addr))
-            .collect(),
-        source: |peer| host::source_for(peer, 0).ok(),
-        names: Vec::new(),
-    })
+    runtime
+        .block_on(HostView::now(understood, &Addresses::new()))
+        .map_err(|e| Failure::new(ExitClass::Failed, e.to_string()))
 }

@@ -107,6 +107,7 @@ pub(super) fn status(runtime_dir: &Path, args: &StatusArgs) -> Result<(), Failur
         };
     };
     let mut report: StatusReport = decode(data)?;
+    let whole = target.child.is_none() && !report.names.contains_key(&target.to_string());
     let known = narrow(&mut report, target);
     if !known {
         return Err(Failure::new(
@@ -118,7 +119,7 @@ pub(super) fn status(runtime_dir: &Path, args: &StatusArgs) -> Result<(), Failur
         true => print_json(&report)?,
         false => print_text(&print::status(&report))?,
     }
-    if is_up(&report, target) {
+    if is_up(&report, whole) {
         return Ok(());
     }
     Err(Failure::new(
@@ -129,27 +130,38 @@ pub(super) fn status(runtime_dir: &Path, args: &StatusArgs) -> Result<(), Failur
 
 /// Leaves only what belongs to the target; `false` if nothing is configured under its name.
 fn narrow(report: &mut StatusReport, target: &Target) -> bool {
-    let fits = |name: &str| target.child.as_deref().is_none_or(|child| child == name);
-    report.ike_sas.retain(|sa| sa.name == target.connection);
+    let named = std::mem::take(&mut report.names).remove(&target.to_string());
+    let is_named = |connection: &str| match &named {
+        Some(places) => places.iter().any(|(own, _)| own == connection),
+        None => connection == target.connection,
+    };
+    let fits = |connection: &str, name: &str| match &named {
+        Some(places) => {
+            let mut places = places.iter();
+            places.any(|(own, child)| own == connection && child == name)
+        }
+        None => target.child.as_deref().is_none_or(|child| child == name),
+    };
+    report.ike_sas.retain(|sa| is_named(&sa.name));
     for sa in &mut report.ike_sas {
-        sa.children.retain(|child| fits(&child.name));
+        sa.children.retain(|child| fits(&sa.name, &child.name));
     }
     report
         .policies
-        .retain(|policy| policy.connection == target.connection && fits(&policy.child));
+        .retain(|policy| is_named(&policy.connection) && fits(&policy.connection, &policy.child));
     report.drops.clear();
     !report.policies.is_empty()
 }
 
-/// Whether the IKE SA, or the child if one is named, is in use.
-fn is_up(report: &StatusReport, target: &Target) -> bool {
+/// Whether the IKE SA is in use, or the child if one is meant.
+fn is_up(report: &StatusReport, whole: bool) -> bool {
     let mut live = report
         .ike_sas
         .iter()
         .filter(|sa| matches!(sa.state.as_str(), "established" | "rekeying"));
-    match target.child {
-        None => live.next().is_some(),
-        Some(_) => live
+    match whole {
+        true => live.next().is_some(),
+        false => live
             .flat_map(|sa| &sa.children)
             .any(|child| child.state == "installed"),
     }

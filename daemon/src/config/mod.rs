@@ -33,8 +33,10 @@ use obol_ike::config::{Config, Connection};
 use toml::Spanned;
 use toml::de::DeTable;
 
+use crate::cli::DEFAULT_CONFIG;
 use crate::credentials::Credentials;
 use crate::dataplane::Policy;
+use crate::pluto::{Translated, World};
 use child::ReadChild;
 use connection::ReadConnection;
 pub(crate) use daemon::{DaemonSettings, DataPlaneChoice};
@@ -60,6 +62,8 @@ pub(crate) struct Loaded {
     pub(crate) warnings: Vec<Finding>,
     /// The files that were read, the main one first.
     pub(crate) files: Vec<PathBuf>,
+    /// What is known of connections of pluto's by their own names, and of this host.
+    pub(crate) pluto: World,
     /// Each configured address of this host, with what to say if it is not one.
     own_addresses: Vec<(IpAddr, Finding)>,
 }
@@ -86,7 +90,24 @@ impl Loaded {
 /// Everything that is wrong with it, or that it cannot be read.
 pub(crate) fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
     let paths = all_files(path)?;
-    let mut loaded = read(&read_sources(&paths)?, &Disk)?;
+    let mut loaded = read(&read_sources(&paths)?, &Disk, None)?;
+    loaded.files = paths;
+    Ok(loaded)
+}
+
+/// The same with connections of pluto's beside those of the file, which need not be there if it is
+/// the default one.
+///
+/// # Errors
+/// Everything that is wrong with either.
+pub(crate) fn load_with(path: &Path, translated: &Translated) -> Result<Loaded, ConfigErrors> {
+    let paths = match path == Path::new(DEFAULT_CONFIG) && !path.exists() {
+        true => Vec::new(),
+        false => all_files(path)?,
+    };
+    let mut sources = read_sources(&paths)?;
+    sources.push(translated.source());
+    let mut loaded = read(&sources, &Disk, Some(translated))?;
     loaded.files = paths;
     Ok(loaded)
 }
@@ -99,7 +120,7 @@ pub(crate) fn load_daemon(path: &Path) -> Result<DaemonSettings, ConfigErrors> {
     let sources = read_sources(&all_files(path)?)?;
     let report = Report::new(&sources);
     let tables = parse_all(&report, &sources);
-    let (daemon, _) = read_daemon(&report, &roots(&report, &tables));
+    let (daemon, _) = read_daemon(&report, &roots(&report, &tables), None);
     report.finish().map(|_| daemon)
 }
 
@@ -139,7 +160,7 @@ pub(crate) fn parse_str(
         text: text.to_owned(),
         exposed: false,
     };
-    read(&[source], files)
+    read(&[source], files, None)
 }
 
 /// Reads any octets as a configuration, without files. For fuzzing: must not panic.
@@ -192,7 +213,12 @@ fn all_files(path: &Path) -> Result<Vec<PathBuf>, ConfigErrors> {
     Ok(paths)
 }
 
-fn read(sources: &[Source], files: &dyn FileSource) -> Result<Loaded, ConfigErrors> {
+/// Reads all sources, of which the last is pluto's if there is something translated.
+fn read(
+    sources: &[Source],
+    files: &dyn FileSource,
+    translated: Option<&Translated>,
+) -> Result<Loaded, ConfigErrors> {
     let report = Report::new(sources);
     let tables = parse_all(&report, sources);
     if report.has_errors() {
@@ -200,8 +226,12 @@ fn read(sources: &[Source], files: &dyn FileSource) -> Result<Loaded, ConfigErro
         return Err(report.finish().err().unwrap_or_default());
     }
     let roots = roots(&report, &tables);
-    let (daemon, settings) = read_daemon(&report, &roots);
+    let foreign = translated.map(|_| sources.len() - 1);
+    let (daemon, settings) = read_daemon(&report, &roots, foreign);
     let mut secrets = Secrets::default();
+    if let Some(translated) = translated {
+        secrets.take(translated);
+    }
     for root in &roots {
         secrets.read(&report, files, root);
     }
@@ -211,7 +241,7 @@ fn read(sources: &[Source], files: &dyn FileSource) -> Result<Loaded, ConfigErro
     }
     checks::check(&report, &connections, &secrets);
     kernel::check(&report, &connections, daemon.data_plane);
-    let own_addresses = own_addresses(&report, &connections);
+    let own_addresses = own_addresses(&report, &connections, foreign);
     let warnings = report.finish()?;
     let policies = policies(&connections);
     let connections: Vec<Arc<Connection>> = connections.into_iter().map(assemble).collect();
@@ -225,6 +255,7 @@ fn read(sources: &[Source], files: &dyn FileSource) -> Result<Loaded, ConfigErro
         daemon,
         warnings,
         files: Vec::new(),
+        pluto: World::default(),
         own_addresses,
     })
 }
@@ -260,10 +291,11 @@ fn roots<'a>(report: &'a Report<'a>, tables: &'a [Spanned<DeTable<'a>>]) -> Vec<
         .collect()
 }
 
-/// The one `[daemon]` table.
+/// The one `[daemon]` table. That of the source `foreign` counts if there is no other.
 fn read_daemon(
     report: &Report<'_>,
     roots: &[Section<'_>],
+    foreign: Option<usize>,
 ) -> (DaemonSettings, obol_ike::config::Settings) {
     let mut first: Option<(Place, _)> = None;
     for root in roots {
@@ -272,6 +304,11 @@ fn read_daemon(
         };
         let place = section.place.clone();
         match &first {
+            Some(_) if foreign == Some(place.source) => report.warn(
+                &place,
+                "config setup says how many half-open IKE SAs are too many, and so does [daemon]",
+                "[daemon] counts",
+            ),
             Some((other, _)) => report.clash(
                 &place,
                 other,
@@ -310,14 +347,21 @@ fn read_connections(
     connections
 }
 
-fn own_addresses(report: &Report<'_>, connections: &[ReadConnection]) -> Vec<(IpAddr, Finding)> {
+/// Those of pluto's connections, from the source `foreign`, were found on this host.
+fn own_addresses(
+    report: &Report<'_>,
+    connections: &[ReadConnection],
+    foreign: Option<usize>,
+) -> Vec<(IpAddr, Finding)> {
     let all = connections.iter().flat_map(|c| &c.local_addrs);
-    all.map(|addr| {
-        let message = format!("{} is not an address of this host", addr.value);
-        let fix = "write one that `ip address` shows, or \"%any\"".to_owned();
-        (addr.value, report.finding(&addr.place, message, fix))
-    })
-    .collect()
+    let written = all.filter(|addr| foreign != Some(addr.place.source));
+    written
+        .map(|addr| {
+            let message = format!("{} is not an address of this host", addr.value);
+            let fix = "write one that `ip address` shows, or \"%any\"".to_owned();
+            (addr.value, report.finding(&addr.place, message, fix))
+        })
+        .collect()
 }
 
 fn assemble(connection: ReadConnection) -> Arc<Connection> {

@@ -12,6 +12,7 @@ use super::finding::{Located, Place, Report};
 use super::reader::Section;
 use super::values;
 use crate::credentials::{Credentials, Psk};
+use crate::pluto::Translated;
 
 /// Shorter secrets can be guessed from one recorded handshake, RFC 7296 section 2.15.
 const SHORT_PSK: usize = 16;
@@ -30,6 +31,17 @@ pub(crate) struct Secrets {
 }
 
 impl Secrets {
+    /// Takes over what connections of pluto's need.
+    pub(crate) fn take(&mut self, translated: &Translated) {
+        for (name, public, private) in &translated.keys {
+            let private = private.clone();
+            self.credentials.add_found(name, public.clone(), private);
+        }
+        self.credentials.pluto = translated.psks.clone();
+        // What is missing was said when they were translated.
+        self.incomplete |= translated.lacks_psk;
+    }
+
     /// Adds the secrets of one text.
     pub(crate) fn read(&mut self, report: &Report<'_>, files: &dyn FileSource, root: &Section<'_>) {
         for (name, section) in root.named("secrets") {

@@ -237,7 +237,13 @@ pub(crate) struct StatusReport {
     pub(crate) policies: Vec<PolicyReport>,
     /// Packets and datagrams dropped, by reason.
     pub(crate) drops: std::collections::BTreeMap<String, u64>,
+    /// Connections of pluto's by their names and aliases: connections and children that they are.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub(crate) names: Names,
 }
+
+/// Further names of children: for each, connections and children that it stands for.
+pub(crate) type Names = std::collections::BTreeMap<String, Vec<(String, String)>>;
 
 /// The daemon.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]

@@ -4,11 +4,14 @@
 mod tests;
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 
 use obol_ike::crypto::private_key::PrivateKey;
 use obol_ike::crypto::secret::Secret;
 use obol_ike::crypto::signature::{PublicKey, SignatureScheme};
 use obol_ike::identity::Identity;
+
+use crate::pluto::Psks;
 
 /// A pre-shared key, and whose it is.
 #[derive(Debug)]
@@ -26,14 +29,19 @@ pub(crate) struct Psk {
 pub(crate) struct Credentials {
     /// Pre-shared keys.
     pub(crate) psks: Vec<Psk>,
+    /// Those of `ipsec.secrets`, for whom none of the former fits.
+    pub(crate) pluto: Arc<Psks>,
     keys: Vec<OwnKey>,
 }
 
 struct OwnKey {
     name: String,
     public: PublicKey,
-    private: PrivateKey,
+    private: FoundKey,
 }
+
+/// A private key, or in words why it is not there.
+pub(crate) type FoundKey = Result<Arc<PrivateKey>, String>;
 
 /// How well a pre-shared key fits; greater is better.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -59,24 +67,33 @@ impl Credentials {
             let fit = psk.fit(local, remote)?;
             Some(((Reverse(fit), psk.ids.len()), psk))
         });
-        let (_, best) = ranked.min_by_key(|(rank, _)| *rank)?;
-        Some(Secret::from(best.secret.expose()))
+        match ranked.min_by_key(|(rank, _)| *rank) {
+            Some((_, best)) => Some(Secret::from(best.secret.expose())),
+            None => self.pluto.psk(local, remote),
+        }
     }
 
     /// Whether [`Self::psk`] may find one; `None` stands for an identity not known yet.
     pub(crate) fn may_have_psk(&self, local: Option<&Identity>, remote: Option<&Identity>) -> bool {
-        self.psks.iter().any(|psk| match (local, remote) {
+        let own = self.psks.iter().any(|psk| match (local, remote) {
             (Some(local), Some(remote)) => psk.fit(local, remote).is_some(),
             (None, Some(remote)) => psk.ids.len() < 2 || psk.lists(remote),
             (_, None) => true,
-        })
+        });
+        own || local.is_some_and(|local| self.pluto.place(local, remote).is_some())
     }
 
     /// Adds a private key.
     pub(crate) fn add_key(&mut self, name: &str, private: PrivateKey) {
+        self.add_found(name, private.public(), Ok(Arc::new(private)));
+    }
+
+    /// Adds a key whose private half may not be there.
+    pub(crate) fn add_found(&mut self, name: &str, public: PublicKey, private: FoundKey) {
+        let name = name.to_owned();
         self.keys.push(OwnKey {
-            name: name.to_owned(),
-            public: private.public(),
+            name,
+            public,
             private,
         });
     }
@@ -102,8 +119,9 @@ impl Credentials {
             .iter()
             .find(|own| own.public == *key)
             .ok_or("the private key is not in the configuration any more")?;
+        let private = own.private.as_ref().map_err(Clone::clone)?;
         let mut rng = rand_core::UnwrapErr(getrandom::SysRng);
-        own.private
+        private
             .sign(scheme, octets, &mut rng)
             .map_err(|e| format!("private key {}: {e}", own.name))
     }

@@ -133,6 +133,8 @@ pub struct Host {
     pub runtime: PathBuf,
     /// Where its daemon's output goes.
     pub log: PathBuf,
+    /// What `obol run` is told besides.
+    pub arguments: Vec<String>,
     binary: PathBuf,
     daemon: Option<Child>,
 }
@@ -162,6 +164,7 @@ impl Host {
             config: file("toml"),
             runtime: file("run"),
             log: file("log"),
+            arguments: Vec::new(),
             binary: binary.to_owned(),
             daemon: None,
         };
@@ -185,6 +188,7 @@ impl Host {
             .append(true)
             .open(&self.log)?;
         let mut command = self.command(&["run"]);
+        command.args(&self.arguments);
         command
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

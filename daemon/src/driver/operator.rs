@@ -13,6 +13,7 @@ use crate::control::protocol::{
 };
 use crate::dataplane::DataPlane;
 use crate::error::{ExitClass, Failure};
+use crate::pluto::Addresses;
 
 /// Somebody who waits for an `up` or a `down`.
 pub(super) struct Waiter {
@@ -22,15 +23,34 @@ pub(super) struct Waiter {
     pub(super) deadline: Instant,
 }
 
+/// What a name on a command line means.
+struct Meant {
+    connection: String,
+    children: Vec<String>,
+    /// The children are all that the connection has, and it is meant as well.
+    is_whole: bool,
+}
+
+impl Meant {
+    /// The children one by one, or `None` for the connection with all of them.
+    fn each(&self) -> impl Iterator<Item = Option<String>> {
+        let children = match self.is_whole {
+            true => vec![None],
+            false => self.children.iter().cloned().map(Some).collect(),
+        };
+        children.into_iter()
+    }
+}
+
 enum Goal {
     /// These children of the connection are up.
     Up {
         connection: String,
         children: Vec<String>,
     },
-    /// Nothing of the target is left.
+    /// Nothing of the targets is left.
     Down {
-        target: DownTarget,
+        targets: Vec<DownTarget>,
         closed: Vec<String>,
     },
 }
@@ -42,7 +62,7 @@ impl<D: DataPlane> Driver<D> {
             Request::List => call.reply(Reply::done(&self.list_report())),
             Request::Reload => {
                 let before = self.loaded.ike.clone();
-                let reply = match self.reload(now).await {
+                let reply = match self.reload(now, &Addresses::new()).await {
                     Ok(()) => Reply::done(&self.reload_report(&before)),
                     Err(failure) => failure.into(),
                 };
@@ -82,18 +102,25 @@ impl<D: DataPlane> Driver<D> {
         child: Option<String>,
         timeout_ms: u64,
     ) {
-        let children = match self.children_of(&connection, child.as_deref()) {
-            Ok(children) => children,
+        let meant = match self.meant(connection, child) {
+            Ok(meant) => meant,
             Err(failure) => return call.reply(failure.into()),
         };
-        let command = Command::Initiate {
-            connection: connection.clone(),
-            child,
-            local: None,
-        };
-        if let Err(e) = self.endpoint.handle_command(now, command) {
-            return call.reply(Failure::new(ExitClass::Failed, e.to_string()).into());
+        for child in meant.each() {
+            let command = Command::Initiate {
+                connection: meant.connection.clone(),
+                child,
+                local: None,
+            };
+            if let Err(e) = self.endpoint.handle_command(now, command) {
+                return call.reply(Failure::new(ExitClass::Failed, e.to_string()).into());
+            }
         }
+        let Meant {
+            connection,
+            children,
+            ..
+        } = meant;
         let goal = Goal::Up {
             connection,
             children,
@@ -102,34 +129,80 @@ impl<D: DataPlane> Driver<D> {
     }
 
     fn call_down(&mut self, now: Instant, call: Call, target: DownTarget, timeout_ms: u64) {
-        let closed = standing(&self.endpoint, now, &target);
-        let command = match &target {
+        let meant = match target {
             DownTarget::All => {
+                let targets = vec![DownTarget::All];
+                let closed = standing(&self.endpoint, now, &targets);
                 self.lifting = true;
-                self.waiters
-                    .push(waiter(call, Goal::Down { target, closed }, now, timeout_ms));
+                self.waiters.push(waiter(
+                    call,
+                    Goal::Down { targets, closed },
+                    now,
+                    timeout_ms,
+                ));
                 return self.stop(now);
             }
-            DownTarget::Connection(connection) => {
-                self.children_of(connection, None)
-                    .map(|_| Command::Terminate {
-                        connection: connection.clone(),
-                        child: None,
-                    })
-            }
-            DownTarget::Child { connection, child } => self
-                .children_of(connection, Some(child))
-                .map(|_| Command::Terminate {
-                    connection: connection.clone(),
-                    child: Some(child.clone()),
-                }),
+            DownTarget::Connection(connection) => self.meant(connection, None),
+            DownTarget::Child { connection, child } => self.meant(connection, Some(child)),
         };
-        match command {
-            Ok(command) => self.command(now, command),
+        let meant = match meant {
+            Ok(meant) => meant,
             Err(failure) => return call.reply(failure.into()),
+        };
+        let connection = &meant.connection;
+        let targets: Vec<DownTarget> = meant
+            .each()
+            .map(|child| match child {
+                None => DownTarget::Connection(connection.clone()),
+                Some(child) => DownTarget::Child {
+                    connection: connection.clone(),
+                    child,
+                },
+            })
+            .collect();
+        let closed = standing(&self.endpoint, now, &targets);
+        for child in meant.each() {
+            let connection = connection.clone();
+            self.command(now, Command::Terminate { connection, child });
         }
-        let goal = Goal::Down { target, closed };
+        let goal = Goal::Down { targets, closed };
         self.waiters.push(waiter(call, goal, now, timeout_ms));
+    }
+
+    /// What a name means: a connection of pluto's by its own name, or what the configuration calls
+    /// so.
+    fn meant(&self, connection: String, child: Option<String>) -> Result<Meant, Failure> {
+        let name = match &child {
+            None => connection.clone(),
+            Some(child) => format!("{connection}/{child}"),
+        };
+        let world = &self.loaded.pluto;
+        if let Some(why) = world.why_not(&name) {
+            let text = format!("{name} is not loaded: {why}");
+            return Err(Failure::new(ExitClass::Config, text));
+        }
+        let Some(places) = world.names.get(&name) else {
+            let children = self.children_of(&connection, child.as_deref())?;
+            let is_whole = child.is_none();
+            return Ok(Meant {
+                connection,
+                children,
+                is_whole,
+            });
+        };
+        let (connection, _) = &places[0];
+        if places.iter().any(|(other, _)| other != connection) {
+            let text =
+                format!("{name} stands for connections with several peers: name one of them");
+            return Err(Failure::new(ExitClass::Usage, text));
+        }
+        let children: Vec<String> = places.iter().map(|(_, child)| child.clone()).collect();
+        let all = self.children_of(connection, None)?;
+        Ok(Meant {
+            connection: connection.clone(),
+            is_whole: all.iter().all(|child| children.contains(child)),
+            children,
+        })
     }
 
     /// The children that a name means.
@@ -269,7 +342,7 @@ impl Waiter {
             } => children
                 .iter()
                 .all(|child| endpoint.is_established(connection, Some(child))),
-            Goal::Down { target, .. } => standing(endpoint, now, target).is_empty(),
+            Goal::Down { targets, .. } => standing(endpoint, now, targets).is_empty(),
         }
     }
 
@@ -316,8 +389,14 @@ fn waiter(call: Call, goal: Goal, now: Instant, timeout_ms: u64) -> Waiter {
     }
 }
 
-/// Everything that stands and belongs to the target, as `CONNECTION` or `CONNECTION/CHILD`.
-fn standing(endpoint: &Endpoint, now: Instant, target: &DownTarget) -> Vec<String> {
+/// Everything that stands and belongs to the targets, as `CONNECTION` or `CONNECTION/CHILD`.
+fn standing(endpoint: &Endpoint, now: Instant, targets: &[DownTarget]) -> Vec<String> {
+    let each = targets.iter();
+    each.flat_map(|target| standing_of(endpoint, now, target))
+        .collect()
+}
+
+fn standing_of(endpoint: &Endpoint, now: Instant, target: &DownTarget) -> Vec<String> {
     let (connection, child) = match target {
         DownTarget::All => {
             let all = endpoint.status(now).into_iter();

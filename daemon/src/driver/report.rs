@@ -44,7 +44,7 @@ impl<D: DataPlane> Driver<D> {
                 uptime_s: now.saturating_duration_since(self.started).as_secs(),
                 data_plane: self.plane.name().to_owned(),
                 data_plane_why: self.plane.why().to_owned(),
-                config: self.path.display().to_string(),
+                config: self.origin.to_string(),
             },
             policies: self
                 .loaded
@@ -53,6 +53,7 @@ impl<D: DataPlane> Driver<D> {
                 .map(|p| children.policy(p))
                 .collect(),
             ike_sas: sas.iter().map(|sa| self.ike_sa(sa)).collect(),
+            names: self.loaded.pluto.names.clone(),
             drops,
         }
     }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use futures_util::TryStreamExt as _;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 use socket2::{Domain, Socket, Type};
 
 use super::netlink::Netlink;
@@ -15,17 +16,43 @@ use crate::dataplane::DataPlaneError;
 /// # Errors
 /// The system refuses to list them.
 pub(crate) async fn addresses() -> Result<Vec<IpAddr>, DataPlaneError> {
+    let messages = messages(&Netlink::connect()?).await?;
+    Ok(messages.iter().filter_map(own_address).collect())
+}
+
+/// The same with the names of the devices that have them.
+///
+/// # Errors
+/// The system refuses to list them.
+pub(crate) async fn addresses_of_devices() -> Result<Vec<(String, IpAddr)>, DataPlaneError> {
     let netlink = Netlink::connect()?;
-    let messages: Vec<AddressMessage> = netlink
-        .address()
+    let links: Vec<LinkMessage> = netlink
+        .link()
         .get()
         .execute()
         .try_collect()
         .await
-        .map_err(|error| {
-            super::netlink::refused("cannot list the addresses of this host", error)
-        })?;
-    Ok(messages.iter().filter_map(own_address).collect())
+        .map_err(|error| super::netlink::refused("cannot list the devices of this host", error))?;
+    let name = |index: u32| {
+        let link = links.iter().find(|link| link.header.index == index)?;
+        link.attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                LinkAttribute::IfName(name) => Some(name.clone()),
+                _ => None,
+            })
+    };
+    let messages = messages(&netlink).await?;
+    let found = messages.iter().filter_map(|message| {
+        let device = name(message.header.index).unwrap_or_default();
+        Some((device, own_address(message)?))
+    });
+    Ok(found.collect())
+}
+
+async fn messages(netlink: &Netlink) -> Result<Vec<AddressMessage>, DataPlaneError> {
+    let all = netlink.address().get().execute().try_collect().await;
+    all.map_err(|error| super::netlink::refused("cannot list the addresses of this host", error))
 }
 
 /// The address from which a packet of ours to `remote` leaves. `fwmark` is that of our sockets:

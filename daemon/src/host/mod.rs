@@ -25,7 +25,7 @@ mod watch;
 pub(crate) mod xfrm;
 pub(crate) mod xfrm_link;
 
-pub(crate) use address::{addresses, source_for};
+pub(crate) use address::{addresses, addresses_of_devices, source_for};
 #[cfg(test)]
 pub(crate) use guard::remove as remove_guard;
 pub(crate) use guard::{Carrier, blocked, load as load_guard};

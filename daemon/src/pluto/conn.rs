@@ -93,6 +93,8 @@ pub(crate) struct End {
     pub(crate) protoport: (u8, Port),
     /// Its public key.
     pub(crate) key: Option<Located<PublicKey>>,
+    /// The CKAID of its key, in lower case.
+    pub(crate) ckaid: Option<Located<String>>,
 }
 
 /// Reads values of a connection and collects what is wrong with them.
@@ -309,6 +311,7 @@ impl Reader<'_> {
             more_subnets: self.more_subnets(side),
             protoport: protoport.map_or((0, Port::All), |found| found.value),
             key: self.key(side),
+            ckaid: self.value_of(of, "ckaid", ckaid),
         })
     }
 
@@ -442,6 +445,14 @@ fn selectors(text: &str, separators: &str) -> Result<Vec<TrafficSelector>, Strin
     match found {
         Ok(found) if found.is_empty() => Err("it names no network".into()),
         found => found,
+    }
+}
+
+fn ckaid(text: &str) -> Result<String, String> {
+    let digits = text.bytes().all(|b| b.is_ascii_hexdigit());
+    match digits && text.len() == 40 {
+        true => Ok(text.to_ascii_lowercase()),
+        false => Err("write 40 hexadecimal digits, as ipsec showhostkey --list does".into()),
     }
 }
 

@@ -14,13 +14,12 @@ mod files;
 mod keyword;
 mod merge;
 mod native;
-#[cfg_attr(not(test), expect(dead_code, reason = "`obol run` will use it"))]
 mod nss;
 mod orient;
 mod policy;
 mod proposals;
 mod refused;
-#[expect(dead_code, reason = "`obol run` will use it")]
+mod running;
 mod secrets;
 mod setup;
 mod text;
@@ -36,9 +35,11 @@ pub(crate) use conn::{Auto, Conn, Kind};
 use merge::Problem;
 pub(crate) use native::convert;
 pub(crate) use orient::{HostView, Oriented, orient};
+pub(crate) use running::{Addresses, Files, Translated, World, addresses, load_to_run};
+pub(crate) use secrets::Psks;
 use setup::Setup;
 
-use crate::config::{ConfigErrors, Finding, Report};
+use crate::config::{ConfigErrors, Finding, Located, Report, Source};
 
 /// All that a configuration says.
 #[derive(Debug)]
@@ -51,6 +52,25 @@ pub(crate) struct Understood {
     pub(crate) refused: Vec<(String, Vec<Finding>)>,
     /// What has no effect or another one than it seems, a line each.
     pub(crate) notices: Vec<Finding>,
+    /// The texts, for what is found wrong later.
+    sources: Sources,
+}
+
+/// Texts that `Debug` does not show.
+#[derive(Default)]
+struct Sources(Vec<Source>);
+
+impl std::fmt::Debug for Sources {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Sources({})", self.0.len())
+    }
+}
+
+impl Understood {
+    /// Says what is wrong with a connection, at its header.
+    fn finding(&self, name: &Located<String>, message: String, fix: &str) -> Finding {
+        Report::new(&self.sources.0).finding(&name.place, message, fix.to_owned())
+    }
 }
 
 /// Reads `ipsec.conf` and what it includes.
@@ -72,6 +92,7 @@ pub(crate) fn load(path: &Path) -> Result<Understood, ConfigErrors> {
         conns: Vec::new(),
         refused: Vec::new(),
         notices: Vec::new(),
+        sources: Sources::default(),
     };
     for flat in &flat {
         let (conn, notices) = conn::read(flat);
@@ -86,6 +107,7 @@ pub(crate) fn load(path: &Path) -> Result<Understood, ConfigErrors> {
         }
     }
     understood.notices.splice(0..0, report.finish()?);
+    understood.sources = Sources(texts.sources);
     // What several connections inherit is said once.
     let mut said = HashSet::new();
     let mut is_new =

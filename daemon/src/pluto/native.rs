@@ -1,4 +1,5 @@
-//! The same connections as obol's own configuration: what `obol convert` prints.
+//! The same connections as obol's own configuration: what `obol convert` prints, and what
+//! `obol run` reads.
 
 use std::collections::HashSet;
 use std::fmt::{self, Write as _};
@@ -9,15 +10,26 @@ use std::time::Duration;
 use obol_ike::crypto::signature::PublicKey;
 
 use super::conn::{Auth, Auto, Conn, End, Kind};
+use super::nss;
 use super::orient::Oriented;
 use super::policy::{DpdAction, Encapsulation, Policy};
 use super::setup::Setup;
 use super::values::Id;
 
 /// A text in TOML, a table after another.
+#[derive(Default)]
 pub(crate) struct Native {
-    text: String,
+    /// The text.
+    pub(crate) text: String,
+    /// What each connection has become: its name, then the names of a connection and a child.
+    pub(crate) children: Vec<(String, (String, String))>,
+    /// From which line on, counted from 1, a table is whose.
+    pub(crate) lines: Vec<(usize, Vec<String>)>,
+    /// Lines so far.
+    written: usize,
     names: HashSet<String>,
+    /// Private keys are named by [`key_name`], and nothing is said to people.
+    to_run: bool,
 }
 
 /// Connections whose IKE SAs are one: pluto shares an IKE SA between connections with the same
@@ -28,16 +40,34 @@ struct Group<'c> {
 
 /// The setup and the connections as TOML. Those without IKE are none of obol's connections.
 pub(crate) fn convert(setup: &Setup, conns: &[Oriented<'_>]) -> String {
-    let mut native = Native {
-        text: String::new(),
-        names: HashSet::new(),
-    };
+    let mut native = Native::default();
     native.daemon(setup);
     for group in groups(conns) {
         native.connection(&group, setup.unique);
     }
     native.secrets(setup, conns);
     native.text
+}
+
+/// The same for obol itself to read.
+pub(crate) fn translate(setup: &Setup, conns: &[Oriented<'_>]) -> Native {
+    let mut native = Native {
+        to_run: true,
+        ..Native::default()
+    };
+    native.daemon(setup);
+    for group in groups(conns) {
+        native.connection(&group, setup.unique);
+    }
+    native
+}
+
+/// How a private key is called.
+pub(crate) fn key_name(key: &PublicKey) -> String {
+    match nss::ckaid(key) {
+        Some(ckaid) => format!("ckaid-{ckaid}"),
+        None => format!("key-{}", nss::hex(&key.fingerprint()[..16])),
+    }
 }
 
 fn groups<'c>(conns: &'c [Oriented<'c>]) -> Vec<Group<'c>> {
@@ -148,9 +178,15 @@ impl Native {
             .iter()
             .map(|member| member.conn.name.value.as_str());
         let name = names.min_by_key(|name| name.len()).unwrap_or_default();
-        let name = self.unique(name);
+        let name = free_name(&mut self.names, name);
         let policy = &conn.policy;
-        self.line(format_args!("[connections.{name}]"));
+        let members = group.members.iter();
+        self.begin(
+            members
+                .map(|member| member.conn.name.value.clone())
+                .collect(),
+        );
+        self.line(format_args!("[connections.{}]", key(&name)));
         self.list("local_addrs", [first.local_addr]);
         if !first.remote_addrs.is_empty() {
             self.list("remote_addrs", &first.remote_addrs);
@@ -185,8 +221,9 @@ impl Native {
         );
         let remote = first.remote_addrs.first().copied();
         self.side(&name, "remote", conn.auth, first.remote_end(), remote);
+        let mut names = HashSet::new();
         for member in &group.members {
-            self.children(&name, member);
+            self.children(&name, &mut names, member);
         }
     }
 
@@ -195,7 +232,7 @@ impl Native {
             Auth::Secret => "psk",
             Auth::Signature | Auth::Never => "pubkey",
         };
-        self.line(format_args!("[connections.{name}.{side}]"));
+        self.line(format_args!("[connections.{}.{side}]", key(name)));
         self.text("auth", auth);
         match (&end.id, addr) {
             (Id::Is(id), _) => self.text("id", &id.to_string()),
@@ -208,18 +245,39 @@ impl Native {
         {
             self.list("pubkeys", [public_text(&key.value)]);
         }
+        if self.to_run
+            && auth == "pubkey"
+            && side == "local"
+            && let Some(key) = &end.key
+        {
+            self.text("key", &key_name(&key.value));
+        }
         self.line(format_args!(""));
     }
 
-    fn children(&mut self, connection: &str, conn: &Oriented<'_>) {
+    fn children(&mut self, connection: &str, names: &mut HashSet<String>, conn: &Oriented<'_>) {
         for child in conn.children() {
-            let name = clean(&child.name);
-            self.line(format_args!("[connections.{connection}.children.{name}]"));
+            let name = free_name(names, &child.name);
+            let own = conn.conn.name.value.clone();
+            let place = (connection.to_owned(), name.clone());
+            if child.name != own {
+                self.children.push((child.name.clone(), place.clone()));
+            }
+            self.children.push((own.clone(), place));
+            self.begin(vec![own]);
+            let table = format!("{}.children.{}", key(connection), key(&name));
+            self.line(format_args!("[connections.{table}]"));
             if conn.conn.kind == Kind::Transport {
                 self.text("mode", "transport");
             }
-            self.list("local_ts", &child.local_ts);
-            self.list("remote_ts", &child.remote_ts);
+            for (key, selectors) in [
+                ("local_ts", &child.local_ts),
+                ("remote_ts", &child.remote_ts),
+            ] {
+                if !selectors.is_empty() {
+                    self.list(key, selectors);
+                }
+            }
             self.list("esp_proposals", &conn.conn.esp);
             self.actions(conn.conn);
             self.lifetimes(&conn.conn.policy);
@@ -263,14 +321,9 @@ impl Native {
         }
     }
 
-    /// A name that obol takes, and that no other connection has.
-    fn unique(&mut self, name: &str) -> String {
-        let name = clean(name);
-        let numbered = (2..).map(|n| format!("{name}-{n}"));
-        let mut all = std::iter::once(name.clone()).chain(numbered);
-        let free = all.find(|name| !self.names.contains(name)).unwrap_or(name);
-        self.names.insert(free.clone());
-        free
+    /// What follows is of these connections.
+    fn begin(&mut self, whose: Vec<String>) {
+        self.lines.push((self.written + 1, whose));
     }
 
     fn text(&mut self, key: &str, value: &str) {
@@ -290,6 +343,7 @@ impl Native {
     }
 
     fn line(&mut self, line: fmt::Arguments<'_>) {
+        self.written += 1;
         // Writing to a string does not fail.
         let _ = writeln!(self.text, "{line}");
     }
@@ -299,10 +353,30 @@ fn quoted(text: &str) -> String {
     toml::Value::from(text).to_string()
 }
 
-/// The name of a connection with nothing in it that obol does not take.
+/// A name in a path of keys: in quotes if it has a dot.
+fn key(name: &str) -> String {
+    match name.contains('.') {
+        true => quoted(name),
+        false => name.to_owned(),
+    }
+}
+
+/// A name that obol takes, and that is not among those that are taken.
+fn free_name(taken: &mut HashSet<String>, name: &str) -> String {
+    let name = clean(name);
+    let numbered = (2..).map(|n| format!("{name}-{n}"));
+    let mut all = std::iter::once(name.clone()).chain(numbered);
+    let free = all.find(|name| !taken.contains(name)).unwrap_or(name);
+    taken.insert(free.clone());
+    free
+}
+
+/// The name of a connection with nothing in it that obol does not take, and room for a number.
 fn clean(name: &str) -> String {
-    let fits = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    const LONGEST: usize = 56;
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     name.chars()
+        .take(LONGEST)
         .map(|c| if fits(c) { c } else { '-' })
         .collect()
 }

@@ -125,7 +125,8 @@ pub(crate) fn ckaid(key: &PublicKey) -> Option<String> {
     Some(hex(&Sha1::digest(modulus)))
 }
 
-fn hex(octets: &[u8]) -> String {
+/// Octets in hexadecimal.
+pub(crate) fn hex(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 

@@ -1,12 +1,18 @@
 //! Which end of a connection is this host, and the Child SAs that it stands for.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use obol_ike::ts::TrafficSelector;
 
 use super::conn::{Conn, End};
 use super::keyword::Side;
 use super::values::{self, Host, Port};
+
+/// Addresses that are nobody's (RFC 5737, RFC 3849): the default route leads there.
+const SOMEWHERE: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+];
 
 /// What is known of this host.
 #[derive(Clone, Debug)]
@@ -121,8 +127,11 @@ impl HostView {
                 addrs.find(|addr| self.has(*addr))
             }
             Host::DefaultRoute => {
-                let mut peers = self.peer_addresses(peer).into_iter();
-                peers.find_map(|peer| (self.source)(peer))
+                let mut peers = self.peer_addresses(peer);
+                if matches!(peer, Host::Any) {
+                    peers.extend(SOMEWHERE);
+                }
+                peers.into_iter().find_map(|peer| (self.source)(peer))
             }
             Host::Interface(name) => {
                 let found = self.addrs.iter().find(|(device, _)| device == name);

@@ -198,11 +198,6 @@ const NOTED: &[(&str, bool, &str)] = &[
     ("hostaddrfamily", false, "the addresses say it"),
     ("nexthop", true, "the routes of the host decide"),
     (
-        "ckaid",
-        true,
-        "obol finds the private key by the public one",
-    ),
-    (
         "sourceip",
         true,
         "the source address is the one that the host's routes give",

@@ -337,18 +337,20 @@ impl Psks {
     /// ends: most often identities were forgotten.
     pub(crate) fn missing(
         &self,
-        [local, peer]: [&Identity; 2],
+        local: &Identity,
+        peer: Option<&Identity>,
         addresses: &[Identity],
         file: &Path,
     ) -> String {
-        let (own, others) = (values::shown(local), values::shown(peer));
+        let own = values::shown(local);
+        let others = peer.map_or_else(|| "%any".to_owned(), values::shown);
         let mut text = format!("no PSK for {own} → {others} in {}", file.display());
         let listed = self.0.iter().flat_map(|psk| &psk.selectors);
         let ids = listed.filter_map(|selector| match selector {
             Selector::Is(id) => Some(id),
             Selector::Any | Selector::Any6 => None,
         });
-        let near = ids.filter(|id| *id != local && *id != peer);
+        let near = ids.filter(|id| *id != local && Some(*id) != peer);
         if let Some(id) = near.into_iter().find(|id| addresses.contains(id)) {
             text.push_str(&format!(
                 " (there is one for {id}; secrets are found by identity, and those of the connection are {own} and {others})"

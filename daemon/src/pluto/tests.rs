@@ -51,7 +51,7 @@ fn refusal(text: &str) -> String {
 }
 
 /// A public key, as `ipsec showhostkey` prints it; another one for each `seed`.
-fn rsa_key(seed: u8) -> String {
+pub(super) fn rsa_key(seed: u8) -> String {
     let modulus = [&[0xc0 | seed], &[seed; 254][..], &[0x01]].concat();
     let blob = [&[3, 1, 0, 1], modulus.as_slice()].concat();
     format!("0s{}", Base64::encode_string(&blob))

@@ -104,7 +104,8 @@ fn a_secret_for_addresses_is_none_for_names() {
     assert_eq!(of(&psks, "192.0.2.1", "192.0.2.2"), "of-addresses");
     assert_eq!(of(&psks, "@west", "192.0.2.2"), "-");
     let said = psks.missing(
-        [&id("@west"), &id("@east")],
+        &id("@west"),
+        Some(&id("@east")),
         &[id("192.0.2.1"), id("192.0.2.2")],
         Path::new("/etc/ipsec.secrets"),
     );

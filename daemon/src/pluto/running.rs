@@ -1,0 +1,510 @@
+//! `obol run --ipsec-conf`: pluto's files as a configuration that runs.
+//!
+//! The connections are written as obol's own text, which goes through the same reader as any
+//! other. What is secret does not go through that text.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use obol_ike::crypto::private_key::PrivateKey;
+use obol_ike::crypto::signature::PublicKey;
+use obol_ike::identity::Identity;
+use tokio::time::timeout;
+
+use super::Understood;
+use super::conn::{Auth, Auto, Conn, Kind};
+use super::native;
+use super::nss;
+use super::orient::{HostView, Oriented, host_text, orient};
+use super::secrets::{self, Psks};
+use super::setup::Setup;
+use super::values::{Host, Id};
+use crate::config::{self, ConfigErrors, DaemonSettings, Finding, Loaded, Source};
+use crate::control::protocol::Names;
+use crate::credentials::FoundKey;
+use crate::dataplane::DataPlaneError;
+use crate::host;
+
+/// The name of the text that connections are translated to, in what is said about it.
+const TRANSLATION: &str = "ipsec.conf in obol's words";
+
+/// Where pluto has its NSS database, most often.
+const NSS: &str = "/var/lib/ipsec/nss";
+/// Where it has it on older systems, beside other files.
+const IPSEC_D: &str = "/etc/ipsec.d";
+
+/// How long names may take to be looked up, all at once.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Addresses of a host with the names of their devices.
+pub(crate) type Addresses = Vec<(String, IpAddr)>;
+
+/// The files, as far as the command line says.
+#[derive(Clone, Debug)]
+pub(crate) struct Files {
+    /// `ipsec.conf`.
+    pub(crate) conf: PathBuf,
+    /// `ipsec.secrets`.
+    pub(crate) secrets: Option<PathBuf>,
+    /// The directory of the NSS database.
+    pub(crate) nss: Option<PathBuf>,
+}
+
+/// Connections in obol's words, with what is secret.
+#[derive(Default)]
+pub(crate) struct Translated {
+    text: String,
+    /// Private keys by the names that they have in the text.
+    pub(crate) keys: Vec<(String, PublicKey, FoundKey)>,
+    /// Shared secrets.
+    pub(crate) psks: Arc<Psks>,
+    /// There is no secret for a connection that needs one.
+    pub(crate) lacks_psk: bool,
+}
+
+impl Translated {
+    /// The text.
+    pub(crate) fn source(&self) -> Source {
+        Source {
+            name: TRANSLATION.into(),
+            directory: PathBuf::new(),
+            text: self.text.clone(),
+            exposed: false,
+        }
+    }
+}
+
+/// What a daemon knows of pluto's connections besides its configuration.
+#[derive(Debug, Default)]
+pub(crate) struct World {
+    /// Their names and aliases, and what they stand for.
+    pub(crate) names: Names,
+    /// Those that are other hosts', and why.
+    others: BTreeMap<String, String>,
+    /// The addresses that counted as this host's.
+    pub(crate) addresses: Addresses,
+}
+
+impl World {
+    /// Connections that are other hosts', and why.
+    pub(crate) fn unoriented(&self) -> impl Iterator<Item = (&str, &str)> {
+        let others = self.others.iter();
+        others.map(|(name, why)| (name.as_str(), why.as_str()))
+    }
+
+    /// Why a connection is other hosts', if it is.
+    pub(crate) fn why_not(&self, name: &str) -> Option<&str> {
+        self.others.get(name).map(String::as_str)
+    }
+}
+
+/// Addresses of this host.
+///
+/// # Errors
+/// The system refuses to list them.
+pub(crate) async fn addresses() -> Result<Addresses, DataPlaneError> {
+    host::addresses_of_devices().await
+}
+
+impl HostView {
+    /// This host as it is now, and as if it had the addresses `known` as well; with `listen=`, as
+    /// if it had no other address.
+    ///
+    /// # Errors
+    /// The system does not say which addresses it has.
+    pub(crate) async fn now(
+        understood: &Understood,
+        known: &Addresses,
+    ) -> Result<Self, DataPlaneError> {
+        let mut addrs = addresses().await?;
+        let gone = known.iter().filter(|known| !addrs.contains(known));
+        addrs.extend(gone.cloned().collect::<Vec<_>>());
+        let listen = understood.setup.listen;
+        addrs.retain(|(_, addr)| listen.is_none_or(|listen| listen == *addr));
+        Ok(Self {
+            addrs,
+            // With the mark of our own packets, our own rules do not count.
+            source: |peer| host::source_for(peer, DaemonSettings::default().fwmark).ok(),
+            names: look_up(understood).await,
+        })
+    }
+}
+
+/// The addresses of all names. A name without is left out.
+async fn look_up(understood: &Understood) -> Vec<(String, Vec<IpAddr>)> {
+    let ends = understood.conns.iter().flat_map(|conn| &conn.ends);
+    let mut names: Vec<&str> = ends
+        .filter_map(|end| match &end.host.value {
+            Host::Name(name) => Some(name.as_str()),
+            _ => None,
+        })
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    let look_up = async |name: &str| {
+        let found = timeout(PATIENCE, tokio::net::lookup_host((name, 0))).await;
+        let found = found.ok()?.ok()?;
+        Some((name.to_owned(), found.map(|addr| addr.ip()).collect()))
+    };
+    let all = futures_util::future::join_all(names.into_iter().map(look_up)).await;
+    all.into_iter().flatten().collect()
+}
+
+/// Reads pluto's files, and beside them obol's own, which need not be there. A connection that
+/// cannot be had is left out, with a warning; all others count.
+///
+/// # Errors
+/// What makes all of it useless.
+pub(crate) async fn load_to_run(
+    files: &Files,
+    own: &Path,
+    known: &Addresses,
+) -> Result<Loaded, ConfigErrors> {
+    let mut understood = super::load(&files.conf)?;
+    let view = HostView::now(&understood, known).await.map_err(|e| {
+        let name = files.conf.display().to_string();
+        ConfigErrors(vec![Finding::of_file(&name, e.to_string(), "")])
+    })?;
+    let loader = Loader {
+        ring: Ring::open(files, &understood.setup, &understood.conns),
+        secrets: read_secrets(files, &understood.setup)?,
+        secrets_path: secrets_path(files, &understood.setup).0,
+        warnings: std::mem::take(&mut understood.notices),
+        world: World::default(),
+    };
+    loader.load(own, understood, view)
+}
+
+/// Where the secrets are, and whether somebody said so.
+fn secrets_path(files: &Files, setup: &Setup) -> (PathBuf, bool) {
+    match files.secrets.as_ref().or(setup.secrets.as_ref()) {
+        Some(path) => (path.clone(), true),
+        None => (secrets::default_path(), false),
+    }
+}
+
+fn read_secrets(files: &Files, setup: &Setup) -> Result<secrets::Secrets, ConfigErrors> {
+    let (path, said) = secrets_path(files, setup);
+    match said || path.exists() {
+        true => secrets::read(&path),
+        false => Ok(secrets::Secrets::default()),
+    }
+}
+
+struct Loader {
+    ring: Ring,
+    secrets: secrets::Secrets,
+    secrets_path: PathBuf,
+    warnings: Vec<Finding>,
+    world: World,
+}
+
+impl Loader {
+    fn load(
+        mut self,
+        own: &Path,
+        mut understood: Understood,
+        view: HostView,
+    ) -> Result<Loaded, ConfigErrors> {
+        self.warnings.append(&mut self.secrets.notices);
+        for (name, errors) in std::mem::take(&mut understood.refused) {
+            errors
+                .into_iter()
+                .for_each(|error| self.refuse(&name, error));
+        }
+        for conn in &mut understood.conns {
+            self.ring.complete(conn);
+        }
+        let mut conns = Vec::new();
+        for conn in &understood.conns {
+            if conn.auto == Auto::Ignore {
+                let why = "auto=ignore";
+                self.world
+                    .others
+                    .insert(conn.name.value.clone(), why.into());
+                continue;
+            }
+            match orient(conn, &view) {
+                Ok(oriented) => match usable(&oriented, &self.ring) {
+                    Ok(()) => conns.push(oriented),
+                    Err((why, fix)) => {
+                        let finding = understood.finding(&conn.name, why, fix);
+                        self.refuse(&conn.name.value, finding);
+                    }
+                },
+                Err(why) => {
+                    let name = conn.name.value.clone();
+                    self.world.others.insert(name, why.to_string());
+                }
+            }
+        }
+        let psks = Arc::new(std::mem::take(&mut self.secrets.psks));
+        let lacks_psk = self.missing_psks(&psks, &conns);
+        loop {
+            let native = native::translate(&understood.setup, &conns);
+            let translated = Translated {
+                text: native.text,
+                keys: self.ring.keys(&conns),
+                psks: psks.clone(),
+                lacks_psk,
+            };
+            let errors = match config::load_with(own, &translated) {
+                Ok(loaded) => return Ok(self.finish(loaded, &conns, native.children, view)),
+                Err(errors) => errors,
+            };
+            // What cannot be had beside the others is left out.
+            let culprits: Vec<(Vec<String>, Finding)> = errors
+                .0
+                .iter()
+                .filter_map(|error| Some((whose(error, &native.lines)?, error.clone())))
+                .collect();
+            if culprits.len() < errors.0.len() || culprits.is_empty() {
+                return Err(errors);
+            }
+            for (names, error) in culprits {
+                conns.retain(|conn| !names.contains(&conn.conn.name.value));
+                self.refuse(&names.join(", "), error);
+            }
+        }
+    }
+
+    fn refuse(&mut self, name: &str, mut finding: Finding) {
+        finding.message = format!("{name} is refused: {}", finding.message);
+        self.warnings.push(finding);
+    }
+
+    /// Says which connections have no shared secret; whether there are such.
+    fn missing_psks(&mut self, psks: &Psks, conns: &[Oriented<'_>]) -> bool {
+        let mut missing = false;
+        for conn in conns.iter().filter(|conn| conn.conn.auth == Auth::Secret) {
+            let addr = conn.remote_addrs.first().copied();
+            let Some(local) = identity(&conn.local_end().id, Some(conn.local_addr)) else {
+                continue;
+            };
+            let peer = identity(&conn.remote_end().id, addr);
+            if psks.place(&local, peer.as_ref()).is_some() {
+                continue;
+            }
+            missing = true;
+            let addresses: Vec<Identity> = [Some(conn.local_addr), addr]
+                .into_iter()
+                .flatten()
+                .map(Identity::from)
+                .collect();
+            let text = psks.missing(&local, peer.as_ref(), &addresses, &self.secrets_path);
+            let name = &conn.conn.name.value;
+            let finding = Finding::of_file(
+                &self.secrets_path.display().to_string(),
+                format!("{name} cannot come up: {text}"),
+                "add a record, then: obol reload",
+            );
+            self.warnings.push(finding);
+        }
+        missing
+    }
+
+    fn finish(
+        mut self,
+        mut loaded: Loaded,
+        conns: &[Oriented<'_>],
+        children: Vec<(String, (String, String))>,
+        view: HostView,
+    ) -> Loaded {
+        for conn in conns
+            .iter()
+            .filter(|conn| conn.conn.auth == Auth::Signature)
+        {
+            if let Some(key) = &conn.local_end().key
+                && let Err(why) = self.ring.private(&key.value)
+            {
+                let name = &conn.conn.name.value;
+                let message = format!("{name} cannot come up: {why}");
+                self.warnings.push(Finding::of_file("NSS", message, ""));
+            }
+        }
+        for (name, place) in children {
+            let places = self.world.names.entry(name.clone()).or_default();
+            places.push(place.clone());
+            let conn = conns.iter().find(|conn| conn.conn.name.value == name);
+            for alias in conn.iter().flat_map(|conn| &conn.conn.aliases) {
+                let places = self.world.names.entry(alias.clone()).or_default();
+                places.push(place.clone());
+            }
+        }
+        self.world.addresses = view.addrs;
+        self.warnings.append(&mut loaded.warnings);
+        loaded.warnings = self.warnings;
+        loaded.pluto = self.world;
+        loaded
+    }
+}
+
+/// The connections that an error in the translation is about.
+fn whose(error: &Finding, lines: &[(usize, Vec<String>)]) -> Option<Vec<String>> {
+    let place = error
+        .location
+        .strip_prefix(TRANSLATION)?
+        .strip_prefix(':')?;
+    let line: usize = place.split(':').next()?.parse().ok()?;
+    let before = lines.iter().rev().find(|(from, _)| *from <= line)?;
+    Some(before.1.clone())
+}
+
+/// Who an end is; nothing if that is not known yet.
+fn identity(id: &Id, addr: Option<IpAddr>) -> Option<Identity> {
+    match id {
+        Id::Is(id) => Some(id.clone()),
+        Id::Unset | Id::Resolve(_) => addr.map(Identity::from),
+        Id::Any | Id::FromCertificate | Id::Null => None,
+    }
+}
+
+/// What `obol run` cannot do, which `obol check` understands all the same.
+fn usable(conn: &Oriented<'_>, ring: &Ring) -> Result<(), (String, &'static str)> {
+    if let Kind::Pass | Kind::Drop = conn.conn.kind {
+        let why = "obol has no policies without IKE yet, so its packets go as the others say";
+        return Err((why.into(), "remove it, and narrow the others' selectors"));
+    }
+    let remote = &conn.remote_end().host.value;
+    match remote {
+        Host::Name(name) if conn.remote_addrs.is_empty() => {
+            return Err((
+                format!("{name} has no address now"),
+                "write an address; obol reload looks it up again",
+            ));
+        }
+        Host::Opportunistic | Host::DefaultRoute | Host::Interface(_) => {
+            let why = format!("{} is no peer that obol can have", host_text(remote));
+            return Err((why, "write the peer's address, or %any"));
+        }
+        _ => {}
+    }
+    if conn.conn.auth != Auth::Signature {
+        return Ok(());
+    }
+    let (local, other) = (conn.local, conn.local.other());
+    if conn.remote_end().key.is_none() {
+        return Err((
+            format!("there is no {other}rsasigkey, so the peer cannot prove who it is"),
+            "add it; ipsec showhostkey on the peer prints it",
+        ));
+    }
+    match (&conn.local_end().key, &conn.local_end().ckaid) {
+        (Some(_), _) => Ok(()),
+        (None, Some(ckaid)) => Err((
+            ring.not_found(&ckaid.value),
+            "ipsec showhostkey --list prints which there are",
+        )),
+        (None, None) => Err((
+            format!(
+                "there is neither {local}rsasigkey nor {local}ckaid, so it is not known which key is this host's"
+            ),
+            "add one; ipsec showhostkey prints them",
+        )),
+    }
+}
+
+/// The private keys of this host.
+struct Ring {
+    keys: Vec<(String, Arc<PrivateKey>)>,
+    /// Keys that are there, and of no use.
+    others: Vec<(String, &'static str)>,
+    /// Where they were looked for.
+    places: Vec<PathBuf>,
+    /// What was wrong there.
+    errors: Vec<String>,
+}
+
+impl Ring {
+    /// Reads the databases, if somebody needs a key.
+    fn open(files: &Files, setup: &Setup, conns: &[Conn]) -> Self {
+        let mut ring = Self {
+            keys: Vec::new(),
+            others: Vec::new(),
+            places: Vec::new(),
+            errors: Vec::new(),
+        };
+        if conns.iter().all(|conn| conn.auth != Auth::Signature) {
+            return ring;
+        }
+        ring.places = match files.nss.as_ref().or(setup.nss.as_ref()) {
+            Some(said) => vec![said.clone()],
+            None => {
+                let older = setup.directory.clone();
+                vec![NSS.into(), older.unwrap_or_else(|| IPSEC_D.into())]
+            }
+        };
+        for place in &ring.places {
+            match nss::read(place) {
+                Ok(found) => {
+                    let keys = found.keys.into_iter();
+                    ring.keys
+                        .extend(keys.map(|key| (key.ckaid, Arc::new(key.key))));
+                    ring.others.extend(found.others);
+                }
+                Err(error) => ring.errors.push(error.to_string()),
+            }
+        }
+        ring
+    }
+
+    /// An end that names its key by CKAID alone gets its public key.
+    fn complete(&self, conn: &mut Conn) {
+        for end in &mut conn.ends {
+            if let (None, Some(ckaid)) = (&end.key, &end.ckaid) {
+                let found = self.keys.iter().find(|(own, _)| *own == ckaid.value);
+                end.key = found.map(|(_, key)| ckaid.with(key.public()));
+            }
+        }
+    }
+
+    fn private(&self, public: &PublicKey) -> FoundKey {
+        let found = self.keys.iter().find(|(_, key)| key.public() == *public);
+        match found {
+            Some((_, key)) => Ok(key.clone()),
+            None => Err(self.not_found(&nss::ckaid(public).unwrap_or_default())),
+        }
+    }
+
+    fn not_found(&self, ckaid: &str) -> String {
+        if let Some((_, why)) = self.others.iter().find(|(other, _)| other == ckaid) {
+            return format!("the private key with CKAID {ckaid} cannot be used: {why}");
+        }
+        let places: Vec<String> = self
+            .places
+            .iter()
+            .map(|p| p.display().to_string())
+            .collect();
+        let mut text = format!(
+            "private key matching CKAID {ckaid} not found in {}",
+            places.join(" or ")
+        );
+        for error in &self.errors {
+            text.push_str(&format!("; {error}"));
+        }
+        text
+    }
+
+    /// Those of these connections, each once.
+    fn keys(&self, conns: &[Oriented<'_>]) -> Vec<(String, PublicKey, FoundKey)> {
+        let mut found = BTreeMap::new();
+        for key in conns
+            .iter()
+            .filter_map(|conn| conn.local_end().key.as_ref())
+        {
+            let name = native::key_name(&key.value);
+            found
+                .entry(name)
+                .or_insert_with(|| (key.value.clone(), self.private(&key.value)));
+        }
+        let keys = found.into_iter();
+        keys.map(|(name, (public, private))| (name, public, private))
+            .collect()
+    }
+}

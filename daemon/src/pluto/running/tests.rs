@@ -1,0 +1,228 @@
+use std::fs;
+
+use obol_ike::config::{LocalAuthMethod, StartAction};
+use obol_ike::crypto::signature::SignatureScheme;
+
+use super::*;
+use crate::pluto::tests::{Files as Written, rsa_key};
+
+const CKAID: &str = "6a4d0d1efb18011de7a576b0280149650d924852";
+
+fn database() -> PathBuf {
+    concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/nss/libreswan-4.10").into()
+}
+
+/// The key in the database, as pluto shows it.
+fn own_key() -> String {
+    let text = fs::read_to_string(database().join("leftrsasigkey")).unwrap();
+    text.trim().to_owned()
+}
+
+/// Loads files on a host that has 127.0.0.1, beside `obol.toml`.
+async fn load(files: &[(&str, &str)]) -> Result<Loaded, String> {
+    let written = Written::new(files);
+    let files = Files {
+        conf: written.0.join("ipsec.conf"),
+        secrets: Some(written.0.join("ipsec.secrets")).filter(|path| path.exists()),
+        nss: Some(database()),
+    };
+    let own = written.0.join("obol.toml");
+    let loaded = load_to_run(&files, &own, &Addresses::new()).await;
+    loaded.map_err(|errors| written.without_path(&errors.to_string()))
+}
+
+async fn loaded(conf: &str) -> Loaded {
+    load(&[("ipsec.conf", conf), ("obol.toml", "")])
+        .await
+        .unwrap()
+}
+
+fn children(loaded: &Loaded) -> Vec<String> {
+    let policies = loaded.policies.iter();
+    policies
+        .map(|policy| format!("{}/{}", policy.connection, policy.child))
+        .collect()
+}
+
+fn warnings(loaded: &Loaded) -> String {
+    let warnings = loaded.warnings.iter().map(ToString::to_string);
+    warnings.collect::<Vec<_>>().join("\n")
+}
+
+/// A connection with this host's key, and lines of its own.
+fn conn(name: &str, peer: u8, lines: &str) -> String {
+    format!(
+        "conn {name}\n left=127.0.0.1\n leftrsasigkey={}\n right=198.18.77.{peer}\n rightrsasigkey={}\n{lines}\n",
+        own_key(),
+        rsa_key(peer)
+    )
+}
+
+#[tokio::test]
+async fn what_cannot_be_had_is_refused_alone() {
+    let table = [
+        (" type=passthrough\n auto=route", "no policies without IKE"),
+        (" type=drop\n auto=route", "no policies without IKE"),
+        (
+            " leftsubnet=10.1.0.0/16\n rightsubnet=10.3.4.0/24\n auto=add",
+            "claim the same packets",
+        ),
+        (
+            " rightrsasigkey=%none\n auto=add",
+            "there is no rightrsasigkey",
+        ),
+        (
+            " leftrsasigkey=%none\n auto=add",
+            "neither leftrsasigkey nor leftckaid",
+        ),
+        (
+            " right=%any\n rightid=@x\n auto=add",
+            "dynamic is the address",
+        ),
+        (
+            " right=%opportunistic\n auto=add",
+            "is no peer that obol can have",
+        ),
+        (
+            " right=nowhere.invalid\n auto=add",
+            "nowhere.invalid has no address now",
+        ),
+        (" type=tunel\n auto=add", "type=tunel is invalid"),
+    ];
+    let good = conn(
+        "good",
+        1,
+        " leftsubnet=10.1.0.0/16\n rightsubnet=10.3.0.0/16\n auto=start",
+    );
+    for (lines, expected) in table {
+        // A word that is there twice counts the first time.
+        let bad = conn("bad", 2, "");
+        let bad = bad.replacen('\n', &format!("\n{lines}\n"), 1);
+        let loaded = loaded(&format!("{good}{bad}")).await;
+        assert_eq!(
+            children(&loaded),
+            ["good/good"],
+            "{lines}: {}",
+            warnings(&loaded)
+        );
+        let said = warnings(&loaded);
+        assert!(said.contains(expected), "{lines}: {said}");
+        assert!(said.contains("bad is refused: "), "{lines}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn connections_of_other_hosts_are_none_and_it_is_known_why() {
+    let other = conn("other", 1, " auto=start").replace("127.0.0.1", "198.18.78.1");
+    let idle = conn("idle", 2, "");
+    let loaded = loaded(&format!("{other}{idle}")).await;
+    assert_eq!(children(&loaded), [""; 0]);
+    assert_eq!(warnings(&loaded), "");
+    assert_eq!(
+        loaded.pluto.why_not("other"),
+        Some("neither left=198.18.78.1 nor right=198.18.77.1 match an interface")
+    );
+    assert_eq!(loaded.pluto.why_not("idle"), Some("auto=ignore"));
+}
+
+#[tokio::test]
+async fn names_are_those_of_the_connections() {
+    let more = " leftsubnets={10.1.0.0/24 10.2.0.0/24}\n rightsubnet=10.9.0.0/16\n connalias=both\n auto=ondemand";
+    let text = format!(
+        "{}{}",
+        conn("a.b", 1, more),
+        conn("c", 1, " connalias=both\n auto=start")
+    );
+    let loaded = loaded(&text).await;
+    let place = |child: &str| ("c".to_owned(), child.to_owned());
+    assert_eq!(
+        children(&loaded),
+        ["c/a.b-1x1", "c/a.b-2x1", "c/c"],
+        "{}",
+        warnings(&loaded)
+    );
+    let names = &loaded.pluto.names;
+    assert_eq!(names["a.b"], [place("a.b-1x1"), place("a.b-2x1")]);
+    assert_eq!(names["a.b/2x1"], [place("a.b-2x1")]);
+    assert_eq!(names["c"], [place("c")]);
+    assert_eq!(names["both"].len(), 3);
+    let start: Vec<_> = loaded.ike.connections[0]
+        .children
+        .iter()
+        .map(|child| child.start_action)
+        .collect();
+    let expected = [StartAction::Trap, StartAction::Trap, StartAction::Start];
+    assert_eq!(start, expected);
+}
+
+#[tokio::test]
+async fn the_private_key_is_the_one_of_the_public_key_or_of_its_ckaid() {
+    let by_key = conn("a", 1, " auto=start");
+    let by_ckaid = by_key.replace(
+        &format!("leftrsasigkey={}", own_key()),
+        &format!("leftckaid={}", CKAID.to_uppercase()),
+    );
+    for text in [by_key, by_ckaid] {
+        let loaded = loaded(&text).await;
+        assert_eq!(warnings(&loaded), "");
+        let LocalAuthMethod::Key(key) = &loaded.ike.connections[0].local.method else {
+            panic!("{:?}", loaded.ike.connections[0])
+        };
+        let scheme = SignatureScheme::RsaPssSha256;
+        let signature = loaded.credentials.sign(key, scheme, b"octets").unwrap();
+        key.verify(scheme, b"octets", &signature).unwrap();
+    }
+    let other = conn("a", 1, " auto=start").replace(&own_key(), &rsa_key(7));
+    let loaded = loaded(&other).await;
+    let LocalAuthMethod::Key(key) = &loaded.ike.connections[0].local.method else {
+        panic!("{:?}", loaded.ike.connections[0])
+    };
+    let why = loaded
+        .credentials
+        .sign(key, SignatureScheme::RsaPssSha256, b"");
+    let why = why.unwrap_err();
+    assert!(why.contains("private key matching CKAID"), "{why}");
+    let said = warnings(&loaded);
+    assert!(said.contains(&format!("a cannot come up: {why}")), "{said}");
+}
+
+#[tokio::test]
+async fn obols_own_file_counts_beside() {
+    let own = "[daemon]\nport = 5500\ncookie_threshold = 7\n\n[connections.mine]\n\
+               remote_addrs = [\"198.18.77.9\"]\nlocal = { auth = \"psk\" }\nremote = { auth = \"psk\" }\n\
+               [connections.mine.children.net]\nremote_ts = [\"10.8.0.0/16\"]\nlocal_ts = [\"10.7.0.0/16\"]\n\
+               [secrets.mine]\ntype = \"psk\"\nids = [\"198.18.77.9\"]\nsecret = \"one of sixteen octets\"\n";
+    let conf = format!(
+        "config setup\n ddos-ike-threshold=9\n{}",
+        conn("theirs", 1, " auto=add")
+    );
+    let written = Written::new(&[("ipsec.conf", &conf), ("obol.toml", own)]);
+    let own = written.0.join("obol.toml");
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    fs::set_permissions(&own, private).unwrap();
+    let files = Files {
+        conf: written.0.join("ipsec.conf"),
+        secrets: None,
+        nss: Some(database()),
+    };
+    let loaded = load_to_run(&files, &own, &Addresses::new()).await.unwrap();
+    assert_eq!(children(&loaded), ["mine/net", "theirs/theirs"]);
+    assert_eq!(loaded.daemon.port, 5500);
+    assert_eq!(loaded.ike.settings.cookie_threshold, 7);
+    assert!(warnings(&loaded).contains("[daemon] counts"));
+    // A mistake in it is one of all, as without files of pluto's.
+    fs::write(&own, "[connections.mine]\nremote_adrs = []\n").unwrap();
+    let error = load_to_run(&files, &own, &Addresses::new())
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("remote_adrs"), "{error}");
+}
+
+#[tokio::test]
+async fn secrets_files_must_be_there_if_they_are_named() {
+    let conf = "config setup\n secretsfile=/nowhere/ipsec.secrets\n";
+    let error = load(&[("ipsec.conf", conf), ("obol.toml", "")])
+        .await
+        .unwrap_err();
+    assert!(error.contains("/nowhere/ipsec.secrets"), "{error}");
+}

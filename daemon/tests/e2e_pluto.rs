@@ -1,0 +1,349 @@
+//! Two daemons with files of pluto's, as they stand on hosts that run it: `ipsec.conf` with what it
+//! includes, `ipsec.secrets`, private keys in NSS databases. As root; in namespaces.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "clippy knows tests by their attribute, and helpers of tests have none"
+)]
+#![expect(dead_code, reason = "what tests share, they do not all use")]
+
+#[path = "support/daemons.rs"]
+mod daemons;
+mod support;
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Instant;
+
+use daemons::{LIMIT, PATIENCE, assert_only_protected, ike_sas, installed, run, succeeds};
+use obol_daemon::demo::capture::Capture;
+use obol_daemon::demo::lab::{Host, Lab, OVERLAY_PORT, WIRE};
+use obol_daemon::demo::protected;
+use obol_daemon::demo::traffic::ping;
+use support::{is_root, obol};
+
+/// The main file of every host.
+const MAIN: &str = "config setup\n\ninclude ipsec.d/*.conf\n";
+
+/// The file of the story, which is the same on all hosts. The keys go where the dots are.
+const STORY: &str = "\
+conn hostA-hostB-subnet
+  also=hostA-hostB
+  leftsubnet=172.16.1.0/24
+  rightsubnet=172.16.2.0/24
+
+conn hostA-hostB
+  type=tunnel
+  leftid=@hostA.example.com
+  left=192.168.0.1
+  leftrsasigkey=[...]
+  rightid=@hostB.example.com
+  right=192.168.0.2
+  rightrsasigkey=[...]
+  authby=rsasig
+  auto=start
+";
+
+/// The databases of the hosts.
+const DATABASES: [&str; 2] = ["libreswan-4.10", "libreswan-5.2"];
+
+fn nss(database: &str) -> String {
+    format!("{}/testdata/nss/{database}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The public key of a database, as `ipsec showhostkey` prints it.
+fn public_key(database: &str) -> String {
+    let text = fs::read_to_string(Path::new(&nss(database)).join("leftrsasigkey")).unwrap();
+    text.trim().to_owned()
+}
+
+/// The story with the keys of both databases.
+fn story() -> String {
+    let mut text = STORY.to_owned();
+    for database in DATABASES {
+        text = text.replacen("[...]", &public_key(database), 1);
+    }
+    text
+}
+
+/// A lab whose daemons run with these files and nothing else; `[]` is for host A, then host B.
+fn lab_with(conf: [&str; 2], secrets: &str) -> Lab {
+    let mut lab = Lab::new(obol(), None).unwrap();
+    let directory = lab.directory().to_owned();
+    for ((host, conf), database) in [&mut lab.a, &mut lab.b]
+        .into_iter()
+        .zip(conf)
+        .zip(DATABASES)
+    {
+        fs::write(&host.config, "").unwrap();
+        let own = directory.join(format!("{}-etc", host.side.name));
+        fs::create_dir_all(own.join("ipsec.d")).unwrap();
+        fs::write(own.join("ipsec.conf"), MAIN).unwrap();
+        fs::write(own.join("ipsec.d/hostA-hostB.conf"), conf).unwrap();
+        let file = own.join("ipsec.secrets");
+        fs::write(&file, secrets).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        let path = |name: &str| own.join(name).display().to_string();
+        host.arguments = vec![
+            "--ipsec-conf".into(),
+            path("ipsec.conf"),
+            "--ipsec-secrets".into(),
+            path("ipsec.secrets"),
+            "--nssdir".into(),
+            nss(database),
+        ];
+    }
+    lab
+}
+
+fn said(host: &Host) -> String {
+    fs::read_to_string(&host.log).unwrap_or_default()
+}
+
+/// Starts both daemons, and waits until these children are up on both.
+async fn start(lab: &mut Lab, children: &[&str]) {
+    for host in [&mut lab.a, &mut lab.b] {
+        host.start().unwrap();
+    }
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let mut up = true;
+        for host in [&lab.a, &lab.b] {
+            let status = host.status().await;
+            up &= status
+                .is_ok_and(|status| ike_sas(&status).len() == 1 && installed(&status) == children);
+        }
+        if up {
+            return;
+        }
+        if Instant::now() >= deadline || !lab.a.runs() || !lab.b.runs() {
+            panic!("not up:\n{}\n{}", said(&lab.a), said(&lab.b));
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn wait_until(what: &str, host: &mut Host, wanted: impl Fn(&Host) -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !wanted(host) {
+        assert!(
+            Instant::now() < deadline && host.runs(),
+            "{what}: {}",
+            said(host)
+        );
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Echo requests from each host to the other.
+async fn pings(lab: &Lab, of: impl Fn(&Host) -> Ipv4Addr) {
+    for (host, peer) in [(&lab.a, &lab.b), (&lab.b, &lab.a)] {
+        let deadline = Instant::now() + LIMIT;
+        ping(&host.netns, of(host), of(peer), PATIENCE, deadline)
+            .await
+            .unwrap();
+    }
+}
+
+/// Sends a datagram to the port of VXLAN of the peer, until it has come.
+fn vxlan(from: &Host, to: &Host) {
+    let bind = |host: &Host, port| {
+        let address = SocketAddrV4::new(host.side.address, port);
+        host.netns
+            .run(|| UdpSocket::bind(address))
+            .unwrap()
+            .unwrap()
+    };
+    let (sender, receiver) = (bind(from, 0), bind(to, OVERLAY_PORT));
+    receiver.set_read_timeout(Some(PATIENCE)).unwrap();
+    let deadline = Instant::now() + LIMIT;
+    let peer = SocketAddrV4::new(to.side.address, OVERLAY_PORT);
+    loop {
+        sender.send_to(b"frame", peer).unwrap();
+        let mut octets = [0; 16];
+        if let Ok((length, source)) = receiver.recv_from(&mut octets) {
+            assert_eq!(&octets[..length], b"frame");
+            assert_eq!(source.ip(), from.side.address);
+            return;
+        }
+        assert!(Instant::now() < deadline, "nothing comes");
+    }
+}
+
+const BOTH: [&str; 2] = ["hostA-hostB", "hostA-hostB-subnet"];
+
+#[tokio::test]
+async fn the_story_as_it_is() {
+    if !is_root() {
+        return;
+    }
+    let story = story();
+    let mut lab = lab_with([&story, &story], "");
+    let capture = Capture::start(&lab.a.netns, WIRE, protected()).unwrap();
+    start(&mut lab, &BOTH).await;
+    pings(&lab, |host| host.side.pod).await;
+    pings(&lab, |host| host.side.address).await;
+    vxlan(&lab.a, &lab.b);
+    vxlan(&lab.b, &lab.a);
+    for (host, [own, peer]) in [
+        (&lab.a, ["hostA.example.com", "hostB.example.com"]),
+        (&lab.b, ["hostB.example.com", "hostA.example.com"]),
+    ] {
+        let status = host.status().await.unwrap();
+        let ike = ike_sas(&status)[0];
+        assert_eq!(ike["local"]["id"], own, "{status:#}");
+        assert_eq!(ike["remote"]["id"], peer, "{status:#}");
+        assert!(!said(host).contains("WARN"), "{}", said(host));
+    }
+    assert_only_protected(&capture).await;
+    for host in [&mut lab.a, &mut lab.b] {
+        assert!(host.stop(LIMIT).await.unwrap().success());
+    }
+}
+
+#[tokio::test]
+async fn left_and_right_exchanged_on_one_host_and_commands_by_the_names_of_connections() {
+    if !is_root() {
+        return;
+    }
+    let story = story();
+    let exchanged = story
+        .replace("left", "\0")
+        .replace("right", "left")
+        .replace('\0', "right");
+    let mut lab = lab_with([&story, &exchanged], "");
+    start(&mut lab, &BOTH).await;
+    pings(&lab, |host| host.side.pod).await;
+
+    // One connection goes, and the IKE SA stays for the other.
+    succeeds(&lab.a, &["down", "hostA-hostB"]);
+    succeeds(&lab.a, &["status", "hostA-hostB-subnet"]);
+    assert_eq!(
+        run(&lab.a, &["status", "hostA-hostB"]).status.code(),
+        Some(3)
+    );
+    let up = succeeds(&lab.a, &["up", "hostA-hostB"]);
+    assert!(up.contains("hostA-hostB: up"), "{up}");
+    succeeds(&lab.a, &["status", "hostA-hostB"]);
+    let list = succeeds(&lab.a, &["list"]);
+    assert!(list.contains("hostA-hostB-subnet"), "{list}");
+    assert_eq!(run(&lab.a, &["up", "nobody"]).status.code(), Some(2));
+
+    // The same files: nothing changes. Without one of the connections, it goes.
+    let reloaded = succeeds(&lab.a, &["reload"]);
+    assert_eq!(reloaded, "unchanged: hostA-hostB\n");
+    let file = lab.directory().join("a-etc/ipsec.d/hostA-hostB.conf");
+    fs::write(&file, format!("{story}\n  lefsubnet=10.0.0.0/8\n")).unwrap();
+    let refused = run(&lab.a, &["reload"]);
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(6), "{text}");
+    assert!(text.contains("hostA-hostB.conf:17:3"), "{text}");
+    assert!(text.contains("did you mean leftsubnet?"), "{text}");
+    pings(&lab, |host| host.side.pod).await;
+    for host in [&mut lab.a, &mut lab.b] {
+        assert!(host.stop(LIMIT).await.unwrap().success());
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_gets_the_address_later_takes_part_then() {
+    if !is_root() {
+        return;
+    }
+    let story = story().replace("192.168.0.1", "192.168.0.11");
+    let mut lab = lab_with([&story, &story], "");
+    lab.a.start().unwrap();
+    lab.b.start().unwrap();
+    wait_until("ready", &mut lab.a, |host| said(host).contains("ready")).await;
+    let up = run(&lab.a, &["up", "hostA-hostB"]);
+    let text = String::from_utf8_lossy(&up.stderr).into_owned();
+    assert!(
+        text.contains("neither left=192.168.0.11 nor right=192.168.0.2 match an interface"),
+        "{text}"
+    );
+    let address = IpAddr::V4(Ipv4Addr::new(192, 168, 0, 11));
+    lab.a
+        .netns
+        .configure(async |links| links.address(WIRE, address, 24).await)
+        .unwrap();
+    for host in [&mut lab.a, &mut lab.b] {
+        wait_until("up", host, |host| {
+            run(host, &["status", "hostA-hostB-subnet"])
+                .status
+                .success()
+        })
+        .await;
+    }
+    pings(&lab, |host| host.side.pod).await;
+}
+
+#[tokio::test]
+async fn secrets_are_found_by_the_ranks_and_what_is_missing_is_said() {
+    if !is_root() {
+        return;
+    }
+    let conf = "\
+conn %default
+  left=192.168.0.1
+  right=192.168.0.2
+  authby=secret
+conn psk
+  leftid=@west
+  rightid=@east
+  leftsubnet=172.16.1.0/24
+  rightsubnet=172.16.2.0/24
+  auto=start
+conn none
+  leftid=@north
+  rightid=@south
+  leftprotoport=tcp/7
+  rightprotoport=tcp
+  auto=add
+";
+    let secrets = "\
+@nobody @east : PSK \"not this one\"
+@west : PSK \"nor this one, which fits less\"
+@west @east: PSK \"the secret of the two\"
+192.168.0.1 192.168.0.2 : PSK \"for those without a name\"
+";
+    let mut lab = lab_with([conf, conf], secrets);
+    // What host B would take if the best did not come first.
+    let other = lab.directory().join("b-etc/ipsec.secrets");
+    fs::write(
+        &other,
+        format!("%any : PSK \"of everybody\"\n{secrets}").replace("nor this", "and not this"),
+    )
+    .unwrap();
+    start(&mut lab, &["psk"]).await;
+    pings(&lab, |host| host.side.pod).await;
+    let log = said(&lab.a);
+    let expected = "none cannot come up: no PSK for @north → @south in ";
+    assert!(log.contains(expected), "{log}");
+    assert!(log.contains("(there is one for 192.168.0.1; "), "{log}");
+    assert!(!log.contains("secret of the two"), "{log}");
+}
+
+#[tokio::test]
+async fn without_its_private_key_a_host_protects_and_says_which_key_it_looks_for() {
+    if !is_root() {
+        return;
+    }
+    let story = story();
+    let mut lab = lab_with([&story, &story], "");
+    // The databases exchanged: neither host has its own key.
+    let [a, b] = [&mut lab.a, &mut lab.b];
+    std::mem::swap(&mut a.arguments[5], &mut b.arguments[5]);
+    a.start().unwrap();
+    wait_until("ready", a, |host| said(host).contains("ready")).await;
+    let log = said(a);
+    let expected = "hostA-hostB cannot come up: private key matching CKAID 6a4d0d1efb18011de7a576b0280149650d924852 not found in ";
+    assert!(log.contains(expected), "{log}");
+    let status = a.status().await.unwrap();
+    assert_eq!(
+        status["policies"].as_array().unwrap().len(),
+        2,
+        "{status:#}"
+    );
+}
