@@ -14,6 +14,7 @@ mod core;
 mod drops;
 mod foreign;
 mod leftovers;
+mod moving;
 mod natt;
 mod news;
 mod probe;

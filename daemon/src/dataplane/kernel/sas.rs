@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use obol_ike::config::{Mode, Path};
-use obol_ike::event::{ChildSaId, ChildSaInfo, InboundSa, Limits, MovedSa, OutboundSa};
+use obol_ike::event::{ChildSaId, ChildSaInfo, InboundSa, Limits, OutboundSa};
 use obol_ike::ts::TrafficSelector;
 use obol_ike::wire::EncrId;
 
@@ -16,8 +16,7 @@ use super::suite::{algorithm, state_refused};
 use crate::dataplane::flow::{Ended, Flow};
 use crate::dataplane::{DRAIN, DataPlaneError, DataPlaneEvent, KernelOptions, Usage};
 use crate::host::xfrm::{
-    Copied, Encap, Key, Mark, Move, NewState, Refusal, Rule, Selector, State, StateId, Template,
-    Xfrm,
+    Encap, Key, Mark, Move, NewState, Refusal, Rule, Selector, State, StateId, Template, Xfrm,
 };
 
 /// Packets that may overtake each other: as `obol_esp` has it.
@@ -33,8 +32,8 @@ const AES_SOFT: u64 = 1 << 44;
 #[derive(Debug)]
 pub(super) struct Sa {
     pub(super) info: ChildSaInfo,
-    options: KernelOptions,
-    reqid: u32,
+    pub(super) options: KernelOptions,
+    pub(super) reqid: u32,
     pub(super) inbound: Option<StateId>,
     pub(super) outbound: Option<StateId>,
     /// A packet came in, which was told.
@@ -166,7 +165,7 @@ impl<K: Xfrm> Core<K> {
 
     /// Has the outbound policies lead to an SA. They are written again if they do already, so that
     /// the kernel looks for the newest state.
-    fn lead_to(
+    pub(super) fn lead_to(
         &mut self,
         info: &ChildSaInfo,
         reqid: u32,
@@ -187,82 +186,6 @@ impl<K: Xfrm> Core<K> {
             }
         }
         Ok(())
-    }
-
-    /// Sends and expects packets of an SA elsewhere.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub(super) fn move_path(&mut self, moved: MovedSa) -> Result<(), DataPlaneError> {
-        let sa = self.sas.get(&moved.id).ok_or(DataPlaneError::Unknown)?;
-        let (inbound, outbound) = (sa.inbound, sa.outbound);
-        let refused =
-            |refusal: Refusal| DataPlaneError::Refused(format!("an SA cannot be moved: {refusal}"));
-        if let Some(id) = inbound {
-            self.move_inbound(moved, id).map_err(refused)?;
-        }
-        let made = outbound.map(|id| (id, self.recreate(id, &to_peer(moved.path, moved.encap))));
-        let Some(sa) = self.sas.get_mut(&moved.id) else {
-            return Err(DataPlaneError::Unknown);
-        };
-        (sa.info.path, sa.info.encap, sa.info.nat) = (moved.path, moved.encap, moved.nat);
-        let Some((id, new)) = made else {
-            return Ok(());
-        };
-        let new = new.map_err(refused)?;
-        sa.outbound = Some(new);
-        let (info, reqid, options) = (sa.info.clone(), sa.reqid, sa.options.clone());
-        self.renamed(moved.id, id, new);
-        self.lead_to(&info, reqid, &options)?;
-        if new != id {
-            self.delete_state(id);
-        }
-        Ok(())
-    }
-
-    /// Where packets come to, and whether in UDP, is part of a state; where they come from can be
-    /// changed.
-    fn move_inbound(&mut self, moved: MovedSa, id: StateId) -> Result<(), Refusal> {
-        let Some(sa) = self.sas.get(&moved.id) else {
-            return Ok(());
-        };
-        let to = to_us(moved.path, moved.encap);
-        let stays = sa.info.path.local.ip() == to.destination && sa.info.encap == moved.encap;
-        if stays && moved.encap {
-            let body = self.kernel.state(id)?;
-            if let Some(copied) = Copied::new(&body) {
-                self.kernel.carry_out(copied.update(&to, None))?;
-            }
-        } else if !stays {
-            let new = self.recreate(id, &to)?;
-            self.renamed(moved.id, id, new);
-            self.sas
-                .entry(moved.id)
-                .and_modify(|sa| sa.inbound = Some(new));
-        }
-        Ok(())
-    }
-
-    /// Makes a state anew with other addresses. If it gets another name, the old one is still
-    /// there.
-    fn recreate(&self, id: StateId, to: &Move) -> Result<StateId, Refusal> {
-        let new = StateId {
-            destination: to.destination,
-            spi: id.spi,
-        };
-        let body = self.kernel.state(id)?;
-        let copied =
-            Copied::new(&body).ok_or(std::io::Error::from(std::io::ErrorKind::InvalidData))?;
-        if new == id {
-            self.kernel.carry_out(id.delete())?;
-        }
-        self.kernel.carry_out(copied.add(to))?;
-        Ok(new)
-    }
-
-    fn renamed(&mut self, child: ChildSaId, old: StateId, new: StateId) {
-        self.states.remove(&old);
-        self.states.insert(new, child);
     }
 
     /// Forgets an SA.
@@ -382,7 +305,7 @@ impl<K: Xfrm> Core<K> {
 }
 
 /// Between which addresses packets to the peer go, and between which ports in UDP.
-fn to_peer(path: Path, encap: bool) -> Move {
+pub(super) fn to_peer(path: Path, encap: bool) -> Move {
     Move {
         source: path.local.ip(),
         destination: path.remote.ip(),
@@ -454,7 +377,7 @@ fn first_packet(limits: Limits) -> Limits {
 }
 
 /// No key lasts for ever.
-fn outbound_limits(info: &ChildSaInfo) -> Limits {
+pub(super) fn outbound_limits(info: &ChildSaInfo) -> Limits {
     let lower = |limit: Option<u64>, other: u64| Some(limit.map_or(other, |own| own.min(other)));
     let mut limits = info.limits;
     if !info.esn {

@@ -21,7 +21,7 @@ pub(crate) use policy::{Direction, Key, Policy, Rule, Template, socket_bypass};
 pub(crate) use scope::{Mark, Scope};
 pub(crate) use selector::{Ports, Selector};
 pub(crate) use socket::{Notices, Socket};
-pub(crate) use state::{Algorithm, Copied, Encap, Move, NewState, State, StateId};
+pub(crate) use state::{Algorithm, Copied, Encap, HEADWAY, Move, NewState, State, StateId};
 pub(crate) use wire::Message;
 use zeroize::Zeroizing;
 

@@ -43,9 +43,10 @@ const ESN: u8 = 128;
 const ESP_IN_UDP: u16 = 2;
 /// Seconds between two notices that packets come from elsewhere.
 const PAUSE: u32 = 1;
-/// Packets that an SA may send while it is moved: so many sequence numbers are passed over. Fewer
-/// than any replay window has, so that nothing of before is too old.
-const HEADWAY: u32 = 1024;
+/// Sequence numbers that are passed over when a state is made anew. The old one may send so many
+/// packets meanwhile, and no more. Fewer than any replay window has, so that nothing of before is
+/// too old.
+pub(crate) const HEADWAY: u32 = 1024;
 /// Octets before the bitmap of `struct xfrm_replay_state_esn`.
 const REPLAY_HEAD: usize = 24;
 
@@ -346,10 +347,10 @@ impl<'a> Copied<'a> {
         State::read(body).map(|_| Self(body))
     }
 
-    /// The message that adds it with other addresses. Its next sequence number is further on, so
-    /// that both may send for a moment.
-    pub(crate) fn add(&self, to: &Move) -> Message {
-        self.message(NEW, to, HEADWAY, None)
+    /// The message that adds it with other addresses, and with these limits if there are any. Its
+    /// next sequence number is further on by [`HEADWAY`].
+    pub(crate) fn add(&self, to: &Move, limits: Option<&Limits>) -> Message {
+        self.message(NEW, to, HEADWAY, limits)
     }
 
     /// The message that changes the ports of UDP, or the limits, where it is.
@@ -538,7 +539,7 @@ mod tests {
             encap: None,
         };
         let copied = Copied::new(&body).unwrap();
-        let moved = copied.add(&to);
+        let moved = copied.add(&to, None);
         let (kind, moved) = moved.parts();
         let read = State::read(moved).unwrap();
         assert_eq!(
@@ -575,7 +576,7 @@ mod tests {
             let _ = StateId::read(&octets);
             let to = Move { source: [1, 2, 3, 4].into(), destination: [1, 2, 3, 5].into(), encap: None };
             if let Some(copied) = Copied::new(&octets) {
-                let _ = copied.add(&to);
+                let _ = copied.add(&to, None);
             }
         }
     }

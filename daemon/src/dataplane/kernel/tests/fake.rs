@@ -7,7 +7,9 @@ use std::rc::Rc;
 
 use zeroize::Zeroizing;
 
-use crate::host::xfrm::{Key, Message, Policy, Refusal, Rule, State, StateId, Xfrm};
+use crate::host::xfrm::{
+    Key, Message, Policy, Refusal, Rule, State, StateId, Xfrm, find_attribute,
+};
 
 /// Clones are the same kernel.
 #[derive(Clone, Default)]
@@ -17,6 +19,8 @@ pub(super) struct Fake(Rc<Inner>);
 struct Inner {
     states: RefCell<BTreeMap<StateId, Vec<u8>>>,
     policies: RefCell<BTreeMap<Key, Rule>>,
+    /// States that are gone, as they were at last.
+    removed: RefCell<Vec<Vec<u8>>>,
     requests: Cell<usize>,
     refuses: Cell<Option<(usize, i32)>>,
 }
@@ -65,6 +69,21 @@ impl Fake {
         u64::from_ne_bytes(states[&id][112..120].try_into().unwrap())
     }
 
+    /// The hard limits of the states that are gone.
+    pub(super) fn limits_of_removed(&self) -> Vec<u64> {
+        let removed = self.0.removed.borrow();
+        removed.iter().map(|body| hard_packets(body)).collect()
+    }
+
+    /// The hard limit of a state, and the last sequence number that it has used.
+    pub(super) fn limit_and_number(&self, id: StateId) -> (u64, u32) {
+        let states = self.0.states.borrow();
+        let body = &states[&id];
+        let replay = find_attribute(&body[224..], 23).expect("a replay window");
+        let number = u32::from_ne_bytes(replay[4..8].try_into().unwrap());
+        (hard_packets(body), number)
+    }
+
     /// A state has carried so many packets.
     pub(super) fn carry(&self, id: StateId, packets: u64) {
         let mut states = self.0.states.borrow_mut();
@@ -91,12 +110,19 @@ impl Fake {
                 match (kind, states.contains_key(&id)) {
                     (0x10, true) => return Err(libc::EEXIST),
                     (0x1a, false) => return Err(libc::ESRCH),
-                    _ => states.insert(id, body.to_vec()),
-                };
+                    _ => {}
+                }
+                let mut body = body.to_vec();
+                if let Some(before) = states.get(&id) {
+                    // It counts on.
+                    body[160..192].copy_from_slice(&before[160..192]);
+                }
+                states.insert(id, body);
             }
             0x11 => {
                 let id = StateId::read(body).ok_or(libc::EINVAL)?;
-                states.remove(&id).ok_or(libc::ESRCH)?;
+                let gone = states.remove(&id).ok_or(libc::ESRCH)?;
+                self.0.removed.borrow_mut().push(gone);
             }
             0x13 | 0x19 => {
                 let policy = Policy::read(body).ok_or(libc::EINVAL)?;
@@ -113,6 +139,10 @@ impl Fake {
         }
         Ok(())
     }
+}
+
+fn hard_packets(body: &[u8]) -> u64 {
+    u64::from_ne_bytes(body[120..128].try_into().unwrap())
 }
 
 fn refusal(number: i32) -> Refusal {

@@ -212,3 +212,35 @@ fn an_sa_costs_the_same_however_many_there_are() {
     let keys: Vec<Key> = kernel.policies().into_keys().collect();
     assert_eq!(keys.len(), 6000);
 }
+
+#[test]
+fn no_sequence_number_is_used_twice_while_an_sa_moves() {
+    // Another peer's address is another state; another of ours is the same one.
+    let near = Path {
+        local: SocketAddr::from(([192, 0, 2, 9], 500)),
+        ..path("192.0.2.2:500")
+    };
+    for to in [path("198.51.100.7:500"), near] {
+        let kernel = Fake::default();
+        let now = Instant::now();
+        let mut core = ready(&kernel, &[net()], now);
+        let mut sa = info(1, &net());
+        sa.limits.hard_packets = Some(1 << 20);
+        up(&mut core, &sa, now);
+        let outbound = |path: Path| StateId {
+            destination: path.remote.ip(),
+            spi: 0x2001,
+        };
+        kernel.carry(outbound(sa.path), 5000);
+        let moved = MovedSa {
+            id: sa.id,
+            path: to,
+            encap: false,
+            nat: false,
+        };
+        core.move_path(moved).unwrap();
+        // From when its number was read, the old one can send no more than is passed over.
+        assert!(kernel.limits_of_removed().contains(&(5000 + 1024)));
+        assert_eq!(kernel.limit_and_number(outbound(to)), (1 << 20, 1024));
+    }
+}
