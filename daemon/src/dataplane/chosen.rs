@@ -1,5 +1,7 @@
 //! The data plane that the configuration names, or the best that this host has.
 
+use std::collections::HashMap;
+
 use obol_ike::config::Config;
 use obol_ike::event::{ChildSaId, InboundSa, MovedSa, OutboundSa};
 
@@ -168,6 +170,13 @@ impl DataPlane for Plane {
         match &self.kind {
             Kind::Kernel(kernel) => kernel.usage(id),
             Kind::User(user) => user.usage(id),
+        }
+    }
+
+    fn usages(&self, ids: &[ChildSaId]) -> HashMap<ChildSaId, Usage> {
+        match &self.kind {
+            Kind::Kernel(kernel) => kernel.usages(ids),
+            Kind::User(user) => user.usages(ids),
         }
     }
 

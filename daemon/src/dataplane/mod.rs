@@ -12,6 +12,7 @@ pub(crate) use options::KernelOptions;
 use obol_ike::config::{Mode, Path};
 use obol_ike::event::{ChildSaId, EspSpi, InboundSa, MovedSa, OutboundSa, PacketFlow};
 use obol_ike::ts::TrafficSelector;
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -164,6 +165,11 @@ pub(crate) trait DataPlane {
     fn remove(&mut self, id: ChildSaId) -> Doing<Usage>;
     /// How much it was used so far.
     fn usage(&self, id: ChildSaId) -> Option<Usage>;
+    /// The same of many, those of which there is something to tell.
+    fn usages(&self, ids: &[ChildSaId]) -> HashMap<ChildSaId, Usage> {
+        let known = ids.iter().filter_map(|id| Some((*id, self.usage(*id)?)));
+        known.collect()
+    }
     /// Packets dropped, by reason.
     fn drops(&self) -> Vec<(&'static str, u64)>;
     /// The next event; cancel safe.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use obol_ike::config::{Connection, StartAction};
+use obol_ike::event::ChildSaId;
 use obol_ike::identity::Identity;
 use obol_ike::status::{ChildOutlook, ChildSaStatus, IkeSaStatus};
 use obol_ike::wire::{EncrId, IntegId};
@@ -14,7 +15,7 @@ use crate::control::protocol::{
     ChildSaReport, ConnectionReport, DaemonReport, EndReport, IkeAlgorithmsReport, IkeSaReport,
     ListReport, NatReport, PolicyReport, PolicyState, SCHEMA_VERSION, StatusReport,
 };
-use crate::dataplane::{DataPlane, Policy};
+use crate::dataplane::{DataPlane, Policy, Usage};
 
 impl<D: DataPlane> Driver<D> {
     pub(super) fn status_report(&self) -> StatusReport {
@@ -22,6 +23,11 @@ impl<D: DataPlane> Driver<D> {
         let sas = self.endpoint.status(now);
         let outlook = self.endpoint.outlook(now);
         let children = Children::new(&sas, &outlook);
+        let ids: Vec<ChildSaId> = sas
+            .iter()
+            .flat_map(|sa| sa.children.iter().map(|child| child.info.id))
+            .collect();
+        let usages = self.plane.usages(&ids);
         let mut drops: BTreeMap<String, u64> = self
             .dropped
             .iter()
@@ -52,7 +58,7 @@ impl<D: DataPlane> Driver<D> {
                 .iter()
                 .map(|p| children.policy(p))
                 .collect(),
-            ike_sas: sas.iter().map(|sa| self.ike_sa(sa)).collect(),
+            ike_sas: sas.iter().map(|sa| self.ike_sa(sa, &usages)).collect(),
             names: self.loaded.pluto.names.clone(),
             drops,
         }
@@ -72,7 +78,7 @@ impl<D: DataPlane> Driver<D> {
         }
     }
 
-    fn ike_sa(&self, sa: &IkeSaStatus) -> IkeSaReport {
+    fn ike_sa(&self, sa: &IkeSaStatus, usages: &HashMap<ChildSaId, Usage>) -> IkeSaReport {
         IkeSaReport {
             name: sa.connection.clone().unwrap_or_default(),
             state: sa.state.to_owned(),
@@ -106,14 +112,16 @@ impl<D: DataPlane> Driver<D> {
             children: sa
                 .children
                 .iter()
-                .map(|child| self.child_sa(child))
+                .map(|child| {
+                    let usage = usages.get(&child.info.id).copied();
+                    self.child_sa(child, usage.unwrap_or_default())
+                })
                 .collect(),
         }
     }
 
-    fn child_sa(&self, child: &ChildSaStatus) -> ChildSaReport {
+    fn child_sa(&self, child: &ChildSaStatus, usage: Usage) -> ChildSaReport {
         let info = &child.info;
-        let usage = self.plane.usage(info.id).unwrap_or_default();
         ChildSaReport {
             name: info.child.clone(),
             state: child.state.to_owned(),

@@ -36,6 +36,16 @@ impl Prefix {
         self.is_v4() == other.is_v4() && self.len <= other.len && head(self) == head(other)
     }
 
+    /// The prefix with so many leading bits that contains this one; `None`: this one is shorter.
+    pub(crate) fn shortened(self, len: u8) -> Option<Self> {
+        let v4 = self.is_v4();
+        let bits: u32 = if v4 { 32 } else { 128 };
+        let beyond = bits.checked_sub(u32::from(len))?;
+        let head = number(self.address).checked_shr(beyond).unwrap_or(0);
+        let address = from_number(head.checked_shl(beyond).unwrap_or(0), v4);
+        (len <= self.len).then_some(Self { address, len })
+    }
+
     /// Whether it is of IPv4.
     pub(crate) fn is_v4(self) -> bool {
         self.address.is_ipv4()

@@ -153,14 +153,6 @@ impl Bases {
         })
     }
 
-    /// Whether any is about packets of this policy.
-    pub(super) fn covers(&self, key: &Key) -> bool {
-        let mut same = self
-            .rules()
-            .filter(|(own, _)| (own.direction, own.scope) == (key.direction, key.scope));
-        same.any(|(own, _)| own.selector.contains(&key.selector))
-    }
-
     /// Rules that let neighbour discovery pass, where a policy would catch it: it does not leave
     /// the link.
     pub(super) fn neighbours(&self) -> Vec<(Key, Rule)> {

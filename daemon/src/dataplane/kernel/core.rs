@@ -28,7 +28,9 @@ pub(super) struct Core<K> {
     pub(super) spd: Spd,
     pub(super) bases: Bases,
     /// The policies that ask again after a while.
-    pub(super) asked: Vec<(Instant, u32)>,
+    pub(super) asked: VecDeque<(Instant, u32)>,
+    /// Which these are.
+    pub(super) asking: HashSet<u32>,
     pub(super) flows: Flows<ChildSaId>,
     pub(super) sas: HashMap<ChildSaId, Sa>,
     /// Whose each state is.
@@ -55,7 +57,8 @@ impl<K: Xfrm> Core<K> {
             settings,
             spd: Spd::default(),
             bases: Bases::default(),
-            asked: Vec::new(),
+            asked: VecDeque::new(),
+            asking: HashSet::new(),
             flows: Flows::default(),
             sas: HashMap::new(),
             states: HashMap::new(),
@@ -188,5 +191,5 @@ fn policy_refused(key: &Key, refusal: &Refusal) -> DataPlaneError {
 
 /// More SAs and policies than there are request IDs.
 pub(super) fn no_reqid() -> DataPlaneError {
-    DataPlaneError::Refused("more than 65535 policies and SAs".to_owned())
+    DataPlaneError::Refused("all 65535 request IDs of this daemon are in use, of which a child needs one, and another one when it is up: configure at most 32000 children, or let another daemon with another fwmark have some".to_owned())
 }

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::bases::NEIGHBOURS;
 use super::core::Core;
+use super::cover::Cover;
 use crate::dataplane::{DRAIN, DataPlaneError};
-use crate::host::xfrm::{Key, Policy, Rule, Scope, State, StateId, Xfrm};
+use crate::host::xfrm::{Key, Policy, Scope, State, StateId, Template, Xfrm};
 
 /// For so long SAs of an earlier run go on while there is no new one: a peer that is to be reached
 /// is up by then, and one that asks for nothing has lost them when it asks again.
@@ -18,8 +19,12 @@ const AT_MOST: Duration = Duration::from_secs(30);
 pub(super) struct Leftovers {
     /// With what ties them to policies.
     states: HashMap<StateId, u32>,
+    /// And by that, also those that are gone.
+    by_reqid: HashMap<u32, Vec<StateId>>,
+    /// Where the policies of a request ID are, or were.
+    places: HashMap<u32, Vec<Key>>,
     /// Request IDs whose states go then.
-    ends: Vec<(Instant, u32)>,
+    ends: BTreeSet<(Instant, u32)>,
     /// Request IDs that new SAs have taken over.
     adopted: HashSet<u32>,
     /// When the rest goes.
@@ -29,7 +34,8 @@ pub(super) struct Leftovers {
 impl Leftovers {
     /// When there is something to do.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.ends.iter().map(|(at, _)| *at).chain(self.over).min()
+        let first = self.ends.first().map(|(at, _)| *at);
+        first.into_iter().chain(self.over).min()
     }
 
     /// Whether this state is one of them.
@@ -50,13 +56,19 @@ impl<K: Xfrm> Core<K> {
         });
         for policy in &policies {
             self.spd.adopt(policy);
-            if let Some(template) = policy.rule.template {
-                self.reqids.claim(template.reqid);
+            if let Some(Template { reqid, .. }) = policy.rule.template {
+                self.reqids.claim(reqid);
+                let places = self.leftovers.places.entry(reqid).or_default();
+                places.push(policy.key);
             }
         }
         // States that ask for an SA, and have no SPI, go by themselves.
         let named = states.iter().filter(|state| state.id.spi != 0);
-        self.leftovers.states = named.map(|state| (state.id, state.reqid)).collect();
+        for state in named {
+            self.leftovers.states.insert(state.id, state.reqid);
+            let same = self.leftovers.by_reqid.entry(state.reqid).or_default();
+            same.push(state.id);
+        }
         for state in &states {
             self.reqids.claim(state.reqid);
         }
@@ -77,9 +89,13 @@ impl<K: Xfrm> Core<K> {
         let mut kept = HashSet::new();
         let mut forgotten = BTreeSet::new();
         let old: Vec<_> = self.spd.all_old().collect();
+        if old.is_empty() && alive.is_empty() {
+            return forgotten;
+        }
+        let cover = Cover::of(self.bases.rules().map(|(key, _)| key));
         for (key, rule) in old {
             let reqid = rule.template.map(|template| template.reqid);
-            match reqid.filter(|reqid| alive.contains(reqid) && self.bases.covers(&key)) {
+            match reqid.filter(|reqid| alive.contains(reqid) && cover.holds(&key)) {
                 Some(reqid) => {
                     kept.insert(reqid);
                 }
@@ -110,20 +126,13 @@ impl<K: Xfrm> Core<K> {
 
     /// A new SA has taken the place of those that were left with its request ID.
     pub(super) fn succeed(&mut self, reqid: u32, now: Instant) {
-        if !self.leftovers.states.values().any(|own| *own == reqid) {
+        if !self.leftovers.by_reqid.contains_key(&reqid) {
             return;
         }
-        let of_it = |rule: &Rule| rule.template.is_some_and(|own| own.reqid == reqid);
-        let keys: Vec<Key> = self
-            .spd
-            .all_old()
-            .filter(|(_, rule)| of_it(rule))
-            .map(|(key, _)| key)
-            .collect();
-        for key in keys {
+        for key in self.leftovers.places.remove(&reqid).unwrap_or_default() {
             self.spd.forget_old(&key);
         }
-        self.leftovers.ends.push((now + DRAIN, reqid));
+        self.leftovers.ends.insert((now + DRAIN, reqid));
     }
 
     /// Removes what has had its time.
@@ -139,26 +148,15 @@ impl<K: Xfrm> Core<K> {
             self.leftovers.ends.extend(ends);
             self.sync(&old)?;
         }
-        let (over, later) = std::mem::take(&mut self.leftovers.ends)
-            .into_iter()
-            .partition(|(at, _)| *at <= now);
-        self.leftovers.ends = later;
-        let over: Vec<(Instant, u32)> = over;
-        for (_, reqid) in over {
-            let own = |(_, own): &(&StateId, &u32)| **own == reqid;
-            let ids: Vec<StateId> = self
-                .leftovers
-                .states
-                .iter()
-                .filter(own)
-                .map(|(id, _)| *id)
-                .collect();
-            if ids.is_empty() {
+        while let Some((at, reqid)) = self.leftovers.ends.first().copied()
+            && at <= now
+        {
+            self.leftovers.ends.pop_first();
+            let Some(ids) = self.leftovers.by_reqid.remove(&reqid) else {
                 continue;
-            }
+            };
             for id in ids {
-                self.leftovers.states.remove(&id);
-                self.delete_state(id);
+                self.end_leftover(id);
             }
             if !self.leftovers.adopted.remove(&reqid) {
                 self.reqids.free(reqid);

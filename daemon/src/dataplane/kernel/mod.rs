@@ -11,6 +11,7 @@
 
 mod bases;
 mod core;
+mod cover;
 mod drops;
 mod foreign;
 mod leftovers;
@@ -26,8 +27,9 @@ mod spd;
 mod suite;
 #[cfg(test)]
 mod tests;
+mod used;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use obol_ike::event::{ChildSaId, InboundSa, MovedSa, OutboundSa};
@@ -183,6 +185,10 @@ impl DataPlane for KernelDataPlane {
 
     fn usage(&self, id: ChildSaId) -> Option<Usage> {
         self.core.usage(id)
+    }
+
+    fn usages(&self, ids: &[ChildSaId]) -> HashMap<ChildSaId, Usage> {
+        self.core.usages(ids)
     }
 
     fn drops(&self) -> Vec<(&'static str, u64)> {

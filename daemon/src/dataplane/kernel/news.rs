@@ -27,8 +27,8 @@ impl<K: Xfrm> Core<K> {
                     return;
                 };
                 let (connection, child) = (policy.connection.clone(), policy.child.clone());
-                if !self.asked.iter().any(|(_, asked)| *asked == reqid) {
-                    self.asked.push((now + ASK_AGAIN, reqid));
+                if self.asking.insert(reqid) {
+                    self.asked.push_back((now + ASK_AGAIN, reqid));
                 }
                 self.events.push_back(DataPlaneEvent::Acquire {
                     connection,
@@ -132,7 +132,7 @@ impl<K: Xfrm> Core<K> {
 
     /// When there is something to do.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        let asked = self.asked.iter().map(|(at, _)| *at).min();
+        let asked = self.asked.front().map(|(at, _)| *at);
         let waning = self.waning.front().map(|(at, _)| *at);
         let times = [asked, waning, self.leftovers.next(), self.compare_at];
         times.into_iter().flatten().min()
@@ -146,12 +146,11 @@ impl<K: Xfrm> Core<K> {
             self.waning.pop_front();
             self.delete_state(id);
         }
-        let (due, later) = std::mem::take(&mut self.asked)
-            .into_iter()
-            .partition(|(at, _)| *at <= now);
-        self.asked = later;
-        let due: Vec<(Instant, u32)> = due;
-        for (_, reqid) in due {
+        while let Some((at, reqid)) = self.asked.front().copied()
+            && at <= now
+        {
+            self.asked.pop_front();
+            self.asking.remove(&reqid);
             if let Err(error) = self.ask_again(reqid) {
                 tracing::warn!(%error, "a policy does not ask again");
             }
@@ -205,10 +204,11 @@ impl<K: Xfrm> Core<K> {
         for id in missing {
             self.lost(id);
         }
+        let waning: HashSet<StateId> = self.waning.iter().map(|(_, id)| *id).collect();
         for state in states {
             let known = self.states.contains_key(&state.id)
                 || self.leftovers.has(&state.id)
-                || self.waning.iter().any(|(_, id)| *id == state.id);
+                || waning.contains(&state.id);
             if !known && state.id.spi != 0 {
                 self.delete_state(state.id);
             } else if state.packets > 0 {

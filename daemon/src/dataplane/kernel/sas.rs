@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use obol_ike::config::{Mode, Path};
 use obol_ike::event::{ChildSaId, ChildSaInfo, InboundSa, Limits, OutboundSa};
@@ -239,28 +239,6 @@ impl<K: Xfrm> Core<K> {
             self.states.remove(&state);
             self.delete_state(state);
         }
-    }
-
-    /// How much an SA was used.
-    pub(super) fn usage(&self, id: ChildSaId) -> Option<Usage> {
-        let sa = self.sas.get(&id)?;
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let read = |id: Option<StateId>| self.read_state(id?);
-        let ago = |state: &Option<State>| {
-            let last: Duration = state.as_ref()?.last_used?;
-            Some(now.saturating_sub(last))
-        };
-        let (inbound, outbound) = (read(sa.inbound), read(sa.outbound));
-        Some(Usage {
-            bytes_in: inbound.map_or(0, |state| state.bytes),
-            packets_in: inbound.map_or(0, |state| state.packets),
-            bytes_out: outbound.map_or(0, |state| state.bytes),
-            packets_out: outbound.map_or(0, |state| state.packets),
-            last_in: ago(&inbound),
-            last_out: ago(&outbound),
-        })
     }
 
     pub(super) fn read_state(&self, id: StateId) -> Option<State> {

@@ -22,6 +22,7 @@ struct Inner {
     /// States that are gone, as they were at last.
     removed: RefCell<Vec<Vec<u8>>>,
     requests: Cell<usize>,
+    lists: Cell<usize>,
     refuses: Cell<Option<(usize, i32)>>,
 }
 
@@ -37,6 +38,11 @@ impl Fake {
     /// Requests until now.
     pub(super) fn requests(&self) -> usize {
         self.0.requests.get()
+    }
+
+    /// Times that all states were asked for.
+    pub(super) fn lists(&self) -> usize {
+        self.0.lists.get()
     }
 
     pub(super) fn contents(&self) -> Contents {
@@ -163,6 +169,7 @@ impl Xfrm for Fake {
     }
 
     fn states(&self) -> Result<Vec<State>, Refusal> {
+        self.0.lists.set(self.lists() + 1);
         Ok(Fake::states(self))
     }
 

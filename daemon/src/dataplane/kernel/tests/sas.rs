@@ -244,3 +244,32 @@ fn no_sequence_number_is_used_twice_while_an_sa_moves() {
         assert_eq!(kernel.limit_and_number(outbound(to)), (1 << 20, 1024));
     }
 }
+
+#[test]
+fn the_use_of_many_sas_is_asked_for_at_once() {
+    let kernel = Fake::default();
+    let now = Instant::now();
+    let mut core = ready(&kernel, &[net()], now);
+    for n in 0..100 {
+        up(&mut core, &info(n, &net()), now);
+    }
+    let used = StateId {
+        destination: IpAddr::from([192, 0, 2, 2]),
+        spi: 0x2007,
+    };
+    kernel.carry(used, 12);
+    let unknown = ChildSaId(1000);
+    let ids: Vec<_> = (0..100).map(ChildSaId).chain([unknown]).collect();
+    let (requests, lists) = (kernel.requests(), kernel.lists());
+    let usages = core.usages(&ids);
+    assert_eq!((kernel.requests(), kernel.lists()), (requests, lists + 1));
+    assert_eq!(usages.len(), 100);
+    for (id, usage) in &usages {
+        assert_eq!(core.usage(*id), Some(*usage));
+        assert_eq!(usage.packets_out, if id.0 == 7 { 12 } else { 0 });
+    }
+    // A few are cheaper one by one, whatever else the kernel has.
+    let some = core.usages(&[ChildSaId(7), unknown]);
+    assert_eq!((kernel.lists(), some.len()), (lists + 1, 1));
+    assert_eq!(some[&ChildSaId(7)].packets_out, 12);
+}
