@@ -122,6 +122,48 @@ fn check_says_what_policies_of_setkey_mean() {
 }
 
 #[test]
+fn files_of_racoon_become_a_configuration() {
+    let directory = Directory::new("racoon");
+    let racoon = include_str!("../src/racoon/tests/racoon.conf");
+    let policies = include_str!("../src/racoon/tests/mongodb.conf");
+    directory.write("racoon.conf", racoon, 0o644);
+    directory.write("mongodb.conf", policies, 0o644);
+    directory.write("psk.txt", "* a secret that all of them share\n", 0o600);
+    let output = directory.obol("convert racoon.conf mongodb.conf psk.txt");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let notices = text(&output.stderr);
+    let first = notices.lines().next().unwrap();
+    assert!(first.ends_with("all nodes move together"), "{first}");
+    assert!(notices.contains("racoon.conf:33:15: modp1024"), "{notices}");
+    let native = text(&output.stdout);
+    assert!(!native.contains("share"), "{native}");
+    directory.write("obol.toml", &native, 0o600);
+    let output = directory.obol("check obol.toml");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(output.stderr.is_empty(), "{}", text(&output.stderr));
+    let meaning = text(&output.stdout);
+    let output = directory.obol("check racoon.conf mongodb.conf psk.txt");
+    let connections = meaning.split_once("\n\n").unwrap().1;
+    assert!(text(&output.stdout).ends_with(connections), "{meaning}");
+
+    for line in [
+        "convert racoon.conf",
+        "convert mongodb.conf",
+        "convert racoon.conf obol.toml",
+    ] {
+        let output = directory.obol(line);
+        assert_eq!(output.status.code(), Some(6), "{line}");
+        assert!(output.stdout.is_empty(), "{line}");
+    }
+    let broken = racoon.replace("dh_group modp2048", "dh_group modp");
+    directory.write("racoon.conf", &broken, 0o644);
+    let output = directory.obol("convert racoon.conf mongodb.conf psk.txt");
+    assert_eq!(output.status.code(), Some(6));
+    assert!(output.stdout.is_empty());
+    assert!(text(&output.stderr).contains("racoon.conf:23:18: \"modp\" syntax error"));
+}
+
+#[test]
 fn keys_that_keygen_makes_are_keys_that_check_reads() {
     let directory = Directory::new("keygen");
     let output = directory.obol("keygen --out own.key --public-out own.pub");

@@ -137,14 +137,17 @@ Examples:
   obol check
   obol check ./hosts.toml
   obol check ./hosts.toml --json
-  obol check /etc/ipsec.conf     # a name that ends in .conf is Libreswan's, unless its text is setkey's
-  obol check /etc/ipsec-tools.d/mongodb.conf    # policies for setkey")]
+  obol check /etc/ipsec.conf     # a name that ends in .conf is Libreswan's, unless its text is racoon's or setkey's
+  obol check /etc/racoon/racoon.conf /etc/ipsec-tools.d/mongodb.conf    # all that racoon and setkey load")]
     Check(CheckArgs),
-    /// Print what Libreswan's ipsec.conf means on this host as a configuration of obol's own
+    /// Print what files of Libreswan or racoon mean on this host as a configuration of obol's own
+    ///
+    /// Whatever changes its meaning is told on standard error, with its place.
     #[command(after_help = "\
 Examples:
   obol convert /etc/ipsec.conf
-  obol convert /etc/ipsec.conf | tee /etc/obol/obol.toml")]
+  obol convert /etc/ipsec.conf | tee /etc/obol/obol.toml
+  obol convert /etc/racoon/racoon.conf /etc/ipsec-tools.conf /etc/ipsec-tools.d/mongodb.conf")]
     Convert(ConvertArgs),
     /// Make a private key or a pre-shared key, and print what to write into the configurations
     #[command(after_help = "\
@@ -285,9 +288,9 @@ pub(crate) struct CheckArgs {
 /// Arguments of `obol convert`.
 #[derive(Args, Debug)]
 pub(crate) struct ConvertArgs {
-    /// The file, with all that it includes
-    #[arg(value_name = "FILE")]
-    pub(crate) file: PathBuf,
+    /// ipsec.conf, or racoon.conf and scripts of setkey, perhaps with psk.txt; what they include is read as well
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
 }
 
 /// Arguments of `obol keygen`.

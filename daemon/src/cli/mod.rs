@@ -44,7 +44,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Command::List(output) => remote::list(&runtime_dir, output.json),
         Command::Reload(output) => remote::reload(&runtime_dir, output.json),
         Command::Check(args) => check::check(&args.files, &cli.config, args.output.json),
-        Command::Convert(args) => pluto::convert(&args.file),
+        Command::Convert(args) => convert(&args.files),
         Command::Keygen(args) => keygen::keygen(args),
         Command::Demo(args) => crate::demo::demo(args),
         Command::Version(output) => version(output.json),
@@ -54,6 +54,18 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
             crate::run::run(Origin { config, pluto }, &runtime_dir)
         }
         Command::Purge => purge::purge(&runtime_dir, &cli.config),
+    }
+}
+
+/// Prints files of Libreswan or racoon as a configuration of obol's own.
+fn convert(files: &[std::path::PathBuf]) -> Result<(), Failure> {
+    match (racoon::kinds(files)?, files) {
+        (Some(files), _) => racoon::convert(&files),
+        (None, [file]) => pluto::convert(file),
+        (None, _) => Err(Failure::new(
+            ExitClass::Usage,
+            "several files can be converted at once if they are racoon's and setkey's",
+        )),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `obol check` for the files of racoon and setkey.
+//! `obol check` and `obol convert` for the files of racoon and setkey.
 
 use std::path::{Path, PathBuf};
 
@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{complain_line, print, print_json, print_text};
 use crate::config::ConfigErrors;
+use crate::control::describe;
 use crate::control::protocol::SCHEMA_VERSION;
 use crate::error::{ExitClass, Failure};
 use crate::racoon::{self, Flow, Kind, Understood, What};
@@ -49,11 +50,35 @@ pub(super) fn check(files: &[(PathBuf, Kind)], json: bool) -> Result<(), Failure
         complain_line(&format!("notice: {notice}"));
     }
     let names: Vec<String> = files.iter().map(|(path, _)| shown(path)).collect();
-    print_text(&format!(
-        "{}\n\n{}",
-        right(&names),
-        flows(&understood.flows)
-    ))
+    let mut text = format!("{}\n\n{}", right(&names), flows(&understood.flows));
+    if let Some(native) = &understood.native {
+        let connections = describe::connections(&native.loaded.ike);
+        text.push_str(&format!("\n{}", print::connections(&connections)));
+    }
+    print_text(&text)
+}
+
+/// Prints what the files mean in obol's own words.
+///
+/// # Errors
+/// Everything that is wrong with them.
+pub(super) fn convert(files: &[(PathBuf, Kind)]) -> Result<(), Failure> {
+    let understood = load(files, false)?;
+    for notice in &understood.notices {
+        complain_line(&format!("notice: {notice}"));
+    }
+    let has = |kind| files.iter().any(|(_, other)| *other == kind);
+    let Some(native) = understood.native else {
+        let missing = match has(Kind::Racoon) {
+            false => "racoon.conf is missing: name it beside the scripts of setkey",
+            true if has(Kind::Setkey) => {
+                "the scripts of setkey leave no policy, so nothing would be protected"
+            }
+            true => "policies are missing: name the scripts of setkey beside racoon.conf",
+        };
+        return Err(Failure::new(ExitClass::Config, missing));
+    };
+    print_text(&native.text)
 }
 
 fn right(names: &[String]) -> String {
@@ -68,7 +93,7 @@ fn shown(path: &Path) -> String {
 }
 
 fn load(files: &[(PathBuf, Kind)], json: bool) -> Result<Understood, Failure> {
-    racoon::load(files).map_err(|errors| {
+    racoon::load_here(files).map_err(|errors| {
         if json {
             // What cannot be printed is in the failure all the same.
             let _ = print_json(&wrong(&errors));
@@ -132,7 +157,8 @@ fn report(understood: &Understood) -> serde_json::Value {
     json!({
         "schema_version": SCHEMA_VERSION,
         "ok": true,
-        "notices": super::check::findings(&understood.notices),
+        "connections": understood.native.as_ref().map(|native| describe::connections(&native.loaded.ike)),
+        "connections": understood.native.as_ref().map(|native| describe::connections(&native.loaded.ike)),
         "flows": understood.flows.iter().map(flow).collect::<Vec<_>>(),
     })
 }

@@ -246,7 +246,7 @@ fn read_proposals(report: &Report<'_>, section: &Section<'_>) -> Option<Vec<EspP
 }
 
 /// The selectors of one side, `local` or `remote`; by default the connection's own addresses.
-fn read_selectors(
+pub(super) fn read_selectors(
     report: &Report<'_>,
     name: &Located<&str>,
     section: &Section<'_>,
@@ -320,7 +320,7 @@ fn selectors_of(
 }
 
 /// Packets have one address family, so the two sides must share one.
-fn check_families(
+pub(super) fn check_families(
     report: &Report<'_>,
     local: &[Located<TrafficSelector>],
     remote: &[Located<TrafficSelector>],

@@ -12,6 +12,7 @@ mod checks;
 mod child;
 mod connection;
 mod daemon;
+mod drop;
 pub(crate) mod files;
 pub(crate) mod finding;
 mod fragmentation;
@@ -54,7 +55,7 @@ pub(crate) struct Loaded {
     pub(crate) ike: Config,
     /// Secrets and private keys.
     pub(crate) credentials: Credentials,
-    /// What is to be protected: one policy for each child, in the order of the files.
+    /// What is to be protected: one policy for each child, in the order of the files, and what is dropped.
     pub(crate) policies: Vec<Policy>,
     /// Settings of the daemon as a whole.
     pub(crate) daemon: DaemonSettings,
@@ -236,14 +237,17 @@ fn read(
         secrets.read(&report, files, root);
     }
     let connections = read_connections(&report, files, &secrets, &roots);
+    let drops = drop::read_all(&report, &roots);
     for root in roots {
         root.finish();
     }
     checks::check(&report, &connections, &secrets);
+    drop::check(&report, &drops, &connections);
     kernel::check(&report, &connections, daemon.data_plane);
     let own_addresses = own_addresses(&report, &connections, foreign);
     let warnings = report.finish()?;
-    let policies = policies(&connections);
+    let mut policies = policies(&connections);
+    policies.extend(drop::policies(drops));
     let connections: Vec<Arc<Connection>> = connections.into_iter().map(assemble).collect();
     Ok(Loaded {
         policies,

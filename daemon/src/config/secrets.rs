@@ -13,6 +13,7 @@ use super::reader::Section;
 use super::values;
 use crate::credentials::{Credentials, Psk};
 use crate::pluto::Translated;
+use crate::racoon::psk::PskFile;
 
 /// Shorter secrets can be guessed from one recorded handshake, RFC 7296 section 2.15.
 const SHORT_PSK: usize = 16;
@@ -56,6 +57,9 @@ impl Secrets {
             self.names.push(name.with(name.value.to_owned()));
             let read = match section.string("type") {
                 Some(kind) if kind.value == "psk" => self.read_psk(report, files, &name, &section),
+                Some(kind) if kind.value == "psk.txt" => {
+                    self.read_psk_file(report, files, &name, &section)
+                }
                 Some(kind) if kind.value == "private-key" => {
                     self.read_key(report, files, &name, &section)
                 }
@@ -63,7 +67,7 @@ impl Secrets {
                     report.error(
                         &kind.place,
                         "type is none that obol knows",
-                        "write \"psk\" or \"private-key\"",
+                        "write \"psk\", \"psk.txt\" or \"private-key\"",
                     );
                     None
                 }
@@ -114,6 +118,36 @@ impl Secrets {
             secret: Secret::from(octets.value.as_slice()),
         });
         Some(())
+    }
+
+    /// The secrets in a file of racoon's, `psk.txt`.
+    fn read_psk_file(
+        &mut self,
+        report: &Report<'_>,
+        files: &dyn FileSource,
+        name: &Located<&str>,
+        section: &Section<'_>,
+    ) -> Option<()> {
+        let Some(file) = section.string("file") else {
+            if !section.has("file") {
+                let message = format!("secret {} has no file", name.value);
+                report.error(&name.place, message, "add file = \"/etc/racoon/psk.txt\"");
+            }
+            return None;
+        };
+        let octets = read_secret_file(report, files, &file)?;
+        let (psks, remarks) = PskFile::read(&octets);
+        let mut right = true;
+        for remark in remarks {
+            let message = format!("{}, line {}: {}", file.value, remark.line, remark.message);
+            match remark.error {
+                true => report.error(&file.place, message, remark.fix),
+                false => report.warn(&file.place, message, remark.fix),
+            }
+            right &= !remark.error;
+        }
+        self.credentials.psk_files.push(psks);
+        right.then_some(())
     }
 
     /// Two secrets for the very same identities: which one is meant?

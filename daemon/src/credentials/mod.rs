@@ -12,6 +12,7 @@ use obol_ike::crypto::signature::{PublicKey, SignatureScheme};
 use obol_ike::identity::Identity;
 
 use crate::pluto::Psks;
+use crate::racoon::psk::PskFile;
 
 /// A pre-shared key, and whose it is.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(crate) struct Credentials {
     pub(crate) psks: Vec<Psk>,
     /// Those of `ipsec.secrets`, for whom none of the former fits.
     pub(crate) pluto: Arc<Psks>,
+    /// Files of racoon's with more of them.
+    pub(crate) psk_files: Vec<PskFile>,
     keys: Vec<OwnKey>,
 }
 
@@ -61,26 +64,40 @@ impl Credentials {
     /// before one that lists us alone, before one that lists nobody. Of equals, the one that
     /// fewer share; of those, the first.
     ///
-    /// A key that lists us and others does not fit a peer that is not among them.
+    /// A key that lists us and others does not fit a peer that is not among them. Where none
+    /// fits, the files of racoon's are looked at, whose lines are about the peer alone.
     pub(crate) fn psk(&self, local: &Identity, remote: &Identity) -> Option<Secret> {
         let ranked = self.psks.iter().filter_map(|psk| {
             let fit = psk.fit(local, remote)?;
             Some(((Reverse(fit), psk.ids.len()), psk))
         });
-        match ranked.min_by_key(|(rank, _)| *rank) {
-            Some((_, best)) => Some(Secret::from(best.secret.expose())),
+        let best = ranked.min_by_key(|(rank, _)| *rank);
+        let best = best.map(|(_, psk)| &psk.secret).or_else(|| {
+            let mut files = self.psk_files.iter();
+            let (secret, line) = files.find_map(|file| file.find(remote))?;
+            tracing::debug!(peer = %remote, line, "the secret is from psk.txt");
+            Some(secret)
+        });
+        match best {
+            Some(best) => Some(Secret::from(best.expose())),
             None => self.pluto.psk(local, remote),
         }
     }
 
     /// Whether [`Self::psk`] may find one; `None` stands for an identity not known yet.
     pub(crate) fn may_have_psk(&self, local: Option<&Identity>, remote: Option<&Identity>) -> bool {
-        let own = self.psks.iter().any(|psk| match (local, remote) {
+        let in_files = self.psk_files.iter().any(|file| match remote {
+            Some(remote) => file.find(remote).is_some(),
+            None => !file.is_empty(),
+        });
+        let in_tables = self.psks.iter().any(|psk| match (local, remote) {
             (Some(local), Some(remote)) => psk.fit(local, remote).is_some(),
             (None, Some(remote)) => psk.ids.len() < 2 || psk.lists(remote),
             (_, None) => true,
         });
-        own || local.is_some_and(|local| self.pluto.place(local, remote).is_some())
+        in_files
+            || in_tables
+            || local.is_some_and(|local| self.pluto.place(local, remote).is_some())
     }
 
     /// Adds a private key.

@@ -1,16 +1,23 @@
 //! What a user of racoon has: setkey scripts with policies, `racoon.conf`, `psk.txt`.
 //!
 //! ```text
-//! setkey: text ─ statement ─► statements ─ table ─► policies in force ─ flows ─► both directions
+//! setkey: text ─ statement ─► statements ─ table ─► policies in force ─ flows ─► both directions ─┐
+//! conf: files ─ text ─ remote, proposal, sainfo ─► peers and algorithms ─ plan, regions ◄──────────┘
+//!                                                                         └─ native ─► TOML
 //! ```
 //!
 //! Two rules decide every doubtful case. Never weaken: what cannot be honoured and protects
 //! something is an error, and nothing of the files is used. Never ignore silently: whatever has
 //! no effect, or another one than it seems, gets a line with its place.
 
+mod conf;
 mod flows;
 mod kind;
 mod names;
+mod native;
+mod plan;
+pub(crate) mod psk;
+mod regions;
 mod setkey;
 
 #[cfg(test)]
@@ -18,66 +25,225 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
+use conf::{Conf, Texts};
 pub(crate) use flows::{Flow, What};
 pub(crate) use kind::Kind;
 use names::Names;
+use psk::PskFile;
+use zeroize::Zeroizing;
 
-use crate::config::files::read_text;
-use crate::config::{ConfigErrors, Finding, Report, Source};
+use crate::config::files::{Disk, FileProblem, FileSource, read_text};
+use crate::config::{self, ConfigErrors, Finding, Loaded, Report, Source};
 
 /// What files of racoon say, all of which make sense.
 #[derive(Debug)]
 pub(crate) struct Understood {
     /// What happens to packets, in the order in which it is decided.
     pub(crate) flows: Vec<Flow>,
+    /// The same as obol's own configuration; needs `racoon.conf` and policies.
+    pub(crate) native: Option<Native>,
     /// What has no effect or another one than it seems, a line each.
     pub(crate) notices: Vec<Finding>,
+}
+
+/// A configuration of obol's own.
+#[derive(Debug)]
+pub(crate) struct Native {
+    /// As it is written.
+    pub(crate) text: String,
+    /// As it is read.
+    pub(crate) loaded: Loaded,
 }
 
 /// Reads the files as if they were loaded one after another.
 ///
 /// # Errors
 /// Everything that is wrong with them: then none of it is to be used.
-pub(crate) fn load(files: &[(PathBuf, Kind)]) -> Result<Understood, ConfigErrors> {
-    let mut texts = Vec::new();
-    let mut unreadable = Vec::new();
+pub(crate) fn load(files: &[(PathBuf, Kind)], names: &Names) -> Result<Understood, ConfigErrors> {
+    let mut sources: Vec<Source> = Vec::new();
+    let mut scripts: Vec<(usize, String)> = Vec::new();
+    let mut texts = Texts::new();
     for (path, kind) in files {
-        let name = path.display().to_string();
-        if *kind != Kind::Setkey {
-            let message = "obol does not read racoon.conf and psk.txt yet";
-            unreadable.push(Finding::of_file(
-                &name,
-                message,
-                "name scripts of setkey alone",
-            ));
-            continue;
-        }
-        match read_text(path) {
-            Ok((text, _)) => texts.push((*kind, name, directory(path), text)),
-            Err(problem) => unreadable.push(Finding::of_file(&name, problem.message, problem.fix)),
+        match kind {
+            Kind::Psk => {}
+            Kind::Racoon => texts.open(&mut sources, path, 0),
+            Kind::Setkey => match read_text(path) {
+                Ok((text, _)) => {
+                    let directory = path.parent().map(Path::to_owned).unwrap_or_default();
+                    scripts.push((sources.len(), text.clone()));
+                    sources.push(setkey::source(path.display().to_string(), directory, &text));
+                }
+                Err(problem) => {
+                    let name = path.display().to_string();
+                    texts
+                        .unreadable
+                        .push(Finding::of_file(&name, problem.message, problem.fix));
+                }
+            },
         }
     }
-    if !unreadable.is_empty() {
-        return Err(ConfigErrors(unreadable));
+    if !texts.unreadable.is_empty() {
+        return Err(ConfigErrors(texts.unreadable));
     }
-    let sources: Vec<Source> = texts
-        .iter()
-        .map(|(_, name, directory, text)| setkey::source(name.clone(), directory.clone(), text))
-        .collect();
     let report = Report::new(&sources);
-    let names = Names::of_system();
     let mut table = setkey::Table::default();
-    for (source, (kind, _, _, text)) in texts.iter().enumerate() {
-        if *kind == Kind::Setkey {
-            let lines = setkey::read(&report, &names, source, text);
-            table.run(&report, &lines);
-        }
+    for (source, text) in &scripts {
+        let lines = setkey::read(&report, names, *source, text);
+        table.run(&report, &lines);
     }
     let flows = flows::pair(&report, &table);
-    let notices = report.finish()?;
-    Ok(Understood { flows, notices })
+    let main = files.iter().find(|(_, kind)| *kind == Kind::Racoon);
+    let Some((main, _)) = main else {
+        let notices = report.finish()?;
+        return Ok(Understood {
+            flows,
+            native: None,
+            notices,
+        });
+    };
+    let conf = conf::read(&report, names, &texts);
+    let plan = plan::plan(&report, &conf, &flows);
+    say_what_changes(&report, &conf);
+    let named = files.iter().find(|(_, kind)| *kind == Kind::Psk);
+    let psk = named
+        .map(|(path, _)| path)
+        .or(conf.psk.as_ref().map(|path| &path.value));
+    if psk.is_none() && !plan.peers.is_empty() {
+        let place = &plan.peers[0].remote.place;
+        let fix = "add path pre_shared_key \"/etc/racoon/psk.txt\"; and the secrets into that file";
+        report.error(
+            place,
+            "no path pre_shared_key says where the secrets are",
+            fix,
+        );
+    }
+    let mut notices = report.finish()?;
+    notices.insert(0, all_at_once(main));
+    let psk = psk.filter(|_| !plan.peers.is_empty());
+    if let Some(path) = psk {
+        notices.extend(secrets(
+            path,
+            plan.peers.iter().any(|peer| peer.remote.peer().is_none()),
+        )?);
+    }
+    if flows.is_empty() {
+        return Ok(Understood {
+            flows,
+            native: None,
+            notices,
+        });
+    }
+    let text = native::convert(&conf, &plan, psk.map(PathBuf::as_path));
+    let loaded = config::parse_str("what it was converted to", &text, &PskOrNone)?;
+    Ok(Understood {
+        flows,
+        native: Some(Native { text, loaded }),
+        notices,
+    })
 }
 
-fn directory(path: &Path) -> PathBuf {
-    path.parent().map(Path::to_owned).unwrap_or_default()
+/// Reads with the names of this system.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn load_here(files: &[(PathBuf, Kind)]) -> Result<Understood, ConfigErrors> {
+    load(files, &Names::of_system())
+}
+
+/// The first line of every report.
+fn all_at_once(main: &Path) -> Finding {
+    Finding::of_file(
+        &main.display().to_string(),
+        "racoon cannot speak IKEv2, and obol nothing else: all nodes move together",
+        "stop racoon on all of them, then start obol on all of them",
+    )
+}
+
+/// What only shows when all of it is read.
+fn say_what_changes(report: &Report<'_>, conf: &Conf) {
+    for remote in &conf.remotes {
+        let lives: Vec<_> = remote
+            .proposals
+            .iter()
+            .filter_map(|proposal| proposal.lifetime)
+            .collect();
+        if lives.iter().any(|life| Some(life) != lives.first()) {
+            let message = "the proposals have different lifetimes: the shortest holds for all";
+            report.warn(
+                &remote.place,
+                message,
+                "write the same lifetime into all of them",
+            );
+        }
+    }
+}
+
+/// What is to be said of `psk.txt`; `anybody`: peers that nobody knows yet need a line as well.
+fn secrets(path: &Path, anybody: bool) -> Result<Vec<Finding>, ConfigErrors> {
+    let name = path.display().to_string();
+    let octets = match Disk.secret(path) {
+        Ok(octets) => octets,
+        // It may be on another host, and everything else can be said all the same.
+        Err(_) if !path.exists() => {
+            let fix = "it is read when obol starts: put it there before";
+            return Ok(vec![Finding::of_file(&name, "there is no such file", fix)]);
+        }
+        Err(problem) => {
+            let message = format!(
+                "has weak file permission, or cannot be read: {}",
+                problem.message
+            );
+            return Err(ConfigErrors(vec![Finding::of_file(
+                &name,
+                message,
+                problem.fix,
+            )]));
+        }
+    };
+    let (file, remarks) = PskFile::read(&octets);
+    let (mut wrong, mut notices) = (Vec::new(), Vec::new());
+    for remark in remarks {
+        let finding = Finding::of_file(
+            &format!("{name}:{}", remark.line),
+            remark.message,
+            remark.fix,
+        );
+        match remark.error {
+            true => wrong.push(finding),
+            false => notices.push(finding),
+        }
+    }
+    if file.is_empty() && wrong.is_empty() {
+        let fix = "write a line: * and the secret, or the peer's address and the secret";
+        wrong.push(Finding::of_file(&name, "there is no secret in it", fix));
+    } else if anybody && !file.has_any() {
+        let message = "there is no line for *: peers that have none of their own are refused";
+        notices.push(Finding::of_file(
+            &name,
+            message,
+            "add a line that begins with *",
+        ));
+    }
+    match wrong.is_empty() {
+        true => Ok(notices),
+        false => Err(ConfigErrors(wrong)),
+    }
+}
+
+/// Files for a configuration that is only looked at: one that is not there yet holds a secret for all.
+struct PskOrNone;
+
+impl FileSource for PskOrNone {
+    fn public(&self, path: &Path) -> Result<Vec<u8>, FileProblem> {
+        Disk.public(path)
+    }
+
+    fn secret(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, FileProblem> {
+        if path.exists() {
+            return Disk.secret(path);
+        }
+        Ok(Zeroizing::new(
+            b"* stands for what is not there yet".to_vec(),
+        ))
+    }
 }

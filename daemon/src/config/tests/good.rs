@@ -128,6 +128,9 @@ fn reference_files() -> Table {
         .0
         .insert("shared.psk", b"0x000102030405060708090a0b0c0d0e0f".to_vec());
     files
+        .0
+        .insert("racoon.psk", b"* a secret of everybody's\n".to_vec());
+    files
 }
 
 fn parse_reference(text: &str) -> Loaded {

@@ -5,6 +5,7 @@ mod bad;
 mod disk;
 mod good;
 mod kernel;
+mod racoon;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -11,6 +11,7 @@ use crate::config::{Place, Report, Source};
 use crate::racoon::names::Names;
 
 pub(crate) use policy::{Action, Direction, Level, Transform};
+pub(crate) use selector::decimal;
 pub(crate) use statement::is_statement;
 pub(crate) use table::{Entry, Table};
 pub(crate) use text::without_keys;

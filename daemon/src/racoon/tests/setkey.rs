@@ -1,13 +1,11 @@
-//! What files of racoon mean, with the files of people who use it.
+//! What scripts of setkey mean.
 
 use proptest::prelude::*;
 
-use super::names::Names;
-use super::setkey::{self, Action, Table};
+use super::MONGODB;
 use crate::config::{Finding, Report, Source};
-
-/// What all of a user's MongoDB hosts load with setkey.
-const MONGODB: &str = include_str!("tests/mongodb.conf");
+use crate::racoon::names::Names;
+use crate::racoon::setkey::{self, Action, Table};
 
 /// The policies of a script, and its notices; or all that is wrong with it.
 fn script(text: &str) -> Result<(Vec<String>, Vec<String>), String> {

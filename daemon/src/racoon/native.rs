@@ -1,0 +1,270 @@
+//! The same as obol's own configuration: what `obol convert` prints.
+
+use std::collections::HashMap;
+use std::fmt::{self, Write as _};
+use std::path::Path;
+use std::time::Duration;
+
+use obol_ike::identity::Identity;
+use obol_ike::ts::TrafficSelector;
+
+use super::conf::{Conf, Fragments, Nat, Whom};
+use super::plan::{Peer, Plan, Protected};
+use super::regions::Region;
+
+/// A text in TOML, a table after another.
+#[derive(Default)]
+struct Native {
+    text: String,
+    names: HashMap<String, usize>,
+}
+
+/// The plan as TOML, with the secrets of `psk`.
+pub(crate) fn convert(conf: &Conf, plan: &Plan<'_>, psk: Option<&Path>) -> String {
+    let mut native = Native::default();
+    native.daemon(conf);
+    for peer in &plan.peers {
+        native.connection(conf, peer);
+    }
+    for region in &plan.drops {
+        native.dropped(region);
+    }
+    if let Some(psk) = psk {
+        native.line(format_args!("[secrets.racoon]"));
+        native.text("type", "psk.txt");
+        native.text("file", &psk.display().to_string());
+    }
+    native.text
+}
+
+impl Native {
+    fn daemon(&mut self, conf: &Conf) {
+        let mut lines: Vec<String> = Vec::new();
+        let port = |addrs: &[crate::config::Located<(std::net::IpAddr, Option<u16>)>]| {
+            addrs.iter().find_map(|addr| addr.value.1)
+        };
+        if let Some(port) = port(&conf.listen).filter(|port| *port != 500) {
+            lines.push(format!("port = {port}"));
+        }
+        if let Some(port) = port(&conf.natt).filter(|port| *port != 4500) {
+            lines.push(format!("natt_port = {port}"));
+        }
+        if let Some(level) = conf.log {
+            lines.push(format!("log = {}", quoted(level)));
+        }
+        if let Some(time) = conf.phase1 {
+            lines.push(format!("half_open_timeout = {}", time_text(time)));
+        }
+        // racoon repeats at equal distances.
+        if let Some(interval) = conf.interval {
+            lines.push(format!("retransmit_timeout = {}", time_text(interval)));
+            lines.push("retransmit_base = 1.0".to_owned());
+        }
+        if let Some(counter) = conf.counter {
+            lines.push(format!("retransmit_tries = {}", counter.max(1)));
+        }
+        if lines.is_empty() {
+            return;
+        }
+        self.line(format_args!("[daemon]"));
+        for line in lines {
+            self.line(format_args!("{line}"));
+        }
+        self.line(format_args!(""));
+    }
+
+    fn connection(&mut self, conf: &Conf, peer: &Peer<'_>) {
+        let remote = peer.remote;
+        let name = match (peer.tunnel, &remote.whom) {
+            (Some((_, addr)), _) => format!("tunnel-{addr}"),
+            (None, Whom::Anonymous) => "anonymous".to_owned(),
+            (None, Whom::Addr(addr, _)) => addr.to_string(),
+            (None, Whom::Name(name)) => name.clone(),
+        };
+        let name = self.unique(&clean(&name));
+        self.line(format_args!("[connections.{}]", key(&name)));
+        match peer.tunnel {
+            Some((own, _)) => self.list("local_addrs", [own]),
+            None if !conf.listen.is_empty() => {
+                self.list("local_addrs", conf.listen.iter().map(|addr| addr.value.0));
+            }
+            None => {}
+        }
+        match peer.tunnel.map(|(_, addr)| addr).or(remote.peer()) {
+            Some(addr) => self.list("remote_addrs", [addr]),
+            None => self.list("remote_addrs", ["%any"]),
+        }
+        self.list(
+            "proposals",
+            remote.proposals.iter().map(|proposal| &proposal.ike),
+        );
+        let lives = remote
+            .proposals
+            .iter()
+            .map(|proposal| proposal.lifetime.unwrap_or(remote.lifetime));
+        let life = lives.min().unwrap_or(remote.lifetime);
+        self.time("rekey_time", soft(life));
+        self.time("over_time", life.saturating_sub(soft(life)));
+        let delay = if remote.dpd {
+            remote.dpd_delay
+        } else {
+            Duration::ZERO
+        };
+        self.time("dpd_delay", delay);
+        if !remote.initial_contact {
+            self.line(format_args!("initial_contact = false"));
+        }
+        match remote.fragments {
+            Some(Fragments::Off) => self.text("fragmentation", "no"),
+            Some(Fragments::Force) => self.text("fragmentation", "force"),
+            Some(Fragments::On) | None => {}
+        }
+        if remote.nat == Some(Nat::Force) {
+            self.line(format_args!("encap = true"));
+        }
+        // racoon's SAs stay where they are.
+        self.line(format_args!("mobike = false"));
+        let own = remote.own_id.as_ref().map(|id| &id.value);
+        let peers = remote.peer_ids.first().filter(|_| remote.verify);
+        self.side("local", own.map(id_text));
+        self.side(
+            "remote",
+            Some(peers.map_or("%any".to_owned(), |id| id_text(&id.value))),
+        );
+        self.line(format_args!(""));
+        let mut children = HashMap::new();
+        for child in &peer.children {
+            self.child(&name, peer, child, &mut children);
+        }
+    }
+
+    fn side(&mut self, side: &str, id: Option<String>) {
+        let id = id.map_or(String::new(), |id| format!(", id = {}", quoted(&id)));
+        self.line(format_args!("{side} = {{ auth = \"psk\"{id} }}"));
+    }
+
+    fn child(
+        &mut self,
+        connection: &str,
+        peer: &Peer<'_>,
+        child: &Protected,
+        names: &mut HashMap<String, usize>,
+    ) {
+        let name = numbered(names, &role(&child.region));
+        self.line(format_args!(
+            "[connections.{}.children.{name}]",
+            key(connection)
+        ));
+        if peer.tunnel.is_none() {
+            self.text("mode", "transport");
+        }
+        self.list("local_ts", [child.region.local]);
+        self.list("remote_ts", [child.region.remote]);
+        self.list("esp_proposals", [&child.esp]);
+        self.text("start_action", if child.trap { "trap" } else { "none" });
+        self.time("rekey_time", soft(child.lifetime));
+        self.time("life_time", child.lifetime);
+        self.line(format_args!(""));
+    }
+
+    fn dropped(&mut self, region: &Region) {
+        let name = self.unique("dropped");
+        self.line(format_args!("[drop.{name}]"));
+        self.list("local_ts", [region.local]);
+        self.list("remote_ts", [region.remote]);
+        self.line(format_args!(""));
+    }
+
+    fn unique(&mut self, name: &str) -> String {
+        numbered(&mut self.names, name)
+    }
+
+    fn text(&mut self, key: &str, value: &str) {
+        self.line(format_args!("{key} = {}", quoted(value)));
+    }
+
+    fn list<T: fmt::Display>(&mut self, key: &str, values: impl IntoIterator<Item = T>) {
+        let values: Vec<String> = values
+            .into_iter()
+            .map(|value| quoted(&value.to_string()))
+            .collect();
+        self.line(format_args!("{key} = [{}]", values.join(", ")));
+    }
+
+    fn time(&mut self, key: &str, time: Duration) {
+        self.line(format_args!("{key} = {}", time_text(time)));
+    }
+
+    fn line(&mut self, line: fmt::Arguments<'_>) {
+        // Writing to a string does not fail.
+        let _ = writeln!(self.text, "{line}");
+    }
+}
+
+/// When racoon makes new keys: at four fifths.
+fn soft(life: Duration) -> Duration {
+    life * 4 / 5
+}
+
+fn time_text(time: Duration) -> String {
+    match time.subsec_millis() {
+        0 => format!("\"{}s\"", time.as_secs()),
+        _ => format!("\"{}ms\"", time.as_millis()),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+/// A name as a part of a table's: those with dots in them need quotes.
+fn key(name: &str) -> String {
+    match name.contains('.') {
+        true => quoted(name),
+        false => name.to_owned(),
+    }
+}
+
+/// A name that nobody else has.
+fn numbered(names: &mut HashMap<String, usize>, name: &str) -> String {
+    let count = names.entry(name.to_owned()).or_default();
+    *count += 1;
+    match *count {
+        1 => name.to_owned(),
+        count => format!("{name}-{count}"),
+    }
+}
+
+/// What this host is to the other side.
+fn role(region: &Region) -> String {
+    let port = |ts: &TrafficSelector| {
+        let one = ts.start_port == ts.end_port && [6, 17, 33, 132, 136].contains(&ts.protocol);
+        one.then_some(ts.start_port)
+    };
+    match (port(&region.local), port(&region.remote)) {
+        (Some(port), None) => format!("server-{port}"),
+        (None, Some(port)) => format!("client-{port}"),
+        (Some(own), Some(other)) => format!("from-{own}-to-{other}"),
+        (None, None) => "flow".to_owned(),
+    }
+}
+
+/// An identity as obol reads it back.
+fn id_text(id: &Identity) -> String {
+    match id {
+        Identity::Fqdn(name) => format!("@{name}"),
+        Identity::Rfc822(name) => format!("@@{name}"),
+        Identity::KeyId(octets) => {
+            let digits: Vec<String> = octets.iter().map(|octet| format!("{octet:02x}")).collect();
+            format!("@#{}", digits.concat())
+        }
+        other => other.to_string(),
+    }
+}
+
+/// A name with nothing in it that obol does not take.
+fn clean(name: &str) -> String {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let clean = name.chars().map(|c| if fits(c) { c } else { '-' });
+    clean.take(48).collect()
+}

@@ -1,0 +1,288 @@
+//! Which peer each flow is protected with, and by what: flows and `racoon.conf` together.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use obol_ike::proposal::EspProposal;
+
+use super::conf::{Conf, Remote, Sainfo};
+use super::flows::{Flow, What};
+use super::regions::Region;
+use crate::config::{Place, Report};
+
+/// Boxes in all. More is a mistake: each `none` line cuts those behind it into pieces.
+const MOST_BOXES: usize = 100_000;
+
+/// What is to be protected, and what dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Plan<'c> {
+    /// Peers, each with what is protected with it.
+    pub(crate) peers: Vec<Peer<'c>>,
+    /// What is dropped.
+    pub(crate) drops: Vec<Region>,
+}
+
+/// A peer, or all that have no `remote` of their own.
+#[derive(Debug)]
+pub(crate) struct Peer<'c> {
+    /// The block for it.
+    pub(crate) remote: &'c Remote,
+    /// This host's address and the peer's, where policies name them.
+    pub(crate) tunnel: Option<(IpAddr, IpAddr)>,
+    /// What is protected.
+    pub(crate) children: Vec<Protected>,
+}
+
+/// Packets that go through ESP.
+#[derive(Debug)]
+pub(crate) struct Protected {
+    /// Which.
+    pub(crate) region: Region,
+    /// Algorithms.
+    pub(crate) esp: EspProposal,
+    /// Life of a Child SA.
+    pub(crate) lifetime: Duration,
+    /// Whether the first packet begins.
+    pub(crate) trap: bool,
+}
+
+/// What happens to packets, with the peer that it happens with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Treatment {
+    Pass,
+    Drop,
+    /// The place of the block in the configuration, and the ends of a tunnel.
+    Protect(usize, Option<(IpAddr, IpAddr)>),
+}
+
+/// A flow that comes before others.
+struct Claim<'f> {
+    region: Region,
+    treatment: Treatment,
+    flow: &'f Flow,
+}
+
+/// Finds the peer and the algorithms of each flow. What cannot be is reported.
+pub(crate) fn plan<'c>(report: &Report<'_>, conf: &'c Conf, flows: &[Flow]) -> Plan<'c> {
+    let mut plan = Plan::default();
+    let mut claims: Vec<Claim<'_>> = Vec::new();
+    let mut boxes = 0;
+    for flow in flows {
+        let sainfo = match flow.what {
+            What::Protect(_) => sainfo_for(report, conf, flow),
+            What::Pass | What::Drop => None,
+        };
+        let pieces = treatments(report, conf, flow);
+        let first = claims.len();
+        for (region, treatment) in pieces {
+            let left = left_of(report, &claims[..first], flow, region, treatment);
+            boxes += left.len();
+            if boxes > MOST_BOXES {
+                report.error(
+                    place(flow),
+                    "the policies cut each other into too many pieces",
+                    "write fewer of them",
+                );
+                return plan;
+            }
+            for region in left {
+                plan.add(conf, flow, region, treatment, sainfo);
+            }
+            claims.push(Claim {
+                region,
+                treatment,
+                flow,
+            });
+        }
+    }
+    plan
+}
+
+/// Where a flow was written.
+fn place(flow: &Flow) -> &Place {
+    static NOWHERE: Place = Place {
+        source: 0,
+        span: 0..0,
+    };
+    let line = flow.out.as_ref().or(flow.inward.as_ref());
+    line.map_or(&NOWHERE, |(_, place)| place)
+}
+
+/// The boxes of a flow by the peer that they are protected with.
+fn treatments(report: &Report<'_>, conf: &Conf, flow: &Flow) -> Vec<(Region, Treatment)> {
+    let whole = Region {
+        local: flow.local,
+        remote: flow.remote,
+    };
+    let none = |region| {
+        report.warn(
+            place(flow),
+            "no remote configuration found for these packets: they are dropped",
+            "add remote anonymous { ... }, or one for the peer, to racoon.conf",
+        );
+        (region, Treatment::Drop)
+    };
+    let index = |remote: &Remote| {
+        conf.remotes
+            .iter()
+            .position(|other| std::ptr::eq(other, remote))
+    };
+    match flow.what {
+        What::Pass => vec![(whole, Treatment::Pass)],
+        What::Drop => vec![(whole, Treatment::Drop)],
+        What::Protect(Some(ends)) => match conf.remote_for(ends.1).and_then(index) {
+            Some(at) => vec![(whole, Treatment::Protect(at, Some(ends)))],
+            None => vec![none(whole)],
+        },
+        What::Protect(None) => {
+            let mut found = Vec::new();
+            let mut rest = vec![whole];
+            for (at, remote) in conf.remotes.iter().enumerate() {
+                let Some(peer) = remote.peer() else {
+                    continue;
+                };
+                let only = Region {
+                    local: whole.local,
+                    remote: obol_ike::ts::TrafficSelector::host(peer),
+                };
+                if let Some(common) = whole.overlap(&only) {
+                    found.push((common, Treatment::Protect(at, None)));
+                    let cut = |region: &Region| region.without(&common).unwrap_or_default();
+                    rest = rest.iter().flat_map(cut).collect();
+                }
+            }
+            let anonymous = conf.anonymous().and_then(index);
+            for region in rest {
+                found.push(match anonymous {
+                    Some(at) => (region, Treatment::Protect(at, None)),
+                    None => none(region),
+                });
+            }
+            found
+        }
+    }
+}
+
+/// What is left of a box where others come first that do something else.
+fn left_of(
+    report: &Report<'_>,
+    claims: &[Claim<'_>],
+    flow: &Flow,
+    region: Region,
+    treatment: Treatment,
+) -> Vec<Region> {
+    let mut left = vec![region];
+    for claim in claims {
+        if claim.treatment == treatment || claim.region.overlap(&region).is_none() {
+            continue;
+        }
+        if !same_order(report, claim, flow) {
+            return Vec::new();
+        }
+        // What passes anyway needs nothing cut out of it.
+        if treatment == Treatment::Pass {
+            continue;
+        }
+        let mut rest = Vec::new();
+        for piece in &left {
+            match piece.without(&claim.region) {
+                Ok(pieces) => rest.extend(pieces),
+                Err(_) => {
+                    report.clash(
+                        place(flow),
+                        place(claim.flow),
+                        "packets of another policy come before these, and what is left is all protocols but one",
+                        "write this policy with protocols, like tcp, udp and icmp, in place of any",
+                    );
+                    return Vec::new();
+                }
+            }
+            if rest.len() > MOST_BOXES {
+                return rest;
+            }
+        }
+        left = rest;
+    }
+    left
+}
+
+/// Whether a policy comes before another one in both directions.
+fn same_order(report: &Report<'_>, first: &Claim<'_>, second: &Flow) -> bool {
+    let one_way = first.treatment == Treatment::Pass
+        && (first.flow.out.is_none() || first.flow.inward.is_none());
+    let turned = match (&first.flow.inward, &second.inward) {
+        (Some((first, _)), Some((second, _))) => first > second,
+        _ => false,
+    };
+    let message = if one_way {
+        "a policy before this one lets these packets pass in one direction alone"
+    } else if turned {
+        "of these two policies, one comes first for packets to this host, and the other for packets from it"
+    } else {
+        return true;
+    };
+    report.clash(
+        place(second),
+        place(first.flow),
+        message,
+        "obol treats both directions alike: write the lines for both directions, in the same order",
+    );
+    false
+}
+
+/// The block with the selectors of a flow, else the one for all.
+fn sainfo_for<'c>(report: &Report<'_>, conf: &'c Conf, flow: &Flow) -> Option<&'c Sainfo> {
+    let (local, remote) = (Some(flow.local), Some(flow.remote));
+    let wanted = [(local, remote), (local, None), (None, remote), (None, None)];
+    let found = wanted.iter().find_map(|sides| {
+        let mut sainfos = conf.sainfos.iter();
+        sainfos.find(|sainfo| (sainfo.local, sainfo.remote) == *sides)
+    });
+    if found.is_none() && !conf.broken {
+        report.error(
+            place(flow),
+            "failed to get sainfo: no sainfo of racoon.conf is about this policy",
+            "add sainfo anonymous { ... } to racoon.conf",
+        );
+    }
+    found
+}
+
+impl<'c> Plan<'c> {
+    fn add(
+        &mut self,
+        conf: &'c Conf,
+        flow: &Flow,
+        region: Region,
+        treatment: Treatment,
+        sainfo: Option<&Sainfo>,
+    ) {
+        let (at, tunnel) = match treatment {
+            Treatment::Pass => return,
+            Treatment::Drop => {
+                self.drops.push(region);
+                return;
+            }
+            Treatment::Protect(at, tunnel) => (at, tunnel),
+        };
+        let (Some(remote), Some(sainfo)) = (conf.remotes.get(at), sainfo) else {
+            return;
+        };
+        let child = Protected {
+            region,
+            esp: sainfo.esp.clone(),
+            lifetime: sainfo.lifetime,
+            trap: flow.out.is_some() && !remote.passive,
+        };
+        let same =
+            |peer: &&mut Peer<'c>| std::ptr::eq(peer.remote, remote) && peer.tunnel == tunnel;
+        match self.peers.iter_mut().find(same) {
+            Some(peer) => peer.children.push(child),
+            None => self.peers.push(Peer {
+                remote,
+                tunnel,
+                children: vec![child],
+            }),
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! What files of racoon are as a configuration of obol's own.
+
+use super::*;
+
+#[test]
+fn r_a1_the_story_as_a_configuration() {
+    assert_eq!(
+        Files::of(RACOON, PSK, MONGODB).native(),
+        include_str!("story.toml")
+    );
+}
+
+/// Children as `NAME LOCAL=REMOTE ACTION`, and what is dropped.
+fn shape(files: &Files) -> Vec<String> {
+    let understood = files.load().unwrap_or_else(|e| panic!("{e}"));
+    let loaded = understood.native.expect("there are policies").loaded;
+    loaded
+        .policies
+        .iter()
+        .map(|policy| {
+            let list = |all: &[obol_ike::ts::TrafficSelector]| {
+                let texts: Vec<String> = all.iter().map(ToString::to_string).collect();
+                texts.join(",")
+            };
+            let trap = if policy.trap { "trap" } else { "wait" };
+            let name = format!("{}/{}", policy.connection, policy.child);
+            format!(
+                "{name} {}={} {trap}",
+                list(&policy.local_ts),
+                list(&policy.remote_ts)
+            )
+        })
+        .collect()
+}
+
+const SERVER: &str = "anonymous/server-27017 10.0.0.0/16[tcp/27017]=10.0.0.0/16[tcp] trap";
+const CLIENT: &str = "anonymous/client-27017 10.0.0.0/16[tcp]=10.0.0.0/16[tcp/27017] trap";
+
+#[test]
+fn any_to_any_on_demand_within_a_network() {
+    assert_eq!(shape(&Files::of(RACOON, PSK, MONGODB)), [SERVER, CLIENT]);
+}
+
+#[test]
+fn r_a14_passive_waits_for_the_peer() {
+    let passive = RACOON.replace("passive off", "passive on");
+    let expected = [SERVER, CLIENT].map(|line| line.replace("trap", "wait"));
+    assert_eq!(shape(&Files::of(&passive, PSK, MONGODB)), expected);
+}
+
+const OWN_BLOCK: &str = "remote 10.0.1.241 inherit anonymous { my_identifier fqdn \"a.example\"; verify_identifier on; peers_identifier keyid tag \"B\"; }\n";
+
+#[test]
+fn r_a14_a_peer_with_a_block_of_its_own() {
+    let racoon = RACOON.replace("sainfo anonymous", &format!("{OWN_BLOCK}sainfo anonymous"));
+    let files = Files::of(
+        &racoon,
+        PSK,
+        "spdadd 10.0.0.0/16 10.0.0.0/16[27017] tcp -P out ipsec esp/transport//require;
+        spdadd 10.0.0.0/16[27017] 10.0.0.0/16 tcp -P in ipsec esp/transport//require;",
+    );
+    assert_eq!(
+        shape(&files),
+        [
+            "10.0.1.241/client-27017 10.0.0.0/16[tcp]=10.0.1.241[tcp/27017] trap",
+            "anonymous/client-27017 10.0.0.0/16[tcp]=10.0.0.0-10.0.1.240[tcp/27017] trap",
+            "anonymous/client-27017-2 10.0.0.0/16[tcp]=10.0.1.242-10.0.255.255[tcp/27017] trap",
+        ]
+    );
+    let native = files.native();
+    assert!(
+        native.contains("local = { auth = \"psk\", id = \"@a.example\" }"),
+        "{native}"
+    );
+    assert!(
+        native.contains("remote = { auth = \"psk\", id = \"@#42\" }"),
+        "{native}"
+    );
+}
+
+#[test]
+fn r_a14_without_a_block_packets_are_dropped() {
+    let racoon = RACOON.replace("remote anonymous", "remote 10.0.1.241");
+    let files = Files::of(
+        &racoon,
+        PSK,
+        "spdadd 10.0.1.13 10.0.1.7 any -P out ipsec esp/transport//require;",
+    );
+    assert_eq!(shape(&files), ["[drop]/dropped 10.0.1.13=10.0.1.7 wait"]);
+    let notices = files.notices(&files.load().unwrap());
+    assert!(
+        notices
+            .iter()
+            .any(|notice| notice.contains("no remote configuration found")),
+        "{notices:?}"
+    );
+}
+
+#[test]
+fn r_a9_a_tunnel_has_two_ends() {
+    let policies =
+        "spdadd 10.1.0.0/16 10.2.0.0/16 any -P out ipsec esp/tunnel/10.0.1.13-10.0.1.241/require;
+        spdadd 10.2.0.0/16 10.1.0.0/16 any -P in ipsec esp/tunnel/10.0.1.241-10.0.1.13/unique:7;";
+    let files = Files::of(RACOON, PSK, policies);
+    assert_eq!(
+        shape(&files),
+        ["tunnel-10.0.1.241/flow 10.1.0.0/16=10.2.0.0/16 trap"]
+    );
+    let native = files.native();
+    assert!(
+        native.contains("local_addrs = [\"10.0.1.13\"]\nremote_addrs = [\"10.0.1.241\"]"),
+        "{native}"
+    );
+    assert!(!native.contains("transport"), "{native}");
+}
+
+#[test]
+fn what_passes_in_clear_is_cut_out() {
+    let passes = "spdadd 10.0.1.13 10.0.1.77 tcp -P out none;\nspdadd 10.0.1.77 10.0.1.13 tcp -P in bypass;\n";
+    let protect = "spdadd 10.0.1.13 10.0.1.0/24 tcp -P out ipsec esp/transport//require;
+        spdadd 10.0.1.0/24 10.0.1.13 tcp -P in ipsec esp/transport//require;";
+    let whole = "anonymous/flow 10.0.1.13[tcp]=10.0.1.0/24[tcp] trap";
+    let first = shape(&Files::of(RACOON, PSK, &format!("{passes}{protect}")));
+    assert_eq!(
+        first,
+        [
+            "anonymous/flow 10.0.1.13[tcp]=10.0.1.0-10.0.1.76[tcp] trap",
+            "anonymous/flow-2 10.0.1.13[tcp]=10.0.1.78-10.0.1.255[tcp] trap",
+        ]
+    );
+    // Behind the other, it never decides.
+    assert_eq!(
+        shape(&Files::of(RACOON, PSK, &format!("{protect}{passes}"))),
+        [whole]
+    );
+    let one_way = passes.lines().next().unwrap();
+    let error = Files::of(RACOON, PSK, &format!("{one_way}{protect}"))
+        .load()
+        .map(|_| ())
+        .unwrap_err();
+    assert!(error.contains("in one direction alone"), "{error}");
+    let turned = passes.replacen("-P out", "-P out prio low", 1);
+    let error = Files::of(RACOON, PSK, &format!("{turned}{protect}"))
+        .load()
+        .map(|_| ())
+        .unwrap_err();
+    assert!(
+        error.contains("comes first for packets to this host"),
+        "{error}"
+    );
+    let all = protect.replace(" tcp ", " any ");
+    let error = Files::of(RACOON, PSK, &format!("{passes}{all}"))
+        .load()
+        .map(|_| ())
+        .unwrap_err();
+    assert!(error.contains("all protocols but one"), "{error}");
+}
+
+#[test]
+fn r_a9_what_is_discarded_wins_where_it_comes_first() {
+    let discard = "spdadd 10.0.1.13 10.0.1.241 any -P out prio high discard;
+        spdadd 10.0.1.241 10.0.1.13 any -P in prio high discard;";
+    let protect = "spdadd 10.0.1.13 10.0.1.240/31 tcp -P out ipsec esp/transport//require;
+        spdadd 10.0.1.240/31 10.0.1.13 tcp -P in ipsec esp/transport//require;";
+    assert_eq!(
+        shape(&Files::of(RACOON, PSK, &format!("{protect}{discard}"))),
+        [
+            "anonymous/flow 10.0.1.13[tcp]=10.0.1.240[tcp] trap",
+            "[drop]/dropped 10.0.1.13=10.0.1.241 wait",
+        ]
+    );
+}
+
+#[test]
+fn a_sainfo_with_the_selectors_of_a_policy_is_its_own() {
+    let own = "sainfo address 10.0.0.0/16[27017] tcp address 10.0.0.0/16[any] tcp {
+        encryption_algorithm aes 256; authentication_algorithm hmac_sha256; lifetime time 1 min; }\n";
+    let native = Files::of(&format!("{RACOON}{own}"), PSK, MONGODB).native();
+    let server = native.split("client-27017").next().unwrap();
+    assert!(
+        server.contains("esp_proposals = [\"aes256-sha256-noesn\"]"),
+        "{server}"
+    );
+    assert!(
+        server.contains("rekey_time = \"48s\"\nlife_time = \"60s\""),
+        "{server}"
+    );
+    let none = format!("{}{own}", RACOON.split("sainfo").next().unwrap());
+    let error = Files::of(&none, PSK, MONGODB)
+        .load()
+        .map(|_| ())
+        .unwrap_err();
+    assert!(error.contains("failed to get sainfo"), "{error}");
+}
+
+#[test]
+fn settings_of_the_daemon() {
+    let more = "listen { isakmp 10.0.1.13 [1500]; isakmp_natt 10.0.1.13 [1501]; strict_address; adminsock disabled; }
+        timer { counter 7; interval 3 sec; phase1 45 sec; }\n";
+    let racoon = format!(
+        "{more}{}",
+        RACOON
+            .replace(
+                "dpd_delay 30",
+                "dpd off; ike_frag force; initial_contact off"
+            )
+            .replace("nat_traversal off", "nat_traversal force")
+    );
+    let native = Files::of(&racoon, PSK, MONGODB).native();
+    for line in [
+        "port = 1500",
+        "natt_port = 1501",
+        "log = \"debug\"",
+        "half_open_timeout = \"45s\"",
+        "retransmit_timeout = \"3s\"",
+        "retransmit_base = 1.0",
+        "retransmit_tries = 7",
+        "local_addrs = [\"10.0.1.13\"]",
+        "dpd_delay = \"0s\"",
+        "fragmentation = \"force\"",
+        "initial_contact = false",
+        "encap = true",
+    ] {
+        assert!(
+            native.lines().any(|other| other == line),
+            "{line}: {native}"
+        );
+    }
+}
+
+#[test]
+fn racoon_conf_alone_protects_nothing() {
+    let files = Files::of(RACOON, PSK, "spdflush;");
+    let understood = files.load().unwrap();
+    assert!(understood.native.is_none() && understood.flows.is_empty());
+}
