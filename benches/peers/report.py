@@ -1,6 +1,7 @@
 """The page with the tables: medians over the rounds, ratios and goals."""
 
 import os
+import shutil
 import statistics
 import subprocess
 
@@ -43,6 +44,8 @@ def machine():
 
 
 def commit():
+    if not shutil.which("git"):
+        return "unknown"
     said = subprocess.run(["git", "describe", "--always", "--dirty", "--exclude=*"], cwd=ROOT, capture_output=True,
                           text=True, check=False)
     return said.stdout.strip() or "unknown"

@@ -1,5 +1,6 @@
 //! The data plane on a kernel that is not there: it counts requests, and refuses where it is told.
 
+mod cost;
 mod fake;
 mod options;
 mod others;
