@@ -22,6 +22,7 @@ use tracing::{debug, error, trace, warn};
 
 use crate::clock::{Alarm, Clock};
 use crate::config::Loaded;
+use crate::config::changes::Changes;
 use crate::control::Call;
 use crate::dataplane::{DataPlane, DataPlaneEvent};
 use crate::error::Failure;
@@ -51,6 +52,8 @@ pub(crate) struct Driver<D: DataPlane> {
     loaded: Loaded,
     /// Where the configuration comes from.
     origin: Origin,
+    /// What operators have said about single children.
+    changes: Changes,
     clock: Clock,
     started: Instant,
     alarm: Alarm,
@@ -121,6 +124,7 @@ impl<D: DataPlane> Driver<D> {
             ports,
             loaded,
             origin,
+            changes: Changes::default(),
             clock,
             started: clock.now(),
             alarm: Alarm::new(clock)?,
@@ -338,6 +342,7 @@ impl<D: DataPlane> Driver<D> {
         let mut loaded = crate::run::load_checked(&self.origin, known).await?;
         // As at start: a connection without is another one, and would be closed.
         crate::run::look_up_sources(&mut loaded);
+        self.changes.apply(&mut loaded);
         crate::run::refuse_daemon_changes(&self.loaded.daemon, &loaded.daemon)?;
         crate::run::refuse_queues(self.plane.name(), &loaded)?;
         crate::run::refuse_kernel_options(self.plane.name(), &loaded)?;

@@ -13,6 +13,7 @@ pub mod demo;
 mod driver;
 mod error;
 pub mod host;
+mod ipsec;
 mod logging;
 mod pluto;
 mod ports;

@@ -112,6 +112,20 @@ Examples:
   obol status hosts/pods && echo protected
   obol status --json | jq '.ike_sas[].children[] | {name, bytes_in, bytes_out}'")]
     Status(StatusArgs),
+    /// pluto's commands, with its output and exit codes: also when obol is called `ipsec`
+    ///
+    /// `obol ipsec help` lists them: `ipsec VERB NAME`, `ipsec auto --VERB NAME` and `ipsec whack`.
+    /// Lines are those of Libreswan 5.2, or with OBOL_COMPAT=4 in the environment those of 4.x.
+    #[command(
+        disable_help_flag = true,
+        after_help = "\
+Examples:
+  obol ipsec up hostA-hostB
+  obol ipsec auto --status
+  obol ipsec trafficstatus
+      # with a symbolic link to obol called ipsec: `ipsec trafficstatus`"
+    )]
+    Ipsec(IpsecArgs),
     /// List what the running daemon has configured, whether it is up or not
     #[command(after_help = "\
 Examples:
@@ -214,6 +228,7 @@ impl RunArgs {
             conf: self.ipsec_conf.clone()?,
             secrets: self.ipsec_secrets.clone(),
             nss: self.nssdir.clone(),
+            wanted: Default::default(),
         })
     }
 }
@@ -283,6 +298,18 @@ pub(crate) struct CheckArgs {
     /// How to print.
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+/// Arguments of `obol ipsec`.
+#[derive(Args, Debug)]
+pub(crate) struct IpsecArgs {
+    /// What would be written after `ipsec`
+    #[arg(
+        value_name = "ARGUMENT",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    pub(crate) arguments: Vec<String>,
 }
 
 /// Arguments of `obol convert`.
@@ -412,13 +439,13 @@ fn wait(text: &str) -> Result<Duration, String> {
 impl Cli {
     /// The runtime directory by argument, environment or default.
     pub(crate) fn runtime_dir(&self) -> PathBuf {
-        self.runtime_dir
-            .clone()
-            .or_else(|| {
-                std::env::var_os(RUNTIME_DIR_VARIABLE)
-                    .filter(|dir| !dir.is_empty())
-                    .map(PathBuf::from)
-            })
-            .unwrap_or_else(|| PathBuf::from(DEFAULT_RUNTIME_DIR))
+        let given = self.runtime_dir.clone();
+        given.unwrap_or_else(Self::default_runtime_dir)
+    }
+
+    /// The runtime directory by environment or default.
+    pub(crate) fn default_runtime_dir() -> PathBuf {
+        let given = std::env::var_os(RUNTIME_DIR_VARIABLE).filter(|dir| !dir.is_empty());
+        given.map_or_else(|| PathBuf::from(DEFAULT_RUNTIME_DIR), PathBuf::from)
     }
 }

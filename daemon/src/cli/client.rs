@@ -90,9 +90,11 @@ fn waits(request: &Request) -> Duration {
         Request::Up { timeout_ms, .. } | Request::Down { timeout_ms, .. } => {
             Duration::from_millis(*timeout_ms)
         }
-        Request::Status | Request::List | Request::Reload | Request::Redirect { .. } => {
-            Duration::ZERO
-        }
+        Request::Status
+        | Request::List
+        | Request::Reload
+        | Request::Change { .. }
+        | Request::Redirect { .. } => Duration::ZERO,
     }
 }
 

@@ -13,6 +13,7 @@ mod remote;
 mod tests;
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -20,17 +21,37 @@ use clap::Parser;
 pub(crate) use args::{Cli, Command, DEFAULT_CONFIG, DEFAULT_RUNTIME_DIR, DemoArgs};
 
 use crate::error::{ExitClass, Failure};
+use crate::ipsec;
 use crate::run::Origin;
+pub(crate) use client::{ask, is_running};
 
 /// Runs the command line of this process.
 pub(crate) fn main() -> ExitCode {
+    let mut words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    if let Some(name) = called(&words.next().unwrap_or_default()) {
+        let name = name.map(str::to_owned).into_iter();
+        return ipsec::main(&name.chain(words).collect::<Vec<_>>());
+    }
     let cli = Cli::parse();
+    if let Command::Ipsec(args) = &cli.command {
+        return ipsec::main(&args.arguments);
+    }
     match dispatch(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             complain_line(&format!("obol: {failure}"));
             ExitCode::from(failure.code.code())
         }
+    }
+}
+
+/// Whether this is a name by which obol is pluto's client, with the command that it stands for.
+fn called(program: &str) -> Option<Option<&'static str>> {
+    match Path::new(program).file_name()?.to_str()? {
+        "ipsec" => Some(None),
+        "whack" => Some(Some("whack")),
+        "addconn" => Some(Some("addconn")),
+        _ => None,
     }
 }
 
@@ -45,6 +66,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Command::Reload(output) => remote::reload(&runtime_dir, output.json),
         Command::Check(args) => check::check(&args.files, &cli.config, args.output.json),
         Command::Convert(args) => convert(&args.files),
+        Command::Ipsec(_) => Ok(()), // done before
         Command::Keygen(args) => keygen::keygen(args),
         Command::Demo(args) => crate::demo::demo(args),
         Command::Version(output) => version(output.json),

@@ -448,6 +448,7 @@ hosts: established for 5s, rekey in 4h00m, initiator
             local: auth(None),
             remote: auth(Some("b.example.com")),
             proposals: vec!["aes256gcm16-prfsha256-x25519".into()],
+            dpd_delay_s: 30,
             children: vec![child("a", Some(PolicyState::Trapped))],
         };
         let expected = "\

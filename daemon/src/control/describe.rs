@@ -47,6 +47,7 @@ pub(crate) fn connection(connection: &Connection) -> ConnectionReport {
         local: side(local_auth, connection.local.id.as_ref()),
         remote: side(remote_auth, connection.remote.id.as_ref()),
         proposals: texts(&connection.ike_proposals),
+        dpd_delay_s: connection.dpd_delay.map_or(0, |delay| delay.as_secs()),
         children: connection.children.iter().map(|c| child(c)).collect(),
     }
 }

@@ -13,6 +13,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::changes::ChildChange;
 use crate::error::{ExitClass, Failure};
 
 /// Version of requests and replies. Raised by changes that an older end would misread.
@@ -57,6 +58,14 @@ pub(crate) enum Request {
     },
     /// Read the configuration again; answered by [`ReloadReport`].
     Reload,
+    /// Read the configuration again, and from now on do this about the children that a name means;
+    /// answered by [`ChangeReport`].
+    Change {
+        /// Name of a child, or what pluto calls a connection.
+        name: String,
+        /// What to do.
+        to: ChildChange,
+    },
     /// Send the clients of a connection to another gateway; answered by [`RedirectReport`].
     Redirect {
         /// Name of the connection.
@@ -240,6 +249,9 @@ pub(crate) struct StatusReport {
     /// Connections of pluto's by their names and aliases: connections and children that they are.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub(crate) names: Names,
+    /// Connections of pluto's that are not loaded, and why.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub(crate) not_loaded: std::collections::BTreeMap<String, String>,
 }
 
 /// Further names of children: for each, connections and children that it stands for.
@@ -266,6 +278,9 @@ pub(crate) struct DaemonReport {
 /// One IKE SA.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct IkeSaReport {
+    /// Its number; no other IKE SA of this daemon has, had or will have it.
+    #[serde(default)]
+    pub(crate) id: u64,
     /// Name of the connection; empty while none is chosen.
     pub(crate) name: String,
     /// `connecting`, `established`, `rekeying` or `deleting`.
@@ -342,6 +357,9 @@ pub(crate) struct NatReport {
 /// One Child SA.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct ChildSaReport {
+    /// Its number; no other Child SA of this daemon has, had or will have it.
+    #[serde(default)]
+    pub(crate) id: u64,
     /// Name of the child.
     pub(crate) name: String,
     /// `installing`, `installed`, `rekeyed` or `deleting`.
@@ -449,6 +467,9 @@ pub(crate) struct ConnectionReport {
     pub(crate) remote: AuthReport,
     /// IKE proposals in order of preference.
     pub(crate) proposals: Vec<String>,
+    /// Seconds of silence after which the peer is asked whether it lives; 0: never.
+    #[serde(default)]
+    pub(crate) dpd_delay_s: u64,
     /// Its children.
     pub(crate) children: Vec<ChildReport>,
 }
@@ -506,6 +527,13 @@ pub(crate) struct DownReport {
     pub(crate) closed: Vec<String>,
 }
 
+/// Which children `change` was about.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct ChangeReport {
+    /// Each with the name of its connection.
+    pub(crate) children: Vec<(String, String)>,
+}
+
 /// What `redirect` told the clients.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct RedirectReport {
@@ -560,6 +588,10 @@ mod tests {
             Request::Redirect {
                 connection: "hosts".into(),
                 to: IpAddr::from([192, 0, 2, 7]),
+            },
+            Request::Change {
+                name: "pods".into(),
+                to: ChildChange::Unload,
             },
             down(DownTarget::All),
             down(DownTarget::Connection("a".into())),

@@ -7,9 +7,10 @@ use obol_ike::endpoint::Endpoint;
 use obol_ike::event::Command;
 
 use super::Driver;
+use crate::config::changes::{Changes, ChildChange};
 use crate::control::Call;
 use crate::control::protocol::{
-    DownReport, DownTarget, RedirectReport, ReloadReport, Reply, Request, UpReport,
+    ChangeReport, DownReport, DownTarget, RedirectReport, ReloadReport, Reply, Request, UpReport,
 };
 use crate::dataplane::DataPlane;
 use crate::error::{ExitClass, Failure};
@@ -76,11 +77,62 @@ impl<D: DataPlane> Driver<D> {
                 self.call_up(now, call, connection, child, timeout_ms).await;
             }
             Request::Down { target, timeout_ms } => self.call_down(now, call, target, timeout_ms),
+            Request::Change { name, to } => {
+                let reply = self.change(now, &name, to).await;
+                call.reply(reply.unwrap_or_else(Into::into));
+            }
             Request::Redirect { connection, to } => {
                 let reply = self.redirect(now, connection, to);
                 call.reply(reply.unwrap_or_else(Into::into));
             }
         }
+    }
+
+    /// From now on this is done about the children that a name means; with an error, all stays as
+    /// it was.
+    async fn change(
+        &mut self,
+        now: Instant,
+        name: &str,
+        to: ChildChange,
+    ) -> Result<Reply, Failure> {
+        let before = (self.changes.clone(), self.origin.clone());
+        if let Some(files) = &mut self.origin.pluto {
+            files.want(name, to != ChildChange::Unload);
+        }
+        let done = self.change_found(now, name, to).await;
+        if done.is_err() {
+            (self.changes, self.origin) = before;
+        }
+        let children = done?;
+        Ok(Reply::done(&ChangeReport { children }))
+    }
+
+    async fn change_found(
+        &mut self,
+        now: Instant,
+        name: &str,
+        to: ChildChange,
+    ) -> Result<Vec<(String, String)>, Failure> {
+        let known = Addresses::new();
+        let loaded = crate::run::load_checked(&self.origin, &known).await?;
+        let mut children = Changes::find(&loaded, name);
+        if children.is_empty() && to == ChildChange::Unload {
+            // One that is there only because somebody asked for it.
+            children = Changes::find(&self.loaded, name);
+        }
+        if children.is_empty() {
+            let text = match loaded.pluto.why_not(name) {
+                Some(why) => format!("{name} is not loaded: {why}"),
+                None => format!("no connection or alias named {name:?}"),
+            };
+            return Err(Failure::new(ExitClass::Usage, text));
+        }
+        for child in &children {
+            self.changes.say(child.clone(), to);
+        }
+        self.reload(now, &known).await?;
+        Ok(children)
     }
 
     fn redirect(&mut self, now: Instant, connection: String, to: IpAddr) -> Result<Reply, Failure> {

@@ -60,6 +60,7 @@ impl<D: DataPlane> Driver<D> {
                 .collect(),
             ike_sas: sas.iter().map(|sa| self.ike_sa(sa, &usages)).collect(),
             names: self.loaded.pluto.names.clone(),
+            not_loaded: self.loaded.pluto.not_loaded().clone(),
             drops,
         }
     }
@@ -80,6 +81,7 @@ impl<D: DataPlane> Driver<D> {
 
     fn ike_sa(&self, sa: &IkeSaStatus, usages: &HashMap<ChildSaId, Usage>) -> IkeSaReport {
         IkeSaReport {
+            id: sa.id.0,
             name: sa.connection.clone().unwrap_or_default(),
             state: sa.state.to_owned(),
             role: if sa.initiator {
@@ -123,6 +125,7 @@ impl<D: DataPlane> Driver<D> {
     fn child_sa(&self, child: &ChildSaStatus, usage: Usage) -> ChildSaReport {
         let info = &child.info;
         ChildSaReport {
+            id: info.id.0,
             name: info.child.clone(),
             state: child.state.to_owned(),
             mode: mode(info.mode).to_owned(),

@@ -6,7 +6,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -54,6 +54,18 @@ pub(crate) struct Files {
     pub(crate) secrets: Option<PathBuf>,
     /// The directory of the NSS database.
     pub(crate) nss: Option<PathBuf>,
+    /// Connections that are loaded in spite of `auto=ignore`, since somebody asked for them.
+    pub(crate) wanted: BTreeSet<String>,
+}
+
+impl Files {
+    /// Whether a connection with `auto=ignore` is loaded from now on.
+    pub(crate) fn want(&mut self, name: &str, wanted: bool) {
+        match wanted {
+            true => self.wanted.insert(name.to_owned()),
+            false => self.wanted.remove(name),
+        };
+    }
 }
 
 /// Connections in obol's words, with what is secret.
@@ -92,6 +104,11 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// Connections that are not loaded, and why.
+    pub(crate) fn not_loaded(&self) -> &BTreeMap<String, String> {
+        &self.others
+    }
+
     /// Connections that are other hosts', and why.
     pub(crate) fn unoriented(&self) -> impl Iterator<Item = (&str, &str)> {
         let others = self.others.iter();
@@ -176,6 +193,7 @@ pub(crate) async fn load_to_run(
         secrets: read_secrets(files, &understood.setup)?,
         secrets_path: secrets_path(files, &understood.setup).0,
         warnings: std::mem::take(&mut understood.notices),
+        wanted: files.wanted.clone(),
         world: World::default(),
     };
     loader.load(own, understood, view)
@@ -202,6 +220,7 @@ struct Loader {
     secrets: secrets::Secrets,
     secrets_path: PathBuf,
     warnings: Vec<Finding>,
+    wanted: BTreeSet<String>,
     world: World,
 }
 
@@ -223,7 +242,8 @@ impl Loader {
         }
         let mut conns = Vec::new();
         for conn in &understood.conns {
-            if conn.auto == Auto::Ignore {
+            let wanted = self.wanted.contains(&conn.name.value);
+            if conn.auto == Auto::Ignore && !wanted {
                 let why = "auto=ignore";
                 self.world
                     .others

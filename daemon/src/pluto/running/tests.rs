@@ -25,6 +25,7 @@ async fn load(files: &[(&str, &str)]) -> Result<Loaded, String> {
         conf: written.0.join("ipsec.conf"),
         secrets: Some(written.0.join("ipsec.secrets")).filter(|path| path.exists()),
         nss: Some(database()),
+        wanted: Default::default(),
     };
     let own = written.0.join("obol.toml");
     let loaded = load_to_run(&files, &own, &Addresses::new()).await;
@@ -204,6 +205,7 @@ async fn obols_own_file_counts_beside() {
         conf: written.0.join("ipsec.conf"),
         secrets: None,
         nss: Some(database()),
+        wanted: Default::default(),
     };
     let loaded = load_to_run(&files, &own, &Addresses::new()).await.unwrap();
     assert_eq!(children(&loaded), ["mine/net", "theirs/theirs"]);

@@ -46,9 +46,13 @@ fn ten_thousand_sas() {
     let policies: Vec<Policy> = (0..ALL).map(child).collect();
     let mut core = core(&kernel);
     println!("\n| what | requests for each | processor time for each |\n|---|---|---|");
-    let set = Cost::of(&kernel, || core.set_policies(policies.clone(), now).unwrap());
+    let set = Cost::of(&kernel, || {
+        core.set_policies(policies.clone(), now).unwrap()
+    });
     println!("| {ALL} policies set | {} |", set.per(ALL));
-    let again = Cost::of(&kernel, || core.set_policies(policies.clone(), now).unwrap());
+    let again = Cost::of(&kernel, || {
+        core.set_policies(policies.clone(), now).unwrap()
+    });
     println!("| the same set again | {} |", again.per(ALL));
     for (tenth, some) in policies.chunks(TENTH).enumerate() {
         let cost = Cost::of(&kernel, || {

@@ -1,0 +1,226 @@
+//! The commands that change something: bring up and close, load and unload.
+
+use std::path::Path;
+
+use super::call::Verb;
+use super::out::Out;
+use super::status::{View, child_number, child_words, id_type, ike_number, written};
+use super::{CONFIG, Daemon, Ended, code};
+use crate::cli::complain_line;
+use crate::config::changes::ChildChange;
+use crate::control::protocol::{
+    ChangeReport, ConnectionReport, DownReport, DownTarget, ReloadReport, Request, UpReport,
+};
+use crate::pluto;
+
+/// How long `up` waits, in milliseconds: as long as a connection that is not to be given up soon.
+const UP: u64 = 120_000;
+const DOWN: u64 = 10_000;
+
+/// Brings up what a name means; the exit code is that of the first which does not come up.
+pub(super) fn up(daemon: &Daemon, out: &Out, name: &str, asynchronous: bool) -> Result<u8, Ended> {
+    let before = daemon.view()?;
+    let wanted: Vec<(String, String)> = before
+        .find(Some(name))
+        .map(|(connection, child)| (connection.name.clone(), child.name.clone()))
+        .collect();
+    if wanted.is_empty() {
+        return Err(before.unknown(name));
+    }
+    let mut worst = 0;
+    for (connection, child) in &wanted {
+        if before.up(connection, child).is_empty() {
+            announce(&before, out, connection, child);
+        }
+        let request = Request::Up {
+            connection: connection.clone(),
+            child: Some(child.clone()),
+            timeout_ms: if asynchronous { 0 } else { UP },
+        };
+        match daemon.ask::<UpReport>(&request) {
+            Ok(_) => established(&daemon.view()?, out, connection, child),
+            // It goes on by itself.
+            Err(ended) if asynchronous && ended.code == code::NO_RESPONSE => {}
+            Err(ended) => {
+                out.line("036", &format!("\"{child}\": {}", ended.text));
+                worst = if worst == 0 { ended.code } else { worst };
+            }
+        }
+    }
+    Ok(worst)
+}
+
+fn announce(view: &View, out: &Out, connection: &str, child: &str) {
+    let mut connections = view.list.connections.iter();
+    let peer = connections
+        .find(|known| known.name == connection)
+        .and_then(|known| known.remote_addrs.first())
+        .map_or("its peer", String::as_str);
+    let mut sas = view.status.ike_sas.iter();
+    let text = match sas.find(|sa| sa.name == connection && sa.state == "established") {
+        Some(sa) => format!(
+            "\"{child}\": initiating Child SA using IKE SA #{}",
+            ike_number(sa)
+        ),
+        None => format!("\"{child}\": initiating IKEv2 connection to {peer} using UDP"),
+    };
+    out.line("1v2", &text);
+}
+
+/// The lines that scripts look for.
+fn established(view: &View, out: &Out, connection: &str, child: &str) {
+    let configured = view.list.connections.iter();
+    let configured: Vec<&ConnectionReport> = configured
+        .filter(|known| known.name == connection)
+        .collect();
+    for (ike, sa) in view.up(connection, child).into_iter().take(1) {
+        let name = view.instance(ike, child);
+        let id = ike.remote.id.as_deref().map(written).unwrap_or_default();
+        let secret = configured.iter().any(|known| known.remote.auth == "psk");
+        let proof = match secret {
+            true => format!("authby=secret and {} '{id}'", id_type(&id)),
+            false => format!("preloaded certificate '{id}' and digital signature"),
+        };
+        let role = &ike.role;
+        let text = format!(
+            "{name} #{}: {role} established IKE SA; authenticated peer using {proof}",
+            ike_number(ike)
+        );
+        out.line("003", &text);
+        let active = configured.iter().any(|known| known.dpd_delay_s > 0);
+        let text = format!(
+            "{name} #{}: {role} established Child SA using #{}; {}",
+            child_number(sa),
+            ike_number(ike),
+            child_words(out.style, sa, active)
+        );
+        out.line("004", &text);
+    }
+}
+
+/// Closes what a name means, and the IKE SA with it unless others use it.
+pub(super) fn down(daemon: &Daemon, out: &Out, name: &str) -> Result<u8, Ended> {
+    let view = daemon.view()?;
+    let wanted: Vec<(&str, &str)> = view
+        .find(Some(name))
+        .map(|(connection, child)| (&*connection.name, &*child.name))
+        .collect();
+    if wanted.is_empty() {
+        return Err(view.unknown(name));
+    }
+    for (connection, child) in &wanted {
+        let request = match others(&view, &wanted, connection) {
+            true => DownTarget::Child {
+                connection: (*connection).to_owned(),
+                child: (*child).to_owned(),
+            },
+            false => DownTarget::Connection((*connection).to_owned()),
+        };
+        say_end(&view, out, connection, child, &request);
+        daemon.ask::<DownReport>(&Request::Down {
+            target: request,
+            timeout_ms: DOWN,
+        })?;
+    }
+    Ok(0)
+}
+
+/// Whether other children than these are up on an IKE SA of the connection.
+fn others(view: &View, wanted: &[(&str, &str)], connection: &str) -> bool {
+    let sas = view.status.ike_sas.iter();
+    let children = sas
+        .filter(|sa| sa.name == connection)
+        .flat_map(|sa| &sa.children);
+    let mut names = children.map(|child| (connection, &*child.name));
+    names.any(|name| !wanted.contains(&name))
+}
+
+fn say_end(view: &View, out: &Out, connection: &str, child: &str, target: &DownTarget) {
+    for (ike, sa) in view.up(connection, child) {
+        let name = view.instance(ike, child);
+        let (ike, number) = (ike_number(ike), child_number(sa));
+        let text = match target {
+            DownTarget::Child { .. } => format!(
+                "{name}: initiating delete of connection's Child SA #{number}; IKE SA #{ike} will remain up: in-use by others"
+            ),
+            _ => format!(
+                "{name}: initiating delete of connection's IKE SA #{ike} (and Child SA #{number})"
+            ),
+        };
+        out.line("002", &text);
+        let text = format!(
+            "{name} #{number}: ESP traffic information: in={}B out={}B",
+            sa.bytes_in, sa.bytes_out
+        );
+        out.line("005", &text);
+    }
+}
+
+/// Loads, unloads, traps or untraps what a name means; all is read again for it.
+pub(super) fn change(daemon: &Daemon, out: &Out, verb: Verb, name: &str) -> Result<u8, Ended> {
+    let to = match verb {
+        Verb::Delete => ChildChange::Unload,
+        Verb::Route => ChildChange::Trap,
+        Verb::Unroute => ChildChange::Wait,
+        _ => ChildChange::Load,
+    };
+    let request = Request::Change {
+        name: name.to_owned(),
+        to,
+    };
+    let report: ChangeReport = daemon.ask(&request).map_err(|ended| {
+        match ended.text.starts_with("no connection or alias") {
+            true if verb == Verb::Add => Ended::new(
+                code::UNKNOWN_NAME,
+                format!("conn {name}: not found (tried aliases)"),
+            ),
+            true => Ended::unknown(name),
+            false => ended,
+        }
+    })?;
+    for (_, child) in &report.children {
+        let text = match to {
+            ChildChange::Load => format!("\"{child}\": added IKEv2 connection"),
+            ChildChange::Unload => format!("\"{child}\": terminating SAs using this connection"),
+            ChildChange::Trap | ChildChange::Wait => continue,
+        };
+        out.line("002", &text);
+    }
+    Ok(0)
+}
+
+/// Has the daemon read its files again.
+pub(super) fn read_again(daemon: &Daemon, out: &Out, verb: Verb) -> Result<u8, Ended> {
+    let report: ReloadReport = daemon.ask(&Request::Reload)?;
+    for warning in &report.warnings {
+        complain_line(warning);
+    }
+    match verb {
+        Verb::Listen => out.line("002", "listening for IKE messages"),
+        Verb::Reread => out.line("002", "loading secrets from \"/etc/ipsec.secrets\""),
+        _ => {
+            for name in report.added.iter().chain(&report.changed) {
+                out.line("002", &format!("\"{name}\": added IKEv2 connection"));
+            }
+        }
+    }
+    Ok(0)
+}
+
+/// Says what is wrong with the configuration, and nothing where nothing is.
+pub(super) fn check_config(path: Option<&Path>) -> Result<u8, Ended> {
+    let path = path.unwrap_or(Path::new(CONFIG));
+    let understood = pluto::load(path).map_err(|errors| {
+        let lines = errors.0.iter().map(|error| format!("ERROR: {error}"));
+        Ended::new(code::CONFIG, lines.collect::<Vec<_>>().join("\n"))
+    })?;
+    for (name, errors) in &understood.refused {
+        for error in errors {
+            complain_line(&format!("ERROR: conn {name}: {error}"));
+        }
+    }
+    Ok(match understood.refused.is_empty() {
+        true => 0,
+        false => code::CONFIG,
+    })
+}

@@ -1,0 +1,336 @@
+//! What may be written after `ipsec`: `ipsec VERB NAME`, the older `ipsec auto --VERB NAME`, and
+//! `ipsec whack`, in the forms that scripts use.
+
+use std::path::PathBuf;
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Verb {
+    Help,
+    Version,
+    VersionCode,
+    Unit(&'static str),
+    Add,
+    Delete,
+    Up,
+    Down,
+    Route,
+    Unroute,
+    /// All that the daemon does by itself, or that a reload does.
+    Listen,
+    Reread,
+    Status,
+    BriefStatus,
+    GlobalStatus,
+    ShowStates,
+    ShuntStatus,
+    TrafficStatus,
+    ConnectionStatus,
+    BriefConnectionStatus,
+    /// About something that obol does not have: what pluto says without it.
+    Without(&'static str),
+    ListKeys,
+    CheckConfig,
+    AddAll,
+}
+
+/// A command line.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Call {
+    pub(super) verb: Verb,
+    pub(super) name: Option<String>,
+    /// `--config`.
+    pub(super) config: Option<PathBuf>,
+    /// The directory of `--ctlsocket`, or `--rundir`.
+    pub(super) rundir: Option<PathBuf>,
+    /// Do not wait for the outcome.
+    pub(super) asynchronous: bool,
+    /// Written as `ipsec auto --VERB`.
+    pub(super) by_auto: bool,
+}
+
+/// What is wrong with a command line.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Usage(pub(super) String);
+
+/// Verbs, with whether they need the name of a connection.
+const VERBS: &[(&str, Verb, Need)] = &[
+    ("help", Verb::Help, Need::Nothing),
+    ("version", Verb::Version, Need::Nothing),
+    ("versioncode", Verb::VersionCode, Need::Nothing),
+    ("start", Verb::Unit("start"), Need::May),
+    ("stop", Verb::Unit("stop"), Need::Nothing),
+    ("restart", Verb::Unit("restart"), Need::Nothing),
+    ("condrestart", Verb::Unit("try-restart"), Need::Nothing),
+    ("add", Verb::Add, Need::Name),
+    ("replace", Verb::Add, Need::Name),
+    ("delete", Verb::Delete, Need::Name),
+    ("up", Verb::Up, Need::Name),
+    ("initiate", Verb::Up, Need::Name),
+    ("down", Verb::Down, Need::Name),
+    ("terminate", Verb::Down, Need::Name),
+    ("route", Verb::Route, Need::Name),
+    ("ondemand", Verb::Route, Need::Name),
+    ("unroute", Verb::Unroute, Need::Name),
+    ("listen", Verb::Listen, Need::Nothing),
+    ("ready", Verb::Listen, Need::Nothing),
+    ("secrets", Verb::Reread, Need::Nothing),
+    ("rereadsecrets", Verb::Reread, Need::Nothing),
+    ("rereadcerts", Verb::Reread, Need::Nothing),
+    ("rereadall", Verb::Reread, Need::Nothing),
+    ("fetchcrls", Verb::Without(""), Need::Nothing),
+    ("status", Verb::Status, Need::Nothing),
+    ("briefstatus", Verb::BriefStatus, Need::Nothing),
+    ("globalstatus", Verb::GlobalStatus, Need::Nothing),
+    ("showstates", Verb::ShowStates, Need::Nothing),
+    ("shuntstatus", Verb::ShuntStatus, Need::Nothing),
+    ("trafficstatus", Verb::TrafficStatus, Need::May),
+    ("connectionstatus", Verb::ConnectionStatus, Need::May),
+    (
+        "briefconnectionstatus",
+        Verb::BriefConnectionStatus,
+        Need::May,
+    ),
+    (
+        "fipsstatus",
+        Verb::Without("FIPS mode disabled"),
+        Need::Nothing,
+    ),
+    (
+        "addresspoolstatus",
+        Verb::Without("address pools: none"),
+        Need::Nothing,
+    ),
+    (
+        "listcerts",
+        Verb::Without("List of X.509 End Certificates:"),
+        Need::Nothing,
+    ),
+    (
+        "listcacerts",
+        Verb::Without("List of X.509 CA Certificates:"),
+        Need::Nothing,
+    ),
+    ("listcrls", Verb::Without("List of CRLs:"), Need::Nothing),
+    ("listpubkeys", Verb::ListKeys, Need::Nothing),
+    ("checkconfig", Verb::CheckConfig, Need::Nothing),
+];
+
+/// Whether a verb takes a name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Need {
+    Nothing,
+    May,
+    Name,
+}
+
+/// Options of `whack` that are no verbs, and have a value.
+const VALUES: &[&str] = &["remote-host", "oppohere", "oppothere"];
+/// Those without a value that change nothing here.
+const IGNORED: &[&str] = &["verbose", "utc", "n", "dry-run", "autoall", "label"];
+
+impl Call {
+    fn new(verb: Verb) -> Self {
+        Self {
+            verb,
+            name: None,
+            config: None,
+            rundir: None,
+            asynchronous: false,
+            by_auto: false,
+        }
+    }
+
+    /// Reads what is written after `ipsec`.
+    ///
+    /// # Errors
+    /// Nothing, or nothing that is known.
+    pub(super) fn read(arguments: &[String]) -> Result<Self, Usage> {
+        let (first, rest) = arguments
+            .split_first()
+            .ok_or_else(|| Usage("Usage: ipsec COMMAND [ARGUMENT]...".to_owned()))?;
+        match first.as_str() {
+            "auto" => Self::of_options(rest, true),
+            "whack" => Self::of_options(rest, false),
+            "addconn" => Self::addconn(rest),
+            "setup" => match rest.first().map(String::as_str) {
+                Some("start" | "stop" | "restart" | "condrestart" | "status") => Self::read(rest),
+                _ => Err(Usage(
+                    "Usage: ipsec setup {start|stop|restart|status}".to_owned(),
+                )),
+            },
+            // A connection may have any name, so only options are looked for behind the verb.
+            verb => {
+                let word = verb.strip_prefix("--").unwrap_or(verb);
+                let (_, verb, need) = find(word).ok_or_else(|| {
+                    Usage(format!(
+                        "ipsec: unknown IPsec command \"{verb}\" (\"ipsec help\" for list)"
+                    ))
+                })?;
+                let mut call = Self::new(*verb);
+                call.options(rest, |_| false)?;
+                if call.verb == Verb::Unit("start") && call.name.is_some() {
+                    // `ipsec start NAME` adds and brings up.
+                    call.verb = Verb::Up;
+                }
+                call.finish(word, *need)
+            }
+        }
+    }
+
+    /// `ipsec auto` and `ipsec whack`, whose verbs are options.
+    fn of_options(arguments: &[String], by_auto: bool) -> Result<Self, Usage> {
+        let mut call = Self::new(Verb::Help);
+        let mut found: Option<(&'static str, Verb, Need)> = None;
+        call.options(arguments, |option| {
+            let verb = match option {
+                // Of a connection that is there already, start is up.
+                "start" if by_auto => find("up"),
+                "shutdown" => find("stop"),
+                "list" | "listall" => find("listpubkeys"),
+                other => find(other),
+            };
+            found = found.or(verb.copied());
+            verb.is_some()
+        })?;
+        call.by_auto = by_auto;
+        let (word, verb, need) = found.ok_or_else(|| {
+            let program = if by_auto { "auto" } else { "whack" };
+            Usage(format!("Usage: ipsec {program} --VERB [NAME]"))
+        })?;
+        call.verb = verb;
+        call.finish(word, need)
+    }
+
+    fn addconn(arguments: &[String]) -> Result<Self, Usage> {
+        let mut call = Self::new(Verb::AddAll);
+        let mut check = false;
+        call.options(arguments, |option| {
+            check |= option == "checkconfig";
+            option == "checkconfig"
+        })?;
+        match (check, call.name.is_some()) {
+            (true, _) => call.verb = Verb::CheckConfig,
+            (false, true) => call.verb = Verb::Add,
+            (false, false) => {}
+        }
+        Ok(call)
+    }
+
+    /// Reads options; those that `is_verb` does not know are common to all.
+    fn options(
+        &mut self,
+        arguments: &[String],
+        mut is_verb: impl FnMut(&str) -> bool,
+    ) -> Result<(), Usage> {
+        let mut arguments = arguments.iter();
+        while let Some(argument) = arguments.next() {
+            let option = argument.strip_prefix("--");
+            let Some(option) = option.or_else(|| argument.strip_prefix('-')) else {
+                if self.name.replace(argument.clone()).is_some() {
+                    return Err(Usage(format!("ipsec: unexpected argument \"{argument}\"")));
+                }
+                continue;
+            };
+            let (option, given) = match option.split_once('=') {
+                Some((option, value)) => (option, Some(value.to_owned())),
+                None => (option, None),
+            };
+            let mut value = || {
+                given
+                    .clone()
+                    .or_else(|| arguments.next().cloned())
+                    .ok_or_else(|| Usage(format!("ipsec: --{option} needs a value")))
+            };
+            match option {
+                "config" => self.config = Some(value()?.into()),
+                "rundir" => self.rundir = Some(value()?.into()),
+                "ctlsocket" => {
+                    let socket = PathBuf::from(value()?);
+                    self.rundir = socket.parent().map(Into::into);
+                }
+                "name" => self.name = Some(value()?),
+                "asynchronous" => self.asynchronous = true,
+                option if VALUES.contains(&option) => drop(value()?),
+                option if IGNORED.contains(&option) => {}
+                option if is_verb(option) => {}
+                _ => return Err(Usage(format!("ipsec: unrecognized option \"{argument}\""))),
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self, word: &str, need: Need) -> Result<Self, Usage> {
+        match (need, &self.name) {
+            (Need::Name, None) => Err(Usage(format!(
+                "ipsec: \"{word}\" needs the name of a connection"
+            ))),
+            (Need::Nothing, Some(name)) => Err(Usage(format!(
+                "ipsec: \"{word}\" takes no name, and there is \"{name}\""
+            ))),
+            _ => Ok(self),
+        }
+    }
+}
+
+fn find(word: &str) -> Option<&'static (&'static str, Verb, Need)> {
+    VERBS.iter().find(|(known, ..)| *known == word)
+}
+
+/// The commands, for `ipsec help`.
+pub(super) fn list() -> impl Iterator<Item = &'static str> {
+    VERBS.iter().map(|(word, ..)| *word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Call, Usage> {
+        let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        Call::read(&arguments)
+    }
+
+    #[test]
+    fn three_ways_to_say_the_same() {
+        for line in [
+            "up a-b",
+            "auto --up a-b",
+            "whack --initiate --name a-b",
+            "whack --name a-b --initiate",
+            "start a-b",
+            "auto --config /x --ctlsocket /run/pluto/pluto.ctl --start a-b",
+        ] {
+            let call = read(line).unwrap();
+            assert_eq!(call.verb, Verb::Up, "{line}");
+            assert_eq!(call.name.as_deref(), Some("a-b"), "{line}");
+        }
+        let call = read("auto --ctlsocket /run/x/pluto.ctl --asynchronous --up a").unwrap();
+        assert_eq!(call.rundir, Some("/run/x".into()));
+        assert!(call.asynchronous && call.by_auto);
+        assert_eq!(read("setup start").unwrap().verb, Verb::Unit("start"));
+        assert_eq!(read("--versioncode").unwrap().verb, Verb::VersionCode);
+        assert_eq!(read("whack --shutdown").unwrap().verb, Verb::Unit("stop"));
+        assert_eq!(
+            read("addconn --checkconfig --config=/x").unwrap().verb,
+            Verb::CheckConfig
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (line, word) in [
+            ("", "Usage: ipsec COMMAND"),
+            ("frob", "unknown IPsec command \"frob\""),
+            ("up", "needs the name"),
+            ("auto a-b", "Usage: ipsec auto"),
+            ("status a-b", "takes no name"),
+            ("up a b", "unexpected argument \"b\""),
+            ("up a --frob", "\"--frob\""),
+            ("up a --config", "needs a value"),
+        ] {
+            let Usage(text) = read(line).unwrap_err();
+            assert!(text.contains(word), "{line}: {text}");
+        }
+    }
+}

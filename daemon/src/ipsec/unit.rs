@@ -1,0 +1,87 @@
+//! `ipsec start`, `stop` and `restart`: by systemd, or without it by ourselves.
+
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::call::Call;
+use super::{CONFIG, Daemon, Ended, code};
+use crate::cli::{is_running, print_line};
+use crate::control::protocol::{DownReport, DownTarget, Request};
+use crate::run::Lock;
+
+/// How long the daemon may take to begin or to end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Does `word` with the service; the exit code is systemctl's where there is one.
+pub(super) fn unit(word: &str, call: &Call) -> Result<u8, Ended> {
+    if Path::new("/run/systemd/system").exists() && call.rundir.is_none() && call.config.is_none() {
+        print_line(&format!("Redirecting to: systemctl {word} ipsec.service"))?;
+        let error = Command::new("systemctl")
+            .args([word, "ipsec.service"])
+            .exec();
+        return Err(Ended::new(code::FAILED, format!("systemctl: {error}")));
+    }
+    let daemon = Daemon::of(call);
+    match word {
+        "start" => start(&daemon, call),
+        "stop" => stop(&daemon),
+        "restart" => {
+            stop(&daemon)?;
+            start(&daemon, call)
+        }
+        // What does not run is not begun.
+        _ if is_running(&daemon.runtime_dir)? => {
+            stop(&daemon)?;
+            start(&daemon, call)
+        }
+        _ => Ok(0),
+    }
+}
+
+fn start(daemon: &Daemon, call: &Call) -> Result<u8, Ended> {
+    if is_running(&daemon.runtime_dir)? {
+        return Ok(0);
+    }
+    let program = std::env::current_exe()
+        .map_err(|e| Ended::new(code::FAILED, format!("cannot find obol: {e}")))?;
+    let config = call.config.as_deref().unwrap_or(Path::new(CONFIG));
+    let mut child = Command::new(program)
+        .arg0("obol")
+        .arg("--runtime-dir")
+        .arg(&daemon.runtime_dir)
+        .arg("run")
+        .arg("--ipsec-conf")
+        .arg(config)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .map_err(|e| Ended::new(code::FAILED, format!("cannot start obol: {e}")))?;
+    let until = Instant::now() + PATIENCE;
+    while !is_running(&daemon.runtime_dir)? {
+        let ended = child.try_wait().ok().flatten();
+        if ended.is_some() || Instant::now() > until {
+            return Err(Ended::new(
+                code::FAILED,
+                "the daemon does not run; its log says why",
+            ));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(0)
+}
+
+fn stop(daemon: &Daemon) -> Result<u8, Ended> {
+    if !is_running(&daemon.runtime_dir)? {
+        return Ok(0);
+    }
+    let request = Request::Down {
+        target: DownTarget::All,
+        timeout_ms: 10_000,
+    };
+    daemon.ask::<DownReport>(&request)?;
+    Lock::wait_until_free(&daemon.runtime_dir, PATIENCE)?;
+    Ok(0)
+}

@@ -1,0 +1,234 @@
+//! pluto's commands on two running daemons: their lines and exit codes. As root; in namespaces.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "clippy knows tests by their attribute, and helpers of tests have none"
+)]
+
+#[path = "support/daemons.rs"]
+#[allow(dead_code, reason = "each test uses its part of it")]
+mod daemons;
+#[allow(dead_code, reason = "each test uses its part of it")]
+mod support;
+
+use daemons::{LIMIT, PATIENCE};
+use obol_daemon::demo::lab::{B, Host, Lab};
+use obol_daemon::demo::traffic::ping;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+use support::{is_root, obol};
+
+/// The hosts' daemons, and the program by the name of `ipsec`.
+struct Bed {
+    lab: Lab,
+    ipsec: PathBuf,
+}
+
+impl Bed {
+    async fn new() -> Self {
+        let mut lab = Lab::new(obol(), None).unwrap();
+        for host in [&mut lab.a, &mut lab.b] {
+            let text = std::fs::read_to_string(&host.config).unwrap();
+            let text = text.replace("start_action = \"start\"", "start_action = \"none\"");
+            std::fs::write(&host.config, text).unwrap();
+            host.start().unwrap();
+            let deadline = Instant::now() + LIMIT;
+            while host.status().await.is_err() {
+                assert!(host.runs() && Instant::now() < deadline);
+                tokio::task::yield_now().await;
+            }
+        }
+        let ipsec = lab.directory().join("ipsec");
+        symlink(obol(), &ipsec).unwrap();
+        Self { lab, ipsec }
+    }
+
+    async fn pinged(&self) {
+        let a = &self.lab.a;
+        let deadline = Instant::now() + LIMIT;
+        let done = ping(&a.netns, a.side.pod, B.pod, PATIENCE, deadline).await;
+        if let Err(error) = done {
+            panic!("{error}\n{}", std::fs::read_to_string(&a.log).unwrap());
+        }
+    }
+
+    /// Exit code and what was printed.
+    fn run(&self, line: &str) -> (i32, String) {
+        self.run_as(&self.ipsec, &self.lab.a, line, "5")
+    }
+
+    fn run_as(&self, program: &Path, host: &Host, line: &str, compat: &str) -> (i32, String) {
+        let mut command = Command::new(program);
+        command
+            .args(line.split_whitespace())
+            .env("OBOL_RUNTIME_DIR", &host.runtime)
+            .env("OBOL_COMPAT", compat);
+        let output = host.netns.run(|| command.output()).unwrap().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (
+            output.status.code().unwrap(),
+            String::from_utf8_lossy(&text).into_owned(),
+        )
+    }
+}
+
+fn assert_lines(text: &str, patterns: &[&str]) {
+    for pattern in patterns {
+        let mut parts = pattern.split('*');
+        let start = parts.next().unwrap();
+        let fits = |line: &str| {
+            let mut rest = line.strip_prefix(start)?;
+            for part in parts.clone() {
+                rest = &rest[rest.find(part)? + part.len()..];
+            }
+            Some(())
+        };
+        assert!(
+            text.lines().any(|line| fits(line).is_some()),
+            "no line is like {pattern}:\n{text}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_connection_is_brought_up_counted_and_closed() {
+    if !is_root() {
+        return;
+    }
+    let bed = Bed::new().await;
+    let (code, text) = bed.run("connectionstatus pods");
+    assert_eq!(code, 0, "{text}");
+    assert_lines(
+        &text,
+        &[
+            "\"pods\": 172.16.1.0/24===192.168.0.1[@hostA.example.com]...192.168.0.2[@hostB.example.com]===172.16.2.0/24; unrouted; my_ip=unset; their_ip=unset;",
+        ],
+    );
+    let (code, text) = bed.run("up pods");
+    assert_eq!(code, 0, "{text}");
+    assert_lines(
+        &text,
+        &[
+            "\"pods\": initiating IKEv2 connection to 192.168.0.2 using UDP",
+            "\"pods\" #*: initiator established IKE SA; authenticated peer using authby=secret and ID_FQDN '@hostB.example.com'",
+            "\"pods\" #*: initiator established Child SA using #*; IPsec tunnel [172.16.1.0/24===172.16.2.0/24] {ESP/ESN=>0x* <0x* xfrm=AES_GCM_16_256-NONE DPD=*}",
+        ],
+    );
+    bed.pinged().await;
+    let (code, text) = bed.run("trafficstatus");
+    assert_eq!(code, 0, "{text}");
+    assert_lines(
+        &text,
+        &[
+            "#*: \"pods\", type=ESP, add_time=*, inBytes=*, outBytes=*, maxBytes=2^63B, id='@hostB.example.com'",
+        ],
+    );
+    assert!(!text.contains("inBytes=0,"), "{text}");
+    let four = bed.run_as(&bed.ipsec, &bed.lab.a, "trafficstatus", "4");
+    assert!(
+        four.1.lines().all(|line| line.starts_with("006 #")),
+        "{four:?}"
+    );
+    let (_, text) = bed.run("status");
+    assert_lines(
+        &text,
+        &[
+            "using kernel interface: userspace",
+            "Connection list:",
+            "\"pods\": 172.16.1.0/24===192.168.0.1[@hostA.example.com]...*===172.16.2.0/24; routed-tunnel; my_ip=unset; their_ip=unset;",
+            "\"pods\":   routing: routed-tunnel; owner: Child SA #*; established IKE SA: #*; established Child SA: #*;",
+            "Total IPsec connections: loaded *, active 1",
+            "IKE SAs: total(1), half-open(0), open(0), authenticated(1), anonymous(0)",
+            "#*: \"hosts\":* ESTABLISHED_IKE_SA (established IKE SA); REKEY in *; newest; idle;",
+            "#*: \"pods\":* ESTABLISHED_CHILD_SA (established Child SA); *IKE SA #*; idle;",
+            "#*: \"pods\" esp.*@192.168.0.2 esp.*@192.168.0.1 tun.0@192.168.0.2 tun.0@192.168.0.1 Traffic: ESPin=*B ESPout=*B ESPmax=2^63B",
+        ],
+    );
+    let (code, text) = bed.run("auto --down pods");
+    assert_eq!(code, 0, "{text}");
+    assert_lines(
+        &text,
+        &[
+            "WARNING: ipsec auto has been deprecated",
+            "\"pods\": initiating delete of connection's IKE SA #* (and Child SA #*)",
+            "\"pods\" #*: ESP traffic information: in=*B out=*B",
+        ],
+    );
+    let (_, text) = bed.run("briefstatus");
+    assert_lines(&text, &["IKE SAs: total(0), *", "IPsec SAs: total(0), *"]);
+}
+
+#[tokio::test]
+async fn children_are_unloaded_trapped_and_loaded_again() {
+    if !is_root() {
+        return;
+    }
+    let bed = Bed::new().await;
+    let (code, text) = bed.run("route pods");
+    assert_eq!(code, 0, "{text}");
+    let (_, text) = bed.run("briefconnectionstatus pods");
+    assert_lines(&text, &["\"pods\": *; routed-ondemand; *"]);
+    bed.pinged().await;
+    let (_, text) = bed.run("briefconnectionstatus pods");
+    assert_lines(&text, &["\"pods\": *; routed-tunnel; *"]);
+    let (code, text) = bed.run("delete pods");
+    assert_eq!(code, 0, "{text}");
+    for line in ["up pods", "delete unknown"] {
+        let (code, text) = bed.run(line);
+        assert_eq!(code, 21, "{line}: {text}");
+        assert!(text.contains("no connection or alias named"), "{text}");
+    }
+    let (code, text) = bed.run("add unknown");
+    assert_eq!(
+        (code, text.trim()),
+        (21, "conn unknown: not found (tried aliases)")
+    );
+    // A reload of all does not bring it back, and asking for it does.
+    assert_eq!(bed.run("rereadall").0, 0);
+    assert_eq!(bed.run("connectionstatus pods").0, 21);
+    let (code, text) = bed.run("whack --name pods --add");
+    assert_eq!(code, 0, "{text}");
+    assert_lines(&text, &["\"pods\": added IKEv2 connection"]);
+    assert_eq!(bed.run("unroute pods").0, 0);
+    let (_, text) = bed.run("briefconnectionstatus pods");
+    assert_lines(&text, &["\"pods\": *; unrouted; *"]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_has_plutos_exit_code() {
+    if !is_root() {
+        return;
+    }
+    let bed = Bed::new().await;
+    for (line, code, words) in [
+        ("", 2, "Usage: ipsec COMMAND"),
+        (
+            "frob",
+            2,
+            "ipsec: unknown IPsec command \"frob\" (\"ipsec help\" for list)",
+        ),
+        ("up", 2, "needs the name of a connection"),
+        ("up nope", 21, "no connection or alias named \"nope\""),
+        ("help", 0, "trafficstatus"),
+        ("version", 0, "(Libreswan 5.2 compatible)"),
+        ("--versioncode", 0, "5.2"),
+        (
+            "checkconfig --config /nonexistent/ipsec.conf",
+            3,
+            "/nonexistent/ipsec.conf",
+        ),
+        (
+            "status --rundir /nonexistent",
+            33,
+            "whack: Pluto is not running (no \"/nonexistent/obol.sock\")",
+        ),
+    ] {
+        let (got, text) = bed.run(line);
+        assert_eq!(got, code, "{line}: {text}");
+        assert!(text.contains(words), "{line}: {text}");
+    }
+    let by_obol = bed.run_as(obol(), &bed.lab.a, "ipsec up nope", "5");
+    assert_eq!(by_obol.0, 21, "{by_obol:?}");
+}
