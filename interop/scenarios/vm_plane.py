@@ -88,7 +88,7 @@ def auto(bed):
     bed.down()
 
 
-@vm_scenario("vm-reload", peers=OBOLS, planes=("kernel",), brief={"kernel": (USERSPACE_OBOL,)})
+@vm_scenario("vm-reload", peers=OBOLS, brief={"kernel": (USERSPACE_OBOL,)})
 def reload(bed):
     """`obol reload` under traffic: what did not change goes on without loss, a removed child goes."""
     moving.reload(bed)
