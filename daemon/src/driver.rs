@@ -29,6 +29,7 @@ use crate::error::Failure;
 use crate::pluto::Addresses;
 use crate::ports::Ports;
 use crate::run::Origin;
+use crate::service::{self, Heartbeat};
 use crate::trouble::Troubles;
 
 mod answers;
@@ -62,6 +63,7 @@ pub(crate) struct Driver<D: DataPlane> {
     calls: mpsc::Receiver<Call>,
     waiters: Vec<Waiter>,
     puzzles: Puzzles,
+    heartbeat: Heartbeat,
     /// What the data plane was asked and has not answered. Nobody waits for one answer: the loop
     /// goes on with what others want.
     asked: FuturesUnordered<BoxFuture<'static, Answered>>,
@@ -96,6 +98,8 @@ enum Wake {
     Call(Call),
     Signal(Signal),
     Solved(AskId, Answer),
+    /// The service waits for a sign of life.
+    Heartbeat,
     Answered(Answered),
 }
 
@@ -133,6 +137,7 @@ impl<D: DataPlane> Driver<D> {
             calls,
             waiters: Vec::new(),
             puzzles: Puzzles::new(),
+            heartbeat: Heartbeat::new(),
             asked: FuturesUnordered::new(),
             dropped: BTreeMap::new(),
             lifting: false,
@@ -185,6 +190,7 @@ impl<D: DataPlane> Driver<D> {
             Some(signal) = signals.recv() => Wake::Signal(signal),
             Some((id, answer)) = self.puzzles.solved() => Wake::Solved(id, answer),
             Some(answered) = self.asked.next() => Wake::Answered(answered),
+            () = self.heartbeat.due() => Wake::Heartbeat,
         }
     }
 
@@ -213,6 +219,7 @@ impl<D: DataPlane> Driver<D> {
                 }
             }
             Wake::Signal(Signal::Stop) => self.stop(now),
+            Wake::Heartbeat => service::alive(),
             Wake::Solved(id, answer) => self.reply(id, answer),
             Wake::Answered(answered) => {
                 self.answered(answered);
@@ -234,6 +241,7 @@ impl<D: DataPlane> Driver<D> {
     fn stop(&mut self, now: Instant) {
         if self.stopping.is_none() {
             self.stopping = Some(now + FAREWELL);
+            service::stopping(2 * FAREWELL);
             self.command(now, Command::Shutdown);
         }
     }
@@ -339,6 +347,13 @@ impl<D: DataPlane> Driver<D> {
     /// Reads the configuration again; what runs goes on if the new one is bad.
     /// Addresses that are `known` count as this host's, whether it has them or not.
     async fn reload(&mut self, now: Instant, known: &Addresses) -> Result<(), Failure> {
+        service::reloading();
+        let done = self.read_again(now, known).await;
+        service::ready(self.loaded.ike.connections.len());
+        done
+    }
+
+    async fn read_again(&mut self, now: Instant, known: &Addresses) -> Result<(), Failure> {
         let mut loaded = crate::run::load_checked(&self.origin, known).await?;
         // As at start: a connection without is another one, and would be closed.
         crate::run::look_up_sources(&mut loaded);

@@ -19,6 +19,7 @@ mod pluto;
 mod ports;
 mod racoon;
 mod run;
+mod service;
 mod state;
 mod sys;
 mod trouble;

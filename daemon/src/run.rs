@@ -27,6 +27,7 @@ use crate::error::{ExitClass, Failure};
 use crate::host;
 use crate::pluto;
 use crate::ports::Ports;
+use crate::service;
 use crate::state;
 
 /// Requests of operators that may wait for the loop.
@@ -96,10 +97,12 @@ async fn daemon(origin: Origin, runtime_dir: &Path) -> Result<(), Failure> {
     let roaming = Roaming::new().map_err(system)?;
     let parts = (endpoint, plane, ports, roaming);
     let config = origin.to_string();
+    let connections = loaded.ike.connections.len();
     let driver = Driver::new(parts, loaded, origin, clock, inbox)
         .map_err(|e| Failure::system("cannot make a timer", &e))?;
     let signals = signals()?;
     info!(%config, "ready");
+    service::ready(connections);
     let (ended, plane) = driver.run(signals).await;
     drop(server);
     plane.teardown(true).await.map_err(system)?;
@@ -188,8 +191,9 @@ fn keep_memory_private() {
         current: Some(0),
         maximum: Some(0),
     };
-    let done = rustix::process::setrlimit(Resource::Core, nothing)
-        .and_then(|()| rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable));
+    // The service may forbid the former, having done it itself; the latter alone is enough.
+    let _ = rustix::process::setrlimit(Resource::Core, nothing);
+    let done = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     if let Err(error) = done {
         warn!(%error, "a core dump of this process would hold keys");
     }
