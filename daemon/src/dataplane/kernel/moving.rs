@@ -60,6 +60,10 @@ impl<K: Xfrm> Core<K> {
             self.sas
                 .entry(moved.id)
                 .and_modify(|sa| sa.inbound = Some(new));
+            if new != id {
+                // It has a replay window of its own: what the new one has seen would pass again.
+                self.delete_state(id);
+            }
         }
         Ok(())
     }

@@ -239,6 +239,8 @@ fn no_sequence_number_is_used_twice_while_an_sa_moves() {
             nat: false,
         };
         core.move_path(moved).unwrap();
+        // One state for each direction is left: each has a replay window of its own.
+        assert_eq!(kernel.states().len(), 2);
         // From when its number was read, the old one can send no more than is passed over.
         assert!(kernel.limits_of_removed().contains(&(5000 + 1024)));
         assert_eq!(kernel.limit_and_number(outbound(to)), (1 << 20, 1024));
