@@ -1,11 +1,12 @@
-//! Keys of a child that only the kernel's data plane knows: `if_id`, `interface`, `mark_in`, `mark_out`.
+//! Keys of a child that only the kernel's data plane knows: `if_id`, `interface`, `mark_in`, `mark_out`,
+//! `hw_offload`.
 
 use super::child::ReadChild;
 use super::connection::ReadConnection;
 use super::daemon::{self, DataPlaneChoice};
 use super::finding::{Located, Place, Report};
 use super::reader::{Section, shorten};
-use crate::dataplane::KernelOptions;
+use crate::dataplane::{HwOffload, KernelOptions};
 use crate::host::xfrm::Mark;
 
 /// The options of a child, and where the first of them was written.
@@ -53,11 +54,37 @@ pub(super) fn read(report: &Report<'_>, section: &Section<'_>) -> Option<ReadOpt
     if keys.iter().any(|(key, read)| section.has(key) && !read) {
         return None;
     }
+    read.options.hw_offload = read_offload(report, section, &mut read)?;
     (read.options.mark_in, read.options.mark_out) = {
         let [mark_in, mark_out] = marks.map(Option::unwrap_or_default);
         (mark_in, mark_out)
     };
     Some(read)
+}
+
+fn read_offload(
+    report: &Report<'_>,
+    section: &Section<'_>,
+    read: &mut ReadOptions,
+) -> Option<HwOffload> {
+    let Some(text) = section.string("hw_offload") else {
+        return (!section.has("hw_offload")).then_some(HwOffload::No);
+    };
+    let wish = match text.value {
+        "no" => return Some(HwOffload::No),
+        "auto" => HwOffload::Auto,
+        "crypto" => HwOffload::Crypto,
+        other => {
+            report.error(
+                &text.place,
+                format!("hw_offload = \"{}\" is none that obol knows", shorten(other)),
+                "write \"no\", \"crypto\" (a device must seal and open) or \"auto\" (one that can does); whole packets are never left to a device",
+            );
+            return None;
+        }
+    };
+    read.note("hw_offload", &text.place);
+    Some(wish)
 }
 
 fn read_interface(

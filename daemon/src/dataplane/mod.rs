@@ -7,7 +7,7 @@ mod options;
 pub(crate) mod user;
 
 pub(crate) use chosen::{Plane, most_queues, open, protects, purge};
-pub(crate) use options::KernelOptions;
+pub(crate) use options::{HwOffload, KernelOptions};
 
 use obol_ike::config::{Mode, Path};
 use obol_ike::event::{ChildSaId, EspSpi, InboundSa, MovedSa, OutboundSa, PacketFlow};

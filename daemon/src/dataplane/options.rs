@@ -14,6 +14,20 @@ pub(crate) struct KernelOptions {
     pub(crate) mark_in: Mark,
     /// Only packets with this mark leave by the child.
     pub(crate) mark_out: Mark,
+    /// Whether a device seals and opens.
+    pub(crate) hw_offload: HwOffload,
+}
+
+/// Whether a device seals and opens in place of the processor.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum HwOffload {
+    /// No.
+    #[default]
+    No,
+    /// Where it can.
+    Auto,
+    /// It must.
+    Crypto,
 }
 
 impl KernelOptions {

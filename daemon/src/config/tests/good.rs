@@ -182,6 +182,7 @@ fn the_reference_with_everything_in_it_loads() {
         "interface",
         "mark_out",
         "mark_in",
+        "hw_offload",
     ];
     let mut text = REFERENCE.replace("dataplane = \"userspace\"", "dataplane = \"kernel\"");
     for key in keys {

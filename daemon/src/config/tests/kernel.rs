@@ -4,6 +4,7 @@ use super::HOSTS;
 use super::bad::errors;
 use crate::config::files::NoFiles;
 use crate::config::{DataPlaneChoice, Loaded, parse_str};
+use crate::dataplane::HwOffload;
 
 /// The documented file with this data plane, and these lines in its first child.
 fn text(data_plane: &str, lines: &str) -> String {
@@ -31,6 +32,13 @@ fn they_are_kept_for_the_data_plane() {
     assert_eq!((mark_in.value, mark_in.mask), (16, 255));
     assert_eq!((mark_out.value, mark_out.mask), (7, u32::MAX));
     assert!(!parse("kernel", "").policies[0].kernel.any());
+    let offload = |data_plane, wish| {
+        let loaded = parse(data_plane, &format!("hw_offload = \"{wish}\""));
+        loaded.policies[0].kernel.hw_offload
+    };
+    assert_eq!(offload("userspace", "no"), HwOffload::No);
+    assert_eq!(offload("kernel", "crypto"), HwOffload::Crypto);
+    assert_eq!(offload("kernel", "auto"), HwOffload::Auto);
 }
 
 #[test]
@@ -70,6 +78,18 @@ fn what_is_wrong_with_them_is_told() {
             "all of the mark must be among them",
         ),
         ("kernel", "mark_in = \"7/x\"", "a.toml:14:11: ", "0x10/0xff"),
+        (
+            "kernel",
+            "hw_offload = \"packet\"",
+            "a.toml:14:14: ",
+            "whole packets are never left to a device",
+        ),
+        (
+            "userspace",
+            "hw_offload = \"auto\"",
+            "a.toml:14:14: ",
+            "hw_offload needs the kernel's data plane",
+        ),
     ];
     for (data_plane, lines, place, says) in rows {
         let told = errors(&text(data_plane, lines)).to_string();

@@ -18,6 +18,7 @@ mod leftovers;
 mod moving;
 mod natt;
 mod news;
+mod offload;
 mod probe;
 mod purge;
 mod reqids;

@@ -55,7 +55,7 @@ impl<K: Xfrm> Core<K> {
                 self.kernel.carry_out(copied.update(&to, None))?;
             }
         } else if !stays {
-            let new = self.recreate(id, &to, None)?;
+            let new = self.recreate(moved, id, &to, None)?;
             self.renamed(moved.id, id, new);
             self.sas
                 .entry(moved.id)
@@ -73,23 +73,26 @@ impl<K: Xfrm> Core<K> {
     /// passes over: a limit that the kernel checks for each packet, however long we take.
     fn move_outbound(&self, moved: MovedSa, id: StateId) -> Result<StateId, Refusal> {
         let sa = self.sas.get(&moved.id).ok_or_else(nonsense)?;
-        let limits = outbound_limits(&sa.info);
+        let limits = outbound_limits(&sa.info, sa.options.hw_offload);
         let body = self.kernel.state(id)?;
         let (copied, state) = read(&body)?;
-        let last = state.packets.saturating_add(HEADWAY.into());
+        // What a device is to cut counts as one packet and has many numbers: it sends no more.
+        let more = if state.offloaded { 0 } else { HEADWAY };
+        let last = state.packets.saturating_add(more.into());
         let until = Limits {
             hard_packets: Some(limits.hard_packets.map_or(last, |own| own.min(last))),
             ..limits
         };
         let as_is = to_peer(sa.info.path, sa.info.encap);
         self.kernel.carry_out(copied.update(&as_is, Some(&until)))?;
-        self.recreate(id, &to_peer(moved.path, moved.encap), Some(&limits))
+        self.recreate(moved, id, &to_peer(moved.path, moved.encap), Some(&limits))
     }
 
     /// Makes a state anew with other addresses. If it gets another name, the old one is still
     /// there.
     fn recreate(
         &self,
+        moved: MovedSa,
         id: StateId,
         to: &Move,
         limits: Option<&Limits>,
@@ -103,7 +106,7 @@ impl<K: Xfrm> Core<K> {
         if new == id {
             self.kernel.carry_out(id.delete())?;
         }
-        self.kernel.carry_out(copied.add(to, limits))?;
+        self.add_moved(&copied, to, limits, moved)?;
         Ok(new)
     }
 

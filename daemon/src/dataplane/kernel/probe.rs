@@ -113,6 +113,7 @@ fn try_one(
         limits: Limits::default(),
         mark: None,
         if_id: 0,
+        offload: None,
     };
     let name = match integ {
         IntegId::NONE => encr.to_string(),

@@ -14,7 +14,7 @@ use super::core::{Core, no_reqid};
 use super::selectors::pieces;
 use super::suite::{algorithm, state_refused};
 use crate::dataplane::flow::{Ended, Flow};
-use crate::dataplane::{DRAIN, DataPlaneError, DataPlaneEvent, KernelOptions, Usage};
+use crate::dataplane::{DRAIN, DataPlaneError, DataPlaneEvent, HwOffload, KernelOptions, Usage};
 use crate::host::xfrm::{
     Encap, Key, Mark, Move, NewState, Refusal, Rule, Selector, State, StateId, Template, Xfrm,
 };
@@ -25,6 +25,8 @@ const WINDOW: u32 = 4096;
 /// Without extended numbers there are 2^32 of them: from here on a new SA is asked for.
 const NUMBERS_SOFT: u64 = 1 << 31;
 const NUMBERS_HARD: u64 = (1 << 32) - 1;
+/// Packets that are one until a device cuts them: 512 KiB in segments of 1 KiB.
+const MOST_SEGMENTS: u64 = 512;
 /// AES blocks, and so packets of one at least, after which a key has done enough.
 const AES_SOFT: u64 = 1 << 44;
 
@@ -56,7 +58,7 @@ impl<K: Xfrm> Core<K> {
         let options = self.bases.options(&info.connection, &info.child);
         let options = options.cloned().unwrap_or_default();
         let reqid = self.reqid_for(info, &options)?;
-        let new = NewState {
+        let mut new = NewState {
             id,
             source: goes.source,
             reqid,
@@ -69,9 +71,10 @@ impl<K: Xfrm> Core<K> {
             limits: first_packet(info.limits),
             mark: Some(options.mark_in).filter(|mark| mark.mask != 0),
             if_id: options.if_id,
+            offload: None,
         };
         self.flows.begin(Flow::of(info), info.id);
-        let done = self.kernel.carry_out(new.add());
+        let done = self.add_state(&mut new, info.path, options.hw_offload);
         if let Err(refusal) = done {
             self.end_flow(info, reqid);
             return Err(match refusal.is(libc::EEXIST) {
@@ -135,7 +138,7 @@ impl<K: Xfrm> Core<K> {
             destination: goes.destination,
             spi: info.spi_out.0,
         };
-        let new = NewState {
+        let mut new = NewState {
             id,
             source: goes.source,
             reqid,
@@ -145,15 +148,16 @@ impl<K: Xfrm> Core<K> {
             esn: info.esn,
             window: 0,
             encap: goes.encap,
-            limits: outbound_limits(info),
+            limits: outbound_limits(info, options.hw_offload),
             mark: Some(Mark::exactly(self.settings.fwmark)),
             if_id: options.if_id,
+            offload: None,
         };
-        let mut done = self.kernel.carry_out(new.add());
+        let mut done = self.add_state(&mut new, info.path, options.hw_offload);
         // A peer that has forgotten an SA of before may choose its SPI again.
         let taken = |refusal: &Refusal| refusal.is(libc::EEXIST);
         if done.as_ref().is_err_and(taken) && self.end_leftover(id) {
-            done = self.kernel.carry_out(new.add());
+            done = self.add_state(&mut new, info.path, options.hw_offload);
         }
         done.map_err(|refusal| state_refused(info, &refusal))?;
         if let Some(sa) = self.sas.get_mut(&info.id) {
@@ -355,11 +359,16 @@ fn first_packet(limits: Limits) -> Limits {
 }
 
 /// No key lasts for ever.
-pub(super) fn outbound_limits(info: &ChildSaInfo) -> Limits {
+pub(super) fn outbound_limits(info: &ChildSaInfo, offload: HwOffload) -> Limits {
     let lower = |limit: Option<u64>, other: u64| Some(limit.map_or(other, |own| own.min(other)));
     let mut limits = info.limits;
     if !info.esn {
-        limits.soft_packets = lower(limits.soft_packets, NUMBERS_SOFT);
+        // For a device the kernel counts what it will cut into many as one.
+        let soft = match offload {
+            HwOffload::No => NUMBERS_SOFT,
+            HwOffload::Auto | HwOffload::Crypto => NUMBERS_SOFT / MOST_SEGMENTS,
+        };
+        limits.soft_packets = lower(limits.soft_packets, soft);
         limits.hard_packets = lower(limits.hard_packets, NUMBERS_HARD);
     }
     if info.encr != EncrId::CHACHA20_POLY1305 {

@@ -2,6 +2,7 @@
 
 mod cost;
 mod fake;
+mod offload;
 mod options;
 mod others;
 mod policies;

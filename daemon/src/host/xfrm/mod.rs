@@ -4,6 +4,7 @@
 //! nobody wipes and prints them with `Debug`, and because it lacks what newer kernels have. What
 //! comes from the kernel is read with every length checked.
 
+mod device;
 mod notice;
 mod policy;
 mod scope;
@@ -13,15 +14,19 @@ mod state;
 mod wire;
 
 use std::io;
+use std::net::IpAddr;
 
 #[cfg(test)]
 pub(crate) use crate::host::nft::attr::find as find_attribute;
+pub(crate) use device::Device;
 pub(crate) use notice::Notice;
 pub(crate) use policy::{Direction, Key, Policy, Rule, Template, socket_bypass};
 pub(crate) use scope::{Mark, Scope};
 pub(crate) use selector::{Ports, Selector};
 pub(crate) use socket::{Notices, Socket};
-pub(crate) use state::{Algorithm, Copied, Encap, HEADWAY, Move, NewState, State, StateId};
+pub(crate) use state::{
+    Algorithm, Copied, Encap, HEADWAY, Move, NewState, Offload, State, StateId,
+};
 pub(crate) use wire::Message;
 use zeroize::Zeroizing;
 
@@ -50,6 +55,11 @@ pub(crate) trait Xfrm {
     /// # Errors
     /// What the kernel says.
     fn policies(&self) -> Result<Vec<Policy>, Refusal>;
+    /// The device that packets with this mark take.
+    ///
+    /// # Errors
+    /// There is no way, or the system does not tell.
+    fn device(&self, source: IpAddr, destination: IpAddr, mark: u32) -> Result<Device, Refusal>;
 }
 
 /// The kernel did not do it.

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::notice::GROUPS;
 use super::wire::{Incoming, Message, incoming, u32_at};
-use super::{Notice, Policy, Refusal, State, StateId, Xfrm, policy, state};
+use super::{Device, Notice, Policy, Refusal, State, StateId, Xfrm, device, policy, state};
 use crate::host::nft::attr::find;
 use crate::sys::sockopt;
 
@@ -154,6 +155,10 @@ impl Xfrm for Socket {
 
     fn policies(&self) -> Result<Vec<Policy>, Refusal> {
         self.list(policy::dump, Policy::read)
+    }
+
+    fn device(&self, source: IpAddr, destination: IpAddr, mark: u32) -> Result<Device, Refusal> {
+        device::between(source, destination, mark)
     }
 }
 

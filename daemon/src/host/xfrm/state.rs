@@ -68,6 +68,15 @@ pub(crate) struct Encap {
     pub(crate) destination: u16,
 }
 
+/// The device that is to seal or open beside the kernel.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Offload {
+    /// Its number.
+    pub(crate) index: u32,
+    /// Whether it is to open.
+    pub(crate) inbound: bool,
+}
+
 /// An algorithm with its key.
 pub(crate) enum Algorithm<'a> {
     /// Encryption and integrity in one.
@@ -120,6 +129,8 @@ pub(crate) struct NewState<'a> {
     pub(crate) mark: Option<Mark>,
     /// The xfrm interface whose packets it carries. 0: none.
     pub(crate) if_id: u32,
+    /// By a device.
+    pub(crate) offload: Option<Offload>,
 }
 
 impl NewState<'_> {
@@ -164,6 +175,9 @@ impl NewState<'_> {
             message.attribute(SET_MARK_MASK, &mark.mask.to_ne_bytes());
         }
         scope::put_interface(&mut message, self.if_id);
+        if let Some(offload) = self.offload {
+            message.attribute(OFFLOAD, &offload.octets());
+        }
         message
     }
 
@@ -235,6 +249,16 @@ fn algorithm(message: &mut Message, kind: u16, name: &str, icv_bits: Option<u32>
     message.attribute(kind, &octets);
 }
 
+impl Offload {
+    /// `struct xfrm_user_offload`.
+    fn octets(self) -> [u8; 8] {
+        let mut octets = [0; 8];
+        octets[..4].copy_from_slice(&self.index.to_ne_bytes());
+        octets[4] = if self.inbound { 2 } else { 0 };
+        octets
+    }
+}
+
 impl Encap {
     fn octets(self) -> [u8; 24] {
         let mut octets = [0; 24];
@@ -303,6 +327,8 @@ pub(crate) struct State {
     pub(crate) packets: u64,
     /// When it did last, since 1970. `None`: never, or the kernel does not say.
     pub(crate) last_used: Option<Duration>,
+    /// A device seals or opens.
+    pub(crate) offloaded: bool,
 }
 
 impl State {
@@ -311,6 +337,7 @@ impl State {
         (u8_at(body, 76)? == ESP).then_some(())?;
         let family = u16_at(body, 212)?;
         let attributes = body.get(LEN..).unwrap_or_default();
+        let device = find(attributes, OFFLOAD).and_then(|octets| u32_at(octets, 0));
         let last = find(attributes, LAST_USED).and_then(|octets| u64_at(octets, 0));
         Some(Self {
             id: StateId {
@@ -322,6 +349,7 @@ impl State {
             bytes: u64_at(body, 160)?,
             packets: u64_at(body, 168)?,
             last_used: last.map(Duration::from_secs),
+            offloaded: device.is_some_and(|index| index != 0),
         })
     }
 }
@@ -349,8 +377,17 @@ impl<'a> Copied<'a> {
 
     /// The message that adds it with other addresses, and with these limits if there are any. Its
     /// next sequence number is further on by [`HEADWAY`].
-    pub(crate) fn add(&self, to: &Move, limits: Option<&Limits>) -> Message {
-        self.message(NEW, to, HEADWAY, limits)
+    pub(crate) fn add(
+        &self,
+        to: &Move,
+        limits: Option<&Limits>,
+        offload: Option<Offload>,
+    ) -> Message {
+        let mut message = self.message(NEW, to, HEADWAY, limits);
+        if let Some(offload) = offload {
+            message.attribute(OFFLOAD, &offload.octets());
+        }
+        message
     }
 
     /// The message that changes the ports of UDP, or the limits, where it is.
@@ -379,7 +416,6 @@ impl<'a> Copied<'a> {
             AUTH_TRUNC,
             MARK,
             EXTRA_FLAGS,
-            OFFLOAD,
             SET_MARK,
             SET_MARK_MASK,
             INTERFACE,
@@ -448,6 +484,7 @@ mod tests {
                 mask: 0xffff,
             }),
             if_id: 42,
+            offload: None,
         }
     }
 
@@ -489,7 +526,7 @@ mod tests {
             assert_eq!(find(list, kind), Some(&number.to_ne_bytes()[..]));
         }
         let read = State::read(body).unwrap();
-        assert_eq!(read.id, state(GCM).id);
+        assert_eq!((read.id, read.offloaded), (state(GCM).id, false));
         assert_eq!((read.reqid, read.last_used), (0x6f01_0002, None));
     }
 
@@ -539,7 +576,7 @@ mod tests {
             encap: None,
         };
         let copied = Copied::new(&body).unwrap();
-        let moved = copied.add(&to, None);
+        let moved = copied.add(&to, None, None);
         let (kind, moved) = moved.parts();
         let read = State::read(moved).unwrap();
         assert_eq!(
@@ -576,7 +613,7 @@ mod tests {
             let _ = StateId::read(&octets);
             let to = Move { source: [1, 2, 3, 4].into(), destination: [1, 2, 3, 5].into(), encap: None };
             if let Some(copied) = Copied::new(&octets) {
-                let _ = copied.add(&to, None);
+                let _ = copied.add(&to, None, None);
             }
         }
     }

@@ -3,12 +3,13 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use zeroize::Zeroizing;
 
 use crate::host::xfrm::{
-    Key, Message, Policy, Refusal, Rule, State, StateId, Xfrm, find_attribute,
+    Device, Key, Message, Policy, Refusal, Rule, State, StateId, Xfrm, find_attribute,
 };
 
 /// Clones are the same kernel.
@@ -22,8 +23,21 @@ struct Inner {
     /// States that are gone, as they were at last.
     removed: RefCell<Vec<Vec<u8>>>,
     requests: Cell<usize>,
+    device: Cell<Taken>,
     lists: Cell<usize>,
     refuses: Cell<Option<(usize, i32)>>,
+}
+
+/// What the one device does with states.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) enum Taken {
+    /// It takes them.
+    #[default]
+    Yes,
+    /// It says no.
+    No,
+    /// It can do nothing of the kind, and says nothing.
+    Silent,
 }
 
 /// Everything in it.
@@ -33,6 +47,11 @@ impl Fake {
     /// Refuses this request, counted from 1, with this number.
     pub(super) fn refuse(&self, request: usize, number: i32) {
         self.0.refuses.set(Some((request, number)));
+    }
+
+    /// Has the device do this with states.
+    pub(super) fn device_takes(&self, taken: Taken) {
+        self.0.device.set(taken);
     }
 
     /// Requests until now.
@@ -119,6 +138,13 @@ impl Fake {
                     _ => {}
                 }
                 let mut body = body.to_vec();
+                if find_attribute(&body[224..], OFFLOAD).is_some() {
+                    match self.0.device.get() {
+                        Taken::Yes => {}
+                        Taken::No => return Err(libc::EINVAL),
+                        Taken::Silent => forget_device(&mut body),
+                    }
+                }
                 if let Some(before) = states.get(&id) {
                     // It counts on.
                     body[160..192].copy_from_slice(&before[160..192]);
@@ -147,6 +173,16 @@ impl Fake {
     }
 }
 
+const OFFLOAD: u16 = 28;
+
+/// Without a device's number, there is none.
+fn forget_device(body: &mut [u8]) {
+    let header = [12_u16, OFFLOAD].map(u16::to_ne_bytes).concat();
+    let at = body.windows(4).rposition(|octets| octets == header);
+    let at = at.expect("it is there") + 4;
+    body[at..at + 4].fill(0);
+}
+
 fn hard_packets(body: &[u8]) -> u64 {
     u64::from_ne_bytes(body[120..128].try_into().unwrap())
 }
@@ -171,6 +207,11 @@ impl Xfrm for Fake {
     fn states(&self) -> Result<Vec<State>, Refusal> {
         self.0.lists.set(self.lists() + 1);
         Ok(Fake::states(self))
+    }
+
+    fn device(&self, _: IpAddr, _: IpAddr, _: u32) -> Result<Device, Refusal> {
+        let name = "eth7".to_owned();
+        Ok(Device { index: 7, name })
     }
 
     fn policies(&self) -> Result<Vec<Policy>, Refusal> {
