@@ -359,10 +359,8 @@ impl<D: DataPlane> Driver<D> {
         crate::run::look_up_sources(&mut loaded);
         self.changes.apply(&mut loaded);
         crate::run::refuse_daemon_changes(&self.loaded.daemon, &loaded.daemon)?;
-        crate::run::refuse_queues(self.plane.name(), &loaded)?;
-        crate::run::refuse_kernel_options(self.plane.name(), &loaded)?;
         self.plane
-            .set_policies(loaded.policies.clone())
+            .take_over(&mut loaded, &self.ports)
             .await
             .map_err(crate::run::system)?;
         self.loaded = loaded;

@@ -18,8 +18,11 @@ use tokio::net::UdpSocket;
 
 use crate::dataplane::DataPlaneError;
 use crate::host::HostSettings;
-use crate::host::xfrm::{Direction, socket_bypass};
 use crate::sys::{msg, sockopt, steer};
+
+mod group;
+
+pub(crate) use group::encapsulate;
 
 //= rfc7296 2-1
 /// Longest UDP payload in octets, and so the longest IKE message.
@@ -34,9 +37,6 @@ const SEND_BUFFER: usize = 2 << 20;
 
 /// The non-ESP marker, RFC 3948 section 2.2.
 const MARKER: [u8; 4] = [0; 4];
-
-/// The policy of one socket.
-const IPV6_XFRM_POLICY: i32 = 35;
 
 /// IP protocol number of ESP.
 const ESP: i32 = 50;
@@ -80,8 +80,8 @@ impl Ports {
             UdpSocket::from_std(socket.into())
                 .map_err(|source| DataPlaneError::system("cannot wait for the IKE port", source))
         };
-        let (v4, v6) = pair(|domain| udp(domain, settings.port, settings.fwmark, false))?;
-        let natt = pair(|domain| udp(domain, settings.natt_port, settings.fwmark, false))?;
+        let (v4, v6) = pair(|domain| udp(domain, settings.port, settings.fwmark, Role::First))?;
+        let natt = pair(|domain| udp(domain, settings.natt_port, settings.fwmark, Role::First))?;
         for socket in [Some(&natt.0), natt.1.as_ref()].into_iter().flatten() {
             if !msg::receive_rows(socket) {
                 tracing::debug!("this system hands datagrams over one by one");
@@ -103,54 +103,6 @@ impl Ports {
     /// The sockets of port 4500.
     pub(crate) fn encapsulation(&self) -> Encapsulation {
         self.natt.clone()
-    }
-
-    /// The sockets of port 4500 for each of so many workers. Of ESP, each gets the SPIs of its worker;
-    /// the first gets all else. To be called once.
-    ///
-    /// # Errors
-    /// The system refuses.
-    pub(crate) fn share(
-        &self,
-        settings: &HostSettings,
-        workers: usize,
-    ) -> Result<Vec<Encapsulation>, DataPlaneError> {
-        let open = |first, domain| share(first, domain, settings, workers);
-        let v4 = open(&self.natt.v4, Domain::IPV4)?;
-        let v6 = self.natt.v6.as_ref();
-        let v6 = v6.map(|first| open(first, Domain::IPV6)).transpose()?;
-        let all = by_worker(v4, v6).map(|(v4, v6)| Encapsulation {
-            v4,
-            v6,
-            port: self.natt_port,
-        });
-        Ok(all.collect())
-    }
-
-    /// Lets all that these sockets send and receive pass policies of the kernel: IKE makes the SAs,
-    /// and cannot wait for them; and ESP in UDP is asked about before it is opened.
-    ///
-    /// # Errors
-    /// The kernel has no XFRM, or a right is missing.
-    pub(crate) fn bypass_policies(&self) -> Result<(), DataPlaneError> {
-        let v4 = [self.ike_v4.as_fd(), self.natt.v4.as_fd()];
-        let ike_v6 = self.ike_v6.as_ref().map(AsFd::as_fd);
-        let natt_v6 = self.natt.v6.as_ref().map(|socket| socket.as_fd());
-        let v6 = [ike_v6, natt_v6].into_iter().flatten();
-        let all = v4.map(|socket| (socket, true));
-        for (socket, v4) in all.into_iter().chain(v6.map(|socket| (socket, false))) {
-            let (level, name) = match v4 {
-                true => (libc::IPPROTO_IP, libc::IP_XFRM_POLICY),
-                false => (libc::IPPROTO_IPV6, IPV6_XFRM_POLICY),
-            };
-            for direction in [Direction::In, Direction::Out] {
-                let policy = socket_bypass(v4, direction);
-                sockopt::set_octets(socket, level, name, &policy).map_err(|source| {
-                    DataPlaneError::system("cannot exempt IKE from IPsec policies", source)
-                })?;
-            }
-        }
-        Ok(())
     }
 
     /// The next datagram on port 500; cancel safe.
@@ -281,38 +233,26 @@ fn lacks_family(error: &DataPlaneError) -> bool {
     )
 }
 
-/// The sockets of a port that several workers share, the first of which is open.
-fn share(
-    first: &Arc<Socket>,
-    domain: Domain,
-    settings: &HostSettings,
-    workers: usize,
-) -> Result<Vec<Arc<Socket>>, DataPlaneError> {
-    let mut sockets = vec![Arc::clone(first)];
-    if workers <= 1 {
-        return Ok(sockets);
-    }
-    // Only now, so that a port of somebody else's was refused.
-    first
-        .set_reuse_port(true)
-        .map_err(|source| DataPlaneError::system("cannot share a UDP port", source))?;
-    for _ in 1..workers {
-        let socket = udp(domain, settings.natt_port, settings.fwmark, true)?;
-        msg::receive_rows(&socket);
-        sockets.push(Arc::new(socket));
-    }
-    if let Err(error) = steer::share_port(&**first, workers) {
-        tracing::warn!(%error, "packets have to be passed on between workers");
-    }
-    Ok(sockets)
+/// Which socket of its port one is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Role {
+    /// The first, perhaps the only one.
+    First,
+    /// One more.
+    Joins,
+    /// One more, off which the kernel takes ESP.
+    JoinsForKernel,
 }
 
-fn udp(domain: Domain, port: u16, fwmark: u32, joins: bool) -> Result<Socket, DataPlaneError> {
+fn udp(domain: Domain, port: u16, fwmark: u32, role: Role) -> Result<Socket, DataPlaneError> {
     let open = || {
         let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
         prepare(&socket, domain, fwmark)?;
-        if joins {
+        if role != Role::First {
             socket.set_reuse_port(true)?;
+        }
+        if role == Role::JoinsForKernel {
+            encapsulate(&socket, true)?;
         }
         let any = if domain == Domain::IPV4 {
             SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))
@@ -339,7 +279,7 @@ fn udp(domain: Domain, port: u16, fwmark: u32, joins: bool) -> Result<Socket, Da
 fn raw(domain: Domain, fwmark: u32, own: usize, workers: usize) -> io::Result<Socket> {
     let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(ESP)))?;
     if workers > 1 {
-        steer::take_only(&socket, domain == Domain::IPV4, own, workers)?;
+        steer::take_only(&socket, domain == Domain::IPV4, (own, workers), false)?;
     }
     prepare(&socket, domain, fwmark)?;
     if domain == Domain::IPV6 {
@@ -418,7 +358,7 @@ mod tests {
         let netns = Netns::anonymous().unwrap();
         let exchange = async || {
             let ports = Ports::open(&HostSettings::for_tests()).unwrap();
-            let _shared = ports.share(&HostSettings::for_tests(), 3).unwrap();
+            let _shared = ports.share(&HostSettings::for_tests(), 3, false).unwrap();
             let peer = std::net::UdpSocket::bind("127.0.0.9:0").unwrap();
             let to = peer.local_addr().unwrap();
             let mut buffer = [0; 64];
@@ -478,7 +418,7 @@ mod tests {
         let netns = Netns::anonymous().unwrap();
         let open = async || {
             let ports = Ports::open(&HostSettings::for_tests()).unwrap();
-            let _shared = ports.share(&HostSettings::for_tests(), 2).unwrap();
+            let _shared = ports.share(&HostSettings::for_tests(), 2, false).unwrap();
             let second = HostSettings {
                 port: 1500,
                 ..HostSettings::for_tests()
@@ -500,7 +440,7 @@ mod tests {
             let settings = HostSettings::for_tests();
             let ports = Ports::open(&settings).unwrap();
             let raw = RawEsp::open(&settings, workers).unwrap();
-            let udp = ports.share(&settings, workers).unwrap();
+            let udp = ports.share(&settings, workers, false).unwrap();
             let sender = std::net::UdpSocket::bind("127.0.0.9:0").unwrap();
             let bare = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(ESP))).unwrap();
             let to = SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into();

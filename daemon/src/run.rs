@@ -85,7 +85,7 @@ async fn daemon(origin: Origin, runtime_dir: &Path) -> Result<(), Failure> {
     tell(&loaded);
     let settings = loaded.daemon.host();
     let ports = Ports::open(&settings).map_err(system)?;
-    let plane = protect(&settings, &ports, &loaded).await?;
+    let plane = protect(&settings, &ports, &mut loaded).await?;
     let (calls, inbox) = mpsc::channel(CALLS);
     let server = Server::listen(runtime_dir, calls)
         .map_err(|e| Failure::system(format!("cannot listen in {}", runtime_dir.display()), &e))?;
@@ -161,19 +161,16 @@ fn state_dir(settings: &DaemonSettings, runtime_dir: &Path) -> PathBuf {
     }
 }
 
-/// Opens the data plane and puts every policy up. If that fails, what an earlier daemon left
+/// Opens the data planes that are needed, and puts every policy up. If that fails, what an earlier daemon left
 /// in place stays, and otherwise nothing does.
 async fn protect(
     settings: &host::HostSettings,
     ports: &Ports,
-    loaded: &Loaded,
+    loaded: &mut Loaded,
 ) -> Result<Plane, Failure> {
     let adopts = dataplane::protects(settings).map_err(system)?;
-    let choice = loaded.data_plane();
-    let mut plane = dataplane::open(choice, settings.clone(), &loaded.ike, ports)
-        .await
-        .map_err(|error| no_plane(loaded, error))?;
-    match plane.set_policies(loaded.policies.clone()).await {
+    let mut plane = Plane::new(settings.clone(), ports);
+    match plane.take_over(loaded, ports).await {
         Ok(()) => {
             plane.replace_other().await.map_err(system)?;
             Ok(plane)
@@ -271,51 +268,6 @@ pub(crate) fn refuse_daemon_changes(
         ExitClass::Config,
         "the [daemon] table has changed, and it is only read at start: restart the daemon, or undo the change; everything runs on as before",
     ))
-}
-
-/// The kernel's ESP has one SA for a child, and a data plane in use stays.
-///
-/// # Errors
-/// A child has several queues now.
-pub(crate) fn refuse_queues(data_plane: &str, new: &Loaded) -> Result<(), Failure> {
-    if data_plane != "kernel" || dataplane::most_queues(&new.ike) == 1 {
-        return Ok(());
-    }
-    Err(Failure::new(
-        ExitClass::Config,
-        "several queues of a child need the userspace data plane, and this daemon runs with the kernel's: restart the daemon, or remove `queues`; everything runs on as before",
-    ))
-}
-
-/// A data plane in use stays.
-///
-/// # Errors
-/// A child has options now that only the kernel's has.
-pub(crate) fn refuse_kernel_options(data_plane: &str, new: &Loaded) -> Result<(), Failure> {
-    match new.needs_kernel().filter(|_| data_plane != "kernel") {
-        None => Ok(()),
-        Some(policy) => Err(Failure::new(
-            ExitClass::Config,
-            format!(
-                "child {} of connection {} has options that need the kernel's data plane, and this daemon runs with its own: restart the daemon, or remove them; everything runs on as before",
-                policy.child, policy.connection
-            ),
-        )),
-    }
-}
-
-/// Why there is no data plane, and who needs it if nobody has asked for it.
-fn no_plane(loaded: &Loaded, error: DataPlaneError) -> Failure {
-    match loaded.needs_kernel() {
-        Some(policy) if loaded.data_plane() != loaded.daemon.data_plane => Failure::new(
-            ExitClass::Failed,
-            format!(
-                "child {} of connection {} needs the kernel's data plane: {error}",
-                policy.child, policy.connection
-            ),
-        ),
-        _ => system(error),
-    }
 }
 
 /// A data plane's or host's error as the end of a command.

@@ -1,4 +1,4 @@
-# What kernel.sh and features.sh share: checks, two hosts as namespaces of the VM, and obol on them. To be sourced.
+# What kernel.sh, features.sh and both.sh share: checks, two hosts as namespaces of the VM, and obol on them. To be sourced.
 # Each check says "ok" or "FAIL".
 failures=0
 work=$(mktemp -d)

@@ -5,6 +5,9 @@ use crate::control::protocol::{
     PolicyState, StatusReport,
 };
 
+/// Connections differ in what carries them.
+const BOTH: &str = "both";
+
 /// Rows in aligned columns, the first row being the heading; no space at the end of a line.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -39,12 +42,15 @@ pub(crate) fn status(report: &StatusReport) -> String {
         "" => String::new(),
         why => format!(" ({why})"),
     };
+    let data_plane = match &*daemon.data_plane {
+        BOTH => "both data planes".to_owned(),
+        one => format!("{one} data plane"),
+    };
     let mut text = format!(
-        "obol {}, pid {}, up {}, {} data plane{why}, {}\n",
+        "obol {}, pid {}, up {}, {data_plane}{why}, {}\n",
         daemon.version,
         daemon.pid,
         duration(daemon.uptime_s),
-        daemon.data_plane,
         daemon.config
     );
     for sa in &report.ike_sas {
@@ -53,7 +59,7 @@ pub(crate) fn status(report: &StatusReport) -> String {
     }
     if !report.policies.is_empty() {
         text.push('\n');
-        text.push_str(&policies(&report.policies));
+        text.push_str(&policies(&report.policies, daemon.data_plane == BOTH));
     }
     let drops = report.drops.iter().filter(|(_, count)| **count > 0);
     let mut rows: Vec<_> = drops
@@ -167,8 +173,16 @@ fn end(end: &EndReport) -> String {
     }
 }
 
-fn policies(policies: &[PolicyReport]) -> String {
-    let mut rows = vec![row(["PROTECTED", "MODE", "LOCAL", "REMOTE", "PACKETS"])];
+/// `planes`: with what carries each.
+fn policies(policies: &[PolicyReport], planes: bool) -> String {
+    let mut rows = vec![row([
+        "PROTECTED",
+        "MODE",
+        "LOCAL",
+        "REMOTE",
+        "PACKETS",
+        "DATAPLANE",
+    ])];
     for policy in policies {
         rows.push(row([
             &format!("{}/{}", policy.connection, policy.child),
@@ -176,7 +190,11 @@ fn policies(policies: &[PolicyReport]) -> String {
             &policy.local_ts.join(" "),
             &policy.remote_ts.join(" "),
             &outlook(policy),
+            &policy.data_plane,
         ]));
+    }
+    if !planes {
+        rows.iter_mut().for_each(|row| row.truncate(5));
     }
     table(&rows)
 }
@@ -236,6 +254,9 @@ fn connection(report: &ConnectionReport) -> String {
             &format!("{} as {remote_id}", report.remote.auth),
         ]),
     ];
+    if let Some(carrier) = &report.data_plane {
+        rows.push(row(["dataplane", &carrier.name, &carrier.why]));
+    }
     let mut text = format!("{}{state}\n{}", report.name, table(&rows));
     text.push_str(&proposals("IKE", &report.proposals));
     rows = vec![row([
@@ -307,7 +328,7 @@ pub(crate) fn bytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::protocol::AuthReport;
+    use crate::control::protocol::{AuthReport, CarrierReport};
 
     #[test]
     fn columns_line_up() {
@@ -393,6 +414,18 @@ hosts: established for 5s, rekey in 4h00m, initiator
     }
 
     #[test]
+    fn what_carries_each_child_is_told_where_they_differ() {
+        let mut report: StatusReport = serde_json::from_str(STATUS).unwrap();
+        report.daemon.data_plane = "both".into();
+        report.daemon.data_plane_why = "so".into();
+        report.policies[0].data_plane = "kernel".into();
+        let text = status(&report);
+        assert!(text.contains(", both data planes (so), "), "{text}");
+        assert!(text.contains("PACKETS      DATAPLANE\n"), "{text}");
+        assert!(text.contains("through ESP  kernel\n"), "{text}");
+    }
+
+    #[test]
     fn additional_sas_are_told_apart() {
         let mut report: StatusReport = serde_json::from_str(STATUS).unwrap();
         let mut second = report.ike_sas[0].children[0].clone();
@@ -443,6 +476,10 @@ hosts: established for 5s, rekey in 4h00m, initiator
         let mut report = ConnectionReport {
             name: "hosts".into(),
             state: Some("up".into()),
+            data_plane: Some(CarrierReport {
+                name: "kernel".into(),
+                why: "configured".into(),
+            }),
             local_addrs: vec!["192.0.2.1".into()],
             remote_addrs: vec![],
             local: auth(None),
@@ -453,8 +490,9 @@ hosts: established for 5s, rekey in 4h00m, initiator
         };
         let expected = "\
 hosts: up
-  local   192.0.2.1    psk as its address
-  remote  any address  psk as b.example.com
+  local      192.0.2.1    psk as its address
+  remote     any address  psk as b.example.com
+  dataplane  kernel       configured
   IKE:  aes256gcm16-prfsha256-x25519
   CHILD  MODE    LOCAL        REMOTE       START  PACKETS
   a      tunnel  10.1.0.0/16  10.2.0.0/16  trap   wait for an SA

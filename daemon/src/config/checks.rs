@@ -7,17 +7,25 @@ use obol_ike::identity::Identity;
 use super::child::ReadChild;
 use super::connection::ReadConnection;
 use super::finding::Report;
+use super::planes::ConnectionChoice;
 use super::secrets::Secrets;
 use crate::host::xfrm::Direction;
 
 /// All checks across connections and secrets.
-pub(crate) fn check(report: &Report<'_>, connections: &[ReadConnection], secrets: &Secrets) {
+pub(crate) fn check(
+    report: &Report<'_>,
+    connections: &[ReadConnection],
+    data_planes: &[ConnectionChoice],
+    secrets: &Secrets,
+) {
     for (i, connection) in connections.iter().enumerate() {
         check_secret(report, connection, secrets);
         check_children(report, connection);
-        for earlier in &connections[..i] {
+        let by_kernel = data_planes[i].is_kernel();
+        for (earlier, chosen) in connections[..i].iter().zip(data_planes) {
             if check_twins(report, earlier, connection) {
-                check_overlap(report, earlier, connection);
+                let by_kernel = by_kernel && chosen.is_kernel();
+                check_overlap(report, earlier, connection, by_kernel);
             }
         }
     }
@@ -102,13 +110,20 @@ fn check_twins(report: &Report<'_>, first: &ReadConnection, second: &ReadConnect
 }
 
 /// Children of two connections must not claim the same packets: to which peer would they go?
-fn check_overlap(report: &Report<'_>, first: &ReadConnection, second: &ReadConnection) {
+/// `by_kernel`: it carries both for sure.
+fn check_overlap(
+    report: &Report<'_>,
+    first: &ReadConnection,
+    second: &ReadConnection,
+    by_kernel: bool,
+) {
     for child in &second.children {
         for other in &first.children {
-            // Marks and interfaces tell packets apart.
+            // Marks and interfaces tell packets apart, for the kernel.
             let options = [child, other].map(|child| &child.kernel.options);
             let [scope, others] = options.map(|options| options.scope(Direction::Out));
-            if scope.if_id != others.if_id || !scope.mark.meets(others.mark) {
+            let apart = scope.if_id != others.if_id || !scope.mark.meets(others.mark);
+            if by_kernel && apart {
                 continue;
             }
             let local = child.local_ts.iter().find_map(|ts| {

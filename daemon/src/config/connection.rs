@@ -16,6 +16,7 @@ use super::child::{self, ReadChild};
 use super::files::FileSource;
 use super::finding::{Located, Place, Report};
 use super::fragmentation;
+use super::planes::{self, DataPlaneChoice};
 use super::reader::{Section, nearest, shorten};
 use super::redirect;
 use super::resumption;
@@ -35,6 +36,8 @@ pub(crate) struct ReadConnection {
     pub(crate) place: Place,
     /// Where `local` is.
     pub(crate) local_place: Place,
+    /// What is to carry it, if it says so itself.
+    pub(crate) data_plane: Option<Located<DataPlaneChoice>>,
     /// Our addresses.
     pub(crate) local_addrs: Vec<Located<IpAddr>>,
     /// Its children.
@@ -68,6 +71,7 @@ pub(crate) fn read(
     let peer = read_peer_policy(report, &section);
     let redirect = redirect::read(report, &section);
     let resumption = resumption::read(report, &section);
+    let data_plane = planes::read(report, &section);
     let (local_addrs, remote_addrs) = (local_addrs?, remote_addrs?);
     check_ends(report, &local_addrs, &remote_addrs);
     let alone = matches!(childless, Some(Childless::Prefer | Childless::Force));
@@ -112,6 +116,7 @@ pub(crate) fn read(
         config,
         place: name.place.clone(),
         local_place,
+        data_plane,
         local_addrs,
         children,
     })

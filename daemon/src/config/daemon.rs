@@ -6,6 +6,7 @@ use obol_ike::config::Settings;
 use tracing_subscriber::EnvFilter;
 
 use super::finding::Report;
+use super::planes::{self, DataPlaneChoice};
 use super::reader::Section;
 use super::values;
 use crate::host::HostSettings;
@@ -30,23 +31,12 @@ pub(crate) struct DaemonSettings {
     pub(crate) natt_port: u16,
     /// What is logged, in the syntax of `tracing_subscriber::EnvFilter`.
     pub(crate) log: String,
-    /// What carries ESP.
+    /// What carries ESP, unless a connection says otherwise.
     pub(crate) data_plane: DataPlaneChoice,
     /// Where the daemon keeps what outlives it; `None`: see `run::state_dir`.
     pub(crate) state_dir: Option<PathBuf>,
     /// Tickets of session resumption (RFC 5723) are good after a restart of the daemon.
     pub(crate) keep_tickets: bool,
-}
-
-/// What carries ESP.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum DataPlaneChoice {
-    /// The kernel if it can, else the daemon itself.
-    Auto,
-    /// The kernel.
-    Kernel,
-    /// The daemon itself, over a TUN.
-    Userspace,
 }
 
 impl Default for DaemonSettings {
@@ -129,7 +119,9 @@ pub(crate) fn read(report: &Report<'_>, section: Section<'_>) -> (DaemonSettings
             ),
         }
     }
-    read_data_plane(report, &section, &mut daemon);
+    if let Some(choice) = planes::read(report, &section) {
+        daemon.data_plane = choice.value;
+    }
     if let Some(dir) = section.string("state_dir") {
         if dir.value.starts_with('/') {
             daemon.state_dir = Some(dir.value.into());
@@ -166,22 +158,6 @@ fn read_ports(report: &Report<'_>, section: &Section<'_>, daemon: &mut DaemonSet
             format!("port and natt_port are both {}", daemon.port),
             "use two ports: 500 and 4500 unless the peers use others",
         );
-    }
-}
-
-fn read_data_plane(report: &Report<'_>, section: &Section<'_>, daemon: &mut DaemonSettings) {
-    let Some(choice) = section.string("dataplane") else {
-        return;
-    };
-    match choice.value {
-        "auto" => daemon.data_plane = DataPlaneChoice::Auto,
-        "userspace" => daemon.data_plane = DataPlaneChoice::Userspace,
-        "kernel" => daemon.data_plane = DataPlaneChoice::Kernel,
-        _ => report.error(
-            &choice.place,
-            "dataplane is none that obol knows",
-            "write \"userspace\", \"kernel\" or \"auto\"",
-        ),
     }
 }
 

@@ -161,7 +161,8 @@ impl<'s> Report<'s> {
         }
     }
 
-    fn location(&self, place: &Place) -> String {
+    /// File, line and column of a place.
+    pub(crate) fn location(&self, place: &Place) -> String {
         let source = self.source(place);
         let (line, column) = line_and_column(&source.text, place.span.start);
         format!("{}:{line}:{column}", source.name)

@@ -3,8 +3,9 @@
 
 use super::child::ReadChild;
 use super::connection::ReadConnection;
-use super::daemon::{self, DataPlaneChoice};
+use super::daemon;
 use super::finding::{Located, Place, Report};
+use super::planes::{ConnectionChoice, DataPlaneChoice};
 use super::reader::{Section, shorten};
 use crate::dataplane::{HwOffload, KernelOptions};
 use crate::host::xfrm::Mark;
@@ -141,13 +142,18 @@ fn mark(text: &str) -> Result<Mark, String> {
 pub(super) fn check(
     report: &Report<'_>,
     connections: &[ReadConnection],
-    data_plane: DataPlaneChoice,
+    data_planes: &[ConnectionChoice],
 ) {
     let mut interfaces: Vec<&ReadChild> = Vec::new();
-    for child in connections.iter().flat_map(|own| &own.children) {
+    let connections = connections.iter().zip(data_planes);
+    let children = connections.flat_map(|(own, chosen)| {
+        let children = own.children.iter();
+        children.map(|child| (child, chosen.choice))
+    });
+    for (child, choice) in children {
         let kernel = &child.kernel;
         if let Some(first) = kernel.first.as_ref()
-            && data_plane == DataPlaneChoice::Userspace
+            && choice == DataPlaneChoice::Userspace
         {
             report.error(
                 &first.place,
@@ -155,7 +161,7 @@ pub(super) fn check(
                     "{} needs the kernel's data plane, and dataplane is \"userspace\"",
                     first.value
                 ),
-                "write dataplane = \"kernel\" into [daemon], or remove the line",
+                "write dataplane = \"kernel\" into the connection or into [daemon], or remove the line",
             );
         }
         let Some(place) = &kernel.interface else {

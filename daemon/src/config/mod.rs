@@ -18,6 +18,7 @@ pub(crate) mod files;
 pub(crate) mod finding;
 mod fragmentation;
 mod kernel;
+mod planes;
 mod queues;
 mod reader;
 mod redirect;
@@ -41,9 +42,10 @@ use crate::dataplane::Policy;
 use crate::pluto::{Translated, World};
 use child::ReadChild;
 use connection::ReadConnection;
-pub(crate) use daemon::{DaemonSettings, DataPlaneChoice};
+pub(crate) use daemon::DaemonSettings;
 use files::{Disk, FileSource, NoFiles};
 pub(crate) use finding::{ConfigErrors, Finding, Located, Place, Report, Source};
+pub(crate) use planes::{ConnectionChoice, DataPlaneChoice};
 use reader::Section;
 pub(crate) use reader::{nearest, shorten};
 use secrets::Secrets;
@@ -58,6 +60,8 @@ pub(crate) struct Loaded {
     pub(crate) credentials: Credentials,
     /// What is to be protected: one policy for each child, in the order of the files, and what is dropped.
     pub(crate) policies: Vec<Policy>,
+    /// What is to carry each connection, in their order.
+    pub(crate) data_planes: Vec<ConnectionChoice>,
     /// Settings of the daemon as a whole.
     pub(crate) daemon: DaemonSettings,
     /// What is allowed but not good.
@@ -68,22 +72,6 @@ pub(crate) struct Loaded {
     pub(crate) pluto: World,
     /// Each configured address of this host, with what to say if it is not one.
     own_addresses: Vec<(IpAddr, Finding)>,
-}
-
-impl Loaded {
-    /// What is to carry ESP. Where a child has what only the kernel's data plane does, there is no
-    /// choice.
-    pub(crate) fn data_plane(&self) -> DataPlaneChoice {
-        match self.daemon.data_plane {
-            DataPlaneChoice::Auto if self.needs_kernel().is_some() => DataPlaneChoice::Kernel,
-            choice => choice,
-        }
-    }
-
-    /// A child that has what only the kernel's data plane does.
-    pub(crate) fn needs_kernel(&self) -> Option<&Policy> {
-        self.policies.iter().find(|policy| policy.kernel.any())
-    }
 }
 
 /// Reads a configuration file, and the `conf.d/*.toml` beside it if its name is `obol.toml`.
@@ -242,9 +230,10 @@ fn read(
     for root in roots {
         root.finish();
     }
-    checks::check(&report, &connections, &secrets);
+    let data_planes = planes::choices(&report, daemon.data_plane, &connections);
+    checks::check(&report, &connections, &data_planes, &secrets);
     drop::check(&report, &drops, &connections);
-    kernel::check(&report, &connections, daemon.data_plane);
+    kernel::check(&report, &connections, &data_planes);
     let own_addresses = own_addresses(&report, &connections, foreign);
     let warnings = report.finish()?;
     let mut policies = policies(&connections);
@@ -257,6 +246,7 @@ fn read(
             settings,
         },
         credentials: secrets.credentials,
+        data_planes,
         daemon,
         warnings,
         files: Vec::new(),

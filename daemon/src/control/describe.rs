@@ -42,6 +42,7 @@ pub(crate) fn connection(connection: &Connection) -> ConnectionReport {
     ConnectionReport {
         name: connection.name.clone(),
         state: None,
+        data_plane: None,
         local_addrs: texts(&connection.local_addrs),
         remote_addrs: texts(&connection.remote_addrs),
         local: side(local_auth, connection.local.id.as_ref()),

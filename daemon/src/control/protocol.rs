@@ -266,7 +266,7 @@ pub(crate) struct DaemonReport {
     pub(crate) version: String,
     /// Seconds since it was started.
     pub(crate) uptime_s: u64,
-    /// `userspace` or `kernel`.
+    /// `userspace`, `kernel` or, where connections differ, `both`.
     pub(crate) data_plane: String,
     /// Why it is this one, in words.
     #[serde(default)]
@@ -419,6 +419,9 @@ pub(crate) struct PolicyReport {
     pub(crate) local_ts: Vec<String>,
     /// Configured selectors of the peer's side.
     pub(crate) remote_ts: Vec<String>,
+    /// What carries it, `userspace` or `kernel`.
+    #[serde(default)]
+    pub(crate) data_plane: String,
     /// What happens to a packet.
     pub(crate) state: PolicyState,
     /// Tries in a row that failed to bring it up.
@@ -457,6 +460,9 @@ pub(crate) struct ConnectionReport {
     /// `up`, `connecting` or `down`; `None` where no daemon was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) state: Option<String>,
+    /// What carries it, and why; `None` where no daemon was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) data_plane: Option<CarrierReport>,
     /// Our addresses; empty: any.
     pub(crate) local_addrs: Vec<String>,
     /// The peer's addresses; empty: any.
@@ -472,6 +478,15 @@ pub(crate) struct ConnectionReport {
     pub(crate) dpd_delay_s: u64,
     /// Its children.
     pub(crate) children: Vec<ChildReport>,
+}
+
+/// What carries a connection.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct CarrierReport {
+    /// `userspace` or `kernel`.
+    pub(crate) name: String,
+    /// Why, in words.
+    pub(crate) why: String,
 }
 
 /// How one side of a connection authenticates.

@@ -1,79 +1,59 @@
-//! The data plane that the configuration names, or the best that this host has.
+//! The data planes that the configuration asks for: the kernel's, our own, or both side by side.
+//!
+//! Where there are both, each has the policies and SAs of its own connections. They do not meet: no
+//! packet is of two connections, each plane has its own guard, and the [half](Which::half) that an SPI
+//! is in says whose it is, which filters of the sockets look at.
 
 use std::collections::HashMap;
+use std::future::ready;
 
-use obol_ike::config::Config;
-use obol_ike::event::{ChildSaId, InboundSa, MovedSa, OutboundSa};
+use obol_ike::event::{ChildSaId, EspSpi, InboundSa, MovedSa, OutboundSa};
 
+use super::assign::{Assignment, Which, assign};
 use super::kernel::{self, KernelDataPlane};
 use super::user::UserDataPlane;
 use super::{DataPlane, DataPlaneError, DataPlaneEvent, Doing, Policy, Usage};
-use crate::config::DataPlaneChoice;
-use crate::host::{self, HostSettings};
+use crate::config::Loaded;
+use crate::host::{self, Carrier, HostSettings};
 use crate::ports::Ports;
 
-/// The one that carries ESP.
+/// Those that carry ESP.
 pub(crate) struct Plane {
-    kind: Kind,
+    kernel: Option<Box<KernelDataPlane>>,
+    user: Option<Box<UserDataPlane>>,
     settings: HostSettings,
+    probe: kernel::Probe,
+    /// `None`: nothing was configured yet.
+    assigned: Option<Assignment>,
+    /// The policies of each, as they were set last.
+    policies: Policies,
+    /// Which has each SA.
+    has: HashMap<ChildSaId, Which>,
+    name: &'static str,
     why: String,
 }
 
-enum Kind {
-    Kernel(Box<KernelDataPlane>),
-    User(Box<UserDataPlane>),
+/// Policies by what carries them.
+#[derive(Clone, Default)]
+struct Policies {
+    kernel: Vec<Policy>,
+    user: Vec<Policy>,
 }
 
-/// Opens the data plane. Must be called within a tokio runtime.
-///
-/// # Errors
-/// It cannot be opened; nothing is left behind.
-pub(crate) async fn open(
-    choice: DataPlaneChoice,
-    settings: HostSettings,
-    config: &Config,
-    ports: &Ports,
-) -> Result<Plane, DataPlaneError> {
-    let with_v6 = ports.encapsulation().v6.is_some();
-    let workers = most_queues(config);
-    let probed = || match workers {
-        1 => kernel::probe(&settings, config, with_v6),
-        _ => Err(DataPlaneError::Refused(
-            "several queues of a child need the userspace data plane".to_owned(),
-        )),
-    };
-    let (by_kernel, why) = match choice {
-        DataPlaneChoice::Userspace => (false, "configured".to_owned()),
-        DataPlaneChoice::Kernel => {
-            probed()?;
-            (true, "configured".to_owned())
+impl Policies {
+    fn split(policies: &[Policy], assigned: &Assignment) -> Self {
+        let by_kernel = |policy: &&Policy| assigned.of(&policy.connection).by == Which::Kernel;
+        let (kernel, user) = policies.iter().partition::<Vec<_>, _>(by_kernel);
+        let cloned = |policies: Vec<&Policy>| policies.into_iter().cloned().collect();
+        Self {
+            kernel: cloned(kernel),
+            user: cloned(user),
         }
-        DataPlaneChoice::Auto => match probed() {
-            Ok(()) => (true, "auto: the kernel takes what is configured".to_owned()),
-            Err(error) => (false, format!("auto: the kernel cannot: {error}")),
-        },
-    };
-    let kind = if by_kernel {
-        Kind::Kernel(Box::new(KernelDataPlane::new(settings.clone(), ports)?))
-    } else {
-        let user = UserDataPlane::new(settings.clone(), ports, workers).await?;
-        Kind::User(Box::new(user))
-    };
-    let plane = Plane {
-        kind,
-        settings,
-        why,
-    };
-    tracing::info!(dataplane = plane.name(), why = plane.why, "data plane");
-    Ok(plane)
-}
+    }
 
-/// The queues of the child that has most (RFC 9611).
-pub(crate) fn most_queues(config: &Config) -> usize {
-    let connections = config.connections.iter();
-    let children = connections.flat_map(|connection| &connection.children);
-    let queues = children.map(|child| usize::from(child.queues)).max();
-    queues.unwrap_or(1).max(1)
+    fn is_empty(&self) -> bool {
+        self.kernel.is_empty() && self.user.is_empty()
+    }
 }
 
 /// Whether an earlier run left protection in place, by whichever data plane.
@@ -81,7 +61,12 @@ pub(crate) fn most_queues(config: &Config) -> usize {
 /// # Errors
 /// The system does not tell.
 pub(crate) fn protects(settings: &HostSettings) -> Result<bool, DataPlaneError> {
-    Ok(host::blocked(settings)?.is_some() || kernel::protects(settings)?)
+    for carrier in Carrier::ALL {
+        if host::blocked(settings, carrier)?.is_some() {
+            return Ok(true);
+        }
+    }
+    kernel::protects(settings)
 }
 
 /// Removes every trace of both data planes: flows that were protected pass in clear from then on.
@@ -96,119 +81,385 @@ pub(crate) async fn purge(
 }
 
 impl Plane {
-    /// Removes what the other data plane left, once this one protects.
+    /// Nothing is opened yet.
+    pub(crate) fn new(settings: HostSettings, ports: &Ports) -> Self {
+        let with_v6 = ports.encapsulation().v6.is_some();
+        Self {
+            kernel: None,
+            user: None,
+            probe: kernel::Probe::new(settings.clone(), with_v6),
+            settings,
+            assigned: None,
+            policies: Policies::default(),
+            has: HashMap::new(),
+            name: "",
+            why: String::new(),
+        }
+    }
+
+    /// Removes what a data plane left that is not in use any more, once the other one protects.
     ///
     /// # Errors
     /// The system refuses.
     pub(crate) async fn replace_other(&self) -> Result<(), DataPlaneError> {
-        match &self.kind {
-            Kind::Kernel(_) => {
-                let removed = host::unsteer(&self.settings).await?;
-                if removed != host::Removed::default() {
-                    tracing::info!(?removed, "what the userspace data plane left is removed");
-                }
+        if self.user.is_none() {
+            let removed = host::purge_tun(&self.settings).await?;
+            if removed != host::Removed::default() {
+                tracing::info!(?removed, "what the userspace data plane left is removed");
             }
-            Kind::User(_) => {
-                let removed = kernel::purge(&self.settings).await?;
-                if removed != kernel::Removed::default() {
-                    tracing::info!(?removed, "what the kernel data plane left is removed");
-                }
+        }
+        if self.kernel.is_none() {
+            let removed = kernel::purge(&self.settings).await?;
+            let guard = host::remove_guard(&self.settings, Carrier::Kernel)?;
+            if guard || removed != kernel::Removed::default() {
+                tracing::info!(?removed, "what the kernel data plane left is removed");
             }
         }
         Ok(())
     }
 
-    /// Ends it; with `keep_protection`, what protects flows without SA stays.
+    /// Ends all; with `keep_protection`, what protects flows without SA stays.
     ///
     /// # Errors
     /// The system refuses; what could be removed is removed.
     pub(crate) async fn teardown(self, keep_protection: bool) -> Result<(), DataPlaneError> {
-        match self.kind {
-            Kind::Kernel(kernel) => kernel.teardown(keep_protection).await,
-            Kind::User(user) => user.teardown(keep_protection).await,
+        let kernel = match self.kernel {
+            Some(kernel) => kernel.teardown(keep_protection).await,
+            None => Ok(()),
+        };
+        if let Some(user) = self.user {
+            user.teardown(keep_protection).await?;
+        }
+        kernel
+    }
+
+    fn decide(&mut self, loaded: &Loaded) -> Result<Assignment, DataPlaneError> {
+        let default = loaded.daemon.data_plane;
+        let decide = |probe: &mut kernel::Probe| {
+            assign(&loaded.ike, &loaded.data_planes, default, |children| {
+                probe.carries(children)
+            })
+        };
+        decide(&mut self.probe).or_else(|_| {
+            // Perhaps somebody has loaded a module since it was tried.
+            self.probe.forget_failures();
+            decide(&mut self.probe)
+        })
+    }
+
+    async fn open_user(&mut self, workers: usize, ports: &Ports) -> Result<(), DataPlaneError> {
+        let by_kernel = self.kernel.is_some();
+        let settings = self.settings.clone();
+        let user = UserDataPlane::new(settings, ports, workers, by_kernel).await?;
+        if let Some(kernel) = &mut self.kernel {
+            kernel.go_over(user.share_with_kernel(ports)?)?;
+        }
+        self.user = Some(Box::new(user));
+        Ok(())
+    }
+
+    fn open_kernel(&mut self, ports: &Ports) -> Result<(), DataPlaneError> {
+        let natt = match &self.user {
+            Some(user) => user.share_with_kernel(ports)?,
+            None => ports.encapsulation(),
+        };
+        let kernel = KernelDataPlane::new(self.settings.clone(), ports, natt)?;
+        self.kernel = Some(Box::new(kernel));
+        Ok(())
+    }
+
+    /// Replaces all policies. What goes from one data plane to the other is in both for a moment, and
+    /// in none at no time.
+    async fn replace_policies(&mut self, wanted: Policies) -> Result<(), DataPlaneError> {
+        let before = std::mem::take(&mut self.policies);
+        let done = self.go_over(&before, &wanted).await;
+        if done.is_ok() {
+            self.policies = wanted;
+            return Ok(());
+        }
+        // At start there is nothing to go back to, and what an earlier run left must stay.
+        if !before.is_empty()
+            && let Err(again) = self.go_over(&wanted, &before).await
+        {
+            tracing::error!(error = %again, "policies are not as they were");
+        }
+        self.policies = before;
+        done
+    }
+
+    async fn go_over(&mut self, from: &Policies, to: &Policies) -> Result<(), DataPlaneError> {
+        let leaving = leaving_kernel(&self.settings, from, to)?;
+        if let Some(kernel) = &mut self.kernel {
+            let both = [&to.kernel[..], &leaving].concat();
+            kernel.set_policies(both).await?;
+        }
+        if let Some(user) = &mut self.user {
+            user.set_policies(to.user.clone()).await?;
+        }
+        match &mut self.kernel {
+            Some(kernel) if !leaving.is_empty() => kernel.set_policies(to.kernel.clone()).await,
+            _ => Ok(()),
+        }
+    }
+
+    fn one(&mut self, which: Option<Which>) -> One<'_> {
+        match (which, &mut self.kernel, &mut self.user) {
+            (Some(Which::Kernel), Some(kernel), _) => One::Kernel(kernel),
+            (Some(Which::User), _, Some(user)) => One::User(user),
+            _ => One::Neither,
+        }
+    }
+
+    /// What has an SA with this SPI, or is to have it.
+    fn of_spi(&self, spi: EspSpi) -> Which {
+        match (&self.kernel, &self.user) {
+            (Some(_), None) => Which::Kernel,
+            (None, _) => Which::User,
+            _ => Which::of(spi.half()),
         }
     }
 }
 
+/// Policies that the kernel has until our own data plane has those that take their place.
+fn leaving_kernel(
+    settings: &HostSettings,
+    from: &Policies,
+    to: &Policies,
+) -> Result<Vec<Policy>, DataPlaneError> {
+    if from.is_empty() {
+        // What an earlier run left there may be about any of them.
+        let left = !to.user.is_empty() && !to.kernel.is_empty() && kernel::protects(settings)?;
+        let blocking = |policy: &Policy| Policy {
+            trap: false,
+            ..policy.clone()
+        };
+        return Ok(match left {
+            true => to.user.iter().map(blocking).collect(),
+            false => Vec::new(),
+        });
+    }
+    if to.user.is_empty() {
+        return Ok(Vec::new());
+    }
+    // Whatever they are called there.
+    let name = |policy: &Policy| (policy.connection.clone(), policy.child.clone());
+    let kept: HashMap<_, &Policy> = to.kernel.iter().map(|own| (name(own), own)).collect();
+    let leaving = |policy: &&Policy| kept.get(&name(policy)) != Some(policy);
+    Ok(from.kernel.iter().filter(leaving).cloned().collect())
+}
+
+/// Which of them is to do something.
+enum One<'a> {
+    Kernel(&'a mut KernelDataPlane),
+    User(&'a mut UserDataPlane),
+    Neither,
+}
+
+fn unknown<T: Send + 'static>() -> Doing<T> {
+    Box::pin(ready(Err(DataPlaneError::Unknown)))
+}
+
 impl DataPlane for Plane {
     async fn set_policies(&mut self, policies: Vec<Policy>) -> Result<(), DataPlaneError> {
-        match &mut self.kind {
-            Kind::Kernel(kernel) => kernel.set_policies(policies).await,
-            Kind::User(user) => user.set_policies(policies).await,
-        }
+        let Some(assigned) = &self.assigned else {
+            return Err(DataPlaneError::Refused("no configuration yet".to_owned()));
+        };
+        let wanted = Policies::split(&policies, assigned);
+        self.replace_policies(wanted).await
     }
 
     fn add_inbound(&mut self, sa: InboundSa) -> Doing<()> {
-        match &mut self.kind {
-            Kind::Kernel(kernel) => kernel.add_inbound(sa),
-            Kind::User(user) => user.add_inbound(sa),
+        let which = self.of_spi(sa.info.spi_in);
+        self.has.insert(sa.info.id, which);
+        match self.one(Some(which)) {
+            One::Kernel(kernel) => kernel.add_inbound(sa),
+            One::User(user) => user.add_inbound(sa),
+            One::Neither => unknown(),
         }
     }
 
     fn use_outbound(&mut self, sa: OutboundSa) -> Doing<()> {
-        match &mut self.kind {
-            Kind::Kernel(kernel) => kernel.use_outbound(sa),
-            Kind::User(user) => user.use_outbound(sa),
+        let which = self.of_spi(sa.info.spi_in);
+        self.has.insert(sa.info.id, which);
+        match self.one(Some(which)) {
+            One::Kernel(kernel) => kernel.use_outbound(sa),
+            One::User(user) => user.use_outbound(sa),
+            One::Neither => unknown(),
         }
     }
 
     fn move_path(&mut self, moved: MovedSa) -> Doing<()> {
-        match &mut self.kind {
-            Kind::Kernel(kernel) => kernel.move_path(moved),
-            Kind::User(user) => user.move_path(moved),
+        let which = self.has.get(&moved.id).copied();
+        match self.one(which) {
+            One::Kernel(kernel) => kernel.move_path(moved),
+            One::User(user) => user.move_path(moved),
+            One::Neither => unknown(),
         }
     }
 
     fn remove(&mut self, id: ChildSaId) -> Doing<Usage> {
-        match &mut self.kind {
-            Kind::Kernel(kernel) => kernel.remove(id),
-            Kind::User(user) => user.remove(id),
+        let which = self.has.remove(&id);
+        match self.one(which) {
+            One::Kernel(kernel) => kernel.remove(id),
+            One::User(user) => user.remove(id),
+            One::Neither => unknown(),
         }
     }
 
     fn usage(&self, id: ChildSaId) -> Option<Usage> {
-        match &self.kind {
-            Kind::Kernel(kernel) => kernel.usage(id),
-            Kind::User(user) => user.usage(id),
+        match self.has.get(&id)? {
+            Which::Kernel => self.kernel.as_ref()?.usage(id),
+            Which::User => self.user.as_ref()?.usage(id),
         }
     }
 
     fn usages(&self, ids: &[ChildSaId]) -> HashMap<ChildSaId, Usage> {
-        match &self.kind {
-            Kind::Kernel(kernel) => kernel.usages(ids),
-            Kind::User(user) => user.usages(ids),
+        let of = |which: Which| {
+            let own = ids.iter().filter(|id| self.has.get(id) == Some(&which));
+            own.copied().collect::<Vec<_>>()
+        };
+        let kernel = self.kernel.as_ref();
+        let mut usages = kernel.map_or_else(HashMap::new, |k| k.usages(&of(Which::Kernel)));
+        if let Some(user) = &self.user {
+            usages.extend(user.usages(&of(Which::User)));
         }
+        usages
     }
 
     fn drops(&self) -> Vec<(&'static str, u64)> {
-        match &self.kind {
-            Kind::Kernel(kernel) => kernel.drops(),
-            Kind::User(user) => user.drops(),
+        let user = self.user.as_ref().map(|user| user.drops());
+        let mut kernel = self.kernel.as_ref().map_or_else(Vec::new, |k| k.drops());
+        if user.is_some() {
+            // The kernel does not know the SPIs of packets that our own opens, and counts each.
+            kernel.retain(|(reason, _)| *reason != kernel::UNKNOWN_SPI);
         }
+        kernel.extend(user.unwrap_or_default());
+        kernel
     }
 
     async fn next_event(&mut self) -> DataPlaneEvent {
-        match &mut self.kind {
-            Kind::Kernel(kernel) => kernel.next_event().await,
-            Kind::User(user) => user.next_event().await,
+        tokio::select! {
+            event = next_of(&mut self.kernel) => event,
+            event = next_of(&mut self.user) => event,
         }
     }
 
     async fn maintain(&mut self) {
-        match &mut self.kind {
-            Kind::Kernel(kernel) => kernel.maintain().await,
-            Kind::User(user) => user.maintain().await,
+        // Whichever has nothing to do does nothing.
+        if let Some(kernel) = &mut self.kernel {
+            kernel.maintain().await;
+        }
+        if let Some(user) = &mut self.user {
+            user.maintain().await;
         }
     }
 
     fn name(&self) -> &'static str {
-        match &self.kind {
-            Kind::Kernel(kernel) => kernel.name(),
-            Kind::User(user) => user.name(),
-        }
+        self.name
     }
 
     fn why(&self) -> &str {
         &self.why
+    }
+
+    fn carrier(&self, connection: &str) -> (&'static str, &str) {
+        match &self.assigned {
+            Some(assigned) => {
+                let carried = assigned.of(connection);
+                (carried.by.name(), &carried.why)
+            }
+            None => (self.name, &self.why),
+        }
+    }
+
+    fn holder(&self, id: ChildSaId) -> &'static str {
+        self.has.get(&id).map_or(self.name, |which| which.name())
+    }
+
+    /// Decides what carries each connection, which its SPIs will tell, and opens what is not open yet.
+    /// What is open stays so.
+    async fn take_over(
+        &mut self,
+        loaded: &mut Loaded,
+        ports: &Ports,
+    ) -> Result<(), DataPlaneError> {
+        let assigned = self.decide(loaded)?;
+        let needed = assigned.planes();
+        if needed.contains(&Which::User) && self.user.is_none() {
+            self.open_user(assigned.workers(&loaded.ike), ports).await?;
+        }
+        if needed.contains(&Which::Kernel) && self.kernel.is_none() {
+            self.open_kernel(ports)?;
+        }
+        let wanted = Policies::split(&loaded.policies, &assigned);
+        self.replace_policies(wanted).await?;
+        assigned.mark(&mut loaded.ike);
+        let (name, why) = assigned.summary();
+        let before = self.assigned.take();
+        if needed.len() > 1 {
+            for (connection, carried) in assigned.connections() {
+                if before.as_ref().map(|before| before.of(connection)) != Some(carried) {
+                    let (dataplane, why) = (carried.by.name(), &carried.why);
+                    tracing::info!(%connection, dataplane, why, "data plane of a connection");
+                }
+            }
+        }
+        self.assigned = Some(assigned);
+        if (name, &*why) != (self.name, &*self.why) {
+            tracing::info!(dataplane = name, why, "data plane");
+        }
+        (self.name, self.why) = (name, why);
+        Ok(())
+    }
+}
+
+async fn next_of(plane: &mut Option<Box<impl DataPlane>>) -> DataPlaneEvent {
+    match plane {
+        Some(plane) => plane.next_event().await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use obol_ike::config::Mode;
+
+    use super::*;
+    use crate::dataplane::KernelOptions;
+
+    fn policy(connection: &str, remote: &str) -> Policy {
+        Policy {
+            connection: connection.into(),
+            child: "net".into(),
+            mode: Mode::Tunnel,
+            local_ts: vec!["10.0.0.0/16".parse().unwrap()],
+            remote_ts: vec![remote.parse().unwrap()],
+            trap: true,
+            kernel: KernelOptions::default(),
+        }
+    }
+
+    #[test]
+    fn the_kernel_keeps_what_goes_until_the_other_has_it() {
+        let settings = HostSettings::for_tests();
+        let stays = policy("stays", "10.1.0.0/16");
+        let (goes, changes) = (
+            policy("goes", "10.2.0.0/16"),
+            policy("changes", "10.3.0.0/16"),
+        );
+        let from = Policies {
+            kernel: vec![stays.clone(), goes.clone(), changes.clone()],
+            user: Vec::new(),
+        };
+        let mut to = Policies {
+            kernel: vec![stays, policy("changes", "10.4.0.0/16")],
+            // The packets of what goes, under another name.
+            user: vec![policy("other", "10.2.0.0/16")],
+        };
+        let leaving = leaving_kernel(&settings, &from, &to).unwrap();
+        assert_eq!(leaving, [goes, changes]);
+        // Nobody takes anything over.
+        to.user.clear();
+        assert_eq!(leaving_kernel(&settings, &from, &to).unwrap(), []);
     }
 }

@@ -1,12 +1,13 @@
 //! Handing SAs to whatever carries ESP: the kernel (`kernel`), or our own threads over a TUN (`user`).
 
+mod assign;
 mod chosen;
 mod flow;
 pub(crate) mod kernel;
 mod options;
 pub(crate) mod user;
 
-pub(crate) use chosen::{Plane, most_queues, open, protects, purge};
+pub(crate) use chosen::{Plane, protects, purge};
 pub(crate) use options::{HwOffload, KernelOptions};
 
 use obol_ike::config::{Mode, Path};
@@ -15,6 +16,9 @@ use obol_ike::ts::TrafficSelector;
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::time::Duration;
+
+use crate::config::Loaded;
+use crate::ports::Ports;
 
 /// A call that was made: resolves when every worker acts on it, or one refuses. Calls take effect in
 /// the order in which they are made, whether or not they are waited for.
@@ -177,10 +181,29 @@ pub(crate) trait DataPlane {
     /// Does what [`DataPlaneEvent::Maintain`] is about. To be run to its end: it is no part of
     /// waiting for events, or whoever sends us datagrams could interrupt it again and again.
     async fn maintain(&mut self);
-    /// `userspace` or `kernel`.
+    /// `userspace`, `kernel` or `both`.
     fn name(&self) -> &'static str;
     /// Why it is this one, in words.
     fn why(&self) -> &str {
         ""
+    }
+    /// What carries a connection, `userspace` or `kernel`, and why, in words.
+    fn carrier(&self, _connection: &str) -> (&'static str, &str) {
+        (self.name(), self.why())
+    }
+    /// What has an SA: `userspace` or `kernel`.
+    fn holder(&self, _id: ChildSaId) -> &'static str {
+        self.name()
+    }
+    /// Takes over a configuration. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// Something in it cannot be done, or the system refuses: then all is as before.
+    async fn take_over(
+        &mut self,
+        loaded: &mut Loaded,
+        _ports: &Ports,
+    ) -> Result<(), DataPlaneError> {
+        self.set_policies(loaded.policies.clone()).await
     }
 }

@@ -12,8 +12,8 @@ use obol_ike::wire::{EncrId, IntegId};
 use super::Driver;
 use crate::control::describe::{self, mode, texts};
 use crate::control::protocol::{
-    ChildSaReport, ConnectionReport, DaemonReport, EndReport, IkeAlgorithmsReport, IkeSaReport,
-    ListReport, NatReport, PolicyReport, PolicyState, SCHEMA_VERSION, StatusReport,
+    CarrierReport, ChildSaReport, ConnectionReport, DaemonReport, EndReport, IkeAlgorithmsReport,
+    IkeSaReport, ListReport, NatReport, PolicyReport, PolicyState, SCHEMA_VERSION, StatusReport,
 };
 use crate::dataplane::{DataPlane, Policy, Usage};
 
@@ -56,7 +56,7 @@ impl<D: DataPlane> Driver<D> {
                 .loaded
                 .policies
                 .iter()
-                .map(|p| children.policy(p))
+                .map(|p| children.policy(p, self.plane.carrier(&p.connection).0))
                 .collect(),
             ike_sas: sas.iter().map(|sa| self.ike_sa(sa, &usages)).collect(),
             names: self.loaded.pluto.names.clone(),
@@ -74,7 +74,14 @@ impl<D: DataPlane> Driver<D> {
         ListReport {
             schema_version: SCHEMA_VERSION,
             connections: connections
-                .map(|connection| list_connection(connection, &sas, &children))
+                .map(|connection| {
+                    let (name, why) = self.plane.carrier(&connection.name);
+                    let (name, why) = (name.to_owned(), why.to_owned());
+                    ConnectionReport {
+                        data_plane: Some(CarrierReport { name, why }),
+                        ..list_connection(connection, &sas, &children)
+                    }
+                })
                 .collect(),
         }
     }
@@ -145,7 +152,7 @@ impl<D: DataPlane> Driver<D> {
             packets_out: usage.packets_out,
             last_in_s: usage.last_in.as_ref().map(Duration::as_secs),
             last_out_s: usage.last_out.as_ref().map(Duration::as_secs),
-            data_plane: self.plane.name().to_owned(),
+            data_plane: self.plane.holder(info.id).to_owned(),
             age_s: child.age.as_secs(),
             rekey_in_s: child.rekey_in.map(|d| d.as_secs()),
         }
@@ -183,7 +190,7 @@ impl<'a> Children<'a> {
         }
     }
 
-    fn policy(&self, policy: &Policy) -> PolicyReport {
+    fn policy(&self, policy: &Policy, data_plane: &str) -> PolicyReport {
         let outlook = self.outlook.get(&(&*policy.connection, &*policy.child));
         PolicyReport {
             connection: policy.connection.clone(),
@@ -191,6 +198,7 @@ impl<'a> Children<'a> {
             mode: mode(policy.mode).to_owned(),
             local_ts: texts(&policy.local_ts),
             remote_ts: texts(&policy.remote_ts),
+            data_plane: data_plane.to_owned(),
             failures: outlook.map_or(0, |o| o.failures),
             next_try_in_s: outlook
                 .and_then(|o| o.next_try_in)

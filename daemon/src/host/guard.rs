@@ -1,11 +1,12 @@
 //! The guard: a packet filter that drops what matches a policy and would pass in clear.
 //!
 //! It is the last line, for when rules and routes fail: another program changed them, the TUN
-//! device is gone, obol is dead. It is one table of nf_tables that nobody else touches, and it
+//! device is gone, obol is dead. It is a table of nf_tables that nobody else touches, and it
 //! stays until [`remove`].
 //!
 //! Where the kernel carries ESP, "by the TUN" means: to be sealed, or opened, by the kernel; and
-//! nothing is pinned.
+//! nothing is pinned. Each carrier has a table of its own, for its own policies: where there are both,
+//! a packet meets both, and no policy of one is about packets of the other.
 //!
 //! ```text
 //!  leaving:  not by the TUN, not ours (mark), and matches local -> remote:  counted, dropped
@@ -42,7 +43,7 @@ const ICMPV6: u8 = 58;
 /// and they do not leave the link.
 const NDP: (u8, u8) = (133, 137);
 
-/// What carries ESP.
+/// What carries ESP, and has a guard for it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Carrier {
     /// The TUN.
@@ -52,6 +53,9 @@ pub(crate) enum Carrier {
 }
 
 impl Carrier {
+    /// All.
+    pub(crate) const ALL: [Self; 2] = [Self::Tun, Self::Kernel];
+
     /// Packets that leave by it.
     fn leaving(self, settings: &HostSettings) -> Rule {
         match self {
@@ -88,7 +92,7 @@ pub(crate) fn load(
     policies: &[Policy],
     carrier: Carrier,
 ) -> Result<(), DataPlaneError> {
-    let table = table(settings);
+    let table = table(settings, carrier);
     let refused =
         |source| DataPlaneError::system(format!("cannot load nftables table {table}"), source);
     let count = |chain| Ok(nft::counter(&table, chain)?.unwrap_or_default());
@@ -112,12 +116,12 @@ pub(crate) fn load(
     batch.commit().map_err(refused)
 }
 
-/// Removes the guard; whether there was one.
+/// Removes the guard of a carrier; whether there was one.
 ///
 /// # Errors
 /// The kernel refuses.
-pub(crate) fn remove(settings: &HostSettings) -> Result<bool, DataPlaneError> {
-    let table = table(settings);
+pub(crate) fn remove(settings: &HostSettings, carrier: Carrier) -> Result<bool, DataPlaneError> {
+    let table = table(settings, carrier);
     let refused =
         |source| DataPlaneError::system(format!("cannot remove nftables table {table}"), source);
     let present = nft::counter(&table, BLOCKED_OUT)
@@ -129,12 +133,15 @@ pub(crate) fn remove(settings: &HostSettings) -> Result<bool, DataPlaneError> {
     Ok(present)
 }
 
-/// What the guard dropped so far; `None`: there is no guard.
+/// What the guard of a carrier dropped so far; `None`: there is no guard.
 ///
 /// # Errors
 /// The kernel refuses.
-pub(crate) fn blocked(settings: &HostSettings) -> Result<Option<Blocked>, DataPlaneError> {
-    let table = table(settings);
+pub(crate) fn blocked(
+    settings: &HostSettings,
+    carrier: Carrier,
+) -> Result<Option<Blocked>, DataPlaneError> {
+    let table = table(settings, carrier);
     let refused = |source| DataPlaneError::system("cannot read the counters of the guard", source);
     let out = nft::counter(&table, BLOCKED_OUT).map_err(refused)?;
     let incoming = nft::counter(&table, BLOCKED_IN).map_err(refused)?;
@@ -144,12 +151,16 @@ pub(crate) fn blocked(settings: &HostSettings) -> Result<Option<Blocked>, DataPl
     }))
 }
 
-/// `obol`, or with another TUN than the usual one `obol-TUN`, so that several instances on a
-/// host do not meet.
-fn table(settings: &HostSettings) -> String {
+/// `obol`, for the kernel `obol_kernel`; with another TUN than the usual one `obol-TUN` and
+/// `obol_kernel-TUN`, so that several instances on a host do not meet.
+fn table(settings: &HostSettings, carrier: Carrier) -> String {
+    let table = match carrier {
+        Carrier::Tun => "obol",
+        Carrier::Kernel => "obol_kernel",
+    };
     match settings.tun.as_str() {
-        "obol0" => "obol".to_owned(),
-        tun => format!("obol-{tun}"),
+        "obol0" => table.to_owned(),
+        tun => format!("{table}-{tun}"),
     }
 }
 

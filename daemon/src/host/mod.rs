@@ -26,14 +26,12 @@ pub(crate) mod xfrm;
 pub(crate) mod xfrm_link;
 
 pub(crate) use address::{addresses, addresses_of_devices, source_for};
-#[cfg(test)]
-pub(crate) use guard::remove as remove_guard;
-pub(crate) use guard::{Carrier, blocked, load as load_guard};
+pub(crate) use guard::{Carrier, blocked, load as load_guard, remove as remove_guard};
 pub(crate) use owner::port_owner;
 pub(crate) use plan::pairs;
 #[cfg(test)]
 pub(crate) use purge::remove_rules;
-pub(crate) use purge::{Removed, purge, unsteer};
+pub(crate) use purge::{Removed, purge, purge_tun};
 pub(crate) use steering::{apply, bring_up};
 pub(crate) use watch::Watch;
 

@@ -2,7 +2,7 @@
 
 use super::netlink::Netlink;
 use super::steering::delete_link;
-use super::{HostSettings, guard, route, rule};
+use super::{Carrier, HostSettings, guard, route, rule};
 use crate::dataplane::DataPlaneError;
 
 /// What [`purge`] found and removed.
@@ -14,35 +14,36 @@ pub(crate) struct Removed {
     pub(crate) routes: usize,
     /// The TUN device.
     pub(crate) tun: bool,
-    /// The nftables table.
+    /// A guard: an nftables table.
     pub(crate) guard: bool,
 }
 
-/// Removes rules, routes and the TUN device that these settings name, and at last the guard:
-/// flows that were protected pass in clear from then on.
+/// Removes rules, routes and the TUN device that these settings name, and at last the guards of both
+/// data planes: flows that were protected pass in clear from then on.
 ///
 /// # Errors
 /// The system refuses; what was removed until then is gone.
 pub(crate) async fn purge(settings: &HostSettings) -> Result<Removed, DataPlaneError> {
-    let removed = unsteer(settings).await?;
-    let guard = guard::remove(settings)?;
-    Ok(Removed { guard, ..removed })
+    let mut removed = purge_tun(settings).await?;
+    removed.guard |= guard::remove(settings, Carrier::Kernel)?;
+    Ok(removed)
 }
 
-/// Removes rules, routes and the TUN device that these settings name. The guard stays.
+/// Removes rules, routes and the TUN device that these settings name, and at last its guard.
 ///
 /// # Errors
 /// As [`purge`].
-pub(crate) async fn unsteer(settings: &HostSettings) -> Result<Removed, DataPlaneError> {
+pub(crate) async fn purge_tun(settings: &HostSettings) -> Result<Removed, DataPlaneError> {
     let netlink = Netlink::connect()?;
     let rules = rule::purge(&netlink, settings.rule_priority).await?;
     let routes = route::purge(&netlink, settings.table).await?;
     let tun = delete_link(&netlink, &settings.tun).await?;
+    let guard = guard::remove(settings, Carrier::Tun)?;
     Ok(Removed {
         rules,
         routes,
         tun,
-        guard: false,
+        guard,
     })
 }
 

@@ -118,7 +118,9 @@ impl Lab {
     }
 
     fn blocked(&self) -> guard::Blocked {
-        let blocked = self.host.run(|| blocked(&self.settings).unwrap());
+        let blocked = self
+            .host
+            .run(|| blocked(&self.settings, Carrier::Tun).unwrap());
         blocked.unwrap().expect("the guard is loaded")
     }
 
@@ -289,7 +291,9 @@ fn clear_packets_are_dropped_both_ways(local: &str, remote: &str, prefix: u8) {
     });
     netlink_gone.unwrap();
     assert!(!passes(&here, &there), "out, with the guard alone");
-    let counts = host.run(|| blocked(&settings).unwrap().unwrap()).unwrap();
+    let counts = host
+        .run(|| blocked(&settings, Carrier::Tun).unwrap().unwrap())
+        .unwrap();
     assert_eq!(
         counts,
         guard::Blocked {
@@ -386,7 +390,9 @@ fn many_policies_fit_one_batch() {
         .run(|| guard::load(&lab.settings, &policies, Carrier::Tun));
     loaded.unwrap().unwrap();
     assert_eq!(lab.blocked(), guard::Blocked::default());
-    let removed = lab.host.run(|| guard::remove(&lab.settings).unwrap());
+    let removed = lab
+        .host
+        .run(|| guard::remove(&lab.settings, Carrier::Tun).unwrap());
     assert!(removed.unwrap());
 }
 

@@ -15,23 +15,31 @@ pub(crate) fn worker_of(spi: u32, workers: usize) -> usize {
 const QUEUES: u32 = obol_ike::event::EspSpi::QUEUES as u32;
 
 /// Has the first of `workers` sockets that were bound to one UDP port get what is no ESP, and each of
-/// them the SPIs of its worker. Any of them may be given.
+/// them the SPIs of its worker; SPIs of the upper half go to one more socket, which was bound after
+/// them, if it is there. Any of them may be given.
 ///
 /// # Errors
 /// The system cannot do it: what each socket gets is then a matter of addresses and ports.
-pub(crate) fn share_port(fd: impl AsFd, workers: usize) -> io::Result<()> {
-    // Of what is shorter than an SPI, the load makes 0, and so does the non-ESP marker.
+pub(crate) fn share_port(fd: impl AsFd, workers: usize, one_more: bool) -> io::Result<()> {
     let [mask, modulo] = worker(workers);
-    let program = [load(0x20, 0), mask, modulo, op(0x16, 0)];
+    let upper = [upper_half(0, 1), op(0x06, workers as u32)];
+    let upper = if one_more { &upper[..] } else { &[] };
+    // Of what is shorter than an SPI, the load makes 0, and so does the non-ESP marker.
+    let program = [&[load(0x20, 0)], upper, &[mask, modulo, op(0x16, 0)]].concat();
     attach(fd, libc::SO_ATTACH_REUSEPORT_CBPF, &program)
 }
 
-/// Has a raw socket of ESP, each of which gets everything, take the SPIs of one worker alone. What is
-/// too short for an SPI is dropped.
+/// Has a raw socket of ESP, each of which gets everything, take the SPIs of one worker alone, and none
+/// of the upper half if it is to take `lower` ones only. What is too short for an SPI is dropped.
 ///
 /// # Errors
 /// The system cannot do it.
-pub(crate) fn take_only(fd: impl AsFd, v4: bool, own: usize, workers: usize) -> io::Result<()> {
+pub(crate) fn take_only(
+    fd: impl AsFd,
+    v4: bool,
+    (own, workers): (usize, usize),
+    lower: bool,
+) -> io::Result<()> {
     let [mask, modulo] = worker(workers);
     let is_own = sock_filter {
         code: 0x15,
@@ -44,7 +52,20 @@ pub(crate) fn take_only(fd: impl AsFd, v4: bool, own: usize, workers: usize) -> 
     let v4_start = [load(0xb1, 0), load(0x40, 0)];
     let v6_start = [load(0x20, 0)];
     let start = if v4 { &v4_start[..] } else { &v6_start[..] };
-    attach(fd, libc::SO_ATTACH_FILTER, &[start, &end].concat())
+    // To the last of those that follow.
+    let upper = [upper_half(4, 0)];
+    let upper = if lower { &upper[..] } else { &[] };
+    attach(fd, libc::SO_ATTACH_FILTER, &[start, upper, &end].concat())
+}
+
+/// Where to go on, so many instructions further, with an SPI of the upper half, and with others.
+fn upper_half(jt: u8, jf: u8) -> sock_filter {
+    sock_filter {
+        code: 0x45,
+        jt,
+        jf,
+        k: 1 << 31,
+    }
 }
 
 /// From the SPI to the number of its worker.

@@ -535,6 +535,21 @@ const ROWS: &[Row] = &[
         &["dataplane is none that obol knows", "\"kernel\""],
     ),
     row(
+        "local_addrs",
+        "dataplane = \"karnel\"\nlocal_addrs",
+        "4:13",
+        &["dataplane is none that obol knows", "\"kernel\""],
+    ),
+    row(
+        "[connections.hosts.children.pods]\n",
+        "dataplane = \"kernel\"\n[connections.hosts.children.pods]\nqueues = 4\n",
+        "11:29",
+        &[
+            "child pods has several queues",
+            "the kernel's data plane has one SA for a child",
+        ],
+    ),
+    row(
         "[secrets.hosts]",
         "[daemon]\nretransmit_base = 0.5\n[secrets.hosts]",
         "28:19",

@@ -389,7 +389,19 @@ fn the_data_plane_can_be_chosen() {
         ("auto", DataPlaneChoice::Auto),
     ] {
         let text = format!("{HOSTS}\n[daemon]\ndataplane = \"{word}\"\n");
-        assert_eq!(parse(&text).daemon.data_plane, choice);
+        let loaded = parse(&text);
+        assert_eq!(loaded.daemon.data_plane, choice);
+        assert_eq!(loaded.data_planes[0].choice, choice);
+        for (own, expected) in [
+            ("userspace", DataPlaneChoice::Userspace),
+            ("kernel", DataPlaneChoice::Kernel),
+            ("auto", DataPlaneChoice::Auto),
+        ] {
+            let key = format!("[connections.hosts]\ndataplane = \"{own}\"\n");
+            let loaded = parse(&text.replace("[connections.hosts]\n", &key));
+            assert_eq!(loaded.daemon.data_plane, choice);
+            assert_eq!(loaded.data_planes[0].choice, expected);
+        }
     }
 }
 

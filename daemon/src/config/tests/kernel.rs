@@ -3,7 +3,7 @@
 use super::HOSTS;
 use super::bad::errors;
 use crate::config::files::NoFiles;
-use crate::config::{DataPlaneChoice, Loaded, parse_str};
+use crate::config::{Loaded, parse_str};
 use crate::dataplane::HwOffload;
 
 /// The documented file with this data plane, and these lines in its first child.
@@ -43,10 +43,14 @@ fn they_are_kept_for_the_data_plane() {
 
 #[test]
 fn they_leave_auto_no_choice() {
-    use DataPlaneChoice::{Auto, Kernel, Userspace};
-    assert_eq!(parse("auto", "if_id = 42").data_plane(), Kernel);
-    assert_eq!(parse("auto", "").data_plane(), Auto);
-    assert_eq!(parse("userspace", "").data_plane(), Userspace);
+    let by_kernel = |data_plane, lines| {
+        let chosen = &parse(data_plane, lines).data_planes[0];
+        (chosen.needs_kernel, chosen.is_kernel())
+    };
+    assert_eq!(by_kernel("auto", "if_id = 42"), (true, true));
+    assert_eq!(by_kernel("auto", ""), (false, false));
+    assert_eq!(by_kernel("kernel", ""), (false, true));
+    assert_eq!(by_kernel("userspace", ""), (false, false));
 }
 
 #[test]
@@ -127,6 +131,10 @@ fn they_tell_packets_of_two_connections_apart() {
     assert!(told("if_id = 1", "if_id = 1").contains("claim the same packets"));
     assert!(told("mark_out = \"1/1\"", "mark_out = \"2/2\"").contains("claim the same packets"));
     assert!(told("mark_out = 1", "").contains("claim the same packets"));
+    // Perhaps one is the kernel's, and the other is not.
+    let auto = two("if_id = 1", "").replace("\"kernel\"", "\"auto\"");
+    let auto = parse_str("a.toml", &auto, &NoFiles).unwrap_err();
+    assert!(auto.to_string().contains("claim the same packets"));
     let interface = |name, id| format!("if_id = {id}\ninterface = \"{name}\"");
     assert_eq!(told(&interface("one", 1), &interface("two", 2)), "");
     for (name, id) in [("one", 2), ("two", 1)] {

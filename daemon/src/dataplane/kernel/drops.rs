@@ -6,7 +6,7 @@ use std::fs;
 
 /// What the kernel calls it, and what this program does, where it counts the same.
 const REASONS: [(&str, &str); 14] = [
-    ("XfrmInNoStates", "unknown-spi"),
+    ("XfrmInNoStates", UNKNOWN_SPI),
     ("XfrmInStateProtoError", "auth"),
     ("XfrmInStateSeqError", "replay"),
     ("XfrmInStateExpired", "hard-limit"),
@@ -21,6 +21,9 @@ const REASONS: [(&str, &str); 14] = [
     ("XfrmOutStateSeqError", "counter-exhausted"),
     ("XfrmOutBundleGenError", "no-route"),
 ];
+
+/// ESP with an SPI that the kernel does not know.
+pub(crate) const UNKNOWN_SPI: &str = "unknown-spi";
 
 /// The other reasons of the kernel together.
 const OTHER: &str = "kernel-other";

@@ -40,9 +40,10 @@ use super::{DataPlane, DataPlaneError, DataPlaneEvent, Doing, Policy, Usage};
 use crate::host::xfrm::{Notices, Socket};
 use crate::host::xfrm_link::{self, Interface};
 use crate::host::{self, Carrier, HostSettings};
-use crate::ports::Ports;
+use crate::ports::{Encapsulation, Ports};
+pub(crate) use drops::UNKNOWN_SPI;
 use natt::Natt;
-pub(crate) use probe::probe;
+pub(crate) use probe::Probe;
 pub(crate) use purge::{Removed, protects, purge};
 
 /// The data plane. When it is dropped, policies stay, and protect.
@@ -63,17 +64,22 @@ pub(crate) struct KernelDataPlane {
 const GUARD_EVERY: Duration = Duration::from_secs(10);
 
 impl KernelDataPlane {
-    /// Takes over what an earlier run left in the kernel, and has port 4500 take ESP in UDP. Must
-    /// be called within a tokio runtime.
+    /// Takes over what an earlier run left in the kernel, and has these sockets of port 4500 take ESP
+    /// in UDP. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// The kernel has no XFRM, or a right is missing; nothing is changed.
-    pub(crate) fn new(settings: HostSettings, ports: &Ports) -> Result<Self, DataPlaneError> {
+    pub(crate) fn new(
+        settings: HostSettings,
+        ports: &Ports,
+        natt: Encapsulation,
+    ) -> Result<Self, DataPlaneError> {
         let kernel = open()?;
         let notices = Notices::listen(kernel.port())
             .map_err(|source| DataPlaneError::system("cannot listen to XFRM", source))?;
         ports.bypass_policies()?;
-        let natt = Natt::new(ports.encapsulation())?;
+        natt.bypass_policies()?;
+        let natt = Natt::new(natt)?;
         Ok(Self {
             core: Core::new(kernel, settings)?,
             policies: Vec::new(),
@@ -82,6 +88,16 @@ impl KernelDataPlane {
             notices,
             natt,
         })
+    }
+
+    /// Takes ESP in UDP from other sockets of port 4500 from now on. Must be called within a tokio
+    /// runtime.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub(crate) fn go_over(&mut self, natt: Encapsulation) -> Result<(), DataPlaneError> {
+        natt.bypass_policies()?;
+        self.natt.go_over(natt)
     }
 
     /// With `keep_protection`, policies stay; else everything of ours goes.
@@ -95,7 +111,7 @@ impl KernelDataPlane {
             return Ok(());
         }
         purge(&settings).await?;
-        host::purge(&settings).await.map(|_| ())
+        host::remove_guard(&settings, Carrier::Kernel).map(|_| ())
     }
 
     /// Does it whole, or leaves policies as they were.
@@ -129,7 +145,7 @@ impl KernelDataPlane {
             ),
             Err(error) => tracing::error!(%error, "an xfrm interface is missing"),
         }
-        let checked = match host::blocked(&self.core.settings) {
+        let checked = match host::blocked(&self.core.settings, Carrier::Kernel) {
             Ok(None) if !self.policies.is_empty() => {
                 tracing::warn!("somebody removed the guard: it is loaded again");
                 self.guard(&self.policies)
@@ -195,7 +211,7 @@ impl DataPlane for KernelDataPlane {
     fn drops(&self) -> Vec<(&'static str, u64)> {
         let mut drops = drops::read();
         drops.extend(self.natt.drops());
-        match host::blocked(&self.core.settings) {
+        match host::blocked(&self.core.settings, Carrier::Kernel) {
             Ok(blocked) => {
                 let blocked = blocked.unwrap_or_default();
                 drops.push(("clear-out", blocked.out));

@@ -1,21 +1,17 @@
 //! Port 4500: the kernel takes ESP in UDP off its sockets, and leaves us the rest, which is IKE.
 
 use std::cell::Cell;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use obol_ike::config::Path;
 use tokio::io::unix::AsyncFd;
 
 use crate::dataplane::{DataPlaneError, DataPlaneEvent};
-use crate::ports::Encapsulation;
-use crate::sys::{msg, sockopt, watch};
+use crate::ports::{Encapsulation, encapsulate};
+use crate::sys::{msg, watch};
 
 /// Longest UDP payload in octets.
 const DATAGRAM_MAX: usize = 65_535;
-
-/// `UDP_ENCAP` and its value for RFC 3948.
-const UDP_ENCAP: i32 = 100;
-const ESP_IN_UDP: i32 = 2;
 
 /// The sockets.
 pub(super) struct Natt {
@@ -35,7 +31,7 @@ impl Natt {
             DataPlaneError::system("the kernel does not take ESP in UDP from port 4500", source)
         };
         let watched = |socket: &socket2::Socket| {
-            encapsulate(socket)?;
+            encapsulate(socket, true)?;
             watch::watch(socket.try_clone()?.into())
         };
         Ok(Self {
@@ -49,6 +45,19 @@ impl Natt {
             port: ports.port,
             short: Cell::new(0),
         })
+    }
+
+    /// Goes over to other sockets, which the kernel takes ESP off. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// The kernel cannot; then all is as before.
+    pub(super) fn go_over(&mut self, ports: Encapsulation) -> Result<(), DataPlaneError> {
+        let short = self.short.clone();
+        *self = Self {
+            short,
+            ..Self::new(ports)?
+        };
+        Ok(())
     }
 
     /// The next IKE message; cancel safe.
@@ -94,11 +103,4 @@ impl Natt {
     pub(super) fn drops(&self) -> [(&'static str, u64); 1] {
         [("short-datagram", self.short.get())]
     }
-}
-
-fn encapsulate(socket: impl AsFd) -> std::io::Result<()> {
-    let socket = socket.as_fd();
-    // The kernel is to open packets one by one.
-    sockopt::set(socket, libc::SOL_UDP, libc::UDP_GRO, 0)?;
-    sockopt::set(socket, libc::SOL_UDP, UDP_ENCAP, ESP_IN_UDP)
 }

@@ -1,8 +1,9 @@
 //! Whether this kernel can carry ESP: by trying.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use obol_ike::config::{Config, Mode};
+use obol_ike::config::{Child, Mode};
 use obol_ike::crypto::secret::Secret;
 use obol_ike::event::{EspKeys, Limits};
 use obol_ike::wire::{EncrId, IntegId};
@@ -13,38 +14,69 @@ use crate::dataplane::DataPlaneError;
 use crate::host::HostSettings;
 use crate::host::xfrm::{NewState, StateId, Xfrm};
 
-/// Adds and removes a state of each kind that the configuration may ask for. That also loads the
-/// modules, so that no handshake waits for them.
-///
-/// # Errors
-/// What this kernel lacks, in words.
-pub(crate) fn probe(
-    settings: &HostSettings,
-    config: &Config,
+/// What was tried with this kernel, and came of it.
+pub(crate) struct Probe {
+    settings: HostSettings,
     with_v6: bool,
-) -> Result<(), DataPlaneError> {
-    let kernel = open()?;
-    for (encr, key_bits, integ) in suites(config) {
-        try_one(&kernel, settings, (encr, key_bits, integ), true)?;
-    }
-    if with_v6 {
-        try_one(
-            &kernel,
-            settings,
-            (EncrId::AES_GCM_16, 128, IntegId::NONE),
-            false,
-        )?;
-    }
-    Ok(())
+    tried: Vec<(Suite, Result<(), String>)>,
 }
 
 type Suite = (EncrId, u16, IntegId);
 
+/// What every kernel with ESP can do.
+const LEAST: Suite = (EncrId::AES_GCM_16, 128, IntegId::NONE);
+
+impl Probe {
+    /// Nothing is tried yet. `with_v6`: this host has IPv6.
+    pub(crate) fn new(settings: HostSettings, with_v6: bool) -> Self {
+        Self {
+            settings,
+            with_v6,
+            tried: Vec::new(),
+        }
+    }
+
+    /// Whether this kernel can carry the children of a connection. Adds and removes a state of each
+    /// kind that they may ask for, if that was not done before: that also loads the modules, so that
+    /// no handshake waits for them.
+    ///
+    /// # Errors
+    /// What this kernel lacks, in words.
+    pub(crate) fn carries(&mut self, children: &[Arc<Child>]) -> Result<(), DataPlaneError> {
+        for suite in suites(children) {
+            let known = self.tried.iter().find(|(other, _)| *other == suite);
+            let answer = match known {
+                Some((_, answer)) => answer.clone(),
+                None => {
+                    let answer = self.try_suite(suite).map_err(|error| error.to_string());
+                    self.tried.push((suite, answer.clone()));
+                    answer
+                }
+            };
+            answer.map_err(DataPlaneError::Refused)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets what the kernel could not do: a module may be there now.
+    pub(crate) fn forget_failures(&mut self) {
+        self.tried.retain(|(_, answer)| answer.is_ok());
+    }
+
+    fn try_suite(&self, suite: Suite) -> Result<(), DataPlaneError> {
+        let kernel = open()?;
+        try_one(&kernel, &self.settings, suite, true)?;
+        if self.with_v6 && suite == LEAST {
+            try_one(&kernel, &self.settings, suite, false)?;
+        }
+        Ok(())
+    }
+}
+
 /// What peers may agree on; AES-GCM at least.
-fn suites(config: &Config) -> Vec<Suite> {
-    let mut suites = vec![(EncrId::AES_GCM_16, 128, IntegId::NONE)];
-    let children = config.connections.iter().flat_map(|c| &c.children);
-    for proposal in children.flat_map(|child| &child.esp_proposals) {
+fn suites(children: &[Arc<Child>]) -> Vec<Suite> {
+    let mut suites = vec![LEAST];
+    for proposal in children.iter().flat_map(|child| &child.esp_proposals) {
         for encr in &proposal.encr {
             let mut integs = proposal.integ.clone();
             if integs.is_empty() {

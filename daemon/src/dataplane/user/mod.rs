@@ -32,8 +32,8 @@ use obol_ike::event::{ChildSaId, InboundSa, MovedSa, OutboundSa};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{DataPlane, DataPlaneError, DataPlaneEvent, Doing, Policy, Usage};
-use crate::host::{self, HostSettings};
-use crate::ports::{Ports, RawEsp};
+use crate::host::{self, Carrier, HostSettings};
+use crate::ports::{Encapsulation, Ports, RawEsp};
 use crate::sys::tun::Tun;
 use count::{Clock, Drops, SaUsage};
 use place::Place;
@@ -55,6 +55,8 @@ pub(crate) struct UserDataPlane {
     settings: HostSettings,
     tun: u32,
     shared: Arc<Shared>,
+    /// Of each worker.
+    sockets: Vec<(Encapsulation, RawEsp)>,
     usages: HashMap<ChildSaId, Arc<SaUsage>>,
     policies: Vec<Policy>,
     upkeep: Upkeep,
@@ -97,7 +99,8 @@ impl Shared {
 
 impl UserDataPlane {
     /// Creates the TUN device and starts so many workers in each direction. No packet is steered before
-    /// [`DataPlane::set_policies`]. Must be called within a tokio runtime.
+    /// [`DataPlane::set_policies`]. `by_kernel`: the kernel takes ESP off port 4500 until
+    /// [`UserDataPlane::share_with_kernel`]. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// No TUN device, or a right is missing; nothing is left behind.
@@ -105,10 +108,12 @@ impl UserDataPlane {
         settings: HostSettings,
         ports: &Ports,
         workers: usize,
+        by_kernel: bool,
     ) -> Result<Self, DataPlaneError> {
-        let natt = ports.share(&settings, workers)?;
+        let natt = ports.share(&settings, workers, by_kernel)?;
         let queues = open_tun(&settings.tun, natt.len())?;
         let raw = RawEsp::open(&settings, natt.len())?;
+        let all: Vec<_> = natt.iter().cloned().zip(raw).collect();
         let index = host::bring_up(&settings.tun).await?;
         let (events_in, events) = mpsc::unbounded_channel();
         let (ike_in, ike) = mpsc::channel(IKE_QUEUE);
@@ -121,7 +126,7 @@ impl UserDataPlane {
         });
         let strays = Arc::new(Strays::new(natt.len())?);
         let (mut outbound, mut inbound) = (Vec::new(), Vec::new());
-        for (own, sockets) in natt.iter().cloned().zip(raw).enumerate() {
+        for (own, sockets) in all.iter().cloned().enumerate() {
             let place = Place::new(own, natt.len());
             let parts = (sockets.clone(), queues[own].clone(), shared.clone());
             outbound.push(wake::start(&name("outbound", own), move |orders| {
@@ -140,6 +145,7 @@ impl UserDataPlane {
             settings,
             tun: index,
             shared,
+            sockets: all,
             usages: HashMap::new(),
             policies: Vec::new(),
             upkeep: Upkeep::new()?,
@@ -147,6 +153,21 @@ impl UserDataPlane {
             events,
             ike,
         })
+    }
+
+    /// Leaves the upper half of the SPIs to the kernel, and lets what the workers send and receive
+    /// pass its policies. The sockets of port 4500 for the kernel. To be called once.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub(crate) fn share_with_kernel(&self, ports: &Ports) -> Result<Encapsulation, DataPlaneError> {
+        let workers = self.sockets.len();
+        for (own, (udp, raw)) in self.sockets.iter().enumerate() {
+            udp.bypass_policies()?;
+            raw.leave_to_kernel((own, workers))?;
+        }
+        let udp: Vec<_> = self.sockets.iter().map(|(udp, _)| udp.clone()).collect();
+        ports.apart(&self.settings, &udp)
     }
 
     /// Ends the workers and removes the TUN device; with `keep_protection`, what protects flows
@@ -160,7 +181,7 @@ impl UserDataPlane {
         if keep_protection {
             return Ok(());
         }
-        host::purge(&settings).await.map(|_| ())
+        host::purge_tun(&settings).await.map(|_| ())
     }
 
     /// Sees to a task of [`Upkeep`]. If that fails, the task comes again.
@@ -168,7 +189,7 @@ impl UserDataPlane {
         let done = match task {
             Task::Revive => self.revive().await,
             Task::Apply => self.apply().await,
-            Task::CheckGuard => match host::blocked(&self.settings) {
+            Task::CheckGuard => match host::blocked(&self.settings, Carrier::Tun) {
                 Ok(None) if !self.policies.is_empty() => {
                     tracing::warn!("somebody removed the guard: it is loaded again");
                     self.apply().await
@@ -296,7 +317,7 @@ impl DataPlane for UserDataPlane {
 
     fn drops(&self) -> Vec<(&'static str, u64)> {
         let mut drops: Vec<_> = self.shared.drops.read().into_iter().collect();
-        match host::blocked(&self.settings) {
+        match host::blocked(&self.settings, Carrier::Tun) {
             Ok(Some(blocked)) => {
                 drops.push(("clear-out", blocked.out));
                 drops.push(("clear-in", blocked.incoming));

@@ -51,7 +51,9 @@ impl Host {
         let plane = netns.block_on(async || {
             let settings = HostSettings::for_tests();
             let ports = Ports::open(&settings).unwrap();
-            UserDataPlane::new(settings, &ports, workers).await.unwrap()
+            UserDataPlane::new(settings, &ports, workers, false)
+                .await
+                .unwrap()
         });
         Self {
             netns,

@@ -2,6 +2,7 @@
 
 use super::super::upkeep::Task;
 use super::*;
+use crate::host::Carrier;
 
 impl Host {
     /// The process is killed: nothing is cleaned up. What is left of the host.
@@ -97,7 +98,7 @@ fn rules_and_addresses_that_others_change_are_put_right() {
     let all = async || {
         let settings = HostSettings::for_tests();
         let ports = Ports::open(&settings).unwrap();
-        let mut plane = UserDataPlane::new(settings.clone(), &ports, 1)
+        let mut plane = UserDataPlane::new(settings.clone(), &ports, 1, false)
             .await
             .unwrap();
         let policy = Policy {
@@ -122,10 +123,14 @@ fn rules_and_addresses_that_others_change_are_put_right() {
         }
         assert_eq!(source().unwrap(), own);
 
-        crate::host::remove_guard(&settings).unwrap();
-        assert_eq!(crate::host::blocked(&settings).unwrap(), None);
+        crate::host::remove_guard(&settings, Carrier::Tun).unwrap();
+        assert_eq!(crate::host::blocked(&settings, Carrier::Tun).unwrap(), None);
         plane.see_to(Task::CheckGuard).await;
-        assert!(crate::host::blocked(&settings).unwrap().is_some());
+        assert!(
+            crate::host::blocked(&settings, Carrier::Tun)
+                .unwrap()
+                .is_some()
+        );
     };
     netns.block_on(all).unwrap();
 }
@@ -166,7 +171,9 @@ fn a_second_data_plane_of_the_same_name_is_refused() {
             ..HostSettings::for_tests()
         };
         let ports = Ports::open(&settings).unwrap();
-        UserDataPlane::new(settings, &ports, 1).await.map(|_| ())
+        UserDataPlane::new(settings, &ports, 1, false)
+            .await
+            .map(|_| ())
     });
     let error = second.unwrap().unwrap_err();
     assert!(error.to_string().contains("another process"), "{error}");
@@ -205,7 +212,7 @@ fn who_waits_for_something_else_does_not_interrupt_repairs() {
     let all = async || {
         let settings = HostSettings::for_tests();
         let ports = Ports::open(&settings).unwrap();
-        let mut plane = UserDataPlane::new(settings.clone(), &ports, 1)
+        let mut plane = UserDataPlane::new(settings.clone(), &ports, 1, false)
             .await
             .unwrap();
         let policy = Policy {
