@@ -27,6 +27,7 @@ use crate::error::{ExitClass, Failure};
 use crate::host;
 use crate::pluto;
 use crate::ports::Ports;
+use crate::racoon;
 use crate::service;
 use crate::state;
 
@@ -52,14 +53,17 @@ pub(crate) struct Origin {
     pub(crate) config: PathBuf,
     /// Files of pluto's beside it.
     pub(crate) pluto: Option<pluto::Files>,
+    /// Files of racoon's and setkey's beside it.
+    pub(crate) racoon: Option<racoon::Files>,
 }
 
 impl Origin {
     /// Reads all of it. `known` are addresses that count as this host's besides those that it has.
     async fn load(&self, known: &pluto::Addresses) -> Result<Loaded, Failure> {
-        let read = match &self.pluto {
-            None => config::load(&self.config),
-            Some(files) => pluto::load_to_run(files, &self.config, known).await,
+        let read = match (&self.pluto, &self.racoon) {
+            (Some(files), _) => pluto::load_to_run(files, &self.config, known).await,
+            (None, Some(files)) => racoon::load_to_run(files, &self.config),
+            (None, None) => config::load(&self.config),
         };
         read.map_err(|errors| Failure::new(ExitClass::Config, errors.to_string()))
     }
@@ -67,10 +71,12 @@ impl Origin {
 
 impl std::fmt::Display for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.pluto {
-            None => write!(f, "{}", self.config.display()),
-            Some(files) => write!(f, "{}", files.conf.display()),
-        }
+        let main = match (&self.pluto, &self.racoon) {
+            (Some(files), _) => &files.conf,
+            (None, Some(files)) => &files.conf,
+            (None, None) => &self.config,
+        };
+        write!(f, "{}", main.display())
     }
 }
 

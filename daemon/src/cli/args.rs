@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::pluto;
+use crate::racoon;
 
 /// Where the configuration is unless `--config` says otherwise.
 pub(crate) const DEFAULT_CONFIG: &str = "/etc/obol/obol.toml";
@@ -72,7 +73,9 @@ Examples:
       # a second one: its [daemon] table has other ports, tun, table and rule_priority
   obol run --ipsec-conf /etc/ipsec.conf
       # Libreswan's files as they are; [daemon] of obol.toml counts, and its connections are beside them
-  obol run --ipsec-conf ./ipsec.conf --ipsec-secrets ./ipsec.secrets --nssdir ./nss")]
+  obol run --ipsec-conf ./ipsec.conf --ipsec-secrets ./ipsec.secrets --nssdir ./nss
+  obol run --racoon-conf /etc/racoon/racoon.conf --setkey /etc/ipsec-tools.d/mongodb.conf
+      # racoon's and setkey's files as they are, on all hosts at once")]
     Run(RunArgs),
     /// Bring up a connection or one child of it, and wait until it is up
     #[command(after_help = "\
@@ -219,9 +222,29 @@ pub(crate) struct RunArgs {
     /// /var/lib/ipsec/nss, then /etc/ipsec.d]
     #[arg(long, value_name = "DIR", requires = "ipsec_conf")]
     pub(crate) nssdir: Option<PathBuf>,
+    /// racoon's configuration, with all that it includes; obol.toml need not be there then
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "setkey",
+        conflicts_with = "ipsec_conf"
+    )]
+    pub(crate) racoon_conf: Option<PathBuf>,
+    /// A script of setkey with the policies; may be given several times, as /etc/ipsec-tools.conf and the
+    /// files in /etc/ipsec-tools.d are loaded
+    #[arg(long, value_name = "FILE", requires = "racoon_conf")]
+    pub(crate) setkey: Vec<PathBuf>,
 }
 
 impl RunArgs {
+    /// The files of racoon's, if they are to be read.
+    pub(crate) fn racoon(&self) -> Option<racoon::Files> {
+        Some(racoon::Files {
+            conf: self.racoon_conf.clone()?,
+            scripts: self.setkey.clone(),
+        })
+    }
+
     /// The files of pluto's, if they are to be read.
     pub(crate) fn pluto(&self) -> Option<pluto::Files> {
         Some(pluto::Files {

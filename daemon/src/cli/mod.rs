@@ -72,8 +72,13 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Command::Version(output) => version(output.json),
         Command::Run(args) => {
             let config = cli.config.clone();
-            let pluto = args.pluto();
-            crate::run::run(Origin { config, pluto }, &runtime_dir)
+            let (pluto, racoon) = (args.pluto(), args.racoon());
+            let origin = Origin {
+                config,
+                pluto,
+                racoon,
+            };
+            crate::run::run(origin, &runtime_dir)
         }
         Command::Purge => purge::purge(&runtime_dir, &cli.config),
     }

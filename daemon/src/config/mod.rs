@@ -301,7 +301,7 @@ fn read_daemon(
         match &first {
             Some(_) if foreign == Some(place.source) => report.warn(
                 &place,
-                "config setup says how many half-open IKE SAs are too many, and so does [daemon]",
+                "what was translated says something about the daemon, and so does [daemon]",
                 "[daemon] counts",
             ),
             Some((other, _)) => report.clash(

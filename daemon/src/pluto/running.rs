@@ -71,6 +71,8 @@ impl Files {
 /// Connections in obol's words, with what is secret.
 #[derive(Default)]
 pub(crate) struct Translated {
+    /// What the text is called, if that is not pluto's.
+    name: Option<&'static str>,
     text: String,
     /// Private keys by the names that they have in the text.
     pub(crate) keys: Vec<(String, PublicKey, FoundKey)>,
@@ -81,10 +83,20 @@ pub(crate) struct Translated {
 }
 
 impl Translated {
+    /// A text that is complete but for secrets that cannot be had.
+    pub(crate) fn of_text(name: &'static str, text: String, lacks_psk: bool) -> Self {
+        Self {
+            name: Some(name),
+            text,
+            lacks_psk,
+            ..Self::default()
+        }
+    }
+
     /// The text.
     pub(crate) fn source(&self) -> Source {
         Source {
-            name: TRANSLATION.into(),
+            name: self.name.unwrap_or(TRANSLATION).into(),
             directory: PathBuf::new(),
             text: self.text.clone(),
             exposed: false,
@@ -269,6 +281,7 @@ impl Loader {
         loop {
             let native = native::translate(&understood.setup, &conns);
             let translated = Translated {
+                name: None,
                 text: native.text,
                 keys: self.ring.keys(&conns),
                 psks: psks.clone(),

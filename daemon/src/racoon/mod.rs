@@ -18,6 +18,7 @@ mod native;
 mod plan;
 pub(crate) mod psk;
 mod regions;
+mod running;
 mod setkey;
 
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub(crate) use flows::{Flow, What};
 pub(crate) use kind::Kind;
 use names::Names;
 use psk::PskFile;
+pub(crate) use running::{Files, load_to_run};
 use zeroize::Zeroizing;
 
 use crate::config::files::{Disk, FileProblem, FileSource, read_text};
@@ -55,11 +57,42 @@ pub(crate) struct Native {
     pub(crate) loaded: Loaded,
 }
 
+/// What files are read for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Purpose {
+    /// To be looked at.
+    Look,
+    /// To be run.
+    Run,
+}
+
+/// What files say, and the same as a text of obol's own.
+struct Draft {
+    flows: Vec<Flow>,
+    notices: Vec<Finding>,
+    text: Option<String>,
+    /// Secrets cannot be had, which was said.
+    lacks_psk: bool,
+}
+
 /// Reads the files as if they were loaded one after another.
 ///
 /// # Errors
 /// Everything that is wrong with them: then none of it is to be used.
 pub(crate) fn load(files: &[(PathBuf, Kind)], names: &Names) -> Result<Understood, ConfigErrors> {
+    let draft = read(files, names, Purpose::Look)?;
+    let parse = |text: String| {
+        let loaded = config::parse_str("what it was converted to", &text, &PskOrNone)?;
+        Ok(Native { text, loaded })
+    };
+    Ok(Understood {
+        flows: draft.flows,
+        native: draft.text.map(parse).transpose()?,
+        notices: draft.notices,
+    })
+}
+
+fn read(files: &[(PathBuf, Kind)], names: &Names, purpose: Purpose) -> Result<Draft, ConfigErrors> {
     let mut sources: Vec<Source> = Vec::new();
     let mut scripts: Vec<(usize, String)> = Vec::new();
     let mut texts = Texts::new();
@@ -95,10 +128,11 @@ pub(crate) fn load(files: &[(PathBuf, Kind)], names: &Names) -> Result<Understoo
     let main = files.iter().find(|(_, kind)| *kind == Kind::Racoon);
     let Some((main, _)) = main else {
         let notices = report.finish()?;
-        return Ok(Understood {
+        return Ok(Draft {
             flows,
-            native: None,
             notices,
+            text: None,
+            lacks_psk: false,
         });
     };
     let conf = conf::read(&report, names, &texts);
@@ -119,26 +153,32 @@ pub(crate) fn load(files: &[(PathBuf, Kind)], names: &Names) -> Result<Understoo
     }
     let mut notices = report.finish()?;
     notices.insert(0, all_at_once(main));
-    let psk = psk.filter(|_| !plan.peers.is_empty());
+    let mut psk = psk.filter(|_| !plan.peers.is_empty());
+    let mut lacks_psk = false;
     if let Some(path) = psk {
-        notices.extend(secrets(
-            path,
-            plan.peers.iter().any(|peer| peer.remote.peer().is_none()),
-        )?);
+        let anybody = plan.peers.iter().any(|peer| peer.remote.peer().is_none());
+        match secrets(path, anybody) {
+            Ok(more) => {
+                lacks_psk = purpose == Purpose::Run && !path.exists();
+                notices.extend(more);
+            }
+            // As with racoon, nobody can connect, and what the policies name stays closed.
+            Err(errors) if purpose == Purpose::Run => {
+                lacks_psk = true;
+                notices.extend(errors.0);
+            }
+            Err(errors) => return Err(errors),
+        }
     }
-    if flows.is_empty() {
-        return Ok(Understood {
-            flows,
-            native: None,
-            notices,
-        });
+    if lacks_psk {
+        psk = None;
     }
-    let text = native::convert(&conf, &plan, psk.map(PathBuf::as_path));
-    let loaded = config::parse_str("what it was converted to", &text, &PskOrNone)?;
-    Ok(Understood {
+    let convert = || native::convert(&conf, &plan, psk.map(PathBuf::as_path));
+    Ok(Draft {
+        text: (!flows.is_empty()).then(convert),
         flows,
-        native: Some(Native { text, loaded }),
         notices,
+        lacks_psk,
     })
 }
 
