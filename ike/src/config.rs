@@ -115,6 +115,9 @@ pub struct Connection {
     pub dpd_delay: Option<Duration>,
     /// Encapsulate ESP in UDP even where no NAT is seen.
     pub force_encap: bool,
+    /// Look for NATs, and let the peer do so. Without, all stays on the port that it began on, and ESP is
+    /// not put into UDP, whatever is on the way.
+    pub nat_traversal: bool,
     /// Whether IKE SAs come up without Child SAs.
     pub childless: Childless,
     /// Send INITIAL_CONTACT, RFC 7296 section 2.4.

@@ -8,10 +8,10 @@ use obol_ike::crypto::private_key::PrivateKey;
 use obol_ike::error::{Dropped, IkeFailure};
 use obol_ike::event::Event;
 use obol_ike::proposal::IkeProposal;
-use obol_ike::testing::net::Net;
+use obol_ike::testing::net::{Net, Packet};
 use obol_ike::testing::pair::{End, Node, Pair};
 use obol_ike::testing::setup::{HOSTS, ID_B, PODS, Setup, child, pods};
-use obol_ike::wire::KeMethod;
+use obol_ike::wire::{KeMethod, NotifyType};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
@@ -367,6 +367,53 @@ fn behind_a_nat_packets_move_to_port_4500_and_into_udp() {
         pair.a.keepalives
     );
     assert_eq!(pair.b.keepalives, 0);
+}
+
+#[test]
+fn without_nat_traversal_nothing_is_said_of_nats_and_nothing_believed() {
+    for off in [End::A, End::B] {
+        let mut setup = Setup::started(1);
+        let with = setup.clone().pair(1);
+        setup.connection.nat_traversal = false;
+        let without = setup.pair(1);
+        let mut pair = match off {
+            End::A => Pair::new(without.a, with.b, Net::seeded(1)),
+            End::B => Pair::new(with.a, without.b, Net::seeded(1)),
+        };
+        pair.start();
+        pair.run_until_idle();
+        pair.assert_up(1);
+        for node in [&pair.a, &pair.b] {
+            let status = node.endpoint.status(pair.now);
+            assert_eq!(status[0].nat, (false, false));
+            assert_eq!(status[0].path.local.port(), 500);
+            assert!(!status[0].children[0].info.encap);
+        }
+        // The hash of an address is 20 octets, behind its type.
+        let own = if off == End::A { &pair.a } else { &pair.b };
+        let from = own.address;
+        let sent = pair
+            .net
+            .sent
+            .iter()
+            .filter(|packet| packet.from.ip() == from);
+        let speaks = |packet: &&Packet| {
+            let types = [
+                NotifyType::NAT_DETECTION_SOURCE_IP,
+                NotifyType::NAT_DETECTION_DESTINATION_IP,
+            ];
+            let has = |ty: &NotifyType| {
+                packet
+                    .datagram
+                    .windows(6)
+                    .any(|octets| octets[..4] == [0, 28, 0, 0] && octets[4..] == ty.0.to_be_bytes())
+            };
+            types.iter().any(has)
+        };
+        assert_eq!(sent.filter(speaks).count(), 0);
+        let all = pair.net.sent.iter().filter(speaks).count();
+        assert_eq!(all > 0, off == End::B, "who does it asks for it");
+    }
 }
 
 #[test]

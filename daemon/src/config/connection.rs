@@ -63,6 +63,7 @@ pub(crate) fn read(
         None => Some(DPD_DELAY),
     };
     let force_encap = section.boolean("encap").unwrap_or(false);
+    let nat_traversal = read_nat_traversal(report, &section, force_encap);
     let childless = read_childless(report, &section);
     let initial_contact = section.boolean("initial_contact").unwrap_or(true);
     let fragmentation = fragmentation::read(report, &section);
@@ -102,6 +103,7 @@ pub(crate) fn read(
         over_time,
         dpd_delay,
         force_encap,
+        nat_traversal,
         childless: childless?,
         initial_contact,
         fragmentation,
@@ -120,6 +122,19 @@ pub(crate) fn read(
         local_addrs,
         children,
     })
+}
+
+/// Whether NATs are looked for.
+fn read_nat_traversal(report: &Report<'_>, section: &Section<'_>, encap: bool) -> bool {
+    let nat_traversal = section.boolean("nat_traversal").unwrap_or(true);
+    if encap && !nat_traversal {
+        report.error(
+            &section.place,
+            "encap = true puts ESP into UDP, and nat_traversal = false never does",
+            "remove one of the two lines",
+        );
+    }
+    nat_traversal
 }
 
 /// Whether IKE SAs come up without children.

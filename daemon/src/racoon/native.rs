@@ -122,6 +122,9 @@ impl Native {
         if remote.nat == Some(Nat::Force) {
             self.line(format_args!("encap = true"));
         }
+        if matches!(remote.nat, None | Some(Nat::Off)) {
+            self.line(format_args!("nat_traversal = false"));
+        }
         // racoon's SAs stay where they are.
         self.line(format_args!("mobike = false"));
         let own = remote.own_id.as_ref().map(|id| &id.value);

@@ -106,7 +106,8 @@ impl IkeSa {
             || !has(&after.remote_addrs, self.path.remote.ip());
         id || moved
             || local(&after.local.method, &before.local.method)
-            || after.force_encap != before.force_encap
+            || (after.force_encap, after.nat_traversal)
+                != (before.force_encap, before.nat_traversal)
     }
 
     /// Brings all Child SAs into line with their configuration.
@@ -169,7 +170,8 @@ fn same_handshake(a: &Connection, b: &Connection) -> bool {
     (&a.local_addrs, &a.remote_addrs, &a.source) == (&b.local_addrs, &b.remote_addrs, &b.source)
         && a.ike_proposals == b.ike_proposals
         && (&a.local, &a.remote) == (&b.local, &b.remote)
-        && (a.force_encap, a.allow_sha1_rsa) == (b.force_encap, b.allow_sha1_rsa)
+        && (a.force_encap, a.nat_traversal) == (b.force_encap, b.nat_traversal)
+        && a.allow_sha1_rsa == b.allow_sha1_rsa
         && (a.resumption.enabled, &a.children) == (b.resumption.enabled, &b.children)
 }
 

@@ -460,7 +460,9 @@ impl IkeSa {
         payloads.extend(ticket.map(opaque).map(Payload::Notify));
         payloads.extend(self.redirect_notify(init));
         payloads.extend(self.fragmentation_notify());
-        payloads.extend(self.nat_hashes(IkeSpi(0), init.path));
+        if self.connection.nat_traversal {
+            payloads.extend(self.nat_hashes(IkeSpi(0), init.path));
+        }
         if init.ticket.is_none() {
             payloads.push(Payload::Notify(Notify::hash_algorithms(&OUR_HASHES)));
         }

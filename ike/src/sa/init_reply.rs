@@ -258,7 +258,7 @@ impl IkeSa {
         let protection = keys
             .and_then(|keys| Protection::new(keys, Role::Initiator))
             .map_err(|_| Dropped::Unexpected)?;
-        let (sources, destination) = payloads.nat_hashes();
+        let (sources, destination) = payloads.nat_hashes(&self.connection);
         Ok(Accepted {
             form: form.clone(),
             spi_r,

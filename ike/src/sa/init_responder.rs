@@ -96,7 +96,7 @@ impl IkeSa {
         connection: Arc<Connection>,
         (spi_i, protection): (IkeSpi, Protection),
     ) -> Self {
-        let (sources, destination) = payloads.nat_hashes();
+        let (sources, destination) = payloads.nat_hashes(&connection);
         let mut sa = Self {
             id: cx.new_ike_id(),
             role: Role::Responder,
@@ -201,7 +201,7 @@ impl IkeSa {
     /// whoever forged its address none at all: a reply to a stranger should not be longer than the
     /// request.
     pub(crate) fn nat_answer(&self, path: Path, payloads: &Payloads<'_>) -> Vec<Payload<'static>> {
-        let (sources, destination) = payloads.nat_hashes();
+        let (sources, destination) = payloads.nat_hashes(&self.connection);
         let asked = !sources.is_empty() || destination.is_some();
         let notifies = asked.then(|| self.nat_notifies(path));
         notifies.into_iter().flatten().collect()

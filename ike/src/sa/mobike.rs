@@ -452,7 +452,7 @@ impl IkeSa {
 
     /// Finds out anew where there are NATs.
     fn take_nat(&mut self, now: Instant, path: Path, payloads: &Payloads<'_>) {
-        let (sources, destination) = payloads.nat_hashes();
+        let (sources, destination) = payloads.nat_hashes(&self.connection);
         if !self.mobility.natt || sources.is_empty() {
             return;
         }
@@ -471,7 +471,7 @@ impl IkeSa {
 
     /// Whether the peer sees us at another address than it said before; remembers what it says.
     fn note_seen_as(&mut self, payloads: &Payloads<'_>) -> bool {
-        let (_, Some(seen)) = payloads.nat_hashes() else {
+        let (_, Some(seen)) = payloads.nat_hashes(&self.connection) else {
             return false;
         };
         let before = self.mobility.seen_as.replace(seen.to_vec());
@@ -527,7 +527,7 @@ impl IkeSa {
             reply.push(bare(NotifyType::UNEXPECTED_NAT_DETECTED));
             return reply;
         }
-        if self.mobility.natt && !payloads.nat_hashes().0.is_empty() {
+        if self.mobility.natt && !payloads.nat_hashes(&self.connection).0.is_empty() {
             reply.extend(self.nat_notifies(self.reply_path));
         }
         if update && !self.mobility.decides {

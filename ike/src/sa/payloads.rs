@@ -1,5 +1,6 @@
 //! The payloads of one message, sorted: handlers see what is there, not where it stood.
 
+use crate::config::Connection;
 use crate::error::Fault;
 use crate::event::EspSpi;
 use crate::ts::TrafficSelector;
@@ -122,8 +123,12 @@ impl<'a> Payloads<'a> {
         )
     }
 
-    /// What the peer says about addresses: hashes of its own, and the one of ours.
-    pub(crate) fn nat_hashes(&self) -> (Vec<Vec<u8>>, Option<&[u8]>) {
+    /// What the peer says about addresses: hashes of its own, and the one of ours. A connection
+    /// without NAT traversal does not listen.
+    pub(crate) fn nat_hashes(&self, connection: &Connection) -> (Vec<Vec<u8>>, Option<&[u8]>) {
+        if !connection.nat_traversal {
+            return (Vec::new(), None);
+        }
         let sources = self
             .notifies
             .iter()

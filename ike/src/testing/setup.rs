@@ -124,6 +124,7 @@ pub fn connection(children: Vec<Child>) -> Connection {
         over_time: Duration::from_secs(5 * 3600),
         dpd_delay: None,
         force_encap: false,
+        nat_traversal: true,
         childless: Childless::default(),
         initial_contact: true,
         fragmentation: Fragmentation::default(),

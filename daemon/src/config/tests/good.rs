@@ -50,7 +50,7 @@ fn the_documented_file_means_what_it_says() {
     assert_eq!(connection.rekey_time, Duration::from_secs(14_400));
     assert_eq!(connection.over_time, Duration::from_secs(15_840));
     assert_eq!(connection.dpd_delay, Some(Duration::from_secs(30)));
-    assert!(!connection.force_encap);
+    assert!(!connection.force_encap && connection.nat_traversal);
     assert!(connection.initial_contact);
     assert_eq!(connection.mobike, Mobike::default());
     assert!(connection.mobike.enabled && connection.mobike.check_first);

@@ -204,7 +204,10 @@ fn statement(remote: &mut Remote, args: &mut Args<'_, '_>) -> Read<()> {
         "passive" => remote.passive = args.switch()?,
         "initial_contact" => remote.initial_contact = args.switch()?,
         "remote_address" => remote.address = Some(args.address()?),
-        "nat_traversal" => remote.nat = Some(nat(args)?),
+        "nat_traversal" => {
+            let words = [("off", Nat::Off), ("on", Nat::On), ("force", Nat::Force)];
+            remote.nat = Some(args.one_of(&words)?.value);
+        }
         "ike_frag" => {
             let words = [
                 ("off", Fragments::Off),
@@ -351,19 +354,6 @@ fn exchange(args: &mut Args<'_, '_>) -> Read<()> {
     args.report
         .warn(&first.place, message, "nothing is to be changed");
     Ok(())
-}
-
-/// Whether there may be a NAT.
-fn nat(args: &mut Args<'_, '_>) -> Read<Nat> {
-    let nat = args.one_of(&[("off", Nat::Off), ("on", Nat::On), ("force", Nat::Force)])?;
-    if nat.value == Nat::Off {
-        args.report.warn(
-            &nat.place,
-            "obol looks for a NAT all the same: without one, only UDP 500 and IP protocol 50 are used",
-            "let UDP 4500 pass if there may be a NAT between the hosts",
-        );
-    }
-    Ok(nat.value)
 }
 
 /// `time T`.
