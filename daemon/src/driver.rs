@@ -376,16 +376,16 @@ impl<D: DataPlane> Driver<D> {
             return;
         }
         let known = self.loaded.pluto.addresses.clone();
-        let is_new = crate::pluto::addresses().await.is_ok_and(|addresses| {
-            let mut addresses = addresses.iter();
-            addresses.any(|address| !known.contains(address))
-        });
-        if !is_new {
+        let mut new = crate::pluto::addresses().await.unwrap_or_default();
+        new.retain(|address| !known.contains(address));
+        if new.is_empty() {
             return;
         }
-        debug!("this host has a new address");
+        debug!(addresses = ?new, "this host has new addresses");
         if let Err(failure) = self.reload(now, &known).await {
             error!("{}", failure.message);
+            // Not again with every change of a route: the operator has to mend the files first.
+            self.loaded.pluto.addresses.extend(new);
         }
     }
 }

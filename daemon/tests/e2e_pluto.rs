@@ -213,7 +213,11 @@ async fn left_and_right_exchanged_on_one_host_and_commands_by_the_names_of_conne
         .replace("left", "\0")
         .replace("right", "left")
         .replace('\0', "right");
-    let mut lab = lab_with([&story, &exchanged], "");
+    // Each host may also be told to find its address by itself.
+    let by_device = story.replace("left=192.168.0.1", "left=%wire0");
+    let by_route = exchanged.replace("left=192.168.0.2", "left=%defaultroute");
+    assert!(by_device != story && by_route != exchanged);
+    let mut lab = lab_with([&by_device, &by_route], "");
     start(&mut lab, &BOTH).await;
     pings(&lab, |host| host.side.pod).await;
 
@@ -235,7 +239,7 @@ async fn left_and_right_exchanged_on_one_host_and_commands_by_the_names_of_conne
     let reloaded = succeeds(&lab.a, &["reload"]);
     assert_eq!(reloaded, "unchanged: hostA-hostB\n");
     let file = lab.directory().join("a-etc/ipsec.d/hostA-hostB.conf");
-    fs::write(&file, format!("{story}\n  lefsubnet=10.0.0.0/8\n")).unwrap();
+    fs::write(&file, format!("{by_device}\n  lefsubnet=10.0.0.0/8\n")).unwrap();
     let refused = run(&lab.a, &["reload"]);
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(6), "{text}");

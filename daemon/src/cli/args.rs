@@ -63,7 +63,8 @@ pub(crate) enum Command {
     ///
     /// Reads the configuration, protects what it names, and negotiates with the peers. What is
     /// configured stays protected when the daemon is killed: packets are dropped until it runs
-    /// again. SIGHUP reloads; SIGTERM closes all SAs and leaves the protection in place. Needs
+    /// again. With files of Libreswan's, a new address of this host lets them be read again too. SIGHUP
+    /// reloads; SIGTERM closes all SAs and leaves the protection in place. Needs
     /// root or CAP_NET_ADMIN, CAP_NET_RAW and CAP_NET_BIND_SERVICE.
     #[command(after_help = "\
 Examples:

@@ -21,8 +21,7 @@ pub(super) fn is_pluto(path: &Path) -> bool {
 /// # Errors
 /// It cannot be read as a whole, or connections are refused.
 pub(super) fn check(path: &Path, json: bool) -> Result<(), Failure> {
-    let understood = load(path, json)?;
-    let view = host_view(&understood)?;
+    let (understood, view) = load(path, json)?;
     if json {
         print_json(&report(&understood, &view))?;
     } else {
@@ -45,8 +44,7 @@ pub(super) fn check(path: &Path, json: bool) -> Result<(), Failure> {
 /// # Errors
 /// It cannot be read as a whole, or connections are refused.
 pub(super) fn convert(path: &Path) -> Result<(), Failure> {
-    let understood = load(path, false)?;
-    let view = host_view(&understood)?;
+    let (understood, view) = load(path, false)?;
     complain(&understood);
     let conns: Vec<Oriented<'_>> = understood
         .conns
@@ -63,7 +61,15 @@ pub(super) fn convert(path: &Path) -> Result<(), Failure> {
     refused(&understood)
 }
 
-fn load(path: &Path, json: bool) -> Result<Understood, Failure> {
+/// What the files say, without what obol cannot run on this host.
+fn load(path: &Path, json: bool) -> Result<(Understood, HostView), Failure> {
+    let mut understood = read(path, json)?;
+    let view = host_view(&understood)?;
+    pluto::refuse(&mut understood, &view);
+    Ok((understood, view))
+}
+
+fn read(path: &Path, json: bool) -> Result<Understood, Failure> {
     pluto::load(path).map_err(|errors| {
         if json {
             let report = json!({

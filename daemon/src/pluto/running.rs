@@ -6,7 +6,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -263,7 +263,7 @@ impl Loader {
                 continue;
             }
             match orient(conn, &view) {
-                Ok(oriented) => match usable(&oriented, &self.ring) {
+                Ok(oriented) => match self.ring.has_named(&oriented).and(usable(&oriented)) {
                     Ok(()) => conns.push(oriented),
                     Err((why, fix)) => {
                         let finding = understood.finding(&conn.name, why, fix);
@@ -361,11 +361,14 @@ impl Loader {
                 self.warnings.push(Finding::of_file("NSS", message, ""));
             }
         }
+        let aliases: HashMap<&str, &[String]> = conns
+            .iter()
+            .map(|conn| (conn.conn.name.value.as_str(), conn.conn.aliases.as_slice()))
+            .collect();
         for (name, place) in children {
             let places = self.world.names.entry(name.clone()).or_default();
             places.push(place.clone());
-            let conn = conns.iter().find(|conn| conn.conn.name.value == name);
-            for alias in conn.iter().flat_map(|conn| &conn.conn.aliases) {
+            for alias in aliases.get(name.as_str()).copied().unwrap_or_default() {
                 let places = self.world.names.entry(alias.clone()).or_default();
                 places.push(place.clone());
             }
@@ -398,8 +401,32 @@ fn identity(id: &Id, addr: Option<IpAddr>) -> Option<Identity> {
     }
 }
 
-/// What `obol run` cannot do, which `obol check` understands all the same.
-fn usable(conn: &Oriented<'_>, ring: &Ring) -> Result<(), (String, &'static str)> {
+/// What is wrong, and what to change.
+type Refusal = (String, &'static str);
+
+/// Refuses connections that are this host's, and that obol cannot run.
+pub(crate) fn refuse(understood: &mut Understood, view: &HostView) {
+    let mut refused = Vec::new();
+    for conn in understood
+        .conns
+        .iter()
+        .filter(|conn| conn.auto != Auto::Ignore)
+    {
+        if let Ok(oriented) = orient(conn, view)
+            && let Err((why, fix)) = usable(&oriented)
+        {
+            let finding = understood.finding(&conn.name, why, fix);
+            refused.push((conn.name.value.clone(), vec![finding]));
+        }
+    }
+    let names: HashSet<&str> = refused.iter().map(|(name, _)| name.as_str()).collect();
+    let conns = &mut understood.conns;
+    conns.retain(|conn| !names.contains(conn.name.value.as_str()));
+    understood.refused.extend(refused);
+}
+
+/// Whether obol can run a connection.
+fn usable(conn: &Oriented<'_>) -> Result<(), Refusal> {
     if let Kind::Pass | Kind::Drop = conn.conn.kind {
         let why = "obol has no policies without IKE yet, so its packets go as the others say";
         return Err((why.into(), "remove it, and narrow the others' selectors"));
@@ -429,11 +456,7 @@ fn usable(conn: &Oriented<'_>, ring: &Ring) -> Result<(), (String, &'static str)
         ));
     }
     match (&conn.local_end().key, &conn.local_end().ckaid) {
-        (Some(_), _) => Ok(()),
-        (None, Some(ckaid)) => Err((
-            ring.not_found(&ckaid.value),
-            "ipsec showhostkey --list prints which there are",
-        )),
+        (Some(_), _) | (None, Some(_)) => Ok(()),
         (None, None) => Err((
             format!(
                 "there is neither {local}rsasigkey nor {local}ckaid, so it is not known which key is this host's"
@@ -443,9 +466,16 @@ fn usable(conn: &Oriented<'_>, ring: &Ring) -> Result<(), (String, &'static str)
     }
 }
 
+/// A private key that was found.
+struct OwnKey {
+    ckaid: String,
+    public: PublicKey,
+    private: Arc<PrivateKey>,
+}
+
 /// The private keys of this host.
 struct Ring {
-    keys: Vec<(String, Arc<PrivateKey>)>,
+    keys: Vec<OwnKey>,
     /// Keys that are there, and of no use.
     others: Vec<(String, &'static str)>,
     /// Where they were looked for.
@@ -477,8 +507,11 @@ impl Ring {
             match nss::read(place) {
                 Ok(found) => {
                     let keys = found.keys.into_iter();
-                    ring.keys
-                        .extend(keys.map(|key| (key.ckaid, Arc::new(key.key))));
+                    ring.keys.extend(keys.map(|found| OwnKey {
+                        ckaid: found.ckaid,
+                        public: found.key.public(),
+                        private: Arc::new(found.key),
+                    }));
                     ring.others.extend(found.others);
                 }
                 Err(error) => ring.errors.push(error.to_string()),
@@ -491,16 +524,26 @@ impl Ring {
     fn complete(&self, conn: &mut Conn) {
         for end in &mut conn.ends {
             if let (None, Some(ckaid)) = (&end.key, &end.ckaid) {
-                let found = self.keys.iter().find(|(own, _)| *own == ckaid.value);
-                end.key = found.map(|(_, key)| ckaid.with(key.public()));
+                let found = self.keys.iter().find(|own| own.ckaid == ckaid.value);
+                end.key = found.map(|own| ckaid.with(own.public.clone()));
             }
         }
     }
 
+    /// A key that is named by its CKAID alone must be there, since nobody knows the public one.
+    fn has_named(&self, conn: &Oriented<'_>) -> Result<(), Refusal> {
+        match (&conn.local_end().key, &conn.local_end().ckaid) {
+            (None, Some(ckaid)) if conn.conn.auth == Auth::Signature => Err((
+                self.not_found(&ckaid.value),
+                "ipsec showhostkey --list prints which there are",
+            )),
+            _ => Ok(()),
+        }
+    }
+
     fn private(&self, public: &PublicKey) -> FoundKey {
-        let found = self.keys.iter().find(|(_, key)| key.public() == *public);
-        match found {
-            Some((_, key)) => Ok(key.clone()),
+        match self.keys.iter().find(|own| own.public == *public) {
+            Some(own) => Ok(own.private.clone()),
             None => Err(self.not_found(&nss::ckaid(public).unwrap_or_default())),
         }
     }

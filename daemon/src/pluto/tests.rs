@@ -27,7 +27,7 @@ impl Files {
         Self(directory)
     }
 
-    fn load(&self) -> Result<Understood, String> {
+    pub(super) fn load(&self) -> Result<Understood, String> {
         load(&self.0.join("ipsec.conf")).map_err(|errors| self.without_path(&errors.to_string()))
     }
 
@@ -57,7 +57,7 @@ pub(super) fn rsa_key(seed: u8) -> String {
     format!("0s{}", Base64::encode_string(&blob))
 }
 
-fn host(addrs: &[&str]) -> HostView {
+pub(super) fn host(addrs: &[&str]) -> HostView {
     HostView {
         addrs: addrs
             .iter()

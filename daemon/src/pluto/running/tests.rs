@@ -4,7 +4,7 @@ use obol_ike::config::{LocalAuthMethod, StartAction};
 use obol_ike::crypto::signature::SignatureScheme;
 
 use super::*;
-use crate::pluto::tests::{Files as Written, rsa_key};
+use crate::pluto::tests::{Files as Written, host as this_host, rsa_key};
 
 const CKAID: &str = "6a4d0d1efb18011de7a576b0280149650d924852";
 
@@ -227,4 +227,24 @@ async fn secrets_files_must_be_there_if_they_are_named() {
         .await
         .unwrap_err();
     assert!(error.contains("/nowhere/ipsec.secrets"), "{error}");
+}
+
+#[test]
+fn what_cannot_run_is_refused_before_it_is_tried() {
+    let bad = conn("bad", 2, " type=passthrough\n auto=route");
+    let good = conn("good", 1, " auto=start");
+    let other = bad
+        .replace("127.0.0.1", "198.18.78.1")
+        .replace("bad", "other");
+    let text = format!("{good}{bad}{other}");
+    let mut understood = Written::new(&[("ipsec.conf", &text)]).load().unwrap();
+    refuse(&mut understood, &this_host(&["127.0.0.1"]));
+    let conns = understood.conns.iter();
+    let names: Vec<&str> = conns.map(|conn| conn.name.value.as_str()).collect();
+    assert_eq!(names, ["good", "other"]);
+    let [(name, errors)] = understood.refused.as_slice() else {
+        panic!("{:?}", understood.refused)
+    };
+    assert_eq!(name, "bad");
+    assert!(errors[0].location.ends_with("ipsec.conf:7:6"), "{errors:?}");
 }
