@@ -14,7 +14,7 @@ mod support;
 use daemons::{LIMIT, PATIENCE};
 use obol_daemon::demo::lab::{B, Host, Lab};
 use obol_daemon::demo::traffic::ping;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -232,3 +232,111 @@ async fn what_cannot_be_done_has_plutos_exit_code() {
     let by_obol = bed.run_as(obol(), &bed.lab.a, "ipsec up nope", "5");
     assert_eq!(by_obol.0, 21, "{by_obol:?}");
 }
+
+/// `ipsec start` without systemd, on pluto's own files.
+#[tokio::test]
+async fn plutos_files_are_started_asked_changed_and_stopped() {
+    if !is_root() {
+        return;
+    }
+    let lab = Lab::new(obol(), None).unwrap();
+    let ipsec = lab.directory().join("ipsec");
+    symlink(obol(), &ipsec).unwrap();
+    let bed = Bed { lab, ipsec };
+    let directory = bed.lab.directory();
+    let conf = directory.join("ipsec.conf");
+    let secrets = directory.join("ipsec.secrets");
+    std::fs::write(&secrets, "@a @b : PSK \"a secret for a and b\"\n").unwrap();
+    std::fs::set_permissions(&secrets, PermissionsExt::from_mode(0o600)).unwrap();
+    let text = format!(
+        "config setup\n\tsecretsfile={}\n\n{CONNS}",
+        secrets.display()
+    );
+    std::fs::write(&conf, text).unwrap();
+    let on = |host: &Host, line: &str| {
+        let rundir = directory.join(host.side.name);
+        let line = format!(
+            "{line} --rundir {} --config {}",
+            rundir.display(),
+            conf.display()
+        );
+        bed.run_as(&bed.ipsec, host, &line, "5")
+    };
+    for host in [&bed.lab.a, &bed.lab.b] {
+        let (code, text) = on(host, "start");
+        assert_eq!(code, 0, "{text}");
+    }
+    let a = &bed.lab.a;
+    let (code, text) = on(a, "up nets");
+    assert_eq!(code, 0, "{text}");
+    assert_lines(
+        &text,
+        &[
+            "\"nets\" #*: initiator established IKE SA; authenticated peer using authby=secret and ID_FQDN '@b'",
+            "\"nets\" #*: initiator established Child SA using #*; IPsec tunnel [172.16.1.0/24===172.16.2.0/24] *",
+        ],
+    );
+    bed.pinged().await;
+    let (code, text) = on(a, "up elsewhere");
+    assert_eq!(code, 22, "{text}");
+    assert!(
+        text.contains("we cannot identify ourselves with either end"),
+        "{text}"
+    );
+    assert!(
+        text.contains("192.168.0.8") && text.contains("192.168.0.9"),
+        "{text}"
+    );
+    let (_, text) = on(a, "status");
+    assert_lines(
+        &text,
+        &[
+            "\"nets\": 172.16.1.0/24===192.168.0.1[@a]...192.168.0.2[@b]===172.16.2.0/24; routed-tunnel; *",
+            "\"elsewhere\": unoriented; *",
+            "Total IPsec connections: loaded 2, active 1",
+        ],
+    );
+    // One that is not loaded at start is there once it is asked for, and comes up beside the other.
+    assert_eq!(on(a, "up later").0, 21);
+    for host in [&bed.lab.a, &bed.lab.b] {
+        let (code, text) = on(host, "add later");
+        assert_eq!(code, 0, "{text}");
+    }
+    let (code, text) = on(a, "up later");
+    assert_eq!(code, 0, "{text}");
+    let (_, text) = on(a, "down later");
+    assert_lines(
+        &text,
+        &["\"later\": initiating delete of connection's Child SA #*"],
+    );
+    bed.pinged().await;
+    for host in [&bed.lab.a, &bed.lab.b] {
+        let (code, text) = on(host, "stop");
+        assert_eq!(code, 0, "{text}");
+        assert_eq!(on(host, "status").0, 33);
+    }
+}
+
+const CONNS: &str = "\
+conn %default
+\tleft=192.168.0.1
+\tleftid=@a
+\tright=192.168.0.2
+\trightid=@b
+\tauthby=secret
+
+conn nets
+\tleftsubnet=172.16.1.0/24
+\trightsubnet=172.16.2.0/24
+\tauto=add
+
+conn later
+\tleftsubnet=172.16.1.0/24
+\trightsubnet=172.16.3.0/24
+\tauto=ignore
+
+conn elsewhere
+\tleft=192.168.0.8
+\tright=192.168.0.9
+\tauto=add
+";

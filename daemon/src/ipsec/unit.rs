@@ -1,5 +1,7 @@
 //! `ipsec start`, `stop` and `restart`: by systemd, or without it by ourselves.
 
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -46,6 +48,13 @@ fn start(daemon: &Daemon, call: &Call) -> Result<u8, Ended> {
     }
     let program = std::env::current_exe()
         .map_err(|e| Ended::new(code::FAILED, format!("cannot find obol: {e}")))?;
+    let path = daemon.runtime_dir.join("obol.log");
+    let log = log_file(&path).map_err(|e| {
+        Ended::new(
+            code::FAILED,
+            format!("cannot write {}: {e}", path.display()),
+        )
+    })?;
     let config = call.config.as_deref().unwrap_or(Path::new(CONFIG));
     let mut child = Command::new(program)
         .arg0("obol")
@@ -56,6 +65,7 @@ fn start(daemon: &Daemon, call: &Call) -> Result<u8, Ended> {
         .arg(config)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
+        .stderr(log)
         .process_group(0)
         .spawn()
         .map_err(|e| Ended::new(code::FAILED, format!("cannot start obol: {e}")))?;
@@ -65,12 +75,24 @@ fn start(daemon: &Daemon, call: &Call) -> Result<u8, Ended> {
         if ended.is_some() || Instant::now() > until {
             return Err(Ended::new(
                 code::FAILED,
-                "the daemon does not run; its log says why",
+                format!("the daemon does not run; {} says why", path.display()),
             ));
         }
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(0)
+}
+
+/// Where the daemon's log goes, since whoever starts it by hand does not stay.
+fn log_file(path: &Path) -> std::io::Result<File> {
+    if let Some(directory) = path.parent() {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)?;
+    }
+    let mut file = OpenOptions::new();
+    file.create(true).append(true).mode(0o600).open(path)
 }
 
 fn stop(daemon: &Daemon) -> Result<u8, Ended> {
