@@ -3,6 +3,7 @@
 
 mod act;
 mod call;
+mod keys;
 mod out;
 mod status;
 mod unit;
@@ -91,6 +92,11 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
 }
 
 fn run(arguments: &[String]) -> Result<u8, Ended> {
+    if let Some((first, rest)) = arguments.split_first()
+        && first == "showhostkey"
+    {
+        return keys::show(rest);
+    }
     let call = Call::read(arguments)?;
     let out = Out::new();
     if call.by_auto && out.style == out::Style::Five {

@@ -35,7 +35,9 @@ pub(crate) use conn::{Auto, Conn, Kind};
 use merge::Problem;
 pub(crate) use native::convert;
 pub(crate) use orient::{HostView, Oriented, orient};
-pub(crate) use running::{Addresses, Files, Translated, World, addresses, load_to_run, refuse};
+pub(crate) use running::{
+    Addresses, Files, Translated, World, addresses, load_to_run, nss_places, public_keys, refuse,
+};
 pub(crate) use secrets::Psks;
 use setup::Setup;
 

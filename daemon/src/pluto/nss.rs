@@ -97,6 +97,11 @@ pub(crate) struct NssKeys {
     pub(crate) others: Vec<(String, &'static str)>,
 }
 
+/// Whether there is a database in a directory.
+pub(crate) fn is_there(directory: &Path) -> bool {
+    directory.join(FILE).exists() || directory.join(BERKELEY).exists()
+}
+
 /// Reads all private keys of the database in a directory.
 ///
 /// # Errors

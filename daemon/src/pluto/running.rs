@@ -42,6 +42,37 @@ const IPSEC_D: &str = "/etc/ipsec.d";
 /// How long names may take to be looked up, all at once.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// Where the databases may be; on older systems it is beside other files, in `directory` perhaps.
+fn nss_directories(directory: Option<PathBuf>) -> Vec<PathBuf> {
+    vec![NSS.into(), directory.unwrap_or_else(|| IPSEC_D.into())]
+}
+
+/// The databases that there are: the one that somebody named, or those at the usual places.
+pub(crate) fn nss_places(said: Option<PathBuf>) -> Vec<PathBuf> {
+    match said {
+        Some(said) => vec![said],
+        None => {
+            let usual = nss_directories(None);
+            let there: Vec<PathBuf> = usual
+                .iter()
+                .filter(|dir| nss::is_there(dir))
+                .cloned()
+                .collect();
+            if there.is_empty() { usual } else { there }
+        }
+    }
+}
+
+/// The public keys of a database, with their CKAIDs.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn public_keys(place: &Path) -> Result<Vec<(String, PublicKey)>, String> {
+    let found = nss::read(place).map_err(|error| error.to_string())?;
+    let keys = found.keys.into_iter();
+    Ok(keys.map(|own| (own.ckaid, own.key.public())).collect())
+}
+
 /// Addresses of a host with the names of their devices.
 pub(crate) type Addresses = Vec<(String, IpAddr)>;
 
@@ -498,10 +529,7 @@ impl Ring {
         }
         ring.places = match files.nss.as_ref().or(setup.nss.as_ref()) {
             Some(said) => vec![said.clone()],
-            None => {
-                let older = setup.directory.clone();
-                vec![NSS.into(), older.unwrap_or_else(|| IPSEC_D.into())]
-            }
+            None => nss_directories(setup.directory.clone()),
         };
         for place in &ring.places {
             match nss::read(place) {
