@@ -271,6 +271,9 @@ pub(crate) struct DaemonReport {
     /// Why it is this one, in words.
     #[serde(default)]
     pub(crate) data_plane_why: String,
+    /// So many IKE SAs are half-open that who begins another one must answer a cookie first.
+    #[serde(default)]
+    pub(crate) asks_for_cookies: bool,
     /// The configuration file.
     pub(crate) config: String,
 }

@@ -50,6 +50,7 @@ impl<D: DataPlane> Driver<D> {
                 uptime_s: now.saturating_duration_since(self.started).as_secs(),
                 data_plane: self.plane.name().to_owned(),
                 data_plane_why: self.plane.why().to_owned(),
+                asks_for_cookies: self.endpoint.asks_for_cookies(),
                 config: self.origin.to_string(),
             },
             policies: self

@@ -197,7 +197,7 @@ pub(super) fn read_again(daemon: &Daemon, out: &Out, verb: Verb) -> Result<u8, E
     }
     match verb {
         Verb::Listen => out.line("002", "listening for IKE messages"),
-        Verb::Reread => out.line("002", "loading secrets from \"/etc/ipsec.secrets\""),
+        Verb::Reread => out.line("002", "configuration and secrets are read again"),
         _ => {
             for name in report.added.iter().chain(&report.changed) {
                 out.line("002", &format!("\"{name}\": added IKEv2 connection"));

@@ -247,10 +247,13 @@ impl View {
         let sas = &self.status.ike_sas;
         let half = sas.iter().filter(|sa| sa.state == "connecting").count();
         let children: usize = sas.iter().map(|sa| sa.children.len()).sum();
-        out.line(
-            "000",
-            "State Information: DDoS cookies not required, Accepting new IKE connections",
-        );
+        let cookies = match self.status.daemon.asks_for_cookies {
+            true => "required",
+            false => "not required",
+        };
+        let text =
+            format!("State Information: DDoS cookies {cookies}, Accepting new IKE connections");
+        out.line("000", &text);
         out.line(
             "000",
             &format!(
@@ -283,8 +286,13 @@ impl View {
                 continue;
             }
             let life = rekey(sa.rekey_in_s);
+            let others = self.status.ike_sas.iter();
+            let newer = others
+                .filter(|other| other.name == sa.name && other.remote.addr == sa.remote.addr)
+                .any(|other| other.state != "connecting" && other.id > sa.id);
+            let newest = if newer { "" } else { "newest; " };
             let text = format!(
-                "#{number}: {name}:{port} {v2}ESTABLISHED_IKE_SA (established IKE SA); {life}newest; idle;"
+                "#{number}: {name}:{port} {v2}ESTABLISHED_IKE_SA (established IKE SA); {life}{newest}idle;"
             );
             out.line("000", &text);
             for child in &sa.children {
@@ -300,8 +308,16 @@ impl View {
             Style::Five => format!("IKE SA #{}", ike_number(sa)),
             Style::Four => format!("isakmp#{}", ike_number(sa)),
         };
+        let up = self.up(&sa.name, &child.name);
+        let mut same = up
+            .iter()
+            .filter(|(ike, _)| ike.remote.addr == sa.remote.addr);
+        let newest = match same.next() {
+            Some((_, newest)) if newest.id == child.id => "newest; eroute owner; ",
+            _ => "",
+        };
         let text = format!(
-            "#{number}: {name}:{} {v2}ESTABLISHED_CHILD_SA (established Child SA); {}newest; eroute owner; {of}; idle;",
+            "#{number}: {name}:{} {v2}ESTABLISHED_CHILD_SA (established Child SA); {}{newest}{of}; idle;",
             sa.remote.port,
             rekey(child.rekey_in_s)
         );

@@ -98,6 +98,12 @@ impl Endpoint {
         Err(Dropped::Repeated)
     }
 
+    /// Whether there are so many half-open IKE SAs that only who receives at its address gets another
+    /// one (RFC 7296 section 2.6).
+    pub fn asks_for_cookies(&self) -> bool {
+        self.half_open.len() >= self.cx.settings().cookie_threshold
+    }
+
     //= rfc7296 2.6-2 2.6-5
     //= security S-44
     /// Under load, only who receives at its address gets state; under more load, nobody.
@@ -109,9 +115,9 @@ impl Endpoint {
         payloads: &Payloads<'_>,
     ) -> Result<(), Dropped> {
         let settings = self.cx.settings();
-        let (threshold, limit) = (settings.cookie_threshold, settings.half_open_limit);
+        let limit = settings.half_open_limit;
         let half_open = self.half_open.len();
-        if half_open < threshold {
+        if !self.asks_for_cookies() {
             let room = half_open < limit;
             return room.then_some(()).ok_or(Dropped::HalfOpenLimit);
         }
