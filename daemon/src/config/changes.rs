@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Loaded;
 use crate::dataplane::Policy;
+use crate::pluto;
 
 /// What is done about a child from now on.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -109,9 +110,7 @@ impl Changes {
 
 /// Whether pluto's name of a connection means this child of ours.
 pub(crate) fn is_meant(name: &str, child: &str) -> bool {
-    let fits = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
-    let name = name.chars().map(|c| if fits(c) { c } else { '-' });
-    let name: String = name.collect();
+    let name = pluto::clean(name);
     let Some(rest) = child.strip_prefix(&name) else {
         return false;
     };
@@ -141,6 +140,6 @@ mod tests {
             assert!(!is_meant("net", child), "{child}");
         }
         assert!(is_meant("n/1x2", "n-1x2"));
-        assert!(is_meant("a.b", "a-b"));
+        assert!(is_meant("a.b", "a.b") && !is_meant("a.b", "a-b"));
     }
 }

@@ -27,6 +27,7 @@ mod secrets;
 #[cfg(test)]
 mod tests;
 mod values;
+pub(crate) mod write;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

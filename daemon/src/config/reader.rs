@@ -8,6 +8,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::finding::{Located, Place, Report};
+use super::write::fits_name;
 
 /// Misspelt keys are told the nearest one if it is at least this similar (Jaro-Winkler).
 const SIMILAR: f64 = 0.75;
@@ -363,8 +364,7 @@ pub(crate) fn shorten(text: &str) -> String {
 
 /// Names go on command lines and into logs: `hosts`, `hosts/pods`.
 fn check_name(name: &str) -> Result<(), String> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    if (1..=64).contains(&name.len()) && name.chars().all(fits) {
+    if (1..=64).contains(&name.len()) && name.chars().all(fits_name) {
         return Ok(());
     }
     Err("use 1 to 64 letters, digits, '-', '_' and '.'".into())

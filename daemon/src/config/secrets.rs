@@ -128,13 +128,8 @@ impl Secrets {
         name: &Located<&str>,
         section: &Section<'_>,
     ) -> Option<()> {
-        let Some(file) = section.string("file") else {
-            if !section.has("file") {
-                let message = format!("secret {} has no file", name.value);
-                report.error(&name.place, message, "add file = \"/etc/racoon/psk.txt\"");
-            }
-            return None;
-        };
+        let fix = "add file = \"/etc/racoon/psk.txt\"";
+        let file = file_of(report, name, section, "secret", fix)?;
         let octets = read_secret_file(report, files, &file)?;
         let (psks, remarks) = PskFile::read(&octets);
         let mut right = true;
@@ -179,16 +174,8 @@ impl Secrets {
         name: &Located<&str>,
         section: &Section<'_>,
     ) -> Option<()> {
-        let Some(file) = section.string("file") else {
-            if !section.has("file") {
-                report.error(
-                    &name.place,
-                    format!("private key {} has no file", name.value),
-                    "add file = \"…\"; obol keygen --out FILE makes one",
-                );
-            }
-            return None;
-        };
+        let fix = "add file = \"…\"; obol keygen --out FILE makes one";
+        let file = file_of(report, name, section, "private key", fix)?;
         let octets = read_secret_file(report, files, &file)?;
         match keyfile::parse_private(&octets) {
             Ok(key) => {
@@ -279,6 +266,22 @@ fn read_psk_octets(
             None
         }
     }
+}
+
+/// The file that a secret or key is in.
+fn file_of<'a>(
+    report: &Report<'_>,
+    name: &Located<&str>,
+    section: &Section<'a>,
+    what: &str,
+    fix: &str,
+) -> Option<Located<&'a str>> {
+    let file = section.string("file");
+    if file.is_none() && !section.has("file") {
+        let message = format!("{what} {} has no file", name.value);
+        report.error(&name.place, message, fix);
+    }
+    file
 }
 
 /// A secret in the configuration itself, which then must be private.

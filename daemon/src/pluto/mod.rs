@@ -33,7 +33,7 @@ use std::path::Path;
 
 pub(crate) use conn::{Auto, Conn, Kind};
 use merge::Problem;
-pub(crate) use native::convert;
+pub(crate) use native::{clean, convert};
 pub(crate) use orient::{HostView, Oriented, orient};
 pub(crate) use running::{
     Addresses, Files, Translated, World, addresses, load_to_run, nss_places, public_keys, refuse,

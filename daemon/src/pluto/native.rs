@@ -15,6 +15,7 @@ use super::orient::Oriented;
 use super::policy::{DpdAction, Encapsulation, Policy};
 use super::setup::Setup;
 use super::values::Id;
+use crate::config::write::{self, Lines, key};
 
 /// A text in TOML, a table after another.
 #[derive(Default)]
@@ -326,38 +327,16 @@ impl Native {
         self.lines.push((self.written + 1, whose));
     }
 
-    fn text(&mut self, key: &str, value: &str) {
-        self.line(format_args!("{key} = {}", quoted(value)));
-    }
-
-    fn list<T: fmt::Display>(&mut self, key: &str, values: impl IntoIterator<Item = T>) {
-        let values: Vec<String> = values
-            .into_iter()
-            .map(|value| quoted(&value.to_string()))
-            .collect();
-        self.line(format_args!("{key} = [{}]", values.join(", ")));
-    }
-
     fn time(&mut self, key: &str, time: Duration) {
         self.line(format_args!("{key} = \"{}s\"", time.as_secs()));
     }
+}
 
+impl Lines for Native {
     fn line(&mut self, line: fmt::Arguments<'_>) {
         self.written += 1;
         // Writing to a string does not fail.
         let _ = writeln!(self.text, "{line}");
-    }
-}
-
-fn quoted(text: &str) -> String {
-    toml::Value::from(text).to_string()
-}
-
-/// A name in a path of keys: in quotes if it has a dot.
-fn key(name: &str) -> String {
-    match name.contains('.') {
-        true => quoted(name),
-        false => name.to_owned(),
     }
 }
 
@@ -371,14 +350,9 @@ fn free_name(taken: &mut HashSet<String>, name: &str) -> String {
     free
 }
 
-/// The name of a connection with nothing in it that obol does not take, and room for a number.
-fn clean(name: &str) -> String {
-    const LONGEST: usize = 56;
-    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    name.chars()
-        .take(LONGEST)
-        .map(|c| if fits(c) { c } else { '-' })
-        .collect()
+/// A name that obol takes, with room for a number.
+pub(crate) fn clean(name: &str) -> String {
+    write::clean(name, 56)
 }
 
 fn public_text(key: &PublicKey) -> String {

@@ -16,24 +16,6 @@ pub(crate) enum Kind {
     Psk,
 }
 
-/// What `racoon.conf` may begin with, but for `include`, which is Libreswan's as well.
-const RACOON: [&str; 14] = [
-    "path",
-    "log",
-    "listen",
-    "timer",
-    "padding",
-    "privsep",
-    "remote",
-    "sainfo",
-    "complex_bundle",
-    "pfkey_buffer",
-    "gss_id_enc",
-    "ldapcfg",
-    "radiuscfg",
-    "mode_cfg",
-];
-
 impl Kind {
     /// By the first word, or where that is none of racoon's, by the name. `None`: it is none of
     /// racoon's files.
@@ -70,9 +52,9 @@ impl Kind {
             // A key of TOML is followed by its sign.
             _ if rest.starts_with('=') => None,
             word if is_statement(word) => Some(Self::Setkey),
-            word if RACOON.contains(&word) => Some(Self::Racoon),
-            "include" if rest.starts_with('"') && line.ends_with(';') => Some(Self::Racoon),
-            _ => None,
+            // Libreswan has that as well.
+            "include" if !rest.starts_with('"') || !line.ends_with(';') => None,
+            word => super::conf::is_statement(word).then_some(Self::Racoon),
         }
     }
 }

@@ -11,6 +11,7 @@ use obol_ike::ts::TrafficSelector;
 use super::conf::{Conf, Fragments, Nat, Whom};
 use super::plan::{Peer, Plan, Protected};
 use super::regions::Region;
+use crate::config::write::{self, Lines, key, quoted};
 
 /// A text in TOML, a table after another.
 #[derive(Default)]
@@ -182,22 +183,12 @@ impl Native {
         numbered(&mut self.names, name)
     }
 
-    fn text(&mut self, key: &str, value: &str) {
-        self.line(format_args!("{key} = {}", quoted(value)));
-    }
-
-    fn list<T: fmt::Display>(&mut self, key: &str, values: impl IntoIterator<Item = T>) {
-        let values: Vec<String> = values
-            .into_iter()
-            .map(|value| quoted(&value.to_string()))
-            .collect();
-        self.line(format_args!("{key} = [{}]", values.join(", ")));
-    }
-
     fn time(&mut self, key: &str, time: Duration) {
         self.line(format_args!("{key} = {}", time_text(time)));
     }
+}
 
+impl Lines for Native {
     fn line(&mut self, line: fmt::Arguments<'_>) {
         // Writing to a string does not fail.
         let _ = writeln!(self.text, "{line}");
@@ -213,18 +204,6 @@ fn time_text(time: Duration) -> String {
     match time.subsec_millis() {
         0 => format!("\"{}s\"", time.as_secs()),
         _ => format!("\"{}ms\"", time.as_millis()),
-    }
-}
-
-fn quoted(text: &str) -> String {
-    toml::Value::from(text).to_string()
-}
-
-/// A name as a part of a table's: those with dots in them need quotes.
-fn key(name: &str) -> String {
-    match name.contains('.') {
-        true => quoted(name),
-        false => name.to_owned(),
     }
 }
 
@@ -265,9 +244,7 @@ fn id_text(id: &Identity) -> String {
     }
 }
 
-/// A name with nothing in it that obol does not take.
+/// A name that obol takes, with room for what distinguishes it.
 fn clean(name: &str) -> String {
-    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    let clean = name.chars().map(|c| if fits(c) { c } else { '-' });
-    clean.take(48).collect()
+    write::clean(name, 48)
 }

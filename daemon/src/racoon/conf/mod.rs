@@ -69,6 +69,11 @@ const STATEMENTS: [&str; 16] = [
     "strict_address",
 ];
 
+/// Whether a statement may begin with this word.
+pub(super) fn is_statement(word: &str) -> bool {
+    STATEMENTS.contains(&word)
+}
+
 /// Understands the statements; what is wrong or has no effect is reported.
 pub(crate) fn read(report: &Report<'_>, names: &Names, texts: &Texts) -> Conf {
     texts.report(report);
