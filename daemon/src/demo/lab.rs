@@ -154,20 +154,9 @@ impl Host {
                 Netns::named(&name)?
             }
         };
-        without_ipv6(&netns)?;
         // The network behind the host has no other members here, so it is on no other device.
         netns.configure(async |links| links.address("lo", IpAddr::V4(side.pod), 32).await)?;
-        let file = |extension| directory.join(format!("{}.{extension}", side.name));
-        let host = Self {
-            side,
-            netns,
-            config: file("toml"),
-            runtime: file("run"),
-            log: file("log"),
-            arguments: Vec::new(),
-            binary: binary.to_owned(),
-            daemon: None,
-        };
+        let host = Self::bare(binary, netns, directory, side)?;
         // The secret of the two is in the file, so it is nobody else's to read.
         let mut file = OpenOptions::new()
             .write(true)
@@ -176,6 +165,26 @@ impl Host {
             .open(&host.config)?;
         file.write_all(configuration(side, peer).as_bytes())?;
         Ok(host)
+    }
+
+    /// A host in a namespace that somebody else wires up, without a configuration: its files are to be
+    /// in `directory`.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub fn bare(binary: &Path, netns: Netns, directory: &Path, side: Side) -> io::Result<Self> {
+        without_ipv6(&netns)?;
+        let file = |extension| directory.join(format!("{}.{extension}", side.name));
+        Ok(Self {
+            side,
+            netns,
+            config: file("toml"),
+            runtime: file("run"),
+            log: file("log"),
+            arguments: Vec::new(),
+            binary: binary.to_owned(),
+            daemon: None,
+        })
     }
 
     /// Starts the daemon.
@@ -404,19 +413,29 @@ secret = "0sZGVtby1zZWNyZXQtZGVtby1zZWNyZXQ="
 
 /// A directory that only its owner can enter, removed when dropped unless it shall be kept.
 #[derive(Debug)]
-struct Directory {
+pub struct Directory {
     path: PathBuf,
     keep: bool,
 }
 
 impl Directory {
-    fn new() -> io::Result<Self> {
+    /// Makes one where temporary files are.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub fn new() -> io::Result<Self> {
         let mut suffix = [0; 8];
         getrandom::fill(&mut suffix).map_err(io::Error::other)?;
         let name = format!("obol-demo-{:016x}", u64::from_ne_bytes(suffix));
         let path = std::env::temp_dir().join(name);
         DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self { path, keep: false })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 }
 
