@@ -31,6 +31,7 @@ use crate::ports::Ports;
 use crate::run::Origin;
 use crate::service::{self, Heartbeat};
 use crate::trouble::Troubles;
+use crate::updown::Scripts;
 
 mod answers;
 mod events;
@@ -38,6 +39,7 @@ mod operator;
 mod puzzles;
 pub(crate) mod report;
 mod roam;
+mod scripts;
 mod words;
 
 use answers::Answered;
@@ -55,6 +57,10 @@ pub(crate) struct Driver<D: DataPlane> {
     origin: Origin,
     /// What operators have said about single children.
     changes: Changes,
+    /// Scripts of updown.
+    scripts: Scripts,
+    /// Our addresses with their devices, for these.
+    devices: Addresses,
     clock: Clock,
     started: Instant,
     alarm: Alarm,
@@ -129,6 +135,8 @@ impl<D: DataPlane> Driver<D> {
             loaded,
             origin,
             changes: Changes::default(),
+            scripts: Scripts::new(),
+            devices: Addresses::new(),
             clock,
             started: clock.now(),
             alarm: Alarm::new(clock)?,
@@ -149,10 +157,12 @@ impl<D: DataPlane> Driver<D> {
     pub(crate) async fn run(mut self, mut signals: mpsc::Receiver<Signal>) -> (Ended, D) {
         // Peers are told our addresses from the beginning.
         self.look_at_addresses().await;
+        self.configure_scripts().await;
         self.endpoint.handle_timeout(self.clock.now());
         loop {
             if self.drain() {
                 self.dismiss_waiters();
+                self.scripts.end(FAREWELL);
                 let ended = if self.lifting {
                     Ended::Lifted
                 } else {
@@ -160,6 +170,7 @@ impl<D: DataPlane> Driver<D> {
                 };
                 return (ended, self.plane);
             }
+            self.scripts.run();
             self.settle_waiters();
             let wake = self.wait(&mut signals).await;
             self.handle(wake).await;
@@ -365,6 +376,7 @@ impl<D: DataPlane> Driver<D> {
             .map_err(crate::run::system)?;
         self.loaded = loaded;
         self.endpoint.reload(now, Arc::new(self.loaded.ike.clone()));
+        self.configure_scripts().await;
         crate::run::tell(&self.loaded);
         Ok(())
     }

@@ -23,6 +23,7 @@ mod service;
 mod state;
 mod sys;
 mod trouble;
+mod updown;
 
 use std::process::ExitCode;
 

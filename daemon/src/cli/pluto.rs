@@ -151,6 +151,9 @@ fn describe(oriented: &Oriented<'_>) -> String {
             child.name
         ));
     }
+    if let Some(command) = &oriented.local_end().updown {
+        text.push_str(&format!("  runs {command} (leftupdown or rightupdown)\n"));
+    }
     text
 }
 

@@ -29,6 +29,8 @@ pub(crate) struct ReadChild {
     pub(crate) remote_ts: Vec<Located<TrafficSelector>>,
     /// What only the kernel's data plane does for it.
     pub(super) kernel: kernel::ReadOptions,
+    /// The script that is told what becomes of it.
+    pub(super) updown: Option<String>,
 }
 
 /// Reads all children of a connection that make sense; what does not is reported. One that comes
@@ -78,6 +80,7 @@ fn read(
     let lifetimes = read_lifetimes(report, name, &section);
     let queues = queues::read(report, &section, inactivity.as_ref());
     let kernel = kernel::read(report, &section);
+    let updown = read_updown(report, &section);
     section.finish();
 
     let (mode, local_ts, remote_ts) = (mode?, local_ts?, remote_ts?);
@@ -124,7 +127,21 @@ fn read(
         local_ts,
         remote_ts,
         kernel: kernel?,
+        updown: updown?,
     })
+}
+
+/// The script: `None` if it is wrong, `Some(None)` if it is not there.
+fn read_updown(report: &Report<'_>, section: &Section<'_>) -> Option<Option<String>> {
+    let Some(command) = section.string("updown") else {
+        return (!section.has("updown")).then_some(None);
+    };
+    if command.value.trim().is_empty() || command.value.contains(['\0', '\n']) {
+        let fix = "write a program with its arguments on one line, or remove the line for none";
+        report.error(&command.place, "updown names no program", fix);
+        return None;
+    }
+    Some(Some(command.value.to_owned()))
 }
 
 /// How long an SA lives: soft and hard limits.

@@ -29,6 +29,7 @@ mod tests;
 mod values;
 pub(crate) mod write;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -63,6 +64,8 @@ pub(crate) struct Loaded {
     pub(crate) policies: Vec<Policy>,
     /// What is to carry each connection, in their order.
     pub(crate) data_planes: Vec<ConnectionChoice>,
+    /// Scripts that are told what becomes of a child, by the names of its connection and its own.
+    pub(crate) updown: BTreeMap<(String, String), String>,
     /// Settings of the daemon as a whole.
     pub(crate) daemon: DaemonSettings,
     /// What is allowed but not good.
@@ -239,6 +242,7 @@ fn read(
     let warnings = report.finish()?;
     let mut policies = policies(&connections);
     policies.extend(drop::policies(drops));
+    let updown = updown(&connections);
     let connections: Vec<Arc<Connection>> = connections.into_iter().map(assemble).collect();
     Ok(Loaded {
         policies,
@@ -248,6 +252,7 @@ fn read(
         },
         credentials: secrets.credentials,
         data_planes,
+        updown,
         daemon,
         warnings,
         files: Vec::new(),
@@ -366,6 +371,16 @@ fn assemble(connection: ReadConnection) -> Arc<Connection> {
         children: children.map(|child| Arc::new(child.config)).collect(),
         ..connection.config
     })
+}
+
+fn updown(connections: &[ReadConnection]) -> BTreeMap<(String, String), String> {
+    let children = connections.iter().flat_map(|connection| {
+        let children = connection.children.iter();
+        children.map(|child| (connection.config.name.clone(), child))
+    });
+    children
+        .filter_map(|(of, child)| Some(((of, child.config.name.clone()), child.updown.clone()?)))
+        .collect()
 }
 
 /// Every child is protected; those that wait for nobody also raise an acquire.

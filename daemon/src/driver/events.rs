@@ -85,10 +85,14 @@ impl<D: DataPlane> Driver<D> {
                     remote_ts = %texts(&info.remote_ts).join(" "),
                     "Child SA up"
                 );
+                self.script_up(info);
             }
             Event::ChildDown {
-                connection, child, ..
+                id,
+                connection,
+                child,
             } => {
+                self.scripts.down(*id);
                 info!(%connection, %child, "Child SA down");
             }
             Event::ChildIdle {

@@ -95,6 +95,8 @@ pub(crate) struct End {
     pub(crate) key: Option<Located<PublicKey>>,
     /// The CKAID of its key, in lower case.
     pub(crate) ckaid: Option<Located<String>>,
+    /// A script of its own, for when this end is this host.
+    pub(crate) updown: Option<String>,
 }
 
 /// Reads values of a connection and collects what is wrong with them.
@@ -312,7 +314,27 @@ impl Reader<'_> {
             protoport: protoport.map_or((0, Port::All), |found| found.value),
             key: self.key(side),
             ckaid: self.value_of(of, "ckaid", ckaid),
+            updown: self.updown(side),
         })
+    }
+
+    /// `leftupdown`, unless it is pluto's own script, or none.
+    fn updown(&mut self, side: Side) -> Option<String> {
+        let entry = self.flat.get(Some(side), "updown")?;
+        let command = entry.value.value.trim();
+        let words = command.strip_prefix("ipsec ").unwrap_or(command);
+        let program = words.split_whitespace().next().unwrap_or_default();
+        let name = program.rsplit('/').next().unwrap_or_default();
+        if name.starts_with("_updown") {
+            let message = format!(
+                "{} has no effect: obol sets up routes and rules by itself",
+                entry.key
+            );
+            let problem = Problem::new(&entry.written.place, message, "");
+            self.notices.push(problem);
+            return None;
+        }
+        (!matches!(command, "" | "%disabled")).then(|| command.to_owned())
     }
 
     /// `leftsubnets`, which may be repeated.

@@ -282,6 +282,9 @@ impl Native {
             self.list("esp_proposals", &conn.conn.esp);
             self.actions(conn.conn);
             self.lifetimes(&conn.conn.policy);
+            if let Some(command) = &conn.local_end().updown {
+                self.text("updown", command);
+            }
             self.line(format_args!(""));
         }
     }

@@ -202,7 +202,6 @@ const NOTED: &[(&str, bool, &str)] = &[
         true,
         "the source address is the one that the host's routes give",
     ),
-    ("updown", true, "obol sets up routes and rules by itself"),
 ];
 
 /// Refuses the connection, or notes what has no effect.
@@ -233,9 +232,7 @@ pub(crate) fn check(reader: &mut Reader<'_>) {
     }
     for (word, of_end, why) in NOTED {
         for side in sides(*of_end) {
-            if let Some(entry) = reader.flat.get(side, word)
-                && !(*word == "updown" && matches!(entry.value.value.as_str(), "" | "%disabled"))
-            {
+            if let Some(entry) = reader.flat.get(side, word) {
                 let message = format!("{} has no effect: {why}", entry.key);
                 let problem = Problem::new(&entry.written.place, message, "");
                 reader.notices.push(problem);
