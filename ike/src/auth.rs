@@ -171,7 +171,7 @@ impl fmt::Display for AuthError {
                  has copied the ticket, or the peer is broken",
             ),
             Self::UnsupportedScheme => f.write_str(
-                "the peer's signature algorithm is not accepted: let the peer sign with RSA \
+                "the peer's signature algorithm is not accepted: let the peer sign with RSA or ECDSA \
                  and SHA-2, or with Ed25519",
             ),
             Self::Sha1NotAllowed => f.write_str(
@@ -187,9 +187,14 @@ impl std::error::Error for AuthError {}
 fn method_words(method: AuthMethod) -> String {
     match method {
         AuthMethod::SHARED_KEY => "a shared secret".into(),
-        AuthMethod::RSA | AuthMethod::DIGITAL_SIGNATURE => "a signature".into(),
+        method if is_signature(method) => "a signature".into(),
         other => format!("method {other}"),
     }
+}
+
+/// Whether a signature proves whoever uses this method.
+pub(crate) fn is_signature(method: AuthMethod) -> bool {
+    method == AuthMethod::DIGITAL_SIGNATURE || SignatureScheme::of_method(method).is_some()
 }
 
 /// What is accepted of a signature.
@@ -214,11 +219,7 @@ fn psk_mac(prf: Prf, secret: &Secret, octets: &impl SignedOctets) -> Secret {
 //= rfc7427 3-2
 /// Our Auth Method and Authentication Data for a signature made with `scheme`.
 pub fn signature_auth(scheme: SignatureScheme, signature: &[u8]) -> (AuthMethod, Vec<u8>) {
-    let method = match scheme {
-        SignatureScheme::RsaPkcs1Sha1 => AuthMethod::RSA,
-        _ => AuthMethod::DIGITAL_SIGNATURE,
-    };
-    (method, scheme.to_auth_data(signature))
+    (scheme.method(), scheme.to_auth_data(signature))
 }
 
 //= rfc7296 1.2-2
@@ -293,14 +294,16 @@ pub fn verify_signature(
         AuthMethod::DIGITAL_SIGNATURE => {
             SignatureScheme::from_auth_data(proof.data).map_err(|_| AuthError::UnsupportedScheme)?
         }
-        AuthMethod::RSA if options.allow_sha1_rsa => (SignatureScheme::RsaPkcs1Sha1, proof.data),
-        AuthMethod::RSA => return Err(AuthError::Sha1NotAllowed),
-        got => {
-            return Err(AuthError::MethodMismatch {
-                expected: "pubkey",
-                got,
-            });
-        }
+        AuthMethod::RSA if !options.allow_sha1_rsa => return Err(AuthError::Sha1NotAllowed),
+        got => match SignatureScheme::of_method(got) {
+            Some(scheme) => (scheme, proof.data),
+            None => {
+                return Err(AuthError::MethodMismatch {
+                    expected: "pubkey",
+                    got,
+                });
+            }
+        },
     };
     let fitting = || keys.iter().filter(|key| key.fits(scheme));
     if fitting().any(|key| key.verify(scheme, octets.octets(), signature).is_ok()) {

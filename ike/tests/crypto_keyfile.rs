@@ -2,6 +2,7 @@
 //! the others one each. They protect nothing.
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
 
+use obol_ike::crypto::ecdsa::Curve;
 use obol_ike::crypto::keyfile::{KeyFileError, parse_private, parse_public};
 use obol_ike::crypto::private_key::{PrivateKey, SignError};
 use obol_ike::crypto::signature::{BadKey, PublicKey, SignatureScheme};
@@ -22,6 +23,9 @@ fn fingerprint(key: &PublicKey) -> String {
 const RSA: &str = "cb70f53bdb0ad13411a9be442ca43491264c1400b747c6b550be9f59bc9d56f2";
 const ED25519_SSH: &str = "07d7c6cd728aaefe6fe16868c0dae8d243af925c9ef3c7376a360d0bd1013e4f";
 const ED25519_SSL: &str = "7e9bed448a7b7448f28fe64e6734c0693b2811206d0ab4d4fd2678b66e3b3016";
+const P256: &str = "0fa51c198cb1a5fbc20e6685d16a4354028f8a7906ee7625beeac4ff73524448";
+const P384: &str = "7ad393babde8491c5cbb8fd0334cb06e84a5c2aa4e4bbb3fba28560e08bc1d50";
+const P521: &str = "1fa6c7e61ecb0741e265943d8fe7c11542439ecc9ce129f28722488be98163a8";
 
 #[test]
 fn public_keys_in_every_form_are_the_same_key() {
@@ -32,6 +36,12 @@ fn public_keys_in_every_form_are_the_same_key() {
         ("RFC 3110", file!("rsa_rfc3110.txt"), RSA),
         ("OpenSSH Ed25519", file!("ed25519.pub"), ED25519_SSH),
         ("PEM Ed25519", file!("ed25519_spki.pem"), ED25519_SSL),
+        ("PEM P-256", file!("p256_spki.pem"), P256),
+        ("PEM P-384", file!("p384_spki.pem"), P384),
+        ("PEM P-521", file!("p521_spki.pem"), P521),
+        ("OpenSSH P-256", file!("p256.pub"), P256),
+        ("OpenSSH P-384", file!("p384.pub"), P384),
+        ("OpenSSH P-521", file!("p521.pub"), P521),
     ] {
         let key = parse_public(octets).unwrap();
         assert_eq!(fingerprint(&key), expected, "{name}");
@@ -46,6 +56,15 @@ fn private_keys_in_every_form_are_the_same_key() {
         ("OpenSSH RSA", file!("rsa_openssh"), RSA),
         ("OpenSSH Ed25519", file!("ed25519_openssh"), ED25519_SSH),
         ("PKCS#8 Ed25519", file!("ed25519_pkcs8.pem"), ED25519_SSL),
+        ("PKCS#8 P-256", file!("p256_pkcs8.pem"), P256),
+        ("PKCS#8 P-384", file!("p384_pkcs8.pem"), P384),
+        ("PKCS#8 P-521", file!("p521_pkcs8.pem"), P521),
+        ("SEC 1 P-256", file!("p256_sec1.pem"), P256),
+        ("SEC 1 P-384", file!("p384_sec1.pem"), P384),
+        ("SEC 1 P-521", file!("p521_sec1.pem"), P521),
+        ("OpenSSH P-256", file!("p256_openssh"), P256),
+        ("OpenSSH P-384", file!("p384_openssh"), P384),
+        ("OpenSSH P-521", file!("p521_openssh"), P521),
     ] {
         let key = parse_private(octets).unwrap();
         assert_eq!(fingerprint(&key.public()), expected, "{name}");
@@ -76,6 +95,28 @@ fn what_is_written_is_what_others_write() {
     assert_eq!(dns.as_deref(), Some(text(file!("rsa_rfc3110.txt")).trim()));
     assert_eq!(ed25519.public().to_rfc3110(), None);
     assert!(!ed25519.public().to_openssh("").ends_with(' '));
+    for (pkcs8, spki, line) in [
+        (
+            file!("p256_pkcs8.pem"),
+            file!("p256_spki.pem"),
+            file!("p256.pub"),
+        ),
+        (
+            file!("p384_pkcs8.pem"),
+            file!("p384_spki.pem"),
+            file!("p384.pub"),
+        ),
+        (
+            file!("p521_pkcs8.pem"),
+            file!("p521_spki.pem"),
+            file!("p521.pub"),
+        ),
+    ] {
+        let key = parse_private(pkcs8).unwrap();
+        assert_eq!(*key.to_pkcs8_pem(), text(pkcs8));
+        assert_eq!(key.public().to_pem(), text(spki));
+        assert_eq!(key.public().to_openssh("host"), text(line).trim());
+    }
 }
 
 #[test]
@@ -130,11 +171,27 @@ fn dnskey_records() {
     };
     let ed25519 = record(&[1, 0, 3, 15], raw.as_bytes()).unwrap();
     assert_eq!(fingerprint(&ed25519), ED25519_SSH);
-    let ecdsa = record(&[1, 1, 3, 13], &[1; 64]);
+    let other = record(&[1, 1, 3, 12], &[1; 64]);
     assert_eq!(
-        ecdsa,
-        Err(KeyFileError::KeyType("DNSSEC algorithm 13".into()))
+        other,
+        Err(KeyFileError::KeyType("DNSSEC algorithm 12".into()))
     );
+    // RFC 6605: the coordinates alone; and as others write it, the point of SEC 1.
+    for (octets, algorithm, expected) in [
+        (file!("p256.pub"), &[1, 1, 3, 13][..], P256),
+        (file!("p384.pub"), &[1, 1, 3, 14], P384),
+        (file!("p521.pub"), &[], P521),
+    ] {
+        let PublicKey::Ecdsa(key) = parse_public(octets).unwrap() else {
+            panic!("not ECDSA");
+        };
+        let point = key.point();
+        assert_eq!(fingerprint(&record(&[], &point).unwrap()), expected);
+        let ecdsa = record(algorithm, &point[1..]).unwrap();
+        assert_eq!(fingerprint(&ecdsa), expected);
+        let nowhere = record(&[], &[&point[..point.len() - 1], &[0]].concat());
+        assert_eq!(nowhere, Err(KeyFileError::Bad(BadKey::Point(key.curve()))));
+    }
     // An exponent with its length in three octets.
     let long = [&[0, 0, 3, 1, 0, 1], &rfc3110[4..]].concat();
     assert_eq!(fingerprint(&record(&[], &long).unwrap()), RSA);
@@ -155,9 +212,14 @@ fn files_that_are_not_what_belongs_there_say_what_they_are() {
             file!("ed25519_openssh_encrypted"),
             "an encrypted private key (OpenSSH)",
         ),
-        (file!("ec_pkcs8.pem"), "a key of type ECDSA"),
-        (file!("ec_sec1.pem"), "a key of type ECDSA"),
-        (file!("ec_openssh"), "a key of type ecdsa-sha2-nistp256"),
+        (
+            file!("secp256k1_pkcs8.pem"),
+            "a key of type ECDSA on another curve",
+        ),
+        (
+            file!("secp256k1_sec1.pem"),
+            "a key of type ECDSA on another curve",
+        ),
         (
             file!("rsa_spki.pem"),
             "looks like a PEM PUBLIC KEY; expected a private key",
@@ -201,8 +263,18 @@ fn files_that_are_not_what_belongs_there_say_what_they_are() {
             file!("certificate.pem"),
             "looks like a PEM CERTIFICATE; expected a public key",
         ),
-        (file!("ec_spki.pem"), "a key of type ECDSA"),
-        (file!("ec.pub"), "a key of type ecdsa-sha2-nistp256"),
+        (
+            file!("secp256k1_spki.pem"),
+            "a key of type ECDSA on another curve",
+        ),
+        (
+            b"sk-ssh-ed25519@openssh.com AAAA",
+            "a key of type sk-ssh-ed25519@openssh.com",
+        ),
+        (
+            b"ecdsa-sha2-nistp256 AAAA",
+            "looks like an OpenSSH public key, but it is damaged",
+        ),
         (b"ssh-dss AAAA", "a key of type ssh-dss"),
         (
             b"ssh-ed25519",
@@ -259,6 +331,9 @@ fn cut_files_are_refused() {
         file!("ed25519_pkcs8.pem"),
         file!("rsa_pkcs1.pem"),
         file!("rsa_openssh"),
+        file!("p256_sec1.pem"),
+        file!("p384_pkcs8.pem"),
+        file!("p521_openssh"),
     ] {
         for end in (0..octets.len() - 3).step_by(7) {
             assert!(parse_private(&octets[..end]).is_err(), "{end}");
@@ -274,6 +349,8 @@ fn damaged_private_keys_are_refused() {
         (file!("rsa_pkcs1.pem"), "RSA PRIVATE KEY"),
         (file!("rsa_openssh"), "OPENSSH PRIVATE KEY"),
         (file!("ed25519_openssh"), "OPENSSH PRIVATE KEY"),
+        (file!("p256_openssh"), "OPENSSH PRIVATE KEY"),
+        (file!("p384_pkcs8.pem"), "PRIVATE KEY"),
     ] {
         let text = String::from_utf8(octets.to_vec()).unwrap();
         let base64: String = text.lines().filter(|line| !line.starts_with('-')).collect();
@@ -304,6 +381,41 @@ fn keys_are_made_of_the_asked_size() {
     let one = PrivateKey::generate_ed25519(&mut rng);
     let two = PrivateKey::generate_ed25519(&mut rng);
     assert_ne!(one.public(), two.public());
+    for (curve, kind) in [
+        (Curve::P256, "ECDSA P-256"),
+        (Curve::P384, "ECDSA P-384"),
+        (Curve::P521, "ECDSA P-521"),
+    ] {
+        let key = PrivateKey::generate_ecdsa(curve, &mut rng);
+        assert_eq!(key.public().kind(), kind);
+    }
+}
+
+#[test]
+fn ecdsa_signatures_verify_and_are_of_their_form() {
+    use SignatureScheme as S;
+    let mut rng = ChaCha20Rng::seed_from_u64(13);
+    let sets = [
+        (file!("p256_sec1.pem"), 64, S::EcdsaP256),
+        (file!("p384_sec1.pem"), 96, S::EcdsaP384),
+        (file!("p521_sec1.pem"), 132, S::EcdsaP521),
+    ];
+    for (octets, fixed, old) in sets {
+        let key = parse_private(octets).unwrap();
+        let schemes = [S::EcdsaSha256, S::EcdsaSha384, S::EcdsaSha512, old];
+        for scheme in schemes.into_iter().filter(|&one| key.public().fits(one)) {
+            let signature = key.sign(scheme, b"octets", &mut rng).unwrap();
+            if scheme == old {
+                assert_eq!(signature.len(), fixed, "RFC 4754 section 7");
+            }
+            for other in schemes {
+                let verified = key.public().verify(other, b"octets", &signature);
+                assert_eq!(verified.is_ok(), other == scheme, "{scheme} as {other}");
+            }
+            let changed = key.public().verify(scheme, b"octet", &signature);
+            assert!(changed.is_err());
+        }
+    }
 }
 
 #[test]
@@ -315,6 +427,11 @@ fn a_key_signs_only_with_its_schemes_and_hides_itself() {
     assert_eq!(wrong, Err(SignError::Scheme));
     let wrong = ed25519.sign(SignatureScheme::RsaPssSha256, b"octets", &mut rng);
     assert_eq!(wrong, Err(SignError::Scheme));
+    let p521 = parse_private(file!("p521_openssh")).unwrap();
+    for scheme in [SignatureScheme::EcdsaSha256, SignatureScheme::EcdsaP256] {
+        let wrong = p521.sign(scheme, b"octets", &mut rng);
+        assert_eq!(wrong, Err(SignError::Scheme), "{scheme}");
+    }
     let shown = format!("{rsa:?} {ed25519:?}");
     assert_eq!(
         shown,

@@ -7,6 +7,7 @@ use obol_ike::auth::{
     AuthError, InitiatorSignedOctets, Proof, ResponderSignedOctets, SignatureOptions,
     psk_auth_data, signature_auth, verify_psk, verify_signature,
 };
+use obol_ike::crypto::ecdsa::Curve;
 use obol_ike::crypto::prf::Prf;
 use obol_ike::crypto::private_key::PrivateKey;
 use obol_ike::crypto::secret::Secret;
@@ -403,6 +404,44 @@ fn signatures_of_every_scheme() {
     assert_eq!(
         check_signature(&rsa, &[&rsa], S::RsaPkcs1Sha1, lenient),
         None
+    );
+}
+
+/// By AUTH method 14, and by 9 to 11 (RFC 4754), where the method says hash and curve.
+#[test]
+fn ecdsa_signatures_of_every_scheme() {
+    use SignatureScheme as S;
+    let mut rng = ChaCha20Rng::seed_from_u64(8);
+    let [p256, p384, p521] = Curve::ALL.map(|curve| PrivateKey::generate_ecdsa(curve, &mut rng));
+    let check = |key, configured: &[_], scheme| {
+        check_signature(key, configured, scheme, SignatureOptions::default())
+    };
+    for (key, schemes) in [
+        (
+            &p256,
+            &[S::EcdsaSha256, S::EcdsaSha384, S::EcdsaSha512, S::EcdsaP256][..],
+        ),
+        (
+            &p384,
+            &[S::EcdsaSha256, S::EcdsaSha384, S::EcdsaSha512, S::EcdsaP384],
+        ),
+        (&p521, &[S::EcdsaSha384, S::EcdsaSha512, S::EcdsaP521]),
+    ] {
+        for &scheme in schemes {
+            assert_eq!(check(key, &[key], scheme), None, "{scheme}");
+        }
+    }
+    let scheme = S::EcdsaP256;
+    assert_eq!(
+        check(&p256, &[&p384, &p521], scheme),
+        Some(AuthError::KeyType { scheme }),
+        "the method names the curve"
+    );
+    let scheme = S::EcdsaSha256;
+    assert_eq!(
+        check(&p256, &[&p384, &p521], scheme),
+        Some(AuthError::WrongKey { scheme, tried: 1 }),
+        "SHA-256 is too short for P-521"
     );
 }
 

@@ -7,6 +7,7 @@ use crypto_bigint::{BoxedUint, Odd};
 use obol_ike::auth::{
     AuthError, Proof, ResponderSignedOctets, SignatureOptions, signature_auth, verify_signature,
 };
+use obol_ike::crypto::ecdsa::Curve;
 use obol_ike::crypto::private_key::PrivateKey;
 use obol_ike::crypto::secret::Secret;
 use obol_ike::crypto::signature::{PublicKey, SignatureScheme};
@@ -208,11 +209,13 @@ fn signature_empty_zero_short_long_rejected() {
     let mut random = rng(2);
     let rsa = PrivateKey::generate_rsa(2048, &mut random).expect("a legal size");
     let ed25519 = PrivateKey::generate_ed25519(&mut random);
+    let p256 = PrivateKey::generate_ecdsa(Curve::P256, &mut random);
     let all = RSA_SCHEMES
         .iter()
         .chain(&[S::RsaPkcs1Sha1])
         .map(|scheme| (&rsa, *scheme))
-        .chain([(&ed25519, S::Ed25519)]);
+        .chain([(&ed25519, S::Ed25519)])
+        .chain([(&p256, S::EcdsaSha256), (&p256, S::EcdsaP256)]);
     for (key, scheme) in all {
         let good = key.sign(scheme, OCTETS, &mut random).expect("it fits");
         let takes = |s: &[u8]| key.public().verify(scheme, OCTETS, s).is_ok();

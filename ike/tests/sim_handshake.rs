@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use obol_ike::config::{LocalAuthMethod, RemoteAuthMethod, StartAction};
+use obol_ike::crypto::ecdsa::Curve;
 use obol_ike::crypto::private_key::PrivateKey;
 use obol_ike::error::{Dropped, IkeFailure};
 use obol_ike::event::Event;
@@ -61,12 +62,16 @@ fn rsa(which: usize) -> PrivateKey {
     });
     match &keys[which] {
         PrivateKey::Rsa(key) => PrivateKey::Rsa(key.clone()),
-        PrivateKey::Ed25519(_) => unreachable!("drawn as RSA"),
+        _ => unreachable!("drawn as RSA"),
     }
 }
 
 fn ed25519(seed: u64) -> PrivateKey {
     PrivateKey::generate_ed25519(&mut ChaCha20Rng::seed_from_u64(seed))
+}
+
+fn ecdsa(curve: Curve) -> PrivateKey {
+    PrivateKey::generate_ecdsa(curve, &mut ChaCha20Rng::seed_from_u64(1))
 }
 
 /// How a host proves itself: with a key, or with the shared secret.
@@ -111,13 +116,15 @@ fn signed(a: Proof, b: Proof, a_seen: Proof, b_seen: Proof) -> Pair {
 //= test rfc7427 3-2
 #[test]
 fn every_mix_of_methods_authenticates() {
-    let proofs: [fn() -> [Proof; 2]; 6] = [
+    let proofs: [fn() -> [Proof; 2]; 8] = [
         || [Some(ed25519(1)), Some(ed25519(2))],
         || [Some(rsa(0)), Some(rsa(1))],
         || [Some(rsa(0)), Some(ed25519(2))],
         || [Some(ed25519(1)), Some(rsa(1))],
         || [None, Some(ed25519(2))],
         || [Some(rsa(0)), None],
+        || [Some(ecdsa(Curve::P256)), Some(ecdsa(Curve::P384))],
+        || [Some(ecdsa(Curve::P521)), Some(ed25519(2))],
     ];
     for proof in proofs {
         let ([a, b], [a_seen, b_seen]) = (proof(), proof());

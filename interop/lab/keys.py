@@ -6,6 +6,9 @@ import subprocess
 ALGORITHMS = {
     "rsa": ["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:3072"],
     "ed25519": ["-algorithm", "ED25519"],
+    "p256": ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"],
+    "p384": ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384"],
+    "p521": ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-521"],
 }
 
 

@@ -23,7 +23,7 @@ class End:
 class Settings:
     """How one end is configured. `None` leaves the peer's own default."""
 
-    auth: str = "psk"  # how this end proves itself: psk | rsa | ed25519
+    auth: str = "psk"  # how this end proves itself: psk | rsa | ed25519 | p256 | p384 | p521
     remote_auth: str | None = None  # how the other end does; `None`: the same way
     secret: str = SECRET
     ike: str | None = None  # one proposal, or several with commas between them

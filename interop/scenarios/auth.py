@@ -33,6 +33,30 @@ def ed25519(bed):
     whole_life(bed)
 
 
+@scenario("ecdsa")
+def ecdsa(bed):
+    """ECDSA raw public keys, P-256 at one end and P-384 at the other, RFC 7427 signatures."""
+    bed.moon_settings.auth, bed.moon_settings.remote_auth = "p256", "p384"
+    bed.sun_settings.auth, bed.sun_settings.remote_auth = "p384", "p256"
+    whole_life(bed)
+
+
+@scenario("ecdsa-p521")
+def ecdsa_p521(bed):
+    """ECDSA raw public keys on P-521, RFC 7427 signatures."""
+    bed.both(auth="p521")
+    whole_life(bed)
+
+
+@scenario("ecdsa-rfc4754")
+def ecdsa_old(bed):
+    """strongSwan speaks no RFC 7427: AUTH methods 9 and 10, which fix hash and curve."""
+    bed.moon_settings.auth, bed.moon_settings.remote_auth = "p256", "p384"
+    bed.sun_settings.auth, bed.sun_settings.remote_auth = "p384", "p256"
+    bed.moon_settings.extra["strongswan.conf"] = "signature_authentication = no"
+    whole_life(bed)
+
+
 @scenario("mixed-auth")
 def mixed(bed):
     """strongSwan signs with RSA, the other end knows a shared secret."""

@@ -171,6 +171,7 @@ Examples:
     #[command(after_help = "\
 Examples:
   obol keygen --out /etc/obol/host.key            # Ed25519
+  obol keygen --type p256 --out /etc/obol/host.key
   obol keygen --type rsa --bits 3072 --out /etc/obol/host.key --public-out host.pub
   obol keygen --show /etc/obol/host.key --format openssh
   obol keygen --psk --out /etc/obol/hosts.psk")]
@@ -378,6 +379,12 @@ pub(crate) struct KeygenArgs {
 pub(crate) enum KeyType {
     /// Small and fast (RFC 8420)
     Ed25519,
+    /// ECDSA on the curve P-256
+    P256,
+    /// ECDSA on the curve P-384
+    P384,
+    /// ECDSA on the curve P-521
+    P521,
     /// For peers that have nothing better
     Rsa,
 }

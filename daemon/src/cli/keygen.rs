@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use base64ct::{Base64, Encoding};
+use obol_ike::crypto::ecdsa::Curve;
 use obol_ike::crypto::keyfile;
 use obol_ike::crypto::private_key::PrivateKey;
 use obol_ike::crypto::signature::PublicKey;
@@ -36,6 +37,9 @@ pub(super) fn keygen(args: &KeygenArgs) -> Result<(), Failure> {
     let mut rng = UnwrapErr(getrandom::SysRng);
     let key = match args.key_type {
         KeyType::Ed25519 => PrivateKey::generate_ed25519(&mut rng),
+        KeyType::P256 => PrivateKey::generate_ecdsa(Curve::P256, &mut rng),
+        KeyType::P384 => PrivateKey::generate_ecdsa(Curve::P384, &mut rng),
+        KeyType::P521 => PrivateKey::generate_ecdsa(Curve::P521, &mut rng),
         KeyType::Rsa => PrivateKey::generate_rsa(args.bits, &mut rng)
             .map_err(|e| Failure::new(ExitClass::Failed, format!("cannot make the key: {e}")))?,
     };

@@ -370,7 +370,7 @@ fn read_method(report: &Report<'_>, section: &Section<'_>) -> Option<bool> {
             let fix = if other.starts_with("eap") {
                 "obol does not do EAP: write \"psk\" or \"pubkey\""
             } else {
-                "write \"psk\" or \"pubkey\" (which is RSA or Ed25519, by the key)"
+                "write \"psk\" or \"pubkey\" (which is RSA, ECDSA or Ed25519, by the key)"
             };
             let message = format!("auth = \"{}\" is none that obol knows", shorten(other));
             report.error(&auth.place, message, fix);
@@ -537,8 +537,7 @@ fn read_pubkey(
     files: &dyn FileSource,
     text: &Located<&str>,
 ) -> Result<PublicKey, (String, String)> {
-    const FIX: &str =
-        "write a file name, or a key as ssh-ed25519 …, ssh-rsa …, 0s… (RFC 3110) or PEM";
+    const FIX: &str = "write a file name, or a key as ssh-ed25519 …, ecdsa-sha2-…, ssh-rsa …, 0s… (RFC 3110) or PEM";
     let inline = ["0s", "0x", "ssh-", "-----BEGIN"]
         .iter()
         .any(|start| text.value.trim_start().starts_with(start));

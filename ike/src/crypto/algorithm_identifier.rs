@@ -10,6 +10,8 @@ use super::signature::SignatureScheme as S;
 const PKCS_1: [u8; 10] = [0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
 /// 2.16.840.1.101.3.4.2 (the SHA-2 hashes) without its last arc, likewise.
 const NIST_HASH: [u8; 10] = [0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02];
+/// 1.2.840.10045.4.3 (ecdsa-with-SHA2) without its last arc, likewise.
+const ECDSA: [u8; 9] = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03];
 const ED25519: [u8; 5] = [0x06, 0x03, 0x2b, 0x65, 0x70];
 const NULL: [u8; 2] = [0x05, 0x00];
 
@@ -24,6 +26,9 @@ pub(super) fn scheme(identifier: &[u8]) -> Option<S> {
         S::RsaPkcs1Sha256,
         S::RsaPkcs1Sha384,
         S::RsaPkcs1Sha512,
+        S::EcdsaSha256,
+        S::EcdsaSha384,
+        S::EcdsaSha512,
     ];
     let pss = [S::RsaPssSha256, S::RsaPssSha384, S::RsaPssSha512];
     let mut all = single
@@ -34,14 +39,17 @@ pub(super) fn scheme(identifier: &[u8]) -> Option<S> {
 }
 
 //= rfc7427 3-1
-/// The AlgorithmIdentifier that obol sends; `None` for the scheme of AUTH method 1.
+/// The AlgorithmIdentifier that obol sends; `None` for the schemes of other AUTH methods.
 pub(super) fn preferred(scheme: S) -> Option<Vec<u8>> {
     Some(match scheme {
-        S::RsaPkcs1Sha1 => return None,
+        S::RsaPkcs1Sha1 | S::EcdsaP256 | S::EcdsaP384 | S::EcdsaP521 => return None,
         S::RsaPkcs1Sha256 => der(SEQUENCE, &[&pkcs_1(11), &NULL]),
         S::RsaPkcs1Sha384 => der(SEQUENCE, &[&pkcs_1(12), &NULL]),
         S::RsaPkcs1Sha512 => der(SEQUENCE, &[&pkcs_1(13), &NULL]),
         S::Ed25519 => der(SEQUENCE, &[&ED25519]),
+        S::EcdsaSha256 => der(SEQUENCE, &[&ECDSA, &[2]]),
+        S::EcdsaSha384 => der(SEQUENCE, &[&ECDSA, &[3]]),
+        S::EcdsaSha512 => der(SEQUENCE, &[&ECDSA, &[4]]),
         // DER leaves out what is default: no trailerField.
         S::RsaPssSha256 | S::RsaPssSha384 | S::RsaPssSha512 => pss_form(scheme, true, false)?,
     })
@@ -117,6 +125,9 @@ mod tests {
                 S::RsaPkcs1Sha512,
             ),
             ("RFC 8420 A.1", "300506032b6570", S::Ed25519),
+            ("RFC 7427 A.3.2", "300a06082a8648ce3d040302", S::EcdsaSha256),
+            ("RFC 7427 A.3.3", "300a06082a8648ce3d040303", S::EcdsaSha384),
+            ("RFC 7427 A.3.4", "300a06082a8648ce3d040304", S::EcdsaSha512),
             (
                 "RFC 7427 A.4.3",
                 "304606092a864886f70d01010a3039a00f300d06096086480165030402010500\
@@ -163,7 +174,12 @@ mod tests {
             ),
             ("Ed25519 with NULL", "300706032b65700500"),
             ("Ed448", "300506032b6571"),
-            ("ecdsa-with-SHA256", "300a06082a8648ce3d040302"),
+            ("RFC 7427 A.3.1, ECDSA with SHA-1", "300906072a8648ce3d0401"),
+            (
+                "ECDSA with SHA-256 and NULL",
+                "300c06082a8648ce3d0403020500",
+            ),
+            ("ECDSA with SHA-224", "300a06082a8648ce3d040301"),
             (
                 "PSS with SHA-256 and a salt of 20",
                 "304106092a864886f70d01010a3034a00f300d06096086480165030402010500\
@@ -194,9 +210,14 @@ mod tests {
             S::RsaPssSha384,
             S::RsaPssSha512,
             S::Ed25519,
+            S::EcdsaSha256,
+            S::EcdsaSha384,
+            S::EcdsaSha512,
         ] {
             assert_eq!(scheme(&preferred(wanted).unwrap()), Some(wanted));
         }
-        assert_eq!(preferred(S::RsaPkcs1Sha1), None);
+        for old in [S::RsaPkcs1Sha1, S::EcdsaP256, S::EcdsaP384, S::EcdsaP521] {
+            assert_eq!(preferred(old), None);
+        }
     }
 }

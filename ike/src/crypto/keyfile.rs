@@ -2,9 +2,9 @@
 //!
 //! | public                                   | private                                |
 //! |------------------------------------------|----------------------------------------|
-//! | PEM `PUBLIC KEY`, `RSA PUBLIC KEY`       | PEM `PRIVATE KEY`, `RSA PRIVATE KEY`   |
-//! | OpenSSH line `ssh-rsa`, `ssh-ed25519`    | PEM `OPENSSH PRIVATE KEY`, unencrypted |
-//! | `0s` base64, `0x` hex: RFC 3110, DNSKEY  |                                        |
+//! | PEM `PUBLIC KEY`, `RSA PUBLIC KEY`       | PEM `PRIVATE KEY`, `RSA PRIVATE KEY`, `EC PRIVATE KEY` |
+//! | OpenSSH line `ssh-rsa`, `ssh-ed25519`, `ecdsa-sha2-…` | PEM `OPENSSH PRIVATE KEY`, unencrypted |
+//! | `0s` base64, `0x` hex: RFC 3110, DNSKEY, a point |                                |
 //! | DER, or DER in base64                    | DER                                    |
 
 use base64ct::{Base64, Encoding as _};
@@ -13,8 +13,10 @@ use rsa::pkcs1::DecodeRsaPrivateKey as _;
 use rsa::pkcs8::spki::SubjectPublicKeyInfoRef;
 use rsa::pkcs8::{ObjectIdentifier, PrivateKeyInfoRef};
 use rsa::traits::PublicKeyParts as _;
+use sec1::{EcParameters, EcPrivateKey};
 use zeroize::Zeroizing;
 
+use super::ecdsa::{Curve, EcdsaPrivate, EcdsaPublic};
 use super::private_key::PrivateKey;
 use super::signature::{BadKey, PublicKey};
 
@@ -56,7 +58,9 @@ pub enum KeyFileError {
     )]
     Encrypted(&'static str),
     /// A key, but of a type that obol has not.
-    #[error("it is a key of type {0}; obol authenticates with RSA and Ed25519 keys")]
+    #[error(
+        "it is a key of type {0}; obol authenticates with RSA keys, Ed25519, and ECDSA on P-256, P-384 and P-521"
+    )]
     KeyType(String),
     /// The form is known, the content is not what the form says.
     #[error("it looks like {0}, but it is damaged or cut off")]
@@ -73,7 +77,7 @@ impl Expected {
     fn words(self) -> &'static str {
         match self {
             Self::Public => "a public key: PEM, an OpenSSH line, or 0s with the base64 of RFC 3110",
-            Self::Private => "a private key: PEM (PKCS#8, PKCS#1 or OpenSSH), unencrypted",
+            Self::Private => "a private key: PEM (PKCS#8, PKCS#1, SEC 1 or OpenSSH), unencrypted",
         }
     }
 }
@@ -155,7 +159,9 @@ fn private_pem(block: &pem::Block<'_>) -> Result<PrivateKey, KeyFileError> {
         }
         "OPENSSH PRIVATE KEY" => openssh::private(&block.content),
         "ENCRYPTED PRIVATE KEY" => Err(KeyFileError::Encrypted("PKCS#8")),
-        "EC PRIVATE KEY" => Err(KeyFileError::KeyType("ECDSA".into())),
+        "EC PRIVATE KEY" => {
+            sec1(&block.content).ok_or(KeyFileError::Damaged("a PEM EC private key"))?
+        }
         label => Err(KeyFileError::WrongKind {
             found: format!("a PEM {label}"),
             expected: Expected::Private,
@@ -163,10 +169,11 @@ fn private_pem(block: &pem::Block<'_>) -> Result<PrivateKey, KeyFileError> {
     }
 }
 
-/// After `0s` or `0x`: RFC 3110, DNSKEY, or DER.
+/// After `0s` or `0x`: RFC 3110, DNSKEY, a point, or DER.
 fn encoded_public(octets: Option<Vec<u8>>) -> Result<PublicKey, KeyFileError> {
     let octets = octets.ok_or(KeyFileError::Damaged("an encoded public key (0s or 0x)"))?;
     public_der(&octets)
+        .or_else(|| dns::point(&octets))
         .or_else(|| dns::public(&octets))
         .ok_or(KeyFileError::Damaged("an encoded public key (0s or 0x)"))?
 }
@@ -176,7 +183,9 @@ fn public_der(der: &[u8]) -> Option<Result<PublicKey, KeyFileError>> {
 }
 
 fn private_der(der: &[u8]) -> Option<Result<PrivateKey, KeyFileError>> {
-    pkcs8(der).or_else(|| pkcs1_private(der))
+    pkcs8(der)
+        .or_else(|| pkcs1_private(der))
+        .or_else(|| sec1(der))
 }
 
 /// `None`: not a SubjectPublicKeyInfo.
@@ -186,6 +195,10 @@ fn spki(der: &[u8]) -> Option<Result<PublicKey, KeyFileError>> {
     match info.algorithm.oid {
         RSA_ENCRYPTION => pkcs1_public(key),
         ED25519 => Some(PublicKey::ed25519(key).map_err(Into::into)),
+        EC_PUBLIC_KEY => Some(match Curve::named(info.algorithm.parameters_oid().ok()?) {
+            Some(curve) => ecdsa(curve, key),
+            None => Err(other_curve()),
+        }),
         oid => Some(Err(other_type(oid))),
     }
 }
@@ -206,6 +219,10 @@ fn pkcs8(der: &[u8]) -> Option<Result<PrivateKey, KeyFileError>> {
             let key = ed25519_dalek::SigningKey::from_pkcs8_der(der).ok()?;
             Some(Ok(PrivateKey::Ed25519(Box::new(key))))
         }
+        EC_PUBLIC_KEY => Some(match Curve::named(info.algorithm.parameters_oid().ok()?) {
+            Some(_) => Ok(PrivateKey::Ecdsa(Box::new(EcdsaPrivate::from_pkcs8(info)?))),
+            None => Err(other_curve()),
+        }),
         oid => Some(Err(other_type(oid))),
     }
 }
@@ -216,11 +233,28 @@ fn pkcs1_private(der: &[u8]) -> Option<Result<PrivateKey, KeyFileError>> {
     Some(PrivateKey::from_rsa(key).map_err(Into::into))
 }
 
+/// `None`: not an ECPrivateKey (RFC 5915), or its numbers do not belong together.
+fn sec1(der: &[u8]) -> Option<Result<PrivateKey, KeyFileError>> {
+    let key = EcPrivateKey::try_from(der).ok()?;
+    if let Some(EcParameters::NamedCurve(oid)) = key.parameters
+        && Curve::named(oid).is_none()
+    {
+        return Some(Err(other_curve()));
+    }
+    let key = EcdsaPrivate::from_sec1(&key)?;
+    Some(Ok(PrivateKey::Ecdsa(Box::new(key))))
+}
+
+fn ecdsa(curve: Curve, point: &[u8]) -> Result<PublicKey, KeyFileError> {
+    Ok(PublicKey::Ecdsa(EcdsaPublic::from_point(curve, point)?))
+}
+
+fn other_curve() -> KeyFileError {
+    KeyFileError::KeyType("ECDSA on another curve".into())
+}
+
 fn other_type(oid: ObjectIdentifier) -> KeyFileError {
-    KeyFileError::KeyType(match oid {
-        EC_PUBLIC_KEY => "ECDSA".into(),
-        oid => oid.to_string(),
-    })
+    KeyFileError::KeyType(oid.to_string())
 }
 
 fn decode_base64(text: &str) -> Option<Vec<u8>> {

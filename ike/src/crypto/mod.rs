@@ -2,6 +2,7 @@
 
 mod algorithm_identifier;
 mod cbc;
+pub mod ecdsa;
 pub mod encr;
 pub mod ke;
 pub mod keyfile;

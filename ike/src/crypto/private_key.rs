@@ -11,6 +11,7 @@ use sha1::Sha1;
 use sha2::{Sha256, Sha384, Sha512};
 use zeroize::Zeroizing;
 
+use super::ecdsa::{Curve, EcdsaPrivate};
 use super::signature::{BadKey, PublicKey, SignatureScheme};
 
 /// A private key that has passed its sanity checks; wiped on drop.
@@ -19,6 +20,8 @@ pub enum PrivateKey {
     Rsa(Box<RsaPrivateKey>),
     /// Ed25519, RFC 8032.
     Ed25519(Box<ed25519_dalek::SigningKey>),
+    /// ECDSA on a NIST curve.
+    Ecdsa(Box<EcdsaPrivate>),
 }
 
 /// Why there is no signature.
@@ -38,6 +41,11 @@ impl PrivateKey {
         let mut seed = Zeroizing::new([0; 32]);
         rng.fill_bytes(seed.as_mut_slice());
         Self::Ed25519(Box::new(ed25519_dalek::SigningKey::from_bytes(&seed)))
+    }
+
+    /// Draws an ECDSA key.
+    pub fn generate_ecdsa(curve: Curve, rng: &mut dyn CryptoRng) -> Self {
+        Self::Ecdsa(Box::new(EcdsaPrivate::generate(curve, rng)))
     }
 
     /// Draws an RSA key; takes seconds.
@@ -63,11 +71,12 @@ impl PrivateKey {
             Self::Rsa(key) => PublicKey::from_rsa(key.as_public_key())
                 .expect("checked when the private key was made"),
             Self::Ed25519(key) => PublicKey::Ed25519(key.verifying_key()),
+            Self::Ecdsa(key) => PublicKey::Ecdsa(key.public()),
         }
     }
 
     /// Signs; the signature is raw, without AlgorithmIdentifier. `rng` makes the salt of PSS and
-    /// the blinding of RSA.
+    /// the blinding of RSA, and goes into the number that ECDSA draws (RFC 6979 section 3.6).
     ///
     /// # Errors
     /// [`SignError::Scheme`] where key and scheme do not fit.
@@ -78,12 +87,15 @@ impl PrivateKey {
         rng: &mut dyn CryptoRng,
     ) -> Result<Vec<u8>, SignError> {
         use SignatureScheme as S;
-        let key = match (self, scheme) {
-            (Self::Ed25519(key), S::Ed25519) => return Ok(key.sign(octets).to_vec()),
-            (Self::Ed25519(_), _) | (Self::Rsa(_), S::Ed25519) => return Err(SignError::Scheme),
-            (Self::Rsa(key), _) => key,
-        };
+        if !self.public().fits(scheme) {
+            return Err(SignError::Scheme);
+        }
         let digest = scheme.digest(octets);
+        let key = match self {
+            Self::Ed25519(key) => return Ok(key.sign(octets).to_vec()),
+            Self::Ecdsa(key) => return key.sign(scheme.form(), &digest, rng),
+            Self::Rsa(key) => key,
+        };
         let signature = match scheme {
             S::RsaPkcs1Sha1 => key.sign_with_rng(rng, Pkcs1v15Sign::new::<Sha1>(), &digest),
             S::RsaPkcs1Sha256 => key.sign_with_rng(rng, Pkcs1v15Sign::new::<Sha256>(), &digest),
@@ -92,7 +104,7 @@ impl PrivateKey {
             S::RsaPssSha256 => key.sign_with_rng(rng, Pss::<Sha256>::new(), &digest),
             S::RsaPssSha384 => key.sign_with_rng(rng, Pss::<Sha384>::new(), &digest),
             S::RsaPssSha512 => key.sign_with_rng(rng, Pss::<Sha512>::new(), &digest),
-            S::Ed25519 => return Err(SignError::Scheme),
+            _ => return Err(SignError::Scheme),
         };
         signature.map_err(|_| SignError::Damaged)
     }
@@ -107,6 +119,7 @@ impl PrivateKey {
                 public_key: None,
             }
             .to_pkcs8_pem(LineEnding::LF),
+            Self::Ecdsa(key) => key.to_pkcs8_pem(),
         };
         pem.expect("keys of these sizes always have an encoding")
     }

@@ -1,4 +1,4 @@
-//! Signatures that authenticate an IKE SA (RFC 7427, RFC 8420) and the keys that verify them.
+//! Signatures that authenticate an IKE SA (RFC 7427, RFC 8420, RFC 4754) and the keys that verify them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,8 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha384, Sha512};
 
 use super::algorithm_identifier;
-use crate::wire::HashId;
+use super::ecdsa::{Curve, EcdsaPublic, Form};
+use crate::wire::{AuthMethod, HashId};
 
 /// A public key that has passed its sanity checks.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -20,6 +21,8 @@ pub enum PublicKey {
     Rsa(Arc<rsa::RsaPublicKey>),
     /// Ed25519, RFC 8032.
     Ed25519(ed25519_dalek::VerifyingKey),
+    /// ECDSA on a NIST curve.
+    Ecdsa(EcdsaPublic),
 }
 
 /// How a signature is made.
@@ -41,6 +44,18 @@ pub enum SignatureScheme {
     RsaPssSha512,
     /// Ed25519 over the octets themselves (hash "Identity", RFC 8420).
     Ed25519,
+    /// ECDSA with SHA-256, on any curve.
+    EcdsaSha256,
+    /// ECDSA with SHA-384, on any curve.
+    EcdsaSha384,
+    /// ECDSA with SHA-512, on any curve.
+    EcdsaSha512,
+    /// ECDSA with SHA-256 on P-256, AUTH method 9 (RFC 4754): for peers without RFC 7427, like the next two.
+    EcdsaP256,
+    /// ECDSA with SHA-384 on P-384, AUTH method 10.
+    EcdsaP384,
+    /// ECDSA with SHA-512 on P-521, AUTH method 11.
+    EcdsaP521,
 }
 
 /// The signature does not verify, or key and scheme do not fit.
@@ -62,6 +77,9 @@ pub enum BadKey {
     /// Not an encoding of a point, or of one of small order.
     #[error("the octets are no Ed25519 public key")]
     Ed25519,
+    /// Not a point of the curve, or the one at infinity.
+    #[error("the octets are no point of the curve {0}")]
+    Point(Curve),
 }
 
 /// The AlgorithmIdentifier of an AUTH payload is none of those that obol accepts.
@@ -125,21 +143,52 @@ impl PublicKey {
         octets: &[u8],
         signature: &[u8],
     ) -> Result<(), BadSignature> {
+        if !self.fits(scheme) {
+            return Err(BadSignature);
+        }
         match self {
             Self::Rsa(key) => verify_rsa(key, scheme, octets, signature),
-            Self::Ed25519(key) if scheme == SignatureScheme::Ed25519 => {
+            Self::Ecdsa(key) => key.verify(scheme.form(), &scheme.digest(octets), signature),
+            Self::Ed25519(key) => {
                 let signature =
                     ed25519_dalek::Signature::from_slice(signature).map_err(|_| BadSignature)?;
                 key.verify_strict(octets, &signature)
                     .map_err(|_| BadSignature)
             }
-            Self::Ed25519(_) => Err(BadSignature),
+        }
+    }
+
+    /// The schemes of this key's signatures with an AlgorithmIdentifier, the best first.
+    pub(crate) fn schemes(&self) -> &'static [SignatureScheme] {
+        use SignatureScheme as S;
+        match self {
+            Self::Rsa(_) => &S::RSA,
+            Self::Ed25519(_) => &[S::Ed25519],
+            // The hash that is as strong as the curve, then what is stronger.
+            Self::Ecdsa(key) => match key.curve() {
+                Curve::P256 => &[S::EcdsaSha256, S::EcdsaSha384, S::EcdsaSha512],
+                Curve::P384 => &[S::EcdsaSha384, S::EcdsaSha512, S::EcdsaSha256],
+                Curve::P521 => &[S::EcdsaSha512, S::EcdsaSha384],
+            },
+        }
+    }
+
+    /// The scheme of AUTH methods from before RFC 7427, if a peer does not know that.
+    pub(crate) fn old_scheme(&self, allow_sha1_rsa: bool) -> Option<SignatureScheme> {
+        match self {
+            Self::Rsa(_) => allow_sha1_rsa.then_some(SignatureScheme::RsaPkcs1Sha1),
+            Self::Ed25519(_) => None,
+            Self::Ecdsa(key) => Some(match key.curve() {
+                Curve::P256 => SignatureScheme::EcdsaP256,
+                Curve::P384 => SignatureScheme::EcdsaP384,
+                Curve::P521 => SignatureScheme::EcdsaP521,
+            }),
         }
     }
 
     /// Whether signatures of this scheme are made with keys of this type.
     pub fn fits(&self, scheme: SignatureScheme) -> bool {
-        matches!(self, Self::Ed25519(_)) == (scheme == SignatureScheme::Ed25519)
+        self.schemes().contains(&scheme) || self.old_scheme(true) == Some(scheme)
     }
 
     /// SubjectPublicKeyInfo, RFC 5280 section 4.1, in DER.
@@ -147,6 +196,7 @@ impl PublicKey {
         let document = match self {
             Self::Rsa(key) => key.to_public_key_der(),
             Self::Ed25519(key) => key.to_public_key_der(),
+            Self::Ecdsa(key) => key.to_spki_der(),
         };
         document
             .expect("keys of these sizes always have an encoding")
@@ -159,11 +209,12 @@ impl PublicKey {
         Sha256::digest(self.to_spki_der()).into()
     }
 
-    /// `RSA 3072` or `Ed25519`.
+    /// `RSA 3072`, `Ed25519` or `ECDSA P-256`.
     pub fn kind(&self) -> String {
         match self {
             Self::Rsa(key) => format!("RSA {}", key.n().bits_vartime()),
             Self::Ed25519(_) => "Ed25519".into(),
+            Self::Ecdsa(key) => format!("ECDSA {}", key.curve()),
         }
     }
 }
@@ -199,12 +250,22 @@ fn verify_rsa(
         S::RsaPssSha256 => key.verify(Pss::<Sha256>::new(), &digest, signature),
         S::RsaPssSha384 => key.verify(Pss::<Sha384>::new(), &digest, signature),
         S::RsaPssSha512 => key.verify(Pss::<Sha512>::new(), &digest, signature),
-        S::Ed25519 => return Err(BadSignature),
+        _ => return Err(BadSignature),
     };
     verified.map_err(|_| BadSignature)
 }
 
 impl SignatureScheme {
+    /// What RSA keys sign with, the best first: RFC 8247 section 3.2 asks for PSS with SHA-256.
+    pub(crate) const RSA: [Self; 6] = [
+        Self::RsaPssSha256,
+        Self::RsaPssSha384,
+        Self::RsaPssSha512,
+        Self::RsaPkcs1Sha256,
+        Self::RsaPkcs1Sha384,
+        Self::RsaPkcs1Sha512,
+    ];
+
     /// What to announce in SIGNATURE_HASH_ALGORITHMS (RFC 7427 section 4).
     pub const ANNOUNCED: [HashId; 4] = [
         HashId::SHA2_256,
@@ -218,26 +279,59 @@ impl SignatureScheme {
     /// The scheme to sign with for a peer that announced these hashes; `None` if there is none
     /// in common, or the peer announced nothing (it does not know RFC 7427).
     ///
-    /// For RSA this is PSS, with the smallest hash in common: RFC 8247 section 3.2 asks for PSS
-    /// with SHA-256 and everybody has it.
+    /// For RSA this is PSS, with the smallest hash in common, which everybody has.
     pub fn choose(key: &PublicKey, peer_hashes: &[HashId]) -> Option<Self> {
-        let candidates: &[Self] = match key {
-            PublicKey::Rsa(_) => &[Self::RsaPssSha256, Self::RsaPssSha384, Self::RsaPssSha512],
-            PublicKey::Ed25519(_) => &[Self::Ed25519],
+        let candidates = match key {
+            PublicKey::Rsa(_) => &Self::RSA[..3],
+            _ => key.schemes(),
         };
-        candidates
-            .iter()
-            .copied()
-            .find(|scheme| peer_hashes.contains(&scheme.hash()))
+        let mut candidates = candidates.iter().copied();
+        candidates.find(|scheme| peer_hashes.contains(&scheme.hash()))
+    }
+
+    /// The AUTH method that it goes with.
+    pub fn method(self) -> AuthMethod {
+        match self {
+            Self::RsaPkcs1Sha1 => AuthMethod::RSA,
+            Self::EcdsaP256 => AuthMethod::ECDSA_256,
+            Self::EcdsaP384 => AuthMethod::ECDSA_384,
+            Self::EcdsaP521 => AuthMethod::ECDSA_521,
+            _ => AuthMethod::DIGITAL_SIGNATURE,
+        }
+    }
+
+    /// The scheme that an AUTH method from before RFC 7427 stands for.
+    pub(crate) fn of_method(method: AuthMethod) -> Option<Self> {
+        let old = [
+            Self::RsaPkcs1Sha1,
+            Self::EcdsaP256,
+            Self::EcdsaP384,
+            Self::EcdsaP521,
+        ];
+        old.into_iter().find(|scheme| scheme.method() == method)
+    }
+
+    /// How signatures of ECDSA are written with it.
+    pub(super) fn form(self) -> Form {
+        match self.method() {
+            AuthMethod::DIGITAL_SIGNATURE => Form::Der,
+            _ => Form::Fixed,
+        }
     }
 
     /// The hash by its number in SIGNATURE_HASH_ALGORITHMS.
     pub fn hash(self) -> HashId {
         match self {
             Self::RsaPkcs1Sha1 => HashId::SHA1,
-            Self::RsaPkcs1Sha256 | Self::RsaPssSha256 => HashId::SHA2_256,
-            Self::RsaPkcs1Sha384 | Self::RsaPssSha384 => HashId::SHA2_384,
-            Self::RsaPkcs1Sha512 | Self::RsaPssSha512 => HashId::SHA2_512,
+            Self::RsaPkcs1Sha256 | Self::RsaPssSha256 | Self::EcdsaSha256 | Self::EcdsaP256 => {
+                HashId::SHA2_256
+            }
+            Self::RsaPkcs1Sha384 | Self::RsaPssSha384 | Self::EcdsaSha384 | Self::EcdsaP384 => {
+                HashId::SHA2_384
+            }
+            Self::RsaPkcs1Sha512 | Self::RsaPssSha512 | Self::EcdsaSha512 | Self::EcdsaP521 => {
+                HashId::SHA2_512
+            }
             Self::Ed25519 => HashId::IDENTITY,
         }
     }
@@ -256,8 +350,8 @@ impl SignatureScheme {
         Ok((scheme, signature))
     }
 
-    /// The Authentication Data of AUTH method 14 for a signature made with this scheme;
-    /// for [`RsaPkcs1Sha1`](Self::RsaPkcs1Sha1), that of method 1.
+    /// The Authentication Data of this scheme's [`method`](Self::method): for 14 with the
+    /// AlgorithmIdentifier before the signature.
     pub fn to_auth_data(self, signature: &[u8]) -> Vec<u8> {
         let Some(identifier) = algorithm_identifier::preferred(self) else {
             return signature.to_vec();
@@ -292,6 +386,12 @@ impl fmt::Display for SignatureScheme {
             Self::RsaPssSha384 => "RSA PSS with SHA-384",
             Self::RsaPssSha512 => "RSA PSS with SHA-512",
             Self::Ed25519 => "Ed25519",
+            Self::EcdsaSha256 => "ECDSA with SHA-256",
+            Self::EcdsaSha384 => "ECDSA with SHA-384",
+            Self::EcdsaSha512 => "ECDSA with SHA-512",
+            Self::EcdsaP256 => "ECDSA with SHA-256 on P-256",
+            Self::EcdsaP384 => "ECDSA with SHA-384 on P-384",
+            Self::EcdsaP521 => "ECDSA with SHA-512 on P-521",
         })
     }
 }

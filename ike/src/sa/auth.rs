@@ -94,15 +94,10 @@ pub(crate) fn own_method(
         LocalAuthMethod::Key(key) => key,
     };
     let allow_sha1 = connection.allow_sha1_rsa;
-    let scheme = match (peer_hashes, key) {
-        (hashes, _) if methods.is_some() => {
-            methods.and_then(|methods| methods.choose(key, hashes, allow_sha1))
-        }
-        (Some(hashes), _) => SignatureScheme::choose(key, hashes),
-        (None, PublicKey::Rsa(_)) if connection.allow_sha1_rsa => {
-            Some(SignatureScheme::RsaPkcs1Sha1)
-        }
-        (None, _) => None,
+    let scheme = match (methods, peer_hashes) {
+        (Some(methods), hashes) => methods.choose(key, hashes, allow_sha1),
+        (None, Some(hashes)) => SignatureScheme::choose(key, hashes),
+        (None, None) => key.old_scheme(allow_sha1),
     };
     match scheme {
         Some(scheme) => Ok(OwnMethod::Signature(Box::new(key.clone()), scheme)),

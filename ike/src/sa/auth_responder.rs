@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::auth::{AuthVerified, InitiatorSignedOctets, ResponderSignedOctets};
+use crate::auth::{AuthVerified, InitiatorSignedOctets, ResponderSignedOctets, is_signature};
 use crate::config::{Connection, RemoteAuthMethod, Unique};
 use crate::context::{Context, Signal};
 use crate::crypto::signature::SignatureScheme;
@@ -558,8 +558,6 @@ pub(crate) fn offers(connection: &Connection, alg: &IkeAlgorithms) -> bool {
 fn method_fits(connection: &Connection, method: AuthMethod) -> bool {
     match connection.remote.method {
         RemoteAuthMethod::Psk => method == AuthMethod::SHARED_KEY,
-        RemoteAuthMethod::Keys(_) => {
-            matches!(method, AuthMethod::DIGITAL_SIGNATURE | AuthMethod::RSA)
-        }
+        RemoteAuthMethod::Keys(_) => is_signature(method),
     }
 }

@@ -9,16 +9,6 @@ use crate::wire::{AuthMethod, HashId, Notify, NotifyType};
 /// Announcements looked at in one list.
 const MAX_ANNOUNCEMENTS: usize = 32;
 
-/// What is announced for signatures of RSA keys, the best first.
-const RSA: [SignatureScheme; 6] = [
-    SignatureScheme::RsaPssSha256,
-    SignatureScheme::RsaPssSha384,
-    SignatureScheme::RsaPssSha512,
-    SignatureScheme::RsaPkcs1Sha256,
-    SignatureScheme::RsaPkcs1Sha384,
-    SignatureScheme::RsaPkcs1Sha512,
-];
-
 /// One way to prove oneself.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Method {
@@ -39,9 +29,10 @@ impl AuthMethods {
             match &connection.remote.method {
                 RemoteAuthMethod::Psk => methods.push(Method::Psk),
                 RemoteAuthMethod::Keys(keys) => {
-                    methods.extend(keys.iter().flat_map(schemes).map(Method::Signature));
-                    let sha1 = Method::Signature(SignatureScheme::RsaPkcs1Sha1);
-                    methods.extend(connection.allow_sha1_rsa.then_some(sha1));
+                    let schemes = keys.iter().flat_map(|key| key.schemes());
+                    methods.extend(schemes.copied().map(Method::Signature));
+                    let old = |key: &PublicKey| key.old_scheme(connection.allow_sha1_rsa);
+                    methods.extend(keys.iter().filter_map(old).map(Method::Signature));
                 }
             }
         }
@@ -89,15 +80,14 @@ impl AuthMethods {
         hashes: Option<&[HashId]>,
         allow_sha1: bool,
     ) -> Option<SignatureScheme> {
-        let sha1 = SignatureScheme::RsaPkcs1Sha1;
         let accepted = |scheme: &SignatureScheme| self.0.contains(&Method::Signature(*scheme));
         let hash_fits = |scheme: &SignatureScheme| match hashes {
             Some(hashes) => hashes.contains(&scheme.hash()),
             None => false,
         };
-        let best = schemes(key).find(|scheme| accepted(scheme) && hash_fits(scheme));
-        let old = allow_sha1 && key.fits(sha1) && accepted(&sha1);
-        best.or(old.then_some(sha1))
+        let mut schemes = key.schemes().iter().copied();
+        let best = schemes.find(|scheme| accepted(scheme) && hash_fits(scheme));
+        best.or_else(|| key.old_scheme(allow_sha1).filter(accepted))
     }
 }
 
@@ -116,22 +106,15 @@ impl std::fmt::Display for AuthMethods {
     }
 }
 
-/// What can be made with a key, the best first.
-fn schemes(key: &PublicKey) -> impl Iterator<Item = SignatureScheme> + use<> {
-    let list: &[SignatureScheme] = match key {
-        PublicKey::Rsa(_) => &RSA,
-        PublicKey::Ed25519(_) => &[SignatureScheme::Ed25519],
-    };
-    list.iter().copied()
-}
-
 impl Method {
     /// Reads what follows Length and Auth Method: nothing, a link to a CA, or such a link and an
     /// AlgorithmIdentifier (RFC 9593 sections 3.2.1 to 3.2.3).
     fn read(method: AuthMethod, data: &[u8]) -> Option<Self> {
         match (method, data) {
             (AuthMethod::SHARED_KEY, []) => Some(Self::Psk),
-            (AuthMethod::RSA, [_]) => Some(Self::Signature(SignatureScheme::RsaPkcs1Sha1)),
+            (old, [_]) if old != AuthMethod::DIGITAL_SIGNATURE => {
+                SignatureScheme::of_method(old).map(Self::Signature)
+            }
             (AuthMethod::DIGITAL_SIGNATURE, [_, algorithm @ ..]) => {
                 let len = u8::try_from(algorithm.len()).ok()?;
                 let data = [&[len], algorithm].concat();
@@ -146,7 +129,9 @@ impl Method {
     fn write(self) -> Vec<u8> {
         let (method, data) = match self {
             Self::Psk => (AuthMethod::SHARED_KEY, Vec::new()),
-            Self::Signature(SignatureScheme::RsaPkcs1Sha1) => (AuthMethod::RSA, vec![0]),
+            Self::Signature(scheme) if scheme.method() != AuthMethod::DIGITAL_SIGNATURE => {
+                (scheme.method(), vec![0])
+            }
             Self::Signature(scheme) => {
                 // In AUTH, the length of the AlgorithmIdentifier stands where the link is here.
                 let mut data = scheme.to_auth_data(&[]);
@@ -176,7 +161,9 @@ mod tests {
     fn what_is_written_is_read() {
         let mut all = vec![Method::Psk, Method::Signature(SignatureScheme::Ed25519)];
         all.push(Method::Signature(SignatureScheme::RsaPkcs1Sha1));
-        all.extend(RSA.map(Method::Signature));
+        all.push(Method::Signature(SignatureScheme::EcdsaP384));
+        all.push(Method::Signature(SignatureScheme::EcdsaSha512));
+        all.extend(SignatureScheme::RSA.map(Method::Signature));
         let all = AuthMethods(all);
         let data = all.notify().data.into_owned();
         assert_eq!(announced(&data), Some(all));
@@ -194,7 +181,7 @@ mod tests {
             assert_eq!(announced(broken), None, "{broken:?}");
         }
         assert_eq!(announced(&[]), None, "an empty list says nothing");
-        let list = [2, 77, 5, 14, 0, 1, 2, 3, 9, 0, 2, 14, 3, 2, 0, 2, 2];
+        let list = [2, 77, 5, 14, 0, 1, 2, 3, 3, 0, 2, 14, 3, 2, 0, 2, 2];
         assert_eq!(announced(&list), Some(AuthMethods(vec![Method::Psk])));
         assert_eq!(announced(&[2, 77]), Some(AuthMethods(Vec::new())));
         let long = [2, 2].repeat(1000);

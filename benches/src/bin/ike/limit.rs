@@ -175,6 +175,7 @@ fn signatures(key: &PrivateKey, signed: usize) -> Vec<Operation> {
     let scheme = match public {
         PublicKey::Rsa(_) => SignatureScheme::RsaPssSha256,
         PublicKey::Ed25519(_) => SignatureScheme::Ed25519,
+        PublicKey::Ecdsa(_) => SignatureScheme::EcdsaSha256,
     };
     let octets = vec![6; signed];
     let mut rng = ChaCha20Rng::seed_from_u64(2);

@@ -1,6 +1,7 @@
-//! Public keys as in DNS: RFC 3110 (RSA), and DNSKEY records around it (RFC 4034, RFC 8080).
+//! Public keys as in DNS: RFC 3110 (RSA), points (RFC 6605), and DNSKEY records around them (RFC 4034, RFC 8080).
 
-use super::KeyFileError;
+use super::{KeyFileError, ecdsa};
+use crate::crypto::ecdsa::Curve;
 use crate::crypto::signature::PublicKey;
 
 /// `None` if it is neither.
@@ -10,6 +11,7 @@ pub(super) fn public(octets: &[u8]) -> Option<Result<PublicKey, KeyFileError>> {
         // exponent of 0 or 1.
         [1, 0 | 1, 3, algorithm, key @ ..] => match algorithm {
             1 | 5 | 7 | 8 | 10 => rsa(key),
+            13 | 14 => point(key),
             15 => Some(PublicKey::ed25519(key).map_err(Into::into)),
             other => Some(Err(KeyFileError::KeyType(format!(
                 "DNSSEC algorithm {other}"
@@ -17,6 +19,19 @@ pub(super) fn public(octets: &[u8]) -> Option<Result<PublicKey, KeyFileError>> {
         },
         key => rsa(key),
     }
+}
+
+/// RFC 6605 section 4: the two coordinates, and nothing else; or a point of SEC 1, whose first octet says
+/// that it is not compressed. `None`: of no such length.
+pub(super) fn point(octets: &[u8]) -> Option<Result<PublicKey, KeyFileError>> {
+    let coordinates = |curve: &Curve| 2 * curve.octets();
+    let whole = |curve: &Curve| octets.len() == 1 + coordinates(curve) && octets[0] == 4;
+    let mut curves = Curve::ALL.into_iter();
+    if let Some(curve) = curves.clone().find(whole) {
+        return Some(ecdsa(curve, octets));
+    }
+    let curve = curves.find(|curve| octets.len() == coordinates(curve))?;
+    Some(ecdsa(curve, &[&[4], octets].concat()))
 }
 
 /// RFC 3110 section 2: length of the exponent (one octet, or zero and two), exponent, modulus.

@@ -1,4 +1,4 @@
-//! OpenSSH's own forms: the public line (RFC 4253 section 6.6, RFC 8709) and the private file
+//! OpenSSH's own forms: the public line (RFC 4253 section 6.6, RFC 5656, RFC 8709) and the private file
 //! (PROTOCOL.key in OpenSSH's source), as far as they are not encrypted.
 
 use base64ct::{Base64, Encoding as _};
@@ -6,11 +6,14 @@ use rsa::BoxedUint;
 use rsa::traits::PublicKeyParts as _;
 
 use super::{Expected, KeyFileError, decode_base64};
+use crate::crypto::ecdsa::{Curve, EcdsaPrivate};
 use crate::crypto::private_key::PrivateKey;
 use crate::crypto::signature::PublicKey;
 
 const RSA: &str = "ssh-rsa";
 const ED25519: &str = "ssh-ed25519";
+/// And the name of the curve.
+const ECDSA: &str = "ecdsa-sha2-";
 const MAGIC: &[u8] = b"openssh-key-v1\0";
 
 /// A line of a `.pub` file; `None` if it does not begin like one.
@@ -23,7 +26,7 @@ pub(super) fn public_line(text: &str) -> Option<Result<PublicKey, KeyFileError>>
     {
         return None;
     }
-    if algorithm != RSA && algorithm != ED25519 {
+    if algorithm != RSA && algorithm != ED25519 && curve(algorithm.as_bytes()).is_none() {
         return Some(Err(KeyFileError::KeyType(algorithm.into())));
     }
     let damaged = KeyFileError::Damaged("an OpenSSH public key");
@@ -40,11 +43,21 @@ fn public_blob(algorithm: &str, blob: &[u8]) -> Option<Result<PublicKey, KeyFile
     }
     let key = if algorithm == RSA {
         let exponent = r.string()?;
-        PublicKey::rsa(r.string()?, exponent)
+        PublicKey::rsa(r.string()?, exponent).map_err(Into::into)
+    } else if let Some(curve) = curve(algorithm.as_bytes()) {
+        (r.string()? == curve.ssh_name().as_bytes()).then_some(())?;
+        super::ecdsa(curve, r.string()?)
     } else {
-        PublicKey::ed25519(r.string()?)
+        PublicKey::ed25519(r.string()?).map_err(Into::into)
     };
-    r.0.is_empty().then(|| key.map_err(Into::into))
+    r.0.is_empty().then_some(key)
+}
+
+/// Of `ecdsa-sha2-nistp256`.
+fn curve(algorithm: &[u8]) -> Option<Curve> {
+    let name = algorithm.strip_prefix(ECDSA.as_bytes())?;
+    let mut all = Curve::ALL.into_iter();
+    all.find(|curve| curve.ssh_name().as_bytes() == name)
 }
 
 pub(super) fn to_public_line(key: &PublicKey, comment: &str) -> String {
@@ -54,12 +67,20 @@ pub(super) fn to_public_line(key: &PublicKey, comment: &str) -> String {
             put_string(&mut blob, RSA.as_bytes());
             put_mpint(&mut blob, key.e());
             put_mpint(&mut blob, key.n());
-            RSA
+            RSA.to_owned()
         }
         PublicKey::Ed25519(key) => {
             put_string(&mut blob, ED25519.as_bytes());
             put_string(&mut blob, key.as_bytes());
-            ED25519
+            ED25519.to_owned()
+        }
+        PublicKey::Ecdsa(key) => {
+            let curve = key.curve().ssh_name();
+            let algorithm = format!("{ECDSA}{curve}");
+            put_string(&mut blob, algorithm.as_bytes());
+            put_string(&mut blob, curve.as_bytes());
+            put_string(&mut blob, &key.point());
+            algorithm
         }
     };
     let line = format!("{algorithm} {} {comment}", Base64::encode_string(&blob));
@@ -114,6 +135,9 @@ fn unencrypted(r: &mut Reader<'_>) -> Option<Result<PrivateKey, KeyFileError>> {
     if algorithm == RSA.as_bytes() {
         return rsa(&mut r);
     }
+    if let Some(curve) = curve(algorithm) {
+        return ecdsa(curve, &mut r);
+    }
     let name = String::from_utf8_lossy(algorithm).into_owned();
     Some(Err(KeyFileError::KeyType(name)))
 }
@@ -124,6 +148,15 @@ fn ed25519(r: &mut Reader<'_>) -> Option<Result<PrivateKey, KeyFileError>> {
     let pair = r.string()?.try_into().ok()?;
     let key = ed25519_dalek::SigningKey::from_keypair_bytes(pair).ok()?;
     (key.verifying_key().as_bytes() == public).then(|| Ok(PrivateKey::Ed25519(Box::new(key))))
+}
+
+/// The name of the curve, the point, the private number.
+fn ecdsa(curve: Curve, r: &mut Reader<'_>) -> Option<Result<PrivateKey, KeyFileError>> {
+    let name = r.string()?;
+    let point = r.string()?;
+    let key = EcdsaPrivate::from_number(curve, r.string()?)?;
+    let same = name == curve.ssh_name().as_bytes() && key.public().point() == point;
+    same.then(|| Ok(PrivateKey::Ecdsa(Box::new(key))))
 }
 
 /// n, e, d, q^-1 mod p, p, q.

@@ -17,8 +17,12 @@ pub(super) struct Block<'a> {
 const BEGIN: &str = "-----BEGIN ";
 const DASHES: &str = "-----";
 
+/// OpenSSL writes a block with the curve before an EC PRIVATE KEY, which names it too.
+const PARAMETERS: &str = "-----END EC PARAMETERS-----";
+
 /// The first block; `None` if there is none at all.
 pub(super) fn first_block(text: &str) -> Result<Option<Block<'_>>, KeyFileError> {
+    let text = text.split_once(PARAMETERS).map_or(text, |(_, rest)| rest);
     let Some(start) = text.find(BEGIN) else {
         return Ok(None);
     };

