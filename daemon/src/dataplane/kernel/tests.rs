@@ -28,7 +28,7 @@ use crate::dataplane::{DRAIN, DataPlaneEvent, KernelOptions, Policy};
 use crate::host::HostSettings;
 use crate::host::netns::Netns;
 use crate::host::prefix::Prefix;
-use crate::host::xfrm::{self, Direction, Key, Notice, Rule, Socket, StateId, Xfrm as _};
+use crate::host::xfrm::{self, Direction, Key, Notice, Rule, Socket, StateId, Xfrm};
 use fake::Fake;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -102,17 +102,17 @@ fn keys() -> EspKeys {
     }
 }
 
-fn install(core: &mut Core<Fake>, info: &ChildSaInfo) {
+fn install(core: &mut Core<impl Xfrm>, info: &ChildSaInfo) {
     let (info, keys) = (info.clone(), keys());
     core.add_inbound(&InboundSa { info, keys }).unwrap();
 }
 
-fn send(core: &mut Core<Fake>, info: &ChildSaInfo, now: Instant) {
+fn send(core: &mut Core<impl Xfrm>, info: &ChildSaInfo, now: Instant) {
     let (info, keys) = (info.clone(), keys());
     core.use_outbound(&OutboundSa { info, keys }, now).unwrap();
 }
 
-fn up(core: &mut Core<Fake>, info: &ChildSaInfo, now: Instant) {
+fn up(core: &mut Core<impl Xfrm>, info: &ChildSaInfo, now: Instant) {
     install(core, info);
     send(core, info, now);
 }
