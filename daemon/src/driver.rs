@@ -359,13 +359,23 @@ impl<D: DataPlane> Driver<D> {
     /// Addresses that are `known` count as this host's, whether it has them or not.
     async fn reload(&mut self, now: Instant, known: &Addresses) -> Result<(), Failure> {
         service::reloading();
-        let done = self.read_again(now, known).await;
+        let done = match crate::run::load_checked(&self.origin, known).await {
+            Ok(loaded) => self.go_over(now, loaded).await,
+            Err(failure) => Err(failure),
+        };
         service::ready(self.loaded.ike.connections.len());
         done
     }
 
-    async fn read_again(&mut self, now: Instant, known: &Addresses) -> Result<(), Failure> {
-        let mut loaded = crate::run::load_checked(&self.origin, known).await?;
+    /// Goes over to a configuration that was read and checked.
+    async fn take(&mut self, now: Instant, loaded: Loaded) -> Result<(), Failure> {
+        service::reloading();
+        let done = self.go_over(now, loaded).await;
+        service::ready(self.loaded.ike.connections.len());
+        done
+    }
+
+    async fn go_over(&mut self, now: Instant, mut loaded: Loaded) -> Result<(), Failure> {
         // As at start: a connection without is another one, and would be closed.
         crate::run::look_up_sources(&mut loaded);
         self.changes.apply(&mut loaded);

@@ -1,6 +1,6 @@
 //! What is wrong with a configuration: where, what, and what to change; as people read it.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -83,6 +83,8 @@ const LINE_WIDTH: usize = 120;
 /// Collects findings while a configuration is read, so that one pass reports all of them.
 pub(crate) struct Report<'s> {
     sources: &'s [Source],
+    /// Where lines begin, for each source; found when the first place is asked for.
+    lines: Vec<OnceCell<Lines>>,
     errors: RefCell<Vec<(Place, Finding)>>,
     warnings: RefCell<Vec<Finding>>,
 }
@@ -92,6 +94,7 @@ impl<'s> Report<'s> {
     pub(crate) fn new(sources: &'s [Source]) -> Self {
         Self {
             sources,
+            lines: sources.iter().map(|_| OnceCell::new()).collect(),
             errors: RefCell::default(),
             warnings: RefCell::default(),
         }
@@ -146,7 +149,7 @@ impl<'s> Report<'s> {
     pub(crate) fn finding(&self, place: &Place, message: String, fix: String) -> Finding {
         Finding {
             location: self.location(place),
-            excerpt: excerpt(&self.source(place).text, &place.span),
+            excerpt: excerpt(&self.source(place).text, self.lines(place), &place.span),
             message,
             fix,
             also: None,
@@ -164,8 +167,15 @@ impl<'s> Report<'s> {
     /// File, line and column of a place.
     pub(crate) fn location(&self, place: &Place) -> String {
         let source = self.source(place);
-        let (line, column) = line_and_column(&source.text, place.span.start);
+        let (line, column) = self
+            .lines(place)
+            .line_and_column(&source.text, place.span.start);
         format!("{}:{line}:{column}", source.name)
+    }
+
+    fn lines(&self, place: &Place) -> &Lines {
+        let text = &self.sources[place.source].text;
+        self.lines[place.source].get_or_init(|| Lines::of(text))
     }
 }
 
@@ -182,14 +192,47 @@ impl Finding {
     }
 }
 
-fn line_and_column(text: &str, at: usize) -> (usize, usize) {
-    let start = line_start(text, at);
-    let line = 1 + text.as_bytes()[..start]
-        .iter()
-        .filter(|&&b| b == b'\n')
-        .count();
-    let end = floor_boundary(text, at);
-    (line, 1 + text[start..end.max(start)].chars().count())
+/// Where the lines of a text begin, so that nobody counts them for each of thousands of places.
+struct Lines {
+    starts: Vec<usize>,
+    /// Lines that begin a table of secrets, or one in which there are none for sure.
+    tables: Vec<(usize, bool)>,
+}
+
+impl Lines {
+    fn of(text: &str) -> Self {
+        let newlines = text.bytes().enumerate().filter(|(_, b)| *b == b'\n');
+        let starts: Vec<usize> = [0]
+            .into_iter()
+            .chain(newlines.map(|(at, _)| at + 1))
+            .collect();
+        let table = |start: &usize| {
+            let line = text[*start..].lines().next().unwrap_or_default();
+            match line.trim_start() {
+                line if !line.starts_with('[') => None,
+                line if line.contains("secrets") => Some((*start, true)),
+                line if line.contains("connections") || line.contains("daemon") => {
+                    Some((*start, false))
+                }
+                _ => None,
+            }
+        };
+        let tables = starts.iter().filter_map(table).collect();
+        Self { starts, tables }
+    }
+
+    fn line_and_column(&self, text: &str, at: usize) -> (usize, usize) {
+        let end = floor_boundary(text, at);
+        let line = self.starts.partition_point(|start| *start <= end);
+        let start = self.starts[line - 1];
+        (line, 1 + text[start..end].chars().count())
+    }
+
+    /// Whether the last table before this place is one of secrets.
+    fn is_secret(&self, start: usize) -> bool {
+        let before = self.tables.partition_point(|(at, _)| *at < start);
+        before > 0 && self.tables[before - 1].1
+    }
 }
 
 fn line_start(text: &str, at: usize) -> usize {
@@ -206,13 +249,13 @@ fn floor_boundary(text: &str, at: usize) -> usize {
 }
 
 /// The line of a span with what to underline. Long lines are cut, and secrets left out.
-fn excerpt(text: &str, span: &Range<usize>) -> Option<Excerpt> {
+fn excerpt(text: &str, lines: &Lines, span: &Range<usize>) -> Option<Excerpt> {
     let start = line_start(text, span.start);
     let line = text[start..].split('\n').next()?.trim_end();
     if line.is_empty() {
         return None;
     }
-    let shown = match secret_begins(text, start, line) {
+    let shown = match secret_begins(lines, start, line) {
         Some(at) => format!("{}…", &line[..at]),
         None => line.to_owned(),
     };
@@ -228,7 +271,7 @@ fn excerpt(text: &str, span: &Range<usize>) -> Option<Excerpt> {
     };
     let printable = |c: char| if c.is_control() { ' ' } else { c };
     Some(Excerpt {
-        line: line_and_column(text, start).0,
+        line: lines.line_and_column(text, start).0,
         text: shown
             .chars()
             .skip(cut)
@@ -245,21 +288,12 @@ fn excerpt(text: &str, span: &Range<usize>) -> Option<Excerpt> {
 /// Where in this line a secret may begin: after the `=` of a line about secrets, or at once in
 /// a later line of a value in a table of secrets. The text may be no TOML at all, so this errs
 /// on the side of hiding.
-fn secret_begins(text: &str, start: usize, line: &str) -> Option<usize> {
+fn secret_begins(lines: &Lines, start: usize, line: &str) -> Option<usize> {
     let is_header = |line: &str| line.starts_with('[') && !line.contains(['=', '"']);
     if is_header(line) {
         return None;
     }
-    let last_table = text[..start]
-        .lines()
-        .rev()
-        .find_map(|line| match line.trim_start() {
-            line if !line.starts_with('[') => None,
-            line if line.contains("secrets") => Some(true),
-            line if line.contains("connections") || line.contains("daemon") => Some(false),
-            _ => None,
-        });
-    if last_table != Some(true) && !line.contains("secret") {
+    if !lines.is_secret(start) && !line.contains("secret") {
         return None;
     }
     // Secrets have `=` in them as well, so only what is known to be a key is shown.

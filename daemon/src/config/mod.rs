@@ -29,7 +29,7 @@ mod tests;
 mod values;
 pub(crate) mod write;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -328,21 +328,21 @@ fn read_connections(
     secrets: &Secrets,
     roots: &[Section<'_>],
 ) -> Vec<ReadConnection> {
-    let mut names: Vec<Located<&str>> = Vec::new();
+    let mut names: HashMap<&str, Place> = HashMap::new();
     let mut connections = Vec::new();
     for root in roots {
         for (name, section) in root.named("connections") {
-            if let Some(first) = names.iter().find(|other| other.value == name.value) {
+            if let Some(first) = names.get(name.value) {
                 report.clash(
                     &name.place,
-                    &first.place,
+                    first,
                     format!("two connections are called {}", name.value),
                     "rename one of them; a connection and its children go into one file",
                 );
                 continue;
             }
             connections.extend(connection::read(report, files, secrets, &name, section));
-            names.push(name);
+            names.insert(name.value, name.place);
         }
     }
     connections

@@ -1,8 +1,11 @@
 //! Commands from the control socket, and those who wait for their outcome.
 
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use obol_ike::config::Connection;
 use obol_ike::endpoint::Endpoint;
 use obol_ike::event::Command;
 
@@ -131,7 +134,7 @@ impl<D: DataPlane> Driver<D> {
         for child in &children {
             self.changes.say(child.clone(), to);
         }
-        self.reload(now, &known).await?;
+        self.take(now, loaded).await?;
         Ok(children)
     }
 
@@ -365,16 +368,19 @@ impl<D: DataPlane> Driver<D> {
                 .map(ToString::to_string)
                 .collect(),
         };
+        let new = &self.loaded.ike.connections;
+        let known: HashMap<&str, &Arc<Connection>> =
+            old.iter().map(|c| (c.name.as_str(), c)).collect();
+        let kept: HashSet<&str> = new.iter().map(|c| c.name.as_str()).collect();
         for connection in &self.loaded.ike.connections {
-            let list = match old.iter().find(|c| c.name == connection.name) {
+            let list = match known.get(connection.name.as_str()) {
                 None => &mut report.added,
-                Some(same) if same == connection => &mut report.unchanged,
+                Some(same) if *same == connection => &mut report.unchanged,
                 Some(_) => &mut report.changed,
             };
             list.push(connection.name.clone());
         }
-        let kept = |name: &str| self.loaded.ike.connections.iter().any(|c| c.name == name);
-        let gone = old.iter().filter(|c| !kept(&c.name));
+        let gone = old.iter().filter(|c| !kept.contains(c.name.as_str()));
         report.removed.extend(gone.map(|c| c.name.clone()));
         report
     }

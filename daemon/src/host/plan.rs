@@ -1,6 +1,6 @@
 //! From policies to the rules and routes that steer their packets into the TUN: pure functions.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use obol_ike::config::Mode;
@@ -22,6 +22,13 @@ pub(super) const OVERHEAD: u32 = 88;
 /// Rules that one set of policies may ask for: each costs a comparison per route lookup, so
 /// more than this is a configuration that needs other selectors.
 const RULES_MAX: usize = 4096;
+
+/// From so many rules on, those that say the same but for the destination become one where the
+/// table leads to no other destinations.
+const MERGED_FROM: usize = 64;
+
+/// Rules before they are merged: some hundred thousand connections.
+const UNMERGED_MAX: usize = 1 << 20;
 
 const UDP: u8 = 17;
 const ESP: u8 = 50;
@@ -51,6 +58,7 @@ pub(crate) fn plan(
 ) -> Result<Plan, DataPlaneError> {
     let mut plan = Plan::default();
     let mut lookups = Vec::new();
+    let mut too_many = None;
     for policy in policies {
         for (local, remote) in pairs(&policy.local_ts, &policy.remote_ts) {
             lookups.extend(lookup_rules(settings, &local, &remote, own));
@@ -59,12 +67,16 @@ pub(crate) fn plan(
                 merge(plan.routes.entry(destination).or_insert(what), what);
             }
             if lookups.len() > RULES_MAX {
-                return Err(DataPlaneError::Refused(format!(
-                    "the selectors of {}.{} need more than {RULES_MAX} routing rules",
-                    policy.connection, policy.child
-                )));
+                too_many.get_or_insert(policy);
+            }
+            if lookups.len() > UNMERGED_MAX {
+                return Err(too_many_rules(policy));
             }
         }
+    }
+    let mut lookups = merged(lookups, &plan.routes);
+    if let Some(policy) = too_many.filter(|_| lookups.len() > RULES_MAX) {
+        return Err(too_many_rules(policy));
     }
     for v4 in [true, false] {
         if lookups.iter().any(|rule| rule.v4 == v4) {
@@ -75,10 +87,48 @@ pub(crate) fn plan(
     for own in protected_hosts(policies, own) {
         plan.rules.extend(reverse_path(settings, own));
     }
-    let mut seen = HashSet::new();
-    lookups.retain(|rule| seen.insert(rule.clone()));
-    plan.rules.extend(lookups);
+    plan.rules.append(&mut lookups);
     Ok(plan)
+}
+
+fn too_many_rules(policy: &Policy) -> DataPlaneError {
+    DataPlaneError::Refused(format!(
+        "the selectors of {}.{} and those before need more than {RULES_MAX} routing rules",
+        policy.connection, policy.child
+    ))
+}
+
+/// The rules, each once. Thousands of peers behind one subnet of ours are no thousands of rules: where
+/// packets from a source are for the table whatever destination of it they have, a rule need not
+/// name the destination, and those that the table does not know go on to the next rule.
+fn merged(lookups: Vec<Rule>, routes: &BTreeMap<Prefix, TunRoute>) -> Vec<Rule> {
+    let without_destination = |rule: &Rule| Rule {
+        destination: None,
+        ..rule.clone()
+    };
+    let mut seen = HashSet::new();
+    let lookups: Vec<Rule> = lookups
+        .into_iter()
+        .filter(|rule| seen.insert(rule.clone()))
+        .collect();
+    if lookups.len() < MERGED_FROM {
+        return lookups;
+    }
+    let mut destinations: HashMap<Rule, usize> = HashMap::new();
+    for rule in &lookups {
+        *destinations.entry(without_destination(rule)).or_default() += 1;
+    }
+    let known = |v4| routes.keys().filter(|prefix| prefix.is_v4() == v4).count();
+    let (known_v4, known_v6) = (known(true), known(false));
+    let mut seen = HashSet::new();
+    let merge = |rule: Rule| {
+        let wider = without_destination(&rule);
+        let all = if rule.v4 { known_v4 } else { known_v6 };
+        let whole = rule.protocol == 0 && destinations.get(&wider) == Some(&all);
+        if whole { wider } else { rule }
+    };
+    let merged = lookups.into_iter().map(merge);
+    merged.filter(|rule| seen.insert(rule.clone())).collect()
 }
 
 /// Every pair of a selector of each side that are of one family and one protocol; the protocol
@@ -400,11 +450,47 @@ mod tests {
 
     #[test]
     fn too_many_rules_are_refused_by_name() {
-        let wide = ts("0.0.0.1", "255.255.255.254", 0, ANY);
+        let wide = ts("0.0.0.1", "255.255.255.254", 6, (1, 1));
         let mut both = policy(Mode::Tunnel, wide, wide);
-        both.local_ts.push(ts("0.0.0.3", "255.255.255.254", 0, ANY));
+        both.local_ts
+            .push(ts("0.0.0.3", "255.255.255.254", 6, (2, 2)));
         let error = plan(&HostSettings::for_tests(), &[both], &[], 1500).unwrap_err();
         assert!(error.to_string().contains("c.d"), "{error}");
+    }
+
+    /// The rules that look up the table, of `peers` peers and what else there is.
+    fn lookups(peers: u16, more: &[Policy]) -> Vec<String> {
+        let local = ts("172.16.0.0", "172.16.255.255", 0, ANY);
+        let mut policies: Vec<Policy> = (0..peers)
+            .map(|n| {
+                let [high, low] = n.to_be_bytes();
+                let [first, last] = [0, 255].map(|end| format!("10.{high}.{low}.{end}"));
+                policy(Mode::Tunnel, local, ts(&first, &last, 0, ANY))
+            })
+            .collect();
+        policies.extend_from_slice(more);
+        let plan = plan(&HostSettings::for_tests(), &policies, &[], 1500).unwrap();
+        assert_eq!(plan.routes.len(), policies.len());
+        plan.rules[3..].iter().map(show).collect()
+    }
+
+    #[test]
+    fn thousands_of_peers_behind_one_subnet_need_one_rule() {
+        let one = "5201 172.16.0.0/16 any proto 0 None None Lookup(26250)";
+        assert_eq!(lookups(10_000, &[]), [one]);
+        assert_eq!(lookups(8, &[]).len(), 8, "few stay as they are");
+    }
+
+    #[test]
+    fn rules_stay_apart_where_the_table_leads_elsewhere_too() {
+        let port = ts("172.16.0.0", "172.16.255.255", 6, (1, 1));
+        let remote = ts("10.200.0.0", "10.200.0.255", 6, ANY);
+        let other = policy(Mode::Tunnel, port, remote);
+        assert_eq!(lookups(100, &[other]).len(), 101);
+        let local = ts("172.17.0.0", "172.17.255.255", 0, ANY);
+        let remote = ts("10.200.0.0", "10.200.0.255", 0, ANY);
+        let other = policy(Mode::Tunnel, local, remote);
+        assert_eq!(lookups(100, &[other]).len(), 101);
     }
 
     #[test]

@@ -119,7 +119,10 @@ impl Policies {
 
     /// Replaces all policies; SAs stay with the policy of their names.
     pub(super) fn replace(&mut self, wanted: Vec<(Policy, Vec<obol_esp::Selector>)>) {
-        let mut old = std::mem::take(&mut self.entries);
+        let mut old: HashMap<(String, String), Vec<Entry>> = HashMap::new();
+        for entry in std::mem::take(&mut self.entries) {
+            old.entry(entry.name()).or_default().push(entry);
+        }
         let mut sas: Vec<Arc<Way>> = std::mem::take(&mut self.orphans);
         self.spd = Spd::new();
         self.by_name.clear();
@@ -132,18 +135,20 @@ impl Policies {
             for selector in selectors {
                 self.spd.insert(selector, index);
             }
-            let same = old.iter().position(|entry| entry.policy == policy);
-            let entry = match same {
-                Some(same) => old.swap_remove(same),
-                None => Entry::new(policy),
-            };
+            let name = (policy.connection.clone(), policy.child.clone());
+            let same = old.get_mut(&name).and_then(|entries| {
+                let at = entries.iter().position(|entry| entry.policy == policy)?;
+                Some(entries.swap_remove(at))
+            });
+            let entry = same.unwrap_or_else(|| Entry::new(policy));
             for way in entry.lanes.iter().flat_map(|lane| &lane.ways) {
                 self.places.insert(way.id, Some(index));
                 self.owned[self.place.of_queue(way.queue)] += 1;
             }
             self.entries.push(entry);
         }
-        let lanes = old.into_iter().flat_map(|entry| entry.lanes);
+        let gone = old.into_values().flatten();
+        let lanes = gone.flat_map(|entry| entry.lanes);
         sas.extend(lanes.flat_map(|lane| lane.ways));
         for sa in sas.into_iter().rev() {
             self.adopt(sa);
@@ -245,6 +250,10 @@ impl Entry {
             kept: VecDeque::new(),
             kept_bytes: 0,
         }
+    }
+
+    fn name(&self) -> (String, String) {
+        (self.policy.connection.clone(), self.policy.child.clone())
     }
 
     /// The policy.

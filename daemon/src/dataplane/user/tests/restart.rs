@@ -191,7 +191,8 @@ fn policies_that_cannot_be_set_leave_those_before_in_force() {
     exchange(&at_a, &at_b, b"before");
     let wide = |last: &str| TrafficSelector {
         end: ip(last),
-        ..ts(ip("0.0.0.1"), 0, ANY)
+        // Of a port, so that no rule stands for several.
+        ..ts(ip("0.0.0.1"), 6, (1, 1))
     };
     let mut too_much = TUNNEL.policy(&a, &b, true);
     too_much.child = "too-much".to_owned();
