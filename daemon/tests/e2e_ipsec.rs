@@ -233,39 +233,67 @@ async fn what_cannot_be_done_has_plutos_exit_code() {
     assert_eq!(by_obol.0, 21, "{by_obol:?}");
 }
 
+/// A lab whose hosts run from pluto's files.
+struct Files {
+    bed: Bed,
+    conf: PathBuf,
+}
+
+impl Files {
+    fn new(conns: &str) -> Self {
+        let lab = Lab::new(obol(), None).unwrap();
+        let ipsec = lab.directory().join("ipsec");
+        symlink(obol(), &ipsec).unwrap();
+        let directory = lab.directory();
+        let conf = directory.join("ipsec.conf");
+        let secrets = directory.join("ipsec.secrets");
+        std::fs::write(&secrets, "@a @b : PSK \"a secret for a and b\"\n").unwrap();
+        std::fs::set_permissions(&secrets, PermissionsExt::from_mode(0o600)).unwrap();
+        let text = format!(
+            "config setup\n\tsecretsfile={}\n\n{conns}",
+            secrets.display()
+        );
+        std::fs::write(&conf, text).unwrap();
+        let files = Self {
+            bed: Bed { lab, ipsec },
+            conf,
+        };
+        for host in files.hosts() {
+            let (code, text) = files.on(host, "start");
+            assert_eq!(code, 0, "{text}");
+        }
+        files
+    }
+
+    fn hosts(&self) -> [&Host; 2] {
+        [&self.bed.lab.a, &self.bed.lab.b]
+    }
+
+    /// Exit code of a command on a host, and what was printed.
+    fn on(&self, host: &Host, line: &str) -> (i32, String) {
+        let rundir = self.bed.lab.directory().join(host.side.name);
+        let (rundir, conf) = (rundir.display(), self.conf.display());
+        let line = format!("{line} --rundir {rundir} --config {conf}");
+        self.bed.run_as(&self.bed.ipsec, host, &line, "5")
+    }
+
+    fn stop(&self) {
+        for host in self.hosts() {
+            let (code, text) = self.on(host, "stop");
+            assert_eq!(code, 0, "{text}");
+            assert_eq!(self.on(host, "status").0, 33);
+        }
+    }
+}
+
 /// `ipsec start` without systemd, on pluto's own files.
 #[tokio::test]
 async fn plutos_files_are_started_asked_changed_and_stopped() {
     if !is_root() {
         return;
     }
-    let lab = Lab::new(obol(), None).unwrap();
-    let ipsec = lab.directory().join("ipsec");
-    symlink(obol(), &ipsec).unwrap();
-    let bed = Bed { lab, ipsec };
-    let directory = bed.lab.directory();
-    let conf = directory.join("ipsec.conf");
-    let secrets = directory.join("ipsec.secrets");
-    std::fs::write(&secrets, "@a @b : PSK \"a secret for a and b\"\n").unwrap();
-    std::fs::set_permissions(&secrets, PermissionsExt::from_mode(0o600)).unwrap();
-    let text = format!(
-        "config setup\n\tsecretsfile={}\n\n{CONNS}",
-        secrets.display()
-    );
-    std::fs::write(&conf, text).unwrap();
-    let on = |host: &Host, line: &str| {
-        let rundir = directory.join(host.side.name);
-        let line = format!(
-            "{line} --rundir {} --config {}",
-            rundir.display(),
-            conf.display()
-        );
-        bed.run_as(&bed.ipsec, host, &line, "5")
-    };
-    for host in [&bed.lab.a, &bed.lab.b] {
-        let (code, text) = on(host, "start");
-        assert_eq!(code, 0, "{text}");
-    }
+    let files = Files::new(CONNS);
+    let (bed, on) = (&files.bed, |host: &Host, line: &str| files.on(host, line));
     let a = &bed.lab.a;
     let (code, text) = on(a, "up nets");
     assert_eq!(code, 0, "{text}");
@@ -310,11 +338,88 @@ async fn plutos_files_are_started_asked_changed_and_stopped() {
         &["\"later\": initiating delete of connection's Child SA #*"],
     );
     bed.pinged().await;
-    for host in [&bed.lab.a, &bed.lab.b] {
-        let (code, text) = on(host, "stop");
-        assert_eq!(code, 0, "{text}");
-        assert_eq!(on(host, "status").0, 33);
+    files.stop();
+}
+
+#[tokio::test]
+async fn a5_an_unknown_keyword_changes_nothing_that_runs() {
+    if !is_root() {
+        return;
     }
+    let files = Files::new(CONNS);
+    let a = &files.bed.lab.a;
+    let (code, text) = files.on(a, "up nets");
+    assert_eq!(code, 0, "{text}");
+    let before = files.on(a, "trafficstatus");
+    assert!(before.1.contains("\"nets\", type=ESP"), "{before:?}");
+    let good = std::fs::read_to_string(&files.conf).unwrap();
+    let bad = format!("{good}\nconn more\n\tlefsubnet=10.0.0.0/8\n");
+    let at = bad
+        .lines()
+        .position(|line| line.contains("lefsubnet"))
+        .unwrap()
+        + 1;
+    std::fs::write(&files.conf, &bad).unwrap();
+    for line in ["add more", "add nets", "rereadall"] {
+        let (code, text) = files.on(a, line);
+        assert_eq!(code, 3, "{line}: {text}");
+        let place = format!(
+            "{}:{at}:2: unrecognized 'conn' keyword 'lefsubnet'",
+            files.conf.display()
+        );
+        assert!(text.contains(&place), "{line}: {text}");
+        assert!(text.contains("did you mean leftsubnet?"), "{line}: {text}");
+    }
+    let id = |text: &str| text.split(',').next().unwrap().to_owned();
+    assert_eq!(id(&files.on(a, "trafficstatus").1), id(&before.1));
+    files.bed.pinged().await;
+    std::fs::write(&files.conf, &good).unwrap();
+    assert_eq!(files.on(a, "rereadall").0, 0);
+    files.stop();
+}
+
+#[tokio::test]
+async fn a9_subnets_are_children_of_one_ike_sa() {
+    if !is_root() {
+        return;
+    }
+    let files = Files::new(
+        "conn n\n\tleft=192.168.0.1\n\tleftid=@a\n\tright=192.168.0.2\n\trightid=@b\n\tauthby=secret\n\
+         \tleftsubnets={172.16.1.0/24 10.2.0.0/24}\n\trightsubnets=\"172.16.2.0/24, 10.4.0.0/24\"\n\tauto=add\n",
+    );
+    let a = &files.bed.lab.a;
+    let (code, text) = files.on(a, "up n");
+    assert_eq!(code, 0, "{text}");
+    let (_, text) = files.on(a, "briefstatus");
+    assert_lines(
+        &text,
+        &[
+            "IKE SAs: total(1), half-open(0), open(0), authenticated(1), anonymous(0)",
+            "IPsec SAs: total(4), authenticated(4), anonymous(0)",
+        ],
+    );
+    files.bed.pinged().await;
+    let (code, text) = files.on(a, "down n");
+    assert_eq!(code, 0, "{text}");
+    let (_, text) = files.on(a, "briefstatus");
+    assert_lines(
+        &text,
+        &["IPsec SAs: total(0), authenticated(0), anonymous(0)"],
+    );
+    files.stop();
+}
+
+#[tokio::test]
+async fn a10_without_a_secret_up_says_whose_is_lacking() {
+    if !is_root() {
+        return;
+    }
+    let files = Files::new(&CONNS.replace("\tleftid=@a\n", "\tleftid=@other\n"));
+    let (code, text) = files.on(&files.bed.lab.a, "up nets");
+    assert_eq!(code, 56, "{text}");
+    let line = "no shared secret for other and b: add one for these identities on this side";
+    assert!(text.contains(line), "{text}");
+    files.stop();
 }
 
 const CONNS: &str = "\

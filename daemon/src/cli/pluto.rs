@@ -34,6 +34,9 @@ pub(super) fn check(path: &Path, json: bool) -> Result<(), Failure> {
                 Err(why) => format!("{}: not this host's, {why}\n", conn.name.value),
             });
         }
+        for (name, why) in &understood.parts {
+            text.push_str(&format!("\n{name}: {why}\n"));
+        }
         print_text(&text)?;
     }
     refused(&understood)

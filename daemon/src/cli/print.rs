@@ -468,10 +468,14 @@ hosts: established for 5s, rekey in 4h00m, initiator
             local_ts: vec!["10.1.0.0/16".into()],
             remote_ts: vec!["10.2.0.0/16".into()],
             proposals: vec!["aes256gcm16".into(), "aes128gcm16".into()],
+            life_s: 3600,
+            rekey_bytes: None,
+            rekey_packets: None,
         };
         let auth = |id: Option<&str>| AuthReport {
             auth: "psk".into(),
             id: id.map(Into::into),
+            keys: Vec::new(),
         };
         let mut report = ConnectionReport {
             name: "hosts".into(),
@@ -486,6 +490,10 @@ hosts: established for 5s, rekey in 4h00m, initiator
             remote: auth(Some("b.example.com")),
             proposals: vec!["aes256gcm16-prfsha256-x25519".into()],
             dpd_delay_s: 30,
+            ike_life_s: 3600,
+            margin_s: 360,
+            initial_contact: true,
+            fragmentation: true,
             children: vec![child("a", Some(PolicyState::Trapped))],
         };
         let expected = "\

@@ -14,16 +14,25 @@ pub(crate) trait Lines {
 
     /// Adds a key with a list of texts.
     fn list<T: fmt::Display>(&mut self, key: &str, values: impl IntoIterator<Item = T>) {
-        let values: Vec<String> = values
-            .into_iter()
-            .map(|value| quoted(&value.to_string()))
-            .collect();
-        self.line(format_args!("{key} = [{}]", values.join(", ")));
+        self.line(format_args!("{key} = {}", listed(values)));
     }
+}
+
+/// A list of texts as TOML has it.
+pub(crate) fn listed<T: fmt::Display>(values: impl IntoIterator<Item = T>) -> String {
+    let values: Vec<String> = values
+        .into_iter()
+        .map(|value| quoted(&value.to_string()))
+        .collect();
+    format!("[{}]", values.join(", "))
 }
 
 /// A text as TOML has it.
 pub(crate) fn quoted(text: &str) -> String {
+    let plain = |octet: u8| matches!(octet, b' '..=b'~') && !matches!(octet, b'"' | b'\\');
+    if text.bytes().all(plain) {
+        return format!("\"{text}\"");
+    }
     toml::Value::from(text).to_string()
 }
 

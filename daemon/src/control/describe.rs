@@ -2,8 +2,11 @@
 //! file.
 
 use obol_ike::config::{
-    Child, Config, Connection, LocalAuthMethod, Mode, RemoteAuthMethod, StartAction,
+    Child, Config, Connection, FragmentationMode, LocalAuthMethod, Mode, RemoteAuthMethod,
+    StartAction,
 };
+use obol_ike::crypto::signature::PublicKey;
+use obol_ike::identity::Identity;
 
 use super::protocol::{AuthReport, ChildReport, ConnectionReport};
 
@@ -27,30 +30,41 @@ pub(crate) fn texts<T: ToString>(items: &[T]) -> Vec<String> {
 
 /// One connection, without states.
 pub(crate) fn connection(connection: &Connection) -> ConnectionReport {
-    let local_auth = match connection.local.method {
-        LocalAuthMethod::Psk => "psk",
-        LocalAuthMethod::Key(_) => "pubkey",
+    let (local_auth, local_keys) = match &connection.local.method {
+        LocalAuthMethod::Psk => ("psk", Vec::new()),
+        LocalAuthMethod::Key(key) => ("pubkey", vec![key_text(key)]),
     };
-    let remote_auth = match connection.remote.method {
-        RemoteAuthMethod::Psk => "psk",
-        RemoteAuthMethod::Keys(_) => "pubkey",
+    let (remote_auth, remote_keys) = match &connection.remote.method {
+        RemoteAuthMethod::Psk => ("psk", Vec::new()),
+        RemoteAuthMethod::Keys(keys) => ("pubkey", keys.iter().map(key_text).collect()),
     };
-    let side = |auth: &str, id: Option<&obol_ike::identity::Identity>| AuthReport {
+    let side = |auth: &str, id: Option<&Identity>, keys| AuthReport {
         auth: auth.to_owned(),
         id: id.map(ToString::to_string),
+        keys,
     };
+    let life = connection.rekey_time + connection.over_time;
     ConnectionReport {
         name: connection.name.clone(),
         state: None,
         data_plane: None,
         local_addrs: texts(&connection.local_addrs),
         remote_addrs: texts(&connection.remote_addrs),
-        local: side(local_auth, connection.local.id.as_ref()),
-        remote: side(remote_auth, connection.remote.id.as_ref()),
+        local: side(local_auth, connection.local.id.as_ref(), local_keys),
+        remote: side(remote_auth, connection.remote.id.as_ref(), remote_keys),
         proposals: texts(&connection.ike_proposals),
         dpd_delay_s: connection.dpd_delay.map_or(0, |delay| delay.as_secs()),
+        ike_life_s: life.as_secs(),
+        margin_s: connection.over_time.as_secs(),
+        initial_contact: connection.initial_contact,
+        fragmentation: connection.fragmentation.mode != FragmentationMode::No,
         children: connection.children.iter().map(|c| child(c)).collect(),
     }
+}
+
+/// A public key as configurations have it.
+fn key_text(key: &PublicKey) -> String {
+    key.to_rfc3110().unwrap_or_else(|| key.to_openssh(""))
 }
 
 fn child(child: &Child) -> ChildReport {
@@ -64,6 +78,9 @@ fn child(child: &Child) -> ChildReport {
         local_ts: texts(&child.local_ts),
         remote_ts: texts(&child.remote_ts),
         proposals: texts(&child.esp_proposals),
+        life_s: child.life_time.as_secs(),
+        rekey_bytes: child.rekey_bytes,
+        rekey_packets: child.rekey_packets,
     }
 }
 

@@ -479,6 +479,18 @@ pub(crate) struct ConnectionReport {
     /// Seconds of silence after which the peer is asked whether it lives; 0: never.
     #[serde(default)]
     pub(crate) dpd_delay_s: u64,
+    /// Seconds that an IKE SA lives at most.
+    #[serde(default)]
+    pub(crate) ike_life_s: u64,
+    /// Seconds before that end at which it is rekeyed.
+    #[serde(default)]
+    pub(crate) margin_s: u64,
+    /// Whether INITIAL_CONTACT is sent.
+    #[serde(default)]
+    pub(crate) initial_contact: bool,
+    /// Whether IKE messages may be fragmented.
+    #[serde(default)]
+    pub(crate) fragmentation: bool,
     /// Its children.
     pub(crate) children: Vec<ChildReport>,
 }
@@ -499,6 +511,9 @@ pub(crate) struct AuthReport {
     pub(crate) auth: String,
     /// The identity; `None`: the address on our side, anybody on the peer's side.
     pub(crate) id: Option<String>,
+    /// The public keys that prove it: `0s` and RFC 3110, or lines as OpenSSH has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) keys: Vec<String>,
 }
 
 /// One configured child.
@@ -525,6 +540,15 @@ pub(crate) struct ChildReport {
     pub(crate) remote_ts: Vec<String>,
     /// ESP proposals in order of preference.
     pub(crate) proposals: Vec<String>,
+    /// Seconds that a Child SA lives at most.
+    #[serde(default)]
+    pub(crate) life_s: u64,
+    /// It is rekeyed after so many octets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rekey_bytes: Option<u64>,
+    /// It is rekeyed after so many packets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rekey_packets: Option<u64>,
 }
 
 /// What `up` brought up.

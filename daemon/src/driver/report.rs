@@ -71,6 +71,12 @@ impl<D: DataPlane> Driver<D> {
         let sas = self.endpoint.status(now);
         let outlook = self.endpoint.outlook(now);
         let children = Children::new(&sas, &outlook);
+        let mut of: HashMap<&str, Vec<&IkeSaStatus>> = HashMap::new();
+        for sa in &sas {
+            of.entry(sa.connection.as_deref().unwrap_or_default())
+                .or_default()
+                .push(sa);
+        }
         let connections = self.loaded.ike.connections.iter();
         ListReport {
             schema_version: SCHEMA_VERSION,
@@ -80,7 +86,7 @@ impl<D: DataPlane> Driver<D> {
                     let (name, why) = (name.to_owned(), why.to_owned());
                     ConnectionReport {
                         data_plane: Some(CarrierReport { name, why }),
-                        ..list_connection(connection, &sas, &children)
+                        ..list_connection(connection, of.get(&*connection.name), &children)
                     }
                 })
                 .collect(),
@@ -211,16 +217,14 @@ impl<'a> Children<'a> {
 
 fn list_connection(
     connection: &Connection,
-    sas: &[IkeSaStatus],
+    sas: Option<&Vec<&IkeSaStatus>>,
     children: &Children<'_>,
 ) -> ConnectionReport {
-    let mut own = sas
-        .iter()
-        .filter(|sa| sa.connection.as_ref() == Some(&connection.name));
-    let state = match own.clone().find(|sa| sa.state != "connecting") {
-        Some(_) => "up",
-        None if own.next().is_some() => "connecting",
-        None => "down",
+    let sas = sas.map_or(&[][..], Vec::as_slice);
+    let state = match sas.iter().any(|sa| sa.state != "connecting") {
+        true => "up",
+        false if !sas.is_empty() => "connecting",
+        false => "down",
     };
     let mut report = describe::connection(connection);
     report.state = Some(state.to_owned());

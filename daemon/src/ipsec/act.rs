@@ -43,7 +43,13 @@ pub(super) fn up(daemon: &Daemon, out: &Out, name: &str, asynchronous: bool) -> 
             Err(ended) if asynchronous && ended.code == code::NO_RESPONSE => {}
             Err(ended) => {
                 out.line("036", &format!("\"{child}\": {}", ended.text));
-                worst = if worst == 0 { ended.code } else { worst };
+                // Nothing was to be loaded: what is wrong with the configuration, as a secret that
+                // is not there, makes this one fail.
+                let code = match ended.code {
+                    code::CONFIG => code::FATAL,
+                    code => code,
+                };
+                worst = if worst == 0 { code } else { worst };
             }
         }
     }
@@ -51,13 +57,12 @@ pub(super) fn up(daemon: &Daemon, out: &Out, name: &str, asynchronous: bool) -> 
 }
 
 fn announce(view: &View, out: &Out, connection: &str, child: &str) {
-    let mut connections = view.list.connections.iter();
-    let peer = connections
-        .find(|known| known.name == connection)
+    let peer = view
+        .connection(connection)
         .and_then(|known| known.remote_addrs.first())
         .map_or("its peer", String::as_str);
-    let mut sas = view.status.ike_sas.iter();
-    let text = match sas.find(|sa| sa.name == connection && sa.state == "established") {
+    let mut sas = view.sas_of(connection);
+    let text = match sas.find(|sa| sa.state == "established") {
         Some(sa) => format!(
             "\"{child}\": initiating Child SA using IKE SA #{}",
             ike_number(sa)

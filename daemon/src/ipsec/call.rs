@@ -280,7 +280,7 @@ fn find(word: &str) -> Option<&'static (&'static str, Verb, Need)> {
 /// The commands, for `ipsec help`.
 pub(super) fn list() -> impl Iterator<Item = &'static str> {
     let verbs = VERBS.iter().map(|(word, ..)| *word);
-    verbs.chain(["showhostkey", "auto", "whack", "setup"])
+    verbs.chain(["newhostkey", "showhostkey", "auto", "whack", "setup"])
 }
 
 #[cfg(test)]

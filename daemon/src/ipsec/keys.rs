@@ -1,4 +1,5 @@
-//! `ipsec showhostkey`: public keys of this host, whose private halves are in the NSS database.
+//! `ipsec showhostkey`: public keys of this host, whose private halves are in the NSS database or among
+//! obol's own.
 
 use std::path::PathBuf;
 
@@ -7,17 +8,16 @@ use obol_ike::crypto::signature::PublicKey;
 
 use super::{Ended, code};
 use crate::cli::{complain_line, print_text};
-use crate::pluto;
-
-/// How many characters of a key in base64 name it.
-const KEYID: usize = 9;
+use crate::pluto::keystore::{blob, keyid};
+use crate::pluto::{self, HostKey};
 
 /// In which form a key is wanted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Form {
     /// All keys, a line each.
     List,
-    /// `leftrsasigkey=` or `rightrsasigkey=`, or with `true` `leftpubkey=` or `rightpubkey=`.
+    /// `leftrsasigkey=` or `rightrsasigkey=`, or what the kind of key asks for; with `true` `leftpubkey=`
+    /// or `rightpubkey=`.
     Side(&'static str, bool),
     /// A record of DNS (RFC 4025).
     Ipseckey,
@@ -105,38 +105,43 @@ fn usage(what: &str) -> Ended {
 /// Prints what is asked for.
 pub(super) fn show(arguments: &[String]) -> Result<u8, Ended> {
     let wanted = Wanted::read(arguments)?;
-    let mut keys = Vec::new();
-    let mut errors = Vec::new();
-    for place in pluto::nss_places(wanted.nssdir.clone()) {
-        match pluto::public_keys(&place) {
-            Ok(found) => keys.extend(found),
-            Err(error) => errors.push(error),
-        }
-    }
+    let (keys, errors) = pluto::host_keys(wanted.nssdir.clone());
     if keys.is_empty() && !errors.is_empty() {
         return Err(Ended::new(code::FAILED, errors.join("\n")));
     }
     if wanted.form == Form::List {
-        let lines = keys.iter().zip(1..).map(|((ckaid, key), number)| {
-            let keyid = blob(key).map(|blob| keyid(&blob).to_owned());
-            format!(
-                "<{number:2}> RSA keyid: {} ckaid: {ckaid}\n",
-                keyid.unwrap_or_default()
-            )
-        });
-        print_text(&lines.collect::<String>())?;
+        print_text(&listed(&keys))?;
         return Ok(0);
     }
     let key = chosen(&keys, &wanted)?;
-    print_text(&shown(key, &wanted)?)?;
+    print_text(&shown(key, &wanted))?;
     Ok(0)
 }
 
+/// `< 1> RSA keyid: AwEAAbcde ckaid: …`.
+fn listed(keys: &[HostKey]) -> String {
+    let lines = keys.iter().zip(1..).map(|(key, number)| {
+        let (kind, keyid, ckaid) = (kind(&key.public).0, keyid(&key.public), &key.ckaid);
+        format!("<{number:2}> {kind} keyid: {keyid} ckaid: {ckaid}\n")
+    });
+    lines.collect()
+}
+
+/// pluto's name of the kind of a key, its keyword behind `left`, how a comment calls it, and its number in
+/// a record of DNS (RFC 4025, RFC 9373).
+fn kind(key: &PublicKey) -> (&'static str, &'static str, &'static str, u8) {
+    match key {
+        PublicKey::Rsa(_) => ("RSA", "rsasigkey", "rsakey", 2),
+        PublicKey::Ecdsa(_) => ("ECDSA", "ecdsakey", "ecdsakey", 3),
+        PublicKey::Ed25519(_) => ("EdDSA", "eddsakey", "eddsakey", 4),
+    }
+}
+
 /// The key that is named, or the only one there is.
-fn chosen<'k>(keys: &'k [(String, PublicKey)], wanted: &Wanted) -> Result<&'k PublicKey, Ended> {
-    let fits = |(ckaid, key): &&(String, PublicKey)| match (&wanted.ckaid, &wanted.rsaid) {
-        (Some(own), _) => own == ckaid,
-        (None, Some(own)) => blob(key).is_some_and(|blob| keyid(&blob) == own),
+fn chosen<'k>(keys: &'k [HostKey], wanted: &Wanted) -> Result<&'k PublicKey, Ended> {
+    let fits = |key: &&HostKey| match (&wanted.ckaid, &wanted.rsaid) {
+        (Some(own), _) => *own == key.ckaid,
+        (None, Some(own)) => keyid(&key.public) == *own,
         (None, None) => true,
     };
     let mut found = keys.iter().filter(fits);
@@ -149,26 +154,16 @@ fn chosen<'k>(keys: &'k [(String, PublicKey)], wanted: &Wanted) -> Result<&'k Pu
         complain_line("there are several keys: --ckaid or --rsaid chooses one, --list shows all");
         return Err(usage("which key?"));
     }
-    Ok(&key.1)
+    Ok(&key.public)
 }
 
-fn shown(key: &PublicKey, wanted: &Wanted) -> Result<String, Ended> {
-    let blob =
-        blob(key).ok_or_else(|| Ended::new(code::FAILED, "this key has no form of RFC 3110"))?;
+fn shown(key: &PublicKey, wanted: &Wanted) -> String {
+    let (_, keyword, comment, algorithm) = kind(key);
+    let (blob, keyid) = (blob(key), keyid(key));
     let spki = Base64::encode_string(&key.to_spki_der());
-    Ok(match wanted.form {
-        Form::Side(side, true) => {
-            format!(
-                "\t# {side} keyid: {}\n\t{side}pubkey={spki}\n",
-                keyid(&blob)
-            )
-        }
-        Form::Side(side, false) => {
-            format!(
-                "\t# {side} keyid: {}\n\t{side}rsasigkey=0s{blob}\n",
-                keyid(&blob)
-            )
-        }
+    match wanted.form {
+        Form::Side(side, true) => format!("\t# {comment} {keyid}\n\t{side}pubkey={spki}\n"),
+        Form::Side(side, false) => format!("\t# {comment} {keyid}\n\t{side}{keyword}=0s{blob}\n"),
         Form::Ipseckey => {
             let kind = match wanted.gateway.parse() {
                 Ok(std::net::IpAddr::V4(_)) => 1,
@@ -178,37 +173,22 @@ fn shown(key: &PublicKey, wanted: &Wanted) -> Result<String, Ended> {
             };
             let host = rustix::system::uname();
             format!(
-                "{}.    IN    IPSECKEY  {} {kind} 2 {} {blob}\n",
+                "{}.    IN    IPSECKEY  {} {kind} {algorithm} {} {blob}\n",
                 host.nodename().to_string_lossy(),
                 wanted.precedence,
                 wanted.gateway
             )
         }
-        Form::Pem => {
-            let lines = spki.as_bytes().chunks(64).map(String::from_utf8_lossy);
-            let lines: Vec<_> = lines.collect();
-            format!(
-                "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n",
-                lines.join("\n")
-            )
-        }
+        Form::Pem => key.to_pem(),
         Form::List => String::new(),
-    })
-}
-
-/// A key in the form of RFC 3110, in base64.
-fn blob(key: &PublicKey) -> Option<String> {
-    let text = key.to_rfc3110()?;
-    text.strip_prefix("0s").map(str::to_owned)
-}
-
-/// What names a key.
-fn keyid(blob: &str) -> &str {
-    blob.get(..KEYID).unwrap_or(blob)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use obol_ike::crypto::ecdsa::Curve;
+    use obol_ike::crypto::private_key::PrivateKey;
+
     use super::*;
 
     fn read(line: &str) -> Result<Wanted, Ended> {
@@ -216,45 +196,87 @@ mod tests {
         Wanted::read(&arguments)
     }
 
-    fn key() -> (String, PublicKey) {
-        let directory = format!("{}/testdata/nss/libreswan-5.2", env!("CARGO_MANIFEST_DIR"));
-        pluto::public_keys(directory.as_ref()).unwrap().remove(0)
+    fn key_of(database: &str) -> HostKey {
+        let directory = format!("{}/testdata/nss/{database}", env!("CARGO_MANIFEST_DIR"));
+        pluto::host_keys(Some(directory.into())).0.remove(0)
     }
 
-    /// The line that Libreswan printed of the same database.
+    fn key() -> HostKey {
+        key_of("libreswan-5.2")
+    }
+
+    /// The lines that Libreswan printed of the same database.
     #[test]
     fn the_key_of_an_end_is_as_libreswan_shows_it() {
-        let path = format!(
-            "{}/testdata/nss/libreswan-5.2/leftrsasigkey",
-            env!("CARGO_MANIFEST_DIR")
-        );
-        let theirs = std::fs::read_to_string(path).unwrap();
-        let theirs = theirs.trim().trim_start_matches("0s");
-        let ours = shown(&key().1, &read("--left").unwrap()).unwrap();
-        let keyid = &theirs[..9];
-        assert_eq!(
-            ours,
-            format!("\t# left keyid: {keyid}\n\tleftrsasigkey=0s{theirs}\n")
-        );
-        let line = shown(&key().1, &read("--ipseckey").unwrap()).unwrap();
-        assert!(
-            line.ends_with(&format!(".    IN    IPSECKEY  10 0 2 . {theirs}\n")),
-            "{line}"
-        );
+        for database in ["libreswan-5.2", "libreswan-4.10"] {
+            let path = format!(
+                "{}/testdata/nss/{database}/leftrsasigkey",
+                env!("CARGO_MANIFEST_DIR")
+            );
+            let theirs = std::fs::read_to_string(path).unwrap();
+            let theirs = theirs.trim().trim_start_matches("0s");
+            let key = key_of(database).public;
+            let ours = shown(&key, &read("--left").unwrap());
+            let keyid = &theirs[..9];
+            assert_eq!(
+                ours,
+                format!("\t# rsakey {keyid}\n\tleftrsasigkey=0s{theirs}\n")
+            );
+            let line = shown(&key, &read("--ipseckey").unwrap());
+            assert!(
+                line.ends_with(&format!(".    IN    IPSECKEY  10 0 2 . {theirs}\n")),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn keys_on_curves_have_the_same_forms() {
+        let rng = &mut rand_core::UnwrapErr(getrandom::SysRng);
+        let table = [
+            (PrivateKey::generate_ed25519(rng), "EdDSA", "eddsakey", 4),
+            (
+                PrivateKey::generate_ecdsa(Curve::P384, rng),
+                "ECDSA",
+                "ecdsakey",
+                3,
+            ),
+        ];
+        for (private, kind, keyword, number) in table {
+            let key = private.public();
+            let line = shown(&key, &read("--right").unwrap());
+            let (comment, line) = line.split_once('\n').unwrap();
+            assert_eq!(comment, format!("\t# {keyword} {}", keyid(&key)));
+            assert_eq!(line, format!("\tright{keyword}=0s{}\n", blob(&key)));
+            let record = shown(&key, &read("--ipseckey").unwrap());
+            let expected = format!("IPSECKEY  10 0 {number} . ");
+            assert!(record.contains(&expected), "{record}");
+            let keys = [HostKey {
+                ckaid: pluto::keystore::ckaid(&key),
+                public: key,
+            }];
+            let line = listed(&keys);
+            let start = format!("< 1> {kind} keyid: ");
+            assert!(line.starts_with(&start), "{line}");
+            assert!(line.ends_with(&format!("ckaid: {}\n", keys[0].ckaid)));
+        }
     }
 
     #[test]
     fn public_keys_are_read_back() {
-        let (ckaid, key) = key();
-        let pem = shown(&key, &read("--pem").unwrap()).unwrap();
+        let HostKey { ckaid, public: key } = key();
+        let pem = shown(&key, &read("--pem").unwrap());
         assert!(pem.starts_with("-----BEGIN PUBLIC KEY-----\nMII"), "{pem}");
-        let line = shown(&key, &read("--right --pubkey").unwrap()).unwrap();
+        let line = shown(&key, &read("--right --pubkey").unwrap());
         let spki = line.trim().rsplit('=').find(|part| part.len() > 100);
         assert!(
             line.contains("\trightpubkey=MII") && spki.is_some(),
             "{line}"
         );
-        let keys = [(ckaid.clone(), key.clone()), ("0".repeat(40), key)];
+        let keys = [ckaid.clone(), "0".repeat(40)].map(|ckaid| HostKey {
+            ckaid,
+            public: key.clone(),
+        });
         assert!(chosen(&keys, &read(&format!("--left --ckaid {ckaid}")).unwrap()).is_ok());
         for (line, code) in [
             ("--left", 1),

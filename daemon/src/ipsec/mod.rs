@@ -4,6 +4,7 @@
 mod act;
 mod call;
 mod keys;
+mod newkey;
 mod out;
 mod status;
 mod unit;
@@ -92,10 +93,12 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
 }
 
 fn run(arguments: &[String]) -> Result<u8, Ended> {
-    if let Some((first, rest)) = arguments.split_first()
-        && first == "showhostkey"
-    {
-        return keys::show(rest);
+    if let Some((first, rest)) = arguments.split_first() {
+        match first.as_str() {
+            "showhostkey" => return keys::show(rest),
+            "newhostkey" => return newkey::make(rest),
+            _ => {}
+        }
     }
     // Scripts of users end with pluto's own one, whose work obol does by itself.
     if arguments
@@ -159,6 +162,7 @@ impl Daemon {
             }
             _ => {}
         }
+        out.gather();
         let view = self.view()?;
         if let Some(name) = name
             && view.find(Some(name)).next().is_none()
@@ -182,10 +186,8 @@ impl Daemon {
     }
 
     fn view(&self) -> Result<View, Ended> {
-        Ok(View {
-            status: self.ask(&Request::Status)?,
-            list: self.ask(&Request::List)?,
-        })
+        let status = self.ask(&Request::Status)?;
+        Ok(View::new(status, self.ask(&Request::List)?))
     }
 
     fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T, Ended> {

@@ -1,6 +1,8 @@
 //! Lines as pluto's programs print them: those of 5.x plain, those of 4.x behind a number.
 
-use crate::cli::print_line;
+use std::cell::{Cell, RefCell};
+
+use crate::cli::print_text;
 
 /// Whose lines.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -14,7 +16,13 @@ pub(super) enum Style {
 /// Where lines go.
 pub(super) struct Out {
     pub(super) style: Style,
+    /// Lines wait until there are many, or all is said.
+    gathers: Cell<bool>,
+    waiting: RefCell<String>,
 }
+
+/// Octets that wait at most.
+const MOST_WAITING: usize = 64 << 10;
 
 impl Out {
     /// The style that the environment asks for: `OBOL_COMPAT=4`.
@@ -22,21 +30,40 @@ impl Out {
         let four = std::env::var("OBOL_COMPAT").is_ok_and(|compat| compat.starts_with('4'));
         Self {
             style: if four { Style::Four } else { Style::Five },
+            gathers: Cell::new(false),
+            waiting: RefCell::default(),
         }
+    }
+
+    /// From here on nobody waits for single lines.
+    pub(super) fn gather(&self) {
+        self.gathers.set(true);
     }
 
     /// A line; `code` is what 4.x has before it.
     pub(super) fn line(&self, code: &str, text: &str) {
-        let line = match self.style {
-            Style::Five => text.to_owned(),
-            Style::Four => format!("{code} {text}"),
-        };
-        // Where nothing can be printed, nobody reads; the exit code still tells.
-        let _ = print_line(&line);
+        let mut waiting = self.waiting.borrow_mut();
+        if self.style == Style::Four {
+            waiting.push_str(code);
+            waiting.push(' ');
+        }
+        waiting.push_str(text);
+        waiting.push('\n');
+        if !self.gathers.get() || waiting.len() > MOST_WAITING {
+            // Where nothing can be printed, nobody reads; the exit code still tells.
+            let _ = print_text(&waiting);
+            waiting.clear();
+        }
     }
 
     /// What separates groups.
     pub(super) fn blank(&self) {
-        self.line("000", if self.style == Style::Four { " " } else { "" });
+        self.line("000", " ");
+    }
+}
+
+impl Drop for Out {
+    fn drop(&mut self) {
+        let _ = print_text(&self.waiting.borrow());
     }
 }

@@ -1,5 +1,7 @@
 //! The daemon's state in pluto's lines, those of 5.2 or of 4.x.
 
+use std::collections::HashMap;
+
 use obol_ike::identity::Identity;
 
 use super::out::{Out, Style};
@@ -16,6 +18,10 @@ pub(super) const IGNORED: &str = "auto=ignore";
 pub(super) struct View {
     pub(super) status: StatusReport,
     pub(super) list: ListReport,
+    /// Where in the list a connection is.
+    places: HashMap<String, usize>,
+    /// Which IKE SAs a connection has.
+    sas: HashMap<String, Vec<usize>>,
 }
 
 /// pluto counts all SAs by one number; obol counts IKE SAs and Child SAs apart.
@@ -29,6 +35,33 @@ pub(super) fn child_number(child: &ChildSaReport) -> u64 {
 }
 
 impl View {
+    /// Of what the daemon has said.
+    pub(super) fn new(status: StatusReport, list: ListReport) -> Self {
+        let names = list.connections.iter().map(|connection| &connection.name);
+        let places = names.cloned().zip(0..).collect();
+        let mut sas: HashMap<String, Vec<usize>> = HashMap::new();
+        for (place, sa) in status.ike_sas.iter().enumerate() {
+            sas.entry(sa.name.clone()).or_default().push(place);
+        }
+        Self {
+            status,
+            list,
+            places,
+            sas,
+        }
+    }
+
+    /// A connection by its name.
+    pub(super) fn connection(&self, name: &str) -> Option<&ConnectionReport> {
+        self.list.connections.get(*self.places.get(name)?)
+    }
+
+    /// The IKE SAs of a connection.
+    pub(super) fn sas_of(&self, connection: &str) -> impl Iterator<Item = &IkeSaReport> {
+        let places = self.sas.get(connection).into_iter().flatten();
+        places.map(|place| &self.status.ike_sas[*place])
+    }
+
     /// All children that are configured, with their connections.
     pub(super) fn children(&self) -> impl Iterator<Item = (&ConnectionReport, &ChildReport)> {
         let connections = self.list.connections.iter();
@@ -47,7 +80,7 @@ impl View {
     /// Why there is nothing of this name.
     pub(super) fn unknown(&self, name: &str) -> Ended {
         match self.status.not_loaded.get(name) {
-            Some(why) if why != IGNORED => Ended::new(
+            Some(why) if !why.starts_with(IGNORED) => Ended::new(
                 code::NOT_ORIENTED,
                 format!("we cannot identify ourselves with either end of this connection.  {why}"),
             ),
@@ -74,8 +107,7 @@ impl View {
         connection: &'a str,
         child: &'a str,
     ) -> Vec<(&'a IkeSaReport, &'a ChildSaReport)> {
-        let sas = self.status.ike_sas.iter();
-        let sas = sas.filter(|sa| sa.name == connection);
+        let sas = self.sas_of(connection);
         let children = sas.flat_map(|sa| sa.children.iter().map(move |child| (sa, child)));
         let mut up: Vec<_> = children
             .filter(|(_, sa)| sa.name == child && sa.state == "installed")
@@ -86,13 +118,11 @@ impl View {
 
     /// `"NAME"`, with number and address of the peer where the connection is one for many.
     pub(super) fn instance(&self, sa: &IkeSaReport, child: &str) -> String {
-        let mut connections = self.list.connections.iter();
-        let connection = connections.find(|connection| connection.name == sa.name);
+        let connection = self.connection(&sa.name);
         if connection.is_none_or(|connection| !connection.remote_addrs.is_empty()) {
             return format!("\"{child}\"");
         }
-        let before = self.status.ike_sas.iter();
-        let before = before.filter(|other| other.name == sa.name && other.id < sa.id);
+        let before = self.sas_of(&sa.name).filter(|other| other.id < sa.id);
         format!("\"{child}\"[{}] {}", before.count() + 1, sa.remote.addr)
     }
 
@@ -159,7 +189,7 @@ impl View {
             self.print_connection(out, connection, child, brief);
         }
         for (own, why) in &self.status.not_loaded {
-            if why != IGNORED && name.is_none_or(|name| name == own) {
+            if !why.starts_with(IGNORED) && name.is_none_or(|name| name == own) {
                 count += 1;
                 out.line("000", &format!("\"{own}\": unoriented; {why};"));
             }
@@ -286,9 +316,9 @@ impl View {
                 continue;
             }
             let life = rekey(sa.rekey_in_s);
-            let others = self.status.ike_sas.iter();
-            let newer = others
-                .filter(|other| other.name == sa.name && other.remote.addr == sa.remote.addr)
+            let newer = self
+                .sas_of(&sa.name)
+                .filter(|other| other.remote.addr == sa.remote.addr)
                 .any(|other| other.state != "connecting" && other.id > sa.id);
             let newest = if newer { "" } else { "newest; " };
             let text = format!(

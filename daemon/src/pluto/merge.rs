@@ -17,6 +17,8 @@ pub(crate) struct Flat {
     pub(crate) errors: Vec<Problem>,
     /// What is allowed but worth a line.
     pub(crate) notices: Vec<Problem>,
+    /// Others inherit from it.
+    is_base: bool,
 }
 
 /// Something about one line.
@@ -65,6 +67,8 @@ pub(crate) fn flatten(report: &Report<'_>, sections: &[Section]) -> Vec<Flat> {
             Some(name) if name.value == DEFAULT => book.add_defaults(report, section),
             Some(name) => {
                 let first = *book.by_name.entry(name.value.as_str()).or_insert(section);
+                book.bases
+                    .extend(section.targets().map(|(target, _)| target));
                 conns.push((
                     name,
                     section,
@@ -82,6 +86,8 @@ pub(crate) fn flatten(report: &Report<'_>, sections: &[Section]) -> Vec<Flat> {
 #[derive(Default)]
 struct Book<'s> {
     by_name: HashMap<&'s str, &'s Section>,
+    /// Names that some `also=` has.
+    bases: HashSet<&'s str>,
     defaults: Vec<&'s Entry>,
 }
 
@@ -119,6 +125,7 @@ impl<'s> Book<'s> {
             entries: gathered.entries,
             errors: gathered.errors,
             notices: gathered.notices,
+            is_base: self.bases.contains(name.value.as_str()),
         }
     }
 
@@ -132,26 +139,20 @@ impl<'s> Book<'s> {
             gathered.add(section, flipped, is_own);
             is_own = false;
             let mut targets = Vec::new();
-            for entry in &section.entries {
-                let flips = match entry.key.keyword.word {
-                    "also" => false,
-                    "alsoflip" => true,
-                    _ => continue,
+            for (target, entry) in section.targets() {
+                let Some((known, found)) = self.by_name.get_key_value(target) else {
+                    let message = format!(
+                        "cannot find conn '{target}' needed by conn '{}'",
+                        name.value
+                    );
+                    let fix = "correct the name, or include the file that has it";
+                    let problem = Problem::new(&entry.value.place, message, fix);
+                    gathered.errors.push(problem);
+                    continue;
                 };
-                for target in entry.value.value.split_whitespace() {
-                    let Some((known, found)) = self.by_name.get_key_value(target) else {
-                        let message = format!(
-                            "cannot find conn '{target}' needed by conn '{}'",
-                            name.value
-                        );
-                        let fix = "correct the name, or include the file that has it";
-                        let problem = Problem::new(&entry.value.place, message, fix);
-                        gathered.errors.push(problem);
-                        continue;
-                    };
-                    if seen.insert((*known, flipped != flips)) {
-                        targets.push((*found, flipped != flips));
-                    }
+                let flips = flipped != (entry.key.keyword.word == "alsoflip");
+                if seen.insert((*known, flips)) {
+                    targets.push((*found, flips));
                 }
             }
             waiting.extend(targets.into_iter().rev());
@@ -234,7 +235,29 @@ impl Gathered {
     }
 }
 
+impl Section {
+    /// What it inherits from, with the line that says so.
+    fn targets(&self) -> impl Iterator<Item = (&str, &Entry)> {
+        let inherits = |entry: &&Entry| matches!(entry.key.keyword.word, "also" | "alsoflip");
+        let entries = self.entries.iter().filter(inherits);
+        entries.flat_map(|entry| {
+            let words = entry.value.value.split_whitespace();
+            words.map(move |word| (word, entry))
+        })
+    }
+}
+
 impl Flat {
+    /// The end that is not there, where nothing but others' `also=` needs the connection: it is only
+    /// a part of those.
+    pub(crate) fn lacks_end(&self) -> Option<Side> {
+        let auto = self.get(None, "auto").map(|auto| &*auto.value.value);
+        let ignored = auto.is_none_or(|auto| auto.eq_ignore_ascii_case("ignore"));
+        let mut sides = Side::BOTH.into_iter();
+        let lacking = sides.find(|side| self.get(Some(*side), "").is_none());
+        lacking.filter(|_| self.is_base && ignored)
+    }
+
     /// The one value of a keyword.
     pub(crate) fn get(&self, side: Option<Side>, word: &str) -> Option<&Entry> {
         self.all(side, word).next()

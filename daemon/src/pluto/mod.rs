@@ -11,6 +11,7 @@
 
 mod conn;
 mod files;
+pub(crate) mod keystore;
 mod keyword;
 mod merge;
 mod native;
@@ -18,13 +19,17 @@ mod nss;
 mod orient;
 mod policy;
 mod proposals;
+mod public;
 mod refused;
+mod ring;
 mod running;
 mod secrets;
 mod setup;
 mod text;
 mod values;
 
+#[cfg(test)]
+mod acceptance;
 #[cfg(test)]
 mod tests;
 
@@ -35,9 +40,8 @@ pub(crate) use conn::{Auto, Conn, Kind};
 use merge::Problem;
 pub(crate) use native::{clean, convert};
 pub(crate) use orient::{HostView, Oriented, orient};
-pub(crate) use running::{
-    Addresses, Files, Translated, World, addresses, load_to_run, nss_places, public_keys, refuse,
-};
+pub(crate) use ring::{HostKey, host_keys, keep_new};
+pub(crate) use running::{Addresses, Files, Translated, World, addresses, load_to_run, refuse};
 pub(crate) use secrets::Psks;
 use setup::Setup;
 
@@ -52,6 +56,8 @@ pub(crate) struct Understood {
     pub(crate) conns: Vec<Conn>,
     /// Those that do not: the name, and what is wrong.
     pub(crate) refused: Vec<(String, Vec<Finding>)>,
+    /// Those that are only parts of others: the name, and what they lack.
+    pub(crate) parts: Vec<(String, String)>,
     /// What has no effect or another one than it seems, a line each.
     pub(crate) notices: Vec<Finding>,
     /// The texts, for what is found wrong later.
@@ -93,10 +99,16 @@ pub(crate) fn load(path: &Path) -> Result<Understood, ConfigErrors> {
         setup,
         conns: Vec::new(),
         refused: Vec::new(),
+        parts: Vec::new(),
         notices: Vec::new(),
         sources: Sources::default(),
     };
     for flat in &flat {
+        if let Some(side) = flat.lacks_end() {
+            let why = format!("auto=ignore, and {side}= is not set: it is for the also= of others");
+            understood.parts.push((flat.name.value.clone(), why));
+            continue;
+        }
         let (conn, notices) = conn::read(flat);
         let finding = |problem: Problem| problem.finding(&report);
         understood.notices.extend(notices.into_iter().map(finding));

@@ -8,9 +8,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use obol_ike::crypto::signature::PublicKey;
+use obol_ike::proposal::{EspProposal, IkeProposal};
 
 use super::conn::{Auth, Auto, Conn, End, Kind};
-use super::nss;
+use super::keystore;
 use super::orient::Oriented;
 use super::policy::{DpdAction, Encapsulation, Policy};
 use super::setup::Setup;
@@ -29,8 +30,36 @@ pub(crate) struct Native {
     /// Lines so far.
     written: usize,
     names: HashSet<String>,
+    /// Proposals as they were written last: most often, all connections have the same.
+    ike: Written<IkeProposal>,
+    esp: Written<EspProposal>,
     /// Private keys are named by [`key_name`], and nothing is said to people.
     to_run: bool,
+}
+
+/// A list and its text.
+struct Written<T> {
+    list: Vec<T>,
+    text: String,
+}
+
+impl<T> Default for Written<T> {
+    fn default() -> Self {
+        Self {
+            list: Vec::new(),
+            text: "[]".to_owned(),
+        }
+    }
+}
+
+impl<T: Clone + PartialEq + fmt::Display> Written<T> {
+    fn text(&mut self, list: &[T]) -> String {
+        if self.list != list {
+            self.list = list.to_vec();
+            self.text = write::listed(list);
+        }
+        self.text.clone()
+    }
 }
 
 /// Connections whose IKE SAs are one: pluto shares an IKE SA between connections with the same
@@ -65,10 +94,7 @@ pub(crate) fn translate(setup: &Setup, conns: &[Oriented<'_>]) -> Native {
 
 /// How a private key is called.
 pub(crate) fn key_name(key: &PublicKey) -> String {
-    match nss::ckaid(key) {
-        Some(ckaid) => format!("ckaid-{ckaid}"),
-        None => format!("key-{}", nss::hex(&key.fingerprint()[..16])),
-    }
+    format!("ckaid-{}", keystore::ckaid(key))
 }
 
 fn groups<'c>(conns: &'c [Oriented<'c>]) -> Vec<Group<'c>> {
@@ -192,7 +218,8 @@ impl Native {
         if !first.remote_addrs.is_empty() {
             self.list("remote_addrs", &first.remote_addrs);
         }
-        self.list("proposals", &conn.ike);
+        let proposals = self.ike.text(&conn.ike);
+        self.line(format_args!("proposals = {proposals}"));
         self.time("rekey_time", policy.ike_life.saturating_sub(policy.margin));
         self.time("over_time", policy.margin);
         self.time("dpd_delay", policy.dpd_delay);
@@ -279,7 +306,8 @@ impl Native {
                     self.list(key, selectors);
                 }
             }
-            self.list("esp_proposals", &conn.conn.esp);
+            let proposals = self.esp.text(&conn.conn.esp);
+            self.line(format_args!("esp_proposals = {proposals}"));
             self.actions(conn.conn);
             self.lifetimes(&conn.conn.policy);
             if let Some(command) = &conn.local_end().updown {

@@ -10,14 +10,13 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use aes::Aes256;
-use base64ct::{Base64, Encoding as _};
 use cbc::cipher::block_padding::Pkcs7;
 use cbc::cipher::{BlockModeDecrypt as _, KeyIvInit as _};
 use der::asn1::{AnyRef, ObjectIdentifier, OctetStringRef};
 use der::{Decode as _, Encode as _, Reader as _, SliceReader};
+use obol_ike::crypto::ecdsa::{Curve, EcdsaPrivate};
 use obol_ike::crypto::keyfile;
 use obol_ike::crypto::private_key::PrivateKey;
-use obol_ike::crypto::signature::PublicKey;
 use rsa::pkcs1::{RsaPrivateKey, UintRef};
 use rusqlite::{Connection, OpenFlags};
 use sha1::{Digest as _, Sha1};
@@ -37,6 +36,16 @@ const PBES2: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.5
 const PBKDF2: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.5.12");
 const AES256_CBC: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.1.42");
 const OLD_3DES: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.12.5.1.3");
+
+/// secp256r1, secp384r1, secp521r1.
+const CURVES: [(ObjectIdentifier, Curve); 3] = [
+    (
+        ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7"),
+        Curve::P256,
+    ),
+    (ObjectIdentifier::new_unwrap("1.3.132.0.34"), Curve::P384),
+    (ObjectIdentifier::new_unwrap("1.3.132.0.35"), Curve::P521),
+];
 
 /// More would only slow down the start: NSS takes 10,000 for a password.
 const MOST_ITERATIONS: u32 = 1_000_000;
@@ -119,17 +128,6 @@ pub(crate) fn read(directory: &Path) -> Result<NssKeys, NssError> {
     database.keys(&opener)
 }
 
-/// CKAID of an RSA key: SHA-1 of its modulus, in hexadecimal.
-pub(crate) fn ckaid(key: &PublicKey) -> Option<String> {
-    let text = key.to_rfc3110()?;
-    let blob = Base64::decode_vec(text.strip_prefix("0s")?).ok()?;
-    let modulus = match *blob.first()? {
-        0 => blob.get(3 + usize::from(u16::from_be_bytes([*blob.get(1)?, *blob.get(2)?]))..)?,
-        length => blob.get(1 + usize::from(length)..)?,
-    };
-    Some(hex(&Sha1::digest(modulus)))
-}
-
 /// Octets in hexadecimal.
 pub(crate) fn hex(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
@@ -173,6 +171,10 @@ struct Row {
     primes: [Vec<u8>; 2],
     exponents: [Vec<u8>; 2],
     coefficient: Vec<u8>,
+    /// The curve of an ECDSA key, as an object identifier in DER.
+    curve: Vec<u8>,
+    /// Its private number.
+    value: Vec<u8>,
 }
 
 impl Database {
@@ -232,7 +234,7 @@ impl Database {
     }
 
     fn keys(&self, opener: &Opener) -> Result<NssKeys, NssError> {
-        let query = "SELECT a100, a102, a120, a122, a123, a124, a125, a126, a127, a128 \
+        let query = "SELECT a100, a102, a120, a122, a123, a124, a125, a126, a127, a128, a180, a11 \
                      FROM nssPrivate WHERE a0 = x'00000003'";
         let mut statement = self
             .connection
@@ -272,6 +274,8 @@ impl Row {
             primes: [octets(5)?, octets(6)?],
             exponents: [octets(7)?, octets(8)?],
             coefficient: octets(9)?,
+            curve: octets(10)?,
+            value: octets(11)?,
         })
     }
 
@@ -279,7 +283,7 @@ impl Row {
     fn key(&self, opener: &Opener) -> Result<PrivateKey, &'static str> {
         match self.key_type {
             0 => {}
-            3 => return Err("it is an ECDSA key; obol has RSA and Ed25519 keys"),
+            3 => return self.ecdsa(opener),
             _ => return Err("it is of a kind that obol does not have"),
         }
         let [p, q] = [opener.open(&self.primes[0])?, opener.open(&self.primes[1])?];
@@ -304,7 +308,20 @@ impl Row {
     }
 }
 
-fn pkcs1(numbers: [&[u8]; 8]) -> Result<Zeroizing<Vec<u8>>, der::Error> {
+impl Row {
+    fn ecdsa(&self, opener: &Opener) -> Result<PrivateKey, &'static str> {
+        let named = ObjectIdentifier::from_der(&self.curve).ok();
+        let found = CURVES.iter().find(|(curve, _)| Some(*curve) == named);
+        let (_, curve) = found.ok_or("it is an ECDSA key on a curve that obol does not have")?;
+        let number = opener.open(&self.value)?;
+        let key = EcdsaPrivate::from_number(*curve, &number);
+        let key = key.ok_or("its number is none of its curve")?;
+        Ok(PrivateKey::Ecdsa(Box::new(key)))
+    }
+}
+
+/// An RSA private key in DER (PKCS#1) from its numbers, in the order of that.
+pub(super) fn pkcs1(numbers: [&[u8]; 8]) -> Result<Zeroizing<Vec<u8>>, der::Error> {
     let [n, e, d, p, q, dp, dq, inverse] = numbers;
     let key = RsaPrivateKey {
         modulus: UintRef::new(n)?,

@@ -12,16 +12,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use obol_ike::crypto::private_key::PrivateKey;
 use obol_ike::crypto::signature::PublicKey;
 use obol_ike::identity::Identity;
 use tokio::time::timeout;
 
 use super::Understood;
-use super::conn::{Auth, Auto, Conn, Kind};
+use super::conn::{Auth, Auto, Kind};
 use super::native;
-use super::nss;
 use super::orient::{HostView, Oriented, host_text, orient};
+use super::ring::Ring;
 use super::secrets::{self, Psks};
 use super::setup::Setup;
 use super::values::{Host, Id};
@@ -34,44 +33,8 @@ use crate::host;
 /// The name of the text that connections are translated to, in what is said about it.
 const TRANSLATION: &str = "ipsec.conf in obol's words";
 
-/// Where pluto has its NSS database, most often.
-const NSS: &str = "/var/lib/ipsec/nss";
-/// Where it has it on older systems, beside other files.
-const IPSEC_D: &str = "/etc/ipsec.d";
-
 /// How long names may take to be looked up, all at once.
 const PATIENCE: Duration = Duration::from_secs(3);
-
-/// Where the databases may be; on older systems it is beside other files, in `directory` perhaps.
-fn nss_directories(directory: Option<PathBuf>) -> Vec<PathBuf> {
-    vec![NSS.into(), directory.unwrap_or_else(|| IPSEC_D.into())]
-}
-
-/// The databases that there are: the one that somebody named, or those at the usual places.
-pub(crate) fn nss_places(said: Option<PathBuf>) -> Vec<PathBuf> {
-    match said {
-        Some(said) => vec![said],
-        None => {
-            let usual = nss_directories(None);
-            let there: Vec<PathBuf> = usual
-                .iter()
-                .filter(|dir| nss::is_there(dir))
-                .cloned()
-                .collect();
-            if there.is_empty() { usual } else { there }
-        }
-    }
-}
-
-/// The public keys of a database, with their CKAIDs.
-///
-/// # Errors
-/// It cannot be read.
-pub(crate) fn public_keys(place: &Path) -> Result<Vec<(String, PublicKey)>, String> {
-    let found = nss::read(place).map_err(|error| error.to_string())?;
-    let keys = found.keys.into_iter();
-    Ok(keys.map(|own| (own.ckaid, own.key.public())).collect())
-}
 
 /// Addresses of a host with the names of their devices.
 pub(crate) type Addresses = Vec<(String, IpAddr)>;
@@ -231,9 +194,11 @@ pub(crate) async fn load_to_run(
         let name = files.conf.display().to_string();
         ConfigErrors(vec![Finding::of_file(&name, e.to_string(), "")])
     })?;
+    let mut secrets = read_secrets(files, &understood.setup)?;
+    let named = std::mem::take(&mut secrets.keys);
     let loader = Loader {
-        ring: Ring::open(files, &understood.setup, &understood.conns),
-        secrets: read_secrets(files, &understood.setup)?,
+        ring: Ring::open(files, &understood.setup, &understood.conns, named),
+        secrets,
         secrets_path: secrets_path(files, &understood.setup).0,
         warnings: std::mem::take(&mut understood.notices),
         wanted: files.wanted.clone(),
@@ -280,6 +245,9 @@ impl Loader {
                 .into_iter()
                 .for_each(|error| self.refuse(&name, error));
         }
+        self.world
+            .others
+            .extend(std::mem::take(&mut understood.parts));
         for conn in &mut understood.conns {
             self.ring.complete(conn);
         }
@@ -433,7 +401,7 @@ fn identity(id: &Id, addr: Option<IpAddr>) -> Option<Identity> {
 }
 
 /// What is wrong, and what to change.
-type Refusal = (String, &'static str);
+pub(super) type Refusal = (String, &'static str);
 
 /// Refuses connections that are this host's, and that obol cannot run.
 pub(crate) fn refuse(understood: &mut Understood, view: &HostView) {
@@ -494,121 +462,5 @@ fn usable(conn: &Oriented<'_>) -> Result<(), Refusal> {
             ),
             "add one; ipsec showhostkey prints them",
         )),
-    }
-}
-
-/// A private key that was found.
-struct OwnKey {
-    ckaid: String,
-    public: PublicKey,
-    private: Arc<PrivateKey>,
-}
-
-/// The private keys of this host.
-struct Ring {
-    keys: Vec<OwnKey>,
-    /// Keys that are there, and of no use.
-    others: Vec<(String, &'static str)>,
-    /// Where they were looked for.
-    places: Vec<PathBuf>,
-    /// What was wrong there.
-    errors: Vec<String>,
-}
-
-impl Ring {
-    /// Reads the databases, if somebody needs a key.
-    fn open(files: &Files, setup: &Setup, conns: &[Conn]) -> Self {
-        let mut ring = Self {
-            keys: Vec::new(),
-            others: Vec::new(),
-            places: Vec::new(),
-            errors: Vec::new(),
-        };
-        if conns.iter().all(|conn| conn.auth != Auth::Signature) {
-            return ring;
-        }
-        ring.places = match files.nss.as_ref().or(setup.nss.as_ref()) {
-            Some(said) => vec![said.clone()],
-            None => nss_directories(setup.directory.clone()),
-        };
-        for place in &ring.places {
-            match nss::read(place) {
-                Ok(found) => {
-                    let keys = found.keys.into_iter();
-                    ring.keys.extend(keys.map(|found| OwnKey {
-                        ckaid: found.ckaid,
-                        public: found.key.public(),
-                        private: Arc::new(found.key),
-                    }));
-                    ring.others.extend(found.others);
-                }
-                Err(error) => ring.errors.push(error.to_string()),
-            }
-        }
-        ring
-    }
-
-    /// An end that names its key by CKAID alone gets its public key.
-    fn complete(&self, conn: &mut Conn) {
-        for end in &mut conn.ends {
-            if let (None, Some(ckaid)) = (&end.key, &end.ckaid) {
-                let found = self.keys.iter().find(|own| own.ckaid == ckaid.value);
-                end.key = found.map(|own| ckaid.with(own.public.clone()));
-            }
-        }
-    }
-
-    /// A key that is named by its CKAID alone must be there, since nobody knows the public one.
-    fn has_named(&self, conn: &Oriented<'_>) -> Result<(), Refusal> {
-        match (&conn.local_end().key, &conn.local_end().ckaid) {
-            (None, Some(ckaid)) if conn.conn.auth == Auth::Signature => Err((
-                self.not_found(&ckaid.value),
-                "ipsec showhostkey --list prints which there are",
-            )),
-            _ => Ok(()),
-        }
-    }
-
-    fn private(&self, public: &PublicKey) -> FoundKey {
-        match self.keys.iter().find(|own| own.public == *public) {
-            Some(own) => Ok(own.private.clone()),
-            None => Err(self.not_found(&nss::ckaid(public).unwrap_or_default())),
-        }
-    }
-
-    fn not_found(&self, ckaid: &str) -> String {
-        if let Some((_, why)) = self.others.iter().find(|(other, _)| other == ckaid) {
-            return format!("the private key with CKAID {ckaid} cannot be used: {why}");
-        }
-        let places: Vec<String> = self
-            .places
-            .iter()
-            .map(|p| p.display().to_string())
-            .collect();
-        let mut text = format!(
-            "private key matching CKAID {ckaid} not found in {}",
-            places.join(" or ")
-        );
-        for error in &self.errors {
-            text.push_str(&format!("; {error}"));
-        }
-        text
-    }
-
-    /// Those of these connections, each once.
-    fn keys(&self, conns: &[Oriented<'_>]) -> Vec<(String, PublicKey, FoundKey)> {
-        let mut found = BTreeMap::new();
-        for key in conns
-            .iter()
-            .filter_map(|conn| conn.local_end().key.as_ref())
-        {
-            let name = native::key_name(&key.value);
-            found
-                .entry(name)
-                .or_insert_with(|| (key.value.clone(), self.private(&key.value)));
-        }
-        let keys = found.into_iter();
-        keys.map(|(name, (public, private))| (name, public, private))
-            .collect()
     }
 }

@@ -3,12 +3,14 @@
 //! A message about these files names the line, and never shows it.
 
 mod records;
+mod rsa;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use obol_ike::crypto::private_key::PrivateKey;
 use obol_ike::crypto::secret::Secret;
 use obol_ike::identity::Identity;
 use zeroize::Zeroizing;
@@ -57,6 +59,8 @@ pub(crate) struct Psks(Vec<Psk>);
 pub(crate) struct Secrets {
     /// The pre-shared keys.
     pub(crate) psks: Psks,
+    /// Private keys.
+    pub(crate) keys: Vec<PrivateKey>,
     /// Records that are left out, and what else is not good.
     pub(crate) notices: Vec<Finding>,
 }
@@ -100,7 +104,7 @@ impl Reader {
             let place = format!("{name}:{}", record.line);
             if let Some(pattern) = record.included() {
                 self.include(path, &place, pattern, depth);
-            } else if let Err((message, fix)) = self.record(&place, &record) {
+            } else if let Err((message, fix)) = self.record(path, &place, &record) {
                 self.notice(&place, format!("the record is left out: {message}"), fix);
             }
         }
@@ -137,7 +141,12 @@ impl Reader {
     }
 
     /// Takes the secret of a record, or says what is wrong with the record and what to change.
-    fn record(&mut self, place: &str, record: &Record<'_>) -> Result<(), (String, &'static str)> {
+    fn record(
+        &mut self,
+        path: &Path,
+        place: &str,
+        record: &Record<'_>,
+    ) -> Result<(), (String, &'static str)> {
         if let Some((message, fix)) = record.error {
             return Err((message.to_owned(), fix));
         }
@@ -164,11 +173,13 @@ impl Reader {
                     secret,
                 });
             }
-            // Behind it is the nickname of a key in the NSS database, where all keys are looked for.
-            "RSA" if !values.iter().any(|token| token.is("{")) => {}
             "RSA" => {
-                let fix = "pluto since 4.0 leaves it out as well; write the key as PEM for obol.toml, or make a new one in the NSS database";
-                return Err(("obol reads no RSA keys from here".into(), fix));
+                let directory = path.parent().unwrap_or(Path::new(""));
+                self.secrets.keys.extend(rsa::read(directory, values)?);
+            }
+            "ECDSA" => {
+                let message = "obol has no ECDSA keys yet";
+                return Err((message.into(), "make another one: ipsec newhostkey"));
             }
             "XAUTH" => return Err(("XAUTH was for IKEv1".into(), "remove it")),
             "PPKS" => {

@@ -124,6 +124,32 @@ fn seen(understood: &Understood, host: &HostView) -> (Vec<String>, Vec<String>) 
 }
 
 #[test]
+fn a_conn_that_is_only_a_part_of_others_is_no_error() {
+    let read = |base: &str, user: &str| {
+        read(&format!(
+            "conn base\n left=192.0.2.1\n authby=secret\n{base}conn user\n{user} right=192.0.2.2\n auto=add\n"
+        ))
+    };
+    let understood = read("", " also=base\n");
+    assert!(understood.refused.is_empty(), "{:?}", understood.refused);
+    let why = "auto=ignore, and right= is not set: it is for the also= of others";
+    assert_eq!(understood.parts, [("base".to_owned(), why.to_owned())]);
+    let flipped = read("", " alsoflip=base\n left=192.0.2.3\n");
+    assert_eq!(flipped.parts.len(), 1);
+    // To be loaded by itself it would have to be whole, and so it has where nobody inherits from it.
+    for (base, user) in [
+        (" auto=add\n", " also=base\n"),
+        ("", " left=192.0.2.1\n authby=secret\n"),
+    ] {
+        let understood = read(base, user);
+        assert!(understood.parts.is_empty());
+        assert_eq!(understood.refused[0].0, "base");
+        let error = understood.refused[0].1[0].to_string();
+        assert!(error.contains("right= is not set"), "{error}");
+    }
+}
+
+#[test]
 fn the_story_on_its_hosts() {
     let understood = story_files().load().unwrap();
     assert!(understood.refused.is_empty(), "{:?}", understood.refused);

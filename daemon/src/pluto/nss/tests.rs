@@ -57,7 +57,7 @@ fn check_key(key: &NssKey, shown: &str, ckaid: &str) {
     assert_eq!(key.ckaid, ckaid);
     let public = key.key.public();
     assert_eq!(public.to_rfc3110().as_deref(), Some(shown));
-    assert_eq!(super::ckaid(&public).as_deref(), Some(ckaid));
+    assert_eq!(crate::pluto::keystore::ckaid(&public), ckaid);
     let mut rng = rand_core::UnwrapErr(getrandom::SysRng);
     let scheme = SignatureScheme::RsaPssSha256;
     let signature = key.key.sign(scheme, b"octets", &mut rng).unwrap();
@@ -90,7 +90,7 @@ fn a_password_opens_the_database_and_another_one_does_not() {
     ] {
         copied.password(text);
         let found = read(&copied.0).unwrap();
-        let [key] = found.keys.as_slice() else {
+        let [key, ecdsa] = found.keys.as_slice() else {
             panic!("{:?}", found.keys)
         };
         check_key(
@@ -98,11 +98,10 @@ fn a_password_opens_the_database_and_another_one_does_not() {
             &shown("password"),
             "2de67f9e49599cf9f48d7b1dedf2cd040e2f7716",
         );
-        let [(ckaid, why)] = found.others.as_slice() else {
-            panic!("{:?}", found.others)
-        };
-        assert_eq!(ckaid, "1f82121ce43a8afe101f648d43ebb9ac52aea865");
-        assert!(why.contains("ECDSA"), "{why}");
+        // One that pluto made.
+        assert_eq!(ecdsa.ckaid, "1f82121ce43a8afe101f648d43ebb9ac52aea865");
+        let public = ecdsa.key.public();
+        assert_eq!(crate::pluto::keystore::ckaid(&public), ecdsa.ckaid);
     }
     for text in ["", "wrong", "other:test-only\n"] {
         copied.password(text);
@@ -176,4 +175,24 @@ fn a_damaged_key_is_named_with_the_reason() {
     let copied = Copied::of("libreswan-5.2");
     copied.change("UPDATE nssPrivate SET a123 = 'text'");
     assert!(copied.error().starts_with("DIR/key4.db: "));
+}
+
+/// Keys of NSS itself, with the public halves that its certificates show.
+#[test]
+fn keys_on_curves() {
+    let directory = database("ecdsa");
+    let found = read(&directory).unwrap();
+    assert_eq!(found.others, []);
+    let ckaids: Vec<&str> = found.keys.iter().map(|own| &*own.ckaid).collect();
+    let expected = [
+        "0ca61efa94b5a1ed771ecff62c515ab4ef180f3a",
+        "9d41a871a4fa0a049391ba7c0e4f8ff063eb96f4",
+    ];
+    assert_eq!(ckaids, expected);
+    for (own, name) in found.keys.iter().zip(["nistp256", "nistp384"]) {
+        let pem = fs::read(directory.join(format!("{name}.pem"))).unwrap();
+        let public = keyfile::parse_public(&pem).unwrap();
+        assert_eq!(own.key.public(), public, "{name}");
+        assert_eq!(crate::pluto::keystore::ckaid(&public), own.ckaid, "{name}");
+    }
 }

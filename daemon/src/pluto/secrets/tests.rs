@@ -165,8 +165,15 @@ fn what_is_left_out_is_named_and_the_rest_counts() {
         (": XAUTH \"hidden-word\"", "IKEv1"),
         (": PPKS \"id\" \"hidden-word\"", "post-quantum"),
         (": PIN hidden", "smartcards"),
-        (": ECDSA hidden", "unrecognized keyword ECDSA"),
-        (": RSA {\n  Modulus: 0xhidden\n }", "no RSA keys from here"),
+        (": ECDSA hidden", "no ECDSA keys yet"),
+        (
+            ": RSA {\n  Modulus: 0xhidden\n }",
+            "Modulus of the RSA key is no number",
+        ),
+        (": RSA {\n  Modulus: 0x12\n }", "has no PublicExponent"),
+        (": RSA {\n  Modulus\n }", "cut off"),
+        (": RSA {\n  Modulus: 0x12", "does not end"),
+        (": RSA /nowhere/host.key", "/nowhere/host.key"),
         (
             "%nobody : PSK \"hidden-word\"",
             "none of its selectors is one",

@@ -1,0 +1,276 @@
+//! The acceptance list of what pluto's files mean, by its numbers, and which tests hold obol to it.
+//!
+//! | entry | tests |
+//! | --- | --- |
+//! | A1 the story's syntax | `tests::the_story_on_its_hosts`, `tests::placeholders_for_keys_are_no_keys`, `a1_checkconfig_is_silent_or_says_why` of `cli_binary` |
+//! | A2 it runs | `the_story_as_it_is` of `e2e_pluto` |
+//! | A3 a third host | `tests::the_story_on_its_hosts`, `a_host_that_gets_the_address_later_takes_part_then` of `e2e_pluto` |
+//! | A4 left and right exchanged | `tests::left_and_right_may_be_exchanged`, and of `e2e_pluto` the one of that name |
+//! | A5 an unknown keyword | `tests::an_unknown_keyword_refuses_all`, `a5_an_unknown_keyword_changes_nothing_that_runs` of `e2e_ipsec` |
+//! | A6 an old file | `tests::an_old_file` |
+//! | A7 `also=` | `tests::also_and_default` |
+//! | A8 lines and words | here, and `text::tests` |
+//! | A9 subnets | `tests::subnets`, `a9_subnets_are_children_of_one_ike_sa` of `e2e_ipsec` |
+//! | A10 which secret | `secrets::tests`, `secrets_are_found_by_the_ranks_and_what_is_missing_is_said` of `e2e_pluto` |
+//! | A11 proposals | `proposals::tests` |
+//! | A12 forms of keys | here, `nss::tests`, and `ipsec::keys::tests` |
+//! | A13 strongSwan | `interop/scenarios` |
+//! | A14 commands | `e2e_ipsec` |
+//! | A15 never in clear | `e2e_hostile`, `e2e_crash` |
+//! | A16 refusals | `tests::refusals_are_alone_and_say_why` |
+
+use std::os::unix::fs::symlink;
+
+use base64ct::{Base64, Base64Unpadded, Encoding as _};
+use obol_ike::crypto::ecdsa::Curve;
+use obol_ike::crypto::keyfile;
+use obol_ike::crypto::private_key::PrivateKey;
+
+use super::keystore;
+use super::keyword::Side;
+use super::tests::{Files, host, rsa_key};
+use super::values::Id;
+use super::*;
+
+const ENDS: &str = "\tleft=10.0.0.1\n\tright=10.0.0.2\n\tauthby=secret\n\tauto=add\n";
+
+fn read(text: &str) -> Understood {
+    Files::new(&[("ipsec.conf", text)]).load().unwrap()
+}
+
+/// The one error of the connection `bad`; another one, `good`, is there all the same.
+fn alone(lines: &str) -> String {
+    let text = format!("conn good\n{ENDS}conn bad\n{lines}\n\talso=good\n");
+    let understood = read(&text);
+    let names: Vec<&str> = understood.conns.iter().map(|c| &*c.name.value).collect();
+    assert_eq!(names, ["good"], "{lines}");
+    let [(name, errors)] = understood.refused.as_slice() else {
+        panic!("{lines}: {:?}", understood.refused);
+    };
+    assert_eq!((&**name, errors.len()), ("bad", 1), "{lines}: {errors:?}");
+    assert!(!errors[0].fix.is_empty(), "{lines}: no remedy");
+    errors[0].to_string()
+}
+
+#[test]
+fn a8_lines_that_count_and_lines_that_do_not() {
+    for text in [
+        "\tleft = 10.0.0.1   # here\n\tright=10.0.0.2\n",
+        "\tleft=10.0.0.1\n# in between\n\n   # and here\n\tright=10.0.0.2\n",
+        "\tleft=10.0.0.1\n\tright=10.0.0.2",
+    ] {
+        let understood = read(&format!("conn a\n\tauthby=secret\n\tauto=add\n{text}"));
+        assert!(understood.notices.is_empty(), "{:?}", understood.notices);
+        let [conn] = understood.conns.as_slice() else {
+            panic!("{text}: {:?}", understood.refused);
+        };
+        let hosts = conn
+            .ends
+            .each_ref()
+            .map(|end| orient::host_text(&end.host.value));
+        assert_eq!(hosts, ["10.0.0.1", "10.0.0.2"], "{text}");
+    }
+    for (line, at) in [
+        ("left=10.0.0.1", "5:1"),
+        ("\tleft=10.0.0.1 10.0.0.2", "5:2"),
+    ] {
+        let text = format!("conn a\n\tauthby=secret\n\tright=10.0.0.2\n\n{line}\n");
+        let error = Files::new(&[("ipsec.conf", &text)]).load().unwrap_err();
+        let expected = format!("ipsec.conf:{at}: syntax error");
+        assert!(error.starts_with(&expected), "{error}");
+    }
+}
+
+#[test]
+fn a8_carriage_returns_are_told_once_and_no_part_of_values() {
+    let understood = read(&format!("conn a\n{ENDS}").replace('\n', "\r\n"));
+    assert_eq!(understood.conns.len(), 1, "{:?}", understood.refused);
+    let hosts = understood.conns[0].ends.each_ref();
+    assert_eq!(orient::host_text(&hosts[0].host.value), "10.0.0.1");
+    assert_eq!(understood.notices.len(), 1, "{:?}", understood.notices);
+}
+
+#[test]
+fn a8_identities() {
+    let text = format!("conn a\n\tleftid=@#0a0b\n\trightid=@b.example\n{ENDS}");
+    let id = &read(&text).conns[0].end(Side::Left).id.clone();
+    assert_eq!(*id, Id::Is("@#0a0b".parse().unwrap()));
+    // A name in a directory takes a certificate to prove, which obol does not have.
+    let error = alone("\tleftid=\"C=US, O=Ex Inc, CN=a\"");
+    assert!(error.contains("leftid="), "{error}");
+}
+
+#[test]
+fn a8_a_file_that_breaks_off_is_an_error_where_it_does() {
+    for (text, at) in [
+        ("conn a\n\tleftid=\"@a", "2:9"),
+        ("conn a\n\tleftsubnets={10.0.0.0/24", "2:14"),
+        ("conn a\n\tlef", "2:2"),
+        ("conn", "1:1"),
+        ("conf", "1:1"),
+    ] {
+        let error = Files::new(&[("ipsec.conf", text)]).load().unwrap_err();
+        let expected = format!("ipsec.conf:{at}: syntax error");
+        assert!(error.starts_with(&expected), "{text}: {error}");
+        assert_eq!(error.matches("syntax error").count(), 1, "{error}");
+    }
+    // A line that is whole by chance is one.
+    assert_eq!(read(&format!("conn a\n{}", ENDS.trim_end())).conns.len(), 1);
+}
+
+#[test]
+fn a8_files_that_include_each_other_are_read_and_told() {
+    let loop_of_two = Files::new(&[
+        ("ipsec.conf", "include a.conf\n"),
+        ("a.conf", "include b.conf\n"),
+        ("b.conf", "include a.conf\n"),
+    ]);
+    let understood = loop_of_two.load().unwrap();
+    let told = understood.notices.iter();
+    let told: Vec<&str> = told.map(|notice| &*notice.message).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("too many includes"), "{told:?}");
+    // A file that cannot be read is one that somebody meant to load.
+    let dangling = Files::new(&[("ipsec.conf", "include d/*.conf\n"), ("d/a.conf", "")]);
+    symlink("/nonexistent", dangling.0.join("d/b.conf")).unwrap();
+    let error = dangling.load().unwrap_err();
+    assert!(error.contains("d/b.conf"), "{error}");
+}
+
+#[test]
+fn a12_forms_of_one_key_have_one_ckaid() {
+    let text = rsa_key(9);
+    let octets = Base64::decode_vec(&text[2..]).unwrap();
+    let public = keyfile::parse_public(text.as_bytes()).unwrap();
+    let spki = Base64::encode_string(&public.to_spki_der());
+    let hex: String = octets.iter().map(|octet| format!("{octet:02x}")).collect();
+    let unpadded = Base64Unpadded::encode_string(&octets);
+    for line in [
+        format!("\tleftrsasigkey={text}"),
+        format!("\tleftrsasigkey=0s{unpadded}"),
+        format!("\tleftrsasigkey=0x{hex}"),
+        format!("\tleftpubkey={spki}"),
+        format!("\tleftpubkey={}", spki.trim_end_matches('=')),
+    ] {
+        let understood = read(&format!("conn a\n{line}\n{ENDS}"));
+        assert!(
+            understood.refused.is_empty(),
+            "{line}: {:?}",
+            understood.refused
+        );
+        let key = understood.conns[0].end(Side::Left).key.clone().unwrap();
+        assert_eq!(
+            keystore::ckaid(&key.value),
+            keystore::ckaid(&public),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn a12_keys_on_curves_are_their_octets() {
+    let rng = &mut rand_core::UnwrapErr(getrandom::SysRng);
+    let mut keys = vec![("eddsakey", PrivateKey::generate_ed25519(rng).public())];
+    for curve in [Curve::P256, Curve::P384, Curve::P521] {
+        keys.push(("ecdsakey", PrivateKey::generate_ecdsa(curve, rng).public()));
+    }
+    for (keyword, public) in keys {
+        let blob = keystore::blob(&public);
+        let octets = Base64::decode_vec(&blob).unwrap();
+        let hex: String = octets.iter().map(|octet| format!("{octet:02x}")).collect();
+        let mut lines = vec![
+            format!("\tleft{keyword}=0s{blob}"),
+            format!("\tleft{keyword}=0x{hex}"),
+            format!(
+                "\tleftpubkey={}",
+                Base64::encode_string(&public.to_spki_der())
+            ),
+        ];
+        if keyword == "ecdsakey" {
+            lines.push(format!("\tleftecdsakey=0x04{hex}"));
+        }
+        for line in lines {
+            let understood = read(&format!("conn a\n{line}\n{ENDS}"));
+            assert!(
+                understood.refused.is_empty(),
+                "{line}: {:?}",
+                understood.refused
+            );
+            let key = understood.conns[0].end(Side::Left).key.clone().unwrap();
+            assert_eq!(key.value, public, "{line}");
+        }
+    }
+}
+
+#[test]
+fn a12_keys_of_wrong_forms_refuse_their_connection() {
+    let blob = |exponent: &[u8], modulus: &[u8]| {
+        let octets = [&[exponent.len() as u8], exponent, modulus].concat();
+        format!("0s{}", Base64::encode_string(&octets))
+    };
+    let modulus = |octets: usize| [&[0xc1], &vec![7; octets - 1][..]].concat();
+    let whole = rsa_key(3);
+    for (key, expected) in [
+        ("leftrsasigkey=[...]".to_owned(), "expected 0s"),
+        (format!("leftrsasigkey={}", &whole[2..]), "expected 0s"),
+        (
+            format!("leftrsasigkey={}", &whole[..whole.len() - 3]),
+            "damaged or cut off",
+        ),
+        ("leftrsasigkey=0s".to_owned(), "damaged or cut off"),
+        ("leftrsasigkey=0xfoo".to_owned(), "damaged or cut off"),
+        ("leftrsasigkey=0sf////w==".to_owned(), "damaged or cut off"),
+        (
+            format!("leftrsasigkey={}", blob(&[1, 0, 1], &modulus(64))),
+            "512 bits",
+        ),
+        // An exponent of 3 is what forged signatures begin with, so the peer has to make a new key.
+        (
+            format!("leftrsasigkey={}", blob(&[3], &modulus(256))),
+            "exponent",
+        ),
+        (
+            "leftpubkey=MIIBIj".to_owned(),
+            "expected the base64 of a public key",
+        ),
+        ("lefteddsakey=0sAAAA".to_owned(), "32 octets"),
+        ("leftecdsakey=0sAAAA".to_owned(), "64, 96 or 132 octets"),
+        ("leftckaid=12".to_owned(), "40 hexadecimal digits"),
+    ] {
+        let error = alone(&format!("\t{key}"));
+        assert!(error.contains(expected), "{key}: {error}");
+        assert!(error.contains("ipsec.conf:7:"), "{key}: {error}");
+    }
+}
+
+#[test]
+fn both_ends_or_neither_are_this_hosts() {
+    let text = format!("conn a\n{ENDS}");
+    let understood = read(&text);
+    let why = |addrs: &[&str]| match orient(&understood.conns[0], &host(addrs)) {
+        Ok(_) => String::new(),
+        Err(why) => why.to_string(),
+    };
+    assert_eq!(why(&["10.0.0.2"]), "");
+    assert_eq!(
+        why(&["10.0.0.1", "10.0.0.2"]),
+        "connection matches both left 10.0.0.1 and right 10.0.0.2"
+    );
+    assert_eq!(
+        why(&["10.0.0.3"]),
+        "neither left=10.0.0.1 nor right=10.0.0.2 match an interface"
+    );
+}
+
+#[test]
+fn secrets_that_cannot_be_read_are_one_error() {
+    let files = Files::new(&[("ipsec.secrets/nothing", "")]);
+    let path = files.0.join("ipsec.secrets");
+    let error = secrets::read(&path).unwrap_err();
+    assert_eq!(error.0.len(), 1, "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains("ipsec.secrets") && text.contains("no regular file"),
+        "{text}"
+    );
+}
