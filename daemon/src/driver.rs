@@ -40,12 +40,14 @@ mod puzzles;
 pub(crate) mod report;
 mod roam;
 mod scripts;
+mod watch;
 mod words;
 
 use answers::Answered;
 use operator::Waiter;
 use puzzles::Puzzles;
 pub(crate) use roam::Roaming;
+use watch::Watchers;
 
 /// Everything that a running daemon is.
 pub(crate) struct Driver<D: DataPlane> {
@@ -68,6 +70,7 @@ pub(crate) struct Driver<D: DataPlane> {
     troubles: Troubles,
     calls: mpsc::Receiver<Call>,
     waiters: Vec<Waiter>,
+    watchers: Watchers,
     puzzles: Puzzles,
     heartbeat: Heartbeat,
     /// What the data plane was asked and has not answered. Nobody waits for one answer: the loop
@@ -144,6 +147,7 @@ impl<D: DataPlane> Driver<D> {
             troubles,
             calls,
             waiters: Vec::new(),
+            watchers: Watchers::default(),
             puzzles: Puzzles::new(),
             heartbeat: Heartbeat::new(),
             asked: FuturesUnordered::new(),
@@ -162,6 +166,7 @@ impl<D: DataPlane> Driver<D> {
         loop {
             if self.drain() {
                 self.dismiss_waiters();
+                self.dismiss_watchers();
                 self.scripts.end(FAREWELL);
                 let ended = if self.lifting {
                     Ended::Lifted

@@ -14,6 +14,7 @@ mod driver;
 mod error;
 pub mod host;
 mod ipsec;
+mod ipsec_tools;
 mod logging;
 mod pluto;
 mod ports;

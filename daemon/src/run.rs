@@ -86,6 +86,10 @@ async fn daemon(origin: Origin, runtime_dir: &Path) -> Result<(), Failure> {
     keep_memory_private();
     check_rights()?;
     let _lock = Lock::take(runtime_dir)?;
+    if origin.racoon.is_some() {
+        // setkey may have changed the policies meanwhile; from here on it waits for us.
+        loaded = origin.load(&pluto::Addresses::new()).await?;
+    }
     resolve(&mut loaded).await?;
     check_algorithms()?;
     tell(&loaded);
@@ -360,6 +364,12 @@ impl Lock {
         file.rewind().map_err(|e| cannot(&e))?;
         writeln!(file, "{}", std::process::id()).map_err(|e| cannot(&e))?;
         Ok(Self { _file: file })
+    }
+
+    /// Whether a daemon has this directory; it may be just beginning.
+    pub(crate) fn is_taken(runtime_dir: &Path) -> bool {
+        File::open(runtime_dir.join(LOCK_NAME))
+            .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared).is_err())
     }
 
     /// Waits until the daemon of this directory has ended, with everything that it does last.

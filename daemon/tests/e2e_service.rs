@@ -77,7 +77,7 @@ fn units_leave_little_exposed() {
         println!("skipped: no systemd-analyze");
         return;
     }
-    for unit in ["obol", "ipsec"] {
+    for unit in ["obol", "ipsec", "racoon", "setkey"] {
         let path = format!("{}/systemd/{unit}.service", env!("CARGO_MANIFEST_DIR"));
         let judged = Command::new("systemd-analyze")
             .args(["security", "--offline=true", "--threshold=25", &path])

@@ -1,11 +1,12 @@
 //! The command line: what may be written, and the texts of `--help`.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::ipsec_tools::store_path;
 use crate::pluto;
 use crate::racoon;
 
@@ -75,6 +76,8 @@ Examples:
   obol run --ipsec-conf /etc/ipsec.conf
       # Libreswan's files as they are; [daemon] of obol.toml counts, and its connections are beside them
   obol run --ipsec-conf ./ipsec.conf --ipsec-secrets ./ipsec.secrets --nssdir ./nss
+  obol run --racoon-conf /etc/racoon/racoon.conf
+      # racoon's files as they are, with the policies that setkey was told
   obol run --racoon-conf /etc/racoon/racoon.conf --setkey /etc/ipsec-tools.d/mongodb.conf
       # racoon's and setkey's files as they are, on all hosts at once")]
     Run(RunArgs),
@@ -130,6 +133,44 @@ Examples:
       # with a symbolic link to obol called ipsec: `ipsec trafficstatus`"
     )]
     Ipsec(IpsecArgs),
+    /// racoon's command line: also when obol is called `racoon`
+    ///
+    /// Runs from racoon.conf, psk.txt and the policies that setkey was told, detached unless -F says
+    /// otherwise. [daemon] of obol.toml counts.
+    #[command(
+        disable_help_flag = true,
+        after_help = "\
+Examples:
+  obol racoon -F -f /etc/racoon/racoon.conf
+  obol racoon -d -l /var/log/racoon.log
+      # with a symbolic link to obol called `racoon`: `racoon -F`"
+    )]
+    Racoon(ProgramArgs),
+    /// racoonctl's commands, with its output and exit codes: also when obol is called `racoonctl`
+    #[command(
+        disable_help_flag = true,
+        after_help = "\
+Examples:
+  obol racoonctl show-sa isakmp
+  obol racoonctl -l show-sa isakmp
+  obol racoonctl establish-sa -w esp inet 10.0.1.13 10.0.1.241/32/27017 tcp
+  obol racoonctl reload-config"
+    )]
+    Racoonctl(ProgramArgs),
+    /// setkey's command line: also when obol is called `setkey`
+    ///
+    /// Policies hold at once, with or without a daemon, until they are flushed or the host is
+    /// started anew. A script is done whole, in one step. Keys are never listed.
+    #[command(
+        disable_help_flag = true,
+        after_help = "\
+Examples:
+  obol setkey -f /etc/ipsec-tools.d/mongodb.conf
+  obol setkey -DP                # policies
+  obol setkey -D                 # SAs
+  obol setkey -FP                # and let everything pass in clear again"
+    )]
+    Setkey(ProgramArgs),
     /// List what the running daemon has configured, whether it is up or not
     #[command(after_help = "\
 Examples:
@@ -225,25 +266,22 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "DIR", requires = "ipsec_conf")]
     pub(crate) nssdir: Option<PathBuf>,
     /// racoon's configuration, with all that it includes; obol.toml need not be there then
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "setkey",
-        conflicts_with = "ipsec_conf"
-    )]
+    #[arg(long, value_name = "FILE", conflicts_with = "ipsec_conf")]
     pub(crate) racoon_conf: Option<PathBuf>,
     /// A script of setkey with the policies; may be given several times, as /etc/ipsec-tools.conf and the
-    /// files in /etc/ipsec-tools.d are loaded
+    /// files in /etc/ipsec-tools.d are loaded [default: what setkey was told]
     #[arg(long, value_name = "FILE", requires = "racoon_conf")]
     pub(crate) setkey: Vec<PathBuf>,
 }
 
 impl RunArgs {
     /// The files of racoon's, if they are to be read.
-    pub(crate) fn racoon(&self) -> Option<racoon::Files> {
+    pub(crate) fn racoon(&self, runtime_dir: &Path) -> Option<racoon::Files> {
         Some(racoon::Files {
             conf: self.racoon_conf.clone()?,
             scripts: self.setkey.clone(),
+            store: self.setkey.is_empty().then(|| store_path(runtime_dir)),
+            overrides: Default::default(),
         })
     }
 
@@ -329,6 +367,18 @@ pub(crate) struct CheckArgs {
 #[derive(Args, Debug)]
 pub(crate) struct IpsecArgs {
     /// What would be written after `ipsec`
+    #[arg(
+        value_name = "ARGUMENT",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    pub(crate) arguments: Vec<String>,
+}
+
+/// Arguments of a program of ipsec-tools.
+#[derive(Args, Debug)]
+pub(crate) struct ProgramArgs {
+    /// What would be written behind its name
     #[arg(
         value_name = "ARGUMENT",
         trailing_var_arg = true,

@@ -90,8 +90,11 @@ fn waits(request: &Request) -> Duration {
         Request::Up { timeout_ms, .. } | Request::Down { timeout_ms, .. } => {
             Duration::from_millis(*timeout_ms)
         }
+        // As long as nobody interrupts it.
+        Request::Watch => Duration::from_secs(86_400 * 365),
         Request::Status
         | Request::List
+        | Request::Establish { .. }
         | Request::Reload
         | Request::Change { .. }
         | Request::Redirect { .. } => Duration::ZERO,

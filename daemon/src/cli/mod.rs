@@ -18,23 +18,44 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-pub(crate) use args::{Cli, Command, DEFAULT_CONFIG, DEFAULT_RUNTIME_DIR, DemoArgs};
+pub(crate) use args::{
+    Cli, Command, DEFAULT_CONFIG, DEFAULT_RUNTIME_DIR, DemoArgs, RUNTIME_DIR_VARIABLE,
+};
 
 use crate::error::{ExitClass, Failure};
 use crate::ipsec;
+use crate::ipsec_tools::{self, Here, Program};
 use crate::run::Origin;
 pub(crate) use client::{ask, is_running};
 
 /// Runs the command line of this process.
 pub(crate) fn main() -> ExitCode {
     let mut words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
-    if let Some(name) = called(&words.next().unwrap_or_default()) {
+    let program = words.next().unwrap_or_default();
+    if let Some(program) = ipsec_tools_program(&program) {
+        let words: Vec<String> = words.collect();
+        return ipsec_tools::main(program, &Here::by_environment(), &words);
+    }
+    if let Some(name) = called(&program) {
         let name = name.map(str::to_owned).into_iter();
         return ipsec::main(&name.chain(words).collect::<Vec<_>>());
     }
     let cli = Cli::parse();
     if let Command::Ipsec(args) = &cli.command {
         return ipsec::main(&args.arguments);
+    }
+    let program = match &cli.command {
+        Command::Racoon(args) => Some((Program::Racoon, args)),
+        Command::Racoonctl(args) => Some((Program::Racoonctl, args)),
+        Command::Setkey(args) => Some((Program::Setkey, args)),
+        _ => None,
+    };
+    if let Some((program, args)) = program {
+        let here = Here {
+            runtime_dir: cli.runtime_dir(),
+            config: cli.config.clone(),
+        };
+        return ipsec_tools::main(program, &here, &args.arguments);
     }
     match dispatch(&cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -55,6 +76,10 @@ fn called(program: &str) -> Option<Option<&'static str>> {
     }
 }
 
+fn ipsec_tools_program(program: &str) -> Option<Program> {
+    Program::called(Path::new(program).file_name()?.to_str()?)
+}
+
 fn dispatch(cli: &Cli) -> Result<(), Failure> {
     let runtime_dir = cli.runtime_dir();
     match &cli.command {
@@ -66,13 +91,16 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Command::Reload(output) => remote::reload(&runtime_dir, output.json),
         Command::Check(args) => check::check(&args.files, &cli.config, args.output.json),
         Command::Convert(args) => convert(&args.files),
-        Command::Ipsec(_) => Ok(()), // done before
+        // Done before.
+        Command::Ipsec(_) | Command::Racoon(_) | Command::Racoonctl(_) | Command::Setkey(_) => {
+            Ok(())
+        }
         Command::Keygen(args) => keygen::keygen(args),
         Command::Demo(args) => crate::demo::demo(args),
         Command::Version(output) => version(output.json),
         Command::Run(args) => {
             let config = cli.config.clone();
-            let (pluto, racoon) = (args.pluto(), args.racoon());
+            let (pluto, racoon) = (args.pluto(), args.racoon(&runtime_dir));
             let origin = Origin {
                 config,
                 pluto,

@@ -471,6 +471,7 @@ hosts: established for 5s, rekey in 4h00m, initiator
             life_s: 3600,
             rekey_bytes: None,
             rekey_packets: None,
+            rekey_s: 3000,
         };
         let auth = |id: Option<&str>| AuthReport {
             auth: "psk".into(),

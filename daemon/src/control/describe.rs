@@ -67,7 +67,8 @@ fn key_text(key: &PublicKey) -> String {
     key.to_rfc3110().unwrap_or_else(|| key.to_openssh(""))
 }
 
-fn child(child: &Child) -> ChildReport {
+/// One child, without its state.
+pub(crate) fn child(child: &Child) -> ChildReport {
     ChildReport {
         name: child.name.clone(),
         state: None,
@@ -81,6 +82,7 @@ fn child(child: &Child) -> ChildReport {
         life_s: child.life_time.as_secs(),
         rekey_bytes: child.rekey_bytes,
         rekey_packets: child.rekey_packets,
+        rekey_s: child.rekey_time.as_secs(),
     }
 }
 

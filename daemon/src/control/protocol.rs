@@ -58,6 +58,17 @@ pub(crate) enum Request {
     },
     /// Read the configuration again; answered by [`ReloadReport`].
     Reload,
+    /// Tell what happens as it happens, a progress line each, until the client goes away.
+    Watch,
+    /// Ask for a Child SA as a packet would; answered by a [`ChildReport`] that carries it.
+    Establish {
+        /// Where such a packet comes from: an address of this host or behind it.
+        source: IpAddr,
+        /// Where it goes.
+        destination: IpAddr,
+        /// Its IP protocol and ports; `None`: any that is protected.
+        flow: Option<(u8, u16, u16)>,
+    },
     /// Read the configuration again, and from now on do this about the children that a name means;
     /// answered by [`ChangeReport`].
     Change {
@@ -276,6 +287,9 @@ pub(crate) struct DaemonReport {
     pub(crate) asks_for_cookies: bool,
     /// The configuration file.
     pub(crate) config: String,
+    /// Its policies are those that setkey was told.
+    #[serde(default)]
+    pub(crate) by_setkey: bool,
 }
 
 /// One IKE SA.
@@ -549,6 +563,9 @@ pub(crate) struct ChildReport {
     /// It is rekeyed after so many packets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rekey_packets: Option<u64>,
+    /// Seconds after which a Child SA is rekeyed, before jitter.
+    #[serde(default)]
+    pub(crate) rekey_s: u64,
 }
 
 /// What `up` brought up.
@@ -627,6 +644,12 @@ mod tests {
             Request::Status,
             Request::List,
             Request::Reload,
+            Request::Watch,
+            Request::Establish {
+                source: IpAddr::from([10, 0, 1, 13]),
+                destination: IpAddr::from([10, 0, 1, 241]),
+                flow: Some((6, 0, 27017)),
+            },
             Request::Redirect {
                 connection: "hosts".into(),
                 to: IpAddr::from([192, 0, 2, 7]),

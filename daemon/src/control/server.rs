@@ -37,6 +37,11 @@ impl Call {
     pub(crate) fn reply(&self, reply: Reply) {
         let _ = self.replies.send(reply);
     }
+
+    /// Whether the client went away.
+    pub(crate) fn is_over(&self) -> bool {
+        self.replies.is_closed()
+    }
 }
 
 /// The listening socket; its file goes when this is dropped.

@@ -11,6 +11,7 @@ use crate::error::Failure;
 
 impl<D: DataPlane> Driver<D> {
     pub(super) fn event(&mut self, event: &Event) {
+        self.tell_watchers(event);
         match event {
             Event::IkeUp {
                 connection,

@@ -80,6 +80,15 @@ impl<D: DataPlane> Driver<D> {
                 self.call_up(now, call, connection, child, timeout_ms).await;
             }
             Request::Down { target, timeout_ms } => self.call_down(now, call, target, timeout_ms),
+            Request::Watch => self.watch(now, call),
+            Request::Establish {
+                source,
+                destination,
+                flow,
+            } => {
+                let reply = self.establish(now, source, destination, flow);
+                call.reply(reply.unwrap_or_else(Into::into));
+            }
             Request::Change { name, to } => {
                 let reply = self.change(now, &name, to).await;
                 call.reply(reply.unwrap_or_else(Into::into));

@@ -52,6 +52,11 @@ impl<D: DataPlane> Driver<D> {
                 data_plane_why: self.plane.why().to_owned(),
                 asks_for_cookies: self.endpoint.asks_for_cookies(),
                 config: self.origin.to_string(),
+                by_setkey: self
+                    .origin
+                    .racoon
+                    .as_ref()
+                    .is_some_and(|files| files.store.is_some()),
             },
             policies: self
                 .loaded

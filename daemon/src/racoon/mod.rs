@@ -29,9 +29,11 @@ use std::path::{Path, PathBuf};
 use conf::{Conf, Texts};
 pub(crate) use flows::{Flow, What};
 pub(crate) use kind::Kind;
-use names::Names;
+pub(crate) use names::Names;
+use obol_ike::ts::TrafficSelector;
 use psk::PskFile;
-pub(crate) use running::{Files, load_to_run};
+pub(crate) use running::{Files, Overrides, load_to_run, translated};
+pub(crate) use setkey::{Action, Direction, Level, Store, Stored, script, write};
 use zeroize::Zeroizing;
 
 use crate::config::files::{Disk, FileProblem, FileSource, read_text};
@@ -80,7 +82,7 @@ struct Draft {
 /// # Errors
 /// Everything that is wrong with them: then none of it is to be used.
 pub(crate) fn load(files: &[(PathBuf, Kind)], names: &Names) -> Result<Understood, ConfigErrors> {
-    let draft = read(files, names, Purpose::Look)?;
+    let draft = read(files, None, names, Purpose::Look)?;
     let parse = |text: String| {
         let loaded = config::parse_str("what it was converted to", &text, &PskOrNone)?;
         Ok(Native { text, loaded })
@@ -92,7 +94,31 @@ pub(crate) fn load(files: &[(PathBuf, Kind)], names: &Names) -> Result<Understoo
     })
 }
 
-fn read(files: &[(PathBuf, Kind)], names: &Names, purpose: Purpose) -> Result<Draft, ConfigErrors> {
+/// This host's side of packets, and the other one.
+pub(crate) type Sides = (TrafficSelector, TrafficSelector);
+
+/// What a store of setkey's policies drops while no daemon protects anything: both sides of each
+/// box of packets.
+///
+/// # Errors
+/// The policies contradict each other, or say what obol does not do.
+pub(crate) fn closed(store: &Store) -> Result<(Vec<Sides>, Vec<Finding>), ConfigErrors> {
+    let mut sources = Vec::new();
+    let table = setkey::Table::of(store.entries(&mut sources));
+    let report = Report::new(&sources);
+    let flows = flows::pair(&report, &table);
+    let closed = plan::closed(&report, &flows);
+    let notices = report.finish()?;
+    let sides = closed.iter().map(|region| (region.local, region.remote));
+    Ok((sides.collect(), notices))
+}
+
+fn read(
+    files: &[(PathBuf, Kind)],
+    store: Option<&Store>,
+    names: &Names,
+    purpose: Purpose,
+) -> Result<Draft, ConfigErrors> {
     let mut sources: Vec<Source> = Vec::new();
     let mut scripts: Vec<(usize, String)> = Vec::new();
     let mut texts = Texts::new();
@@ -118,8 +144,9 @@ fn read(files: &[(PathBuf, Kind)], names: &Names, purpose: Purpose) -> Result<Dr
     if !texts.unreadable.is_empty() {
         return Err(ConfigErrors(texts.unreadable));
     }
+    let stored = store.map(|store| store.entries(&mut sources));
     let report = Report::new(&sources);
-    let mut table = setkey::Table::default();
+    let mut table = setkey::Table::of(stored.unwrap_or_default());
     for (source, text) in &scripts {
         let lines = setkey::read(&report, names, *source, text);
         table.run(&report, &lines);
@@ -175,7 +202,7 @@ fn read(files: &[(PathBuf, Kind)], names: &Names, purpose: Purpose) -> Result<Dr
     }
     let convert = || native::convert(&conf, &plan, psk.map(PathBuf::as_path));
     Ok(Draft {
-        text: (!flows.is_empty()).then(convert),
+        text: (!flows.is_empty() || store.is_some()).then(convert),
         flows,
         notices,
         lacks_psk,

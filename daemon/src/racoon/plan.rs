@@ -78,11 +78,7 @@ pub(crate) fn plan<'c>(report: &Report<'_>, conf: &'c Conf, flows: &[Flow]) -> P
             let left = left_of(report, &claims[..first], flow, region, treatment);
             boxes += left.len();
             if boxes > MOST_BOXES {
-                report.error(
-                    place(flow),
-                    "the policies cut each other into too many pieces",
-                    "write fewer of them",
-                );
+                too_many(report, flow);
                 return plan;
             }
             for region in left {
@@ -96,6 +92,44 @@ pub(crate) fn plan<'c>(report: &Report<'_>, conf: &'c Conf, flows: &[Flow]) -> P
         }
     }
     plan
+}
+
+/// What flows keep from passing in clear, whoever the peers are. What cannot be is reported.
+pub(crate) fn closed(report: &Report<'_>, flows: &[Flow]) -> Vec<Region> {
+    let mut claims: Vec<Claim<'_>> = Vec::new();
+    let mut closed = Vec::new();
+    for flow in flows {
+        let region = Region {
+            local: flow.local,
+            remote: flow.remote,
+        };
+        let treatment = match flow.what {
+            What::Pass => Treatment::Pass,
+            What::Protect(_) | What::Drop => Treatment::Drop,
+        };
+        let left = left_of(report, &claims, flow, region, treatment);
+        if treatment == Treatment::Drop {
+            closed.extend(left);
+        }
+        if closed.len() > MOST_BOXES {
+            too_many(report, flow);
+            return closed;
+        }
+        claims.push(Claim {
+            region,
+            treatment,
+            flow,
+        });
+    }
+    closed
+}
+
+fn too_many(report: &Report<'_>, flow: &Flow) {
+    report.error(
+        place(flow),
+        "the policies cut each other into too many pieces",
+        "write fewer of them",
+    );
 }
 
 /// Where a flow was written.

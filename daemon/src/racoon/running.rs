@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::names::Names;
-use super::{Kind, Purpose, read};
+use super::{Draft, Kind, Purpose, Store, read};
 use crate::config::{self, ConfigErrors, Finding, Loaded};
 use crate::pluto::Translated;
 
@@ -17,6 +17,21 @@ pub(crate) struct Files {
     pub(crate) conf: PathBuf,
     /// Scripts of setkey, in the order in which they are loaded.
     pub(crate) scripts: Vec<PathBuf>,
+    /// The store of setkey's policies, which come before those of the scripts.
+    pub(crate) store: Option<PathBuf>,
+    /// What the command line says about the daemon.
+    pub(crate) overrides: Overrides,
+}
+
+/// What goes before the files.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Overrides {
+    /// The log level, in obol's word.
+    pub(crate) log: Option<&'static str>,
+    /// Port of IKE.
+    pub(crate) port: Option<u16>,
+    /// Port that IKE shares with ESP in UDP.
+    pub(crate) natt_port: Option<u16>,
 }
 
 /// Reads the files, and obol's own file at `own` for its `[daemon]` table.
@@ -27,14 +42,7 @@ pub(crate) struct Files {
 /// # Errors
 /// Everything that is wrong with the files: nothing of them is used then.
 pub(crate) fn load_to_run(files: &Files, own: &Path) -> Result<Loaded, ConfigErrors> {
-    let scripts = files
-        .scripts
-        .iter()
-        .map(|path| (path.clone(), Kind::Setkey));
-    let all: Vec<_> = std::iter::once((files.conf.clone(), Kind::Racoon))
-        .chain(scripts)
-        .collect();
-    let draft = read(&all, &Names::of_system(), Purpose::Run)?;
+    let draft = draft(files)?;
     let Some(text) = draft.text else {
         let name = files.conf.display().to_string();
         let message = "the scripts of setkey leave no policy, so nothing would be protected";
@@ -44,5 +52,42 @@ pub(crate) fn load_to_run(files: &Files, own: &Path) -> Result<Loaded, ConfigErr
     let translated = Translated::of_text(TRANSLATION, text, draft.lacks_psk);
     let mut loaded = config::load_with(own, &translated)?;
     loaded.warnings.splice(0..0, draft.notices);
+    let overrides = &files.overrides;
+    if let Some(log) = overrides.log {
+        loaded.daemon.log = log.to_owned();
+    }
+    if let Some(port) = overrides.port {
+        loaded.daemon.port = port;
+    }
+    if let Some(port) = overrides.natt_port {
+        loaded.daemon.natt_port = port;
+    }
     Ok(loaded)
+}
+
+/// The files in obol's words.
+///
+/// # Errors
+/// As [`load_to_run`].
+pub(crate) fn translated(files: &Files) -> Result<String, ConfigErrors> {
+    Ok(draft(files)?.text.unwrap_or_default())
+}
+
+fn draft(files: &Files) -> Result<Draft, ConfigErrors> {
+    let scripts = files
+        .scripts
+        .iter()
+        .map(|path| (path.clone(), Kind::Setkey));
+    let all: Vec<_> = std::iter::once((files.conf.clone(), Kind::Racoon))
+        .chain(scripts)
+        .collect();
+    let store = files.store.as_deref().map(load_store).transpose()?;
+    read(&all, store.as_ref(), &Names::of_system(), Purpose::Run)
+}
+
+fn load_store(path: &Path) -> Result<Store, ConfigErrors> {
+    Store::load(path).map_err(|e| {
+        let name = path.display().to_string();
+        ConfigErrors(vec![Finding::of_file(&name, e.to_string(), "")])
+    })
 }

@@ -170,6 +170,17 @@ fn open() -> Result<Socket, DataPlaneError> {
     })
 }
 
+/// Has the kernel drop what these policies name while no daemon runs, in place of what it dropped
+/// before; the next daemon takes over.
+///
+/// # Errors
+/// The kernel refuses; then all is as it was.
+pub(crate) fn block(settings: HostSettings, policies: Vec<Policy>) -> Result<(), DataPlaneError> {
+    let mut core = Core::new(open()?, settings)?;
+    host::load_guard(&core.settings, &policies, Carrier::Kernel)?;
+    core.set_policies(policies, Instant::now())
+}
+
 impl DataPlane for KernelDataPlane {
     async fn set_policies(&mut self, policies: Vec<Policy>) -> Result<(), DataPlaneError> {
         let (before, after) = (interfaces(&self.policies), interfaces(&policies));

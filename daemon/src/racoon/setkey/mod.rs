@@ -2,10 +2,13 @@
 
 mod policy;
 mod sa;
+pub(crate) mod script;
 mod selector;
 mod statement;
+mod store;
 mod table;
 mod text;
+pub(crate) mod write;
 
 use crate::config::{Place, Report, Source};
 use crate::racoon::names::Names;
@@ -13,6 +16,7 @@ use crate::racoon::names::Names;
 pub(crate) use policy::{Action, Direction, Level, Transform};
 pub(crate) use selector::decimal;
 pub(crate) use statement::is_statement;
+pub(crate) use store::{Store, Stored};
 pub(crate) use table::{Entry, Table};
 pub(crate) use text::without_keys;
 

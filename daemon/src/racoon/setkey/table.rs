@@ -34,6 +34,16 @@ type KeyHash = (
 );
 
 impl Table {
+    /// These, in this order.
+    pub(crate) fn of(entries: Vec<Entry>) -> Self {
+        let mut table = Self::default();
+        for entry in entries {
+            table.by_key.insert(hash(&entry.key), table.entries.len());
+            table.entries.push(Some(entry));
+        }
+        table
+    }
+
     /// Does what a script says. What cannot be done is reported.
     pub(crate) fn run(&mut self, report: &Report<'_>, lines: &[Line]) {
         for line in lines {

@@ -1,0 +1,381 @@
+//! racoon's and setkey's programs on two hosts: policies that hold without a daemon, change under a
+//! running one, and are listed. As root; in namespaces.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "clippy knows tests by their attribute, and helpers of tests have none"
+)]
+
+#[path = "support/daemons.rs"]
+#[allow(dead_code, reason = "each test uses its part of it")]
+mod daemons;
+#[allow(dead_code, reason = "each test uses its part of it")]
+mod support;
+
+use std::fs;
+use std::net::SocketAddrV4;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use daemons::{LIMIT, assert_only_protected};
+use obol_daemon::demo::capture::Capture;
+use obol_daemon::demo::lab::{Host, Lab, SERVICE, WIRE};
+use obol_daemon::demo::protected;
+use obol_daemon::demo::traffic::{Service, converse};
+use support::{Snapshot, is_root, obol};
+
+const RACOON: &str = include_str!("../src/racoon/tests/racoon.conf");
+const POLICIES: &str = include_str!("../src/racoon/tests/mongodb.conf");
+const PSK: &str = "*  /zatck0CNzYad4fGw4ZV9G1R8b93pdBzCc3I7iXh2zzvediol0yBR8F8wCHKryXE\n";
+
+/// How long is waited for what must not come.
+const IN_VAIN: Duration = Duration::from_secs(1);
+
+/// Two hosts with the files of the story, below a directory each.
+struct Bed {
+    lab: Lab,
+    programs: PathBuf,
+}
+
+impl Bed {
+    fn new() -> Self {
+        let lab = Lab::new(obol(), None).unwrap();
+        let programs = lab.directory().to_owned();
+        for name in ["racoon", "racoonctl", "setkey"] {
+            symlink(obol(), programs.join(name)).unwrap();
+        }
+        for host in [&lab.a, &lab.b] {
+            fs::write(&host.config, "").unwrap();
+            let etc = lab.directory().join(format!("{}-etc", host.side.name));
+            fs::create_dir_all(etc.join("ipsec-tools.d")).unwrap();
+            let psk = etc.join("psk.txt");
+            let racoon = RACOON.replace("/etc/racoon/psk.txt", &psk.display().to_string());
+            fs::write(etc.join("racoon.conf"), racoon).unwrap();
+            fs::write(&psk, PSK).unwrap();
+            fs::set_permissions(&psk, fs::Permissions::from_mode(0o400)).unwrap();
+            let policies = POLICIES.replace("10.0.0.0/16", "192.168.0.0/16");
+            fs::write(etc.join("ipsec-tools.d/mongodb.conf"), policies).unwrap();
+        }
+        Self { lab, programs }
+    }
+
+    fn etc(&self, host: &Host) -> PathBuf {
+        self.programs.join(format!("{}-etc", host.side.name))
+    }
+
+    fn command(&self, host: &Host, line: &str) -> Command {
+        let line = line.replace("ETC", &self.etc(host).display().to_string());
+        let mut words = line.split(' ');
+        let mut command = Command::new(self.programs.join(words.next().unwrap()));
+        command.args(words.filter(|word| !word.is_empty()));
+        command
+            .env("OBOL_RUNTIME_DIR", &host.runtime)
+            .env("OBOL_CONFIG", &host.config)
+            .env("TZ", "UTC")
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, host: &Host, line: &str) -> Output {
+        let mut command = self.command(host, line);
+        host.netns.run(|| command.output()).unwrap().unwrap()
+    }
+
+    /// What it printed; it must succeed.
+    fn does(&self, host: &Host, line: &str) -> String {
+        let output = self.run(host, line);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{line}: {error}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// What it complained about; it must fail with 1.
+    fn fails(&self, host: &Host, line: &str) -> String {
+        let output = self.run(host, line);
+        assert_eq!(output.status.code(), Some(1), "{line}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// `service racoon start`: it goes on by itself.
+    fn start<'b>(&'b self, host: &'b Host) -> Racoon<'b> {
+        self.does(host, "racoon -f ETC/racoon.conf");
+        Racoon { host }
+    }
+
+    fn sas(&self, host: &Host) -> usize {
+        let listed = self.does(host, "setkey -D");
+        listed.matches("state=mature").count()
+    }
+}
+
+/// A daemon that runs by itself, until this is dropped.
+struct Racoon<'b> {
+    host: &'b Host,
+}
+
+impl Racoon<'_> {
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = fs::read_to_string(self.host.runtime.join("obol.pid")).unwrap();
+        let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+        if rustix::process::kill_process(pid, signal).is_err() {
+            return;
+        }
+        let deadline = Instant::now() + LIMIT;
+        while rustix::process::test_kill_process(pid).is_ok() && Instant::now() < deadline {
+            // It is nobody's child here: whoever reaps it does so soon.
+            let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+            if stat.is_ok_and(|stat| stat.contains(") Z ")) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Racoon<'_> {
+    fn drop(&mut self) {
+        self.signal(rustix::process::Signal::KILL);
+    }
+}
+
+/// Services on both hosts.
+fn services(bed: &Bed) -> [Service; 2] {
+    [&bed.lab.a, &bed.lab.b].map(|host| service(host, SERVICE))
+}
+
+fn service(host: &Host, port: u16) -> Service {
+    Service::start(&host.netns, SocketAddrV4::new(host.side.address, port)).unwrap()
+}
+
+async fn talks_at(host: &Host, peer: &Host, port: u16, limit: Duration) -> bool {
+    let service = SocketAddrV4::new(peer.side.address, port);
+    let done = converse(&host.netns, host.side.address, service, limit).await;
+    done.is_ok()
+}
+
+async fn talks(host: &Host, peer: &Host, limit: Duration) -> bool {
+    talks_at(host, peer, SERVICE, limit).await
+}
+
+#[tokio::test]
+async fn r_a4_policies_hold_without_a_daemon_and_after_its_death() {
+    if !is_root() {
+        return;
+    }
+    let bed = Bed::new();
+    let (a, b) = (&bed.lab.a, &bed.lab.b);
+    let _services = services(&bed);
+    let _other = service(b, 2222);
+    let before = Snapshot::of(&a.netns);
+    assert!(talks(a, b, LIMIT).await, "in clear");
+    let capture = Capture::start(&a.netns, WIRE, protected()).unwrap();
+    let said = bed.does(a, "setkey --service start ETC");
+    assert!(
+        said.starts_with("Loading IPsec SA/SP database: \n - "),
+        "{said}"
+    );
+    for (host, peer) in [(a, b), (b, a)] {
+        assert!(!talks(host, peer, IN_VAIN).await);
+    }
+    // What B sends to the service of A, nobody on B stops; A takes none of it.
+    let from_a = capture.seen();
+    assert!(talks_at(a, b, 2222, LIMIT).await, "another port");
+    assert!(talks(a, a, LIMIT).await, "its own address");
+    drop(capture);
+    assert_eq!(from_a.esp, 0);
+
+    bed.does(b, "setkey -f ETC/ipsec-tools.d/mongodb.conf");
+    let capture = Capture::start(&a.netns, WIRE, protected()).unwrap();
+    assert!(!talks(a, b, IN_VAIN).await);
+    assert_eq!(capture.seen().clear, 0);
+    {
+        let racoons = [bed.start(a), bed.start(b)];
+        assert!(talks(a, b, LIMIT).await && talks(b, a, LIMIT).await);
+        assert_only_protected(&capture).await;
+        racoons[0].signal(rustix::process::Signal::KILL);
+        assert!(!talks(a, b, IN_VAIN).await, "A is dead");
+        // Those of setkey still change, and still hold.
+        bed.does(a, "setkey --service restart ETC");
+        assert!(!talks(a, b, IN_VAIN).await);
+        let again = bed.start(a);
+        assert!(talks(a, b, LIMIT).await, "A is back");
+        again.signal(rustix::process::Signal::TERM);
+        assert!(!talks(a, b, IN_VAIN).await, "policies stay");
+        let seen = capture.seen();
+        assert_eq!((seen.clear, seen.other), (0, 0), "{seen:?}");
+    }
+    for host in [a, b] {
+        bed.does(host, "setkey -FP");
+        assert_eq!(bed.does(host, "setkey -DP"), "No SPD entries.\n");
+    }
+    assert!(talks(a, b, LIMIT).await, "in clear again");
+    assert_eq!(Snapshot::of(&a.netns), before);
+}
+
+#[tokio::test]
+async fn r_a11_and_r_a12_scripts_change_policies_under_a_running_daemon() {
+    if !is_root() {
+        return;
+    }
+    let bed = Bed::new();
+    let (a, b) = (&bed.lab.a, &bed.lab.b);
+    let _services = services(&bed);
+    // racoon may come first: without policies nothing is protected.
+    let _racoons = [bed.start(a), bed.start(b)];
+    assert!(talks(a, b, LIMIT).await, "in clear");
+    for host in [a, b] {
+        bed.does(host, "setkey -f ETC/ipsec-tools.d/mongodb.conf");
+    }
+    let capture = Capture::start(&a.netns, WIRE, protected()).unwrap();
+    assert!(talks(a, b, LIMIT).await && talks(b, a, LIMIT).await);
+    let sas = bed.sas(a);
+    assert_eq!(sas, 4, "two Child SAs");
+    for _ in 0..5 {
+        for host in [a, b] {
+            let said = bed.does(host, "setkey --service restart ETC");
+            assert!(said.ends_with("done.\n"), "{said}");
+        }
+        assert!(talks(a, b, LIMIT).await);
+    }
+    assert_eq!(bed.sas(a), sas, "SAs of policies that are the same stay");
+
+    let listed = bed.does(a, "setkey -DP");
+    let twice = bed.fails(a, "setkey -f ETC/ipsec-tools.d/mongodb.conf");
+    assert_eq!(twice.matches("File exists.").count(), 4, "{twice}");
+    let script = bed.etc(a).join("broken.conf");
+    fs::write(&script, "flush; spdflush;\nspdadd 192.168.0.1 192.168.0.2[80] tcp -P out none;\nspdadd 10.0.0.0/16 10.0.0.0/16[27017 tcp -P out discard;\n").unwrap();
+    let said = bed.fails(a, "setkey -f ETC/broken.conf");
+    assert!(
+        said.contains("line 3: syntax error at [10.0.0.0/16[27017]"),
+        "{said}"
+    );
+    fs::write(&script, "spdadd 192.168.0.1 192.168.0.2 tcp -P in discard;\nspdadd 192.168.0.2 192.168.0.1 tcp -P out none;\n").unwrap();
+    let said = bed.fails(a, "setkey -f ETC/broken.conf");
+    assert!(said.contains("contradict"), "{said}");
+    // Where they come from is told by file and line.
+    assert!(said.contains("broken.conf:1:"), "{said}");
+    assert_eq!(
+        without_times(&bed.does(a, "setkey -DP")),
+        without_times(&listed)
+    );
+    assert!(talks(a, b, LIMIT).await);
+    assert_only_protected(&capture).await;
+    for host in [a, b] {
+        bed.does(host, "setkey -FP");
+    }
+    assert!(talks(a, b, LIMIT).await, "in clear again");
+    assert!(capture.seen().clear > 0);
+}
+
+/// The process of each listing is another one.
+fn without_times(listed: &str) -> Vec<&str> {
+    let kept = |line: &&str| !line.contains("pid=");
+    listed.lines().filter(kept).collect()
+}
+
+#[tokio::test]
+async fn r_a16_commands_on_running_daemons() {
+    if !is_root() {
+        return;
+    }
+    let bed = Bed::new();
+    let (a, b) = (&bed.lab.a, &bed.lab.b);
+    let gone = bed.fails(a, "racoonctl show-sa isakmp");
+    assert!(
+        gone.starts_with("racoonctl: cannot reach racoon at "),
+        "{gone}"
+    );
+    assert_eq!(bed.does(a, "setkey -D"), "No SAD entries.\n");
+    for host in [a, b] {
+        bed.does(host, "setkey --service start ETC");
+    }
+    let _racoons = [bed.start(a), bed.start(b)];
+    let _services = services(&bed);
+    let header = "Destination            Cookies                           Created\n";
+    assert_eq!(bed.does(a, "racoonctl show-sa isakmp"), header);
+    assert_eq!(bed.does(a, "racoonctl show-sa ipsec"), "No SAD entries.\n");
+    assert_eq!(bed.does(a, "setkey -DP").matches("spid=").count(), 6);
+
+    let mut events = bed.command(a, "racoonctl show-event");
+    events.stdout(Stdio::piped());
+    let mut events = a.netns.run(|| events.spawn()).unwrap().unwrap();
+    let (own, peer) = (a.side.address, b.side.address);
+    bed.does(
+        a,
+        &format!("racoonctl establish-sa -w esp inet {own} {peer}/32/27017 tcp"),
+    );
+    let rows = bed.does(a, "racoonctl show-sa isakmp");
+    let row = rows.lines().nth(1).unwrap();
+    assert!(row.starts_with(&format!("{peer}.500 ")), "{rows}");
+    let cookies = row.split_whitespace().nth(1).unwrap();
+    assert!(bed.does(b, "racoonctl ss isakmp").contains(cookies));
+    let listed = bed.does(a, "racoonctl show-sa esp");
+    for part in [
+        "\tesp mode=transport spi=",
+        "\tE: aes-cbc  xxxxxxxx xxxxxxxx xxxxxxxx xxxxxxxx\n",
+        "\tA: hmac-sha512  xxxxxxxx",
+        "hard: 43200(s)\tsoft: 34560(s)",
+    ] {
+        assert_eq!(listed.matches(part).count(), 2, "{part}: {listed}");
+    }
+    assert!(bed.does(a, "racoonctl show-schedule").lines().count() > 1);
+    bed.does(a, "racoonctl reload-config");
+    bed.does(a, "racoonctl flush-sa isakmp");
+    for host in [a, b] {
+        let deadline = Instant::now() + LIMIT;
+        while bed.does(host, "racoonctl show-sa isakmp") != header {
+            assert!(Instant::now() < deadline);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    assert!(talks(a, b, LIMIT).await, "the next packet asks again");
+    events.kill().unwrap();
+    let events = events.wait_with_output().unwrap();
+    let events = String::from_utf8(events.stdout).unwrap();
+    let lines: Vec<&str> = events.lines().collect();
+    let end = format!(" : {own}[500] -> {peer}[500]");
+    for text in [
+        "Phase 1 established",
+        "Phase 2 established",
+        "Phase 1 deleted",
+    ] {
+        assert!(
+            lines.contains(&&*format!("{text}{end}")),
+            "{text}: {events}"
+        );
+    }
+}
+
+#[test]
+fn r_a7_errors_end_racoon_before_it_goes_on_by_itself() {
+    if !is_root() {
+        return;
+    }
+    let bed = Bed::new();
+    let a = &bed.lab.a;
+    let path = bed.etc(a).join("racoon.conf");
+    let good = fs::read_to_string(&path).unwrap();
+    fs::write(&path, good.replace("passive off;", "passive off")).unwrap();
+    for line in ["racoon -f ETC/racoon.conf", "racoon -F -f ETC/racoon.conf"] {
+        let said = bed.fails(a, line);
+        let error = format!("racoon: ERROR: {}:", path.display());
+        assert!(said.starts_with(&error), "{said}");
+        assert!(
+            said.contains("\nracoon: ERROR: fatal parse failure (1 errors)\n"),
+            "{said}"
+        );
+        assert!(
+            said.ends_with("racoon: failed to parse configuration file.\n"),
+            "{said}"
+        );
+    }
+    fs::write(&path, &good).unwrap();
+    let _racoon = bed.start(a);
+    fs::write(&path, good.replace("passive off;", "pasive off;")).unwrap();
+    let said = bed.fails(a, "racoonctl reload-config");
+    assert!(said.contains("pasive"), "{said}");
+    bed.does(a, "racoonctl show-sa isakmp");
+    assert!(bed.fails(a, "racoon -f ETC/racoon.conf").contains("racoon"));
+}
