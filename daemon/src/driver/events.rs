@@ -1,5 +1,6 @@
 //! What happened, for the log and for those who wait on the control socket.
 
+use obol_ike::error::IkeFailure;
 use obol_ike::event::Event;
 use tracing::{info, warn};
 
@@ -29,13 +30,21 @@ impl<D: DataPlane> Driver<D> {
                     (false, false) => "IKE SA up",
                 };
                 let ms = took.as_millis();
-                info!(%connection, peer = %remote_id, role, took_ms = ms, "{what}");
+                let racoons = self.racoons("ISAKMP-SA established: ");
+                info!(%connection, peer = %remote_id, role, took_ms = ms, "{racoons}{what}");
             }
             Event::IkeDown {
                 connection, reason, ..
             } => {
                 let (_, text) = words::ike_failure(reason, None);
-                info!(connection = name(connection), "IKE SA down: {text}");
+                let racoons = match reason {
+                    IkeFailure::NoAnswer { .. } => self.racoons("DPD: remote seems to be dead: "),
+                    _ => self.racoons("ISAKMP-SA deleted: "),
+                };
+                info!(
+                    connection = name(connection),
+                    "{racoons}IKE SA down: {text}"
+                );
             }
             Event::IkeFailed {
                 connection,
@@ -43,7 +52,13 @@ impl<D: DataPlane> Driver<D> {
                 reason,
             } => {
                 let (code, text) = words::ike_failure(reason, Some(path));
-                warn!(connection = name(connection), "no IKE SA: {text}");
+                let racoons = match reason {
+                    IkeFailure::NoAnswer { .. } => {
+                        self.racoons("phase1 negotiation failed due to time up: ")
+                    }
+                    _ => self.racoons("phase1 negotiation failed: "),
+                };
+                warn!(connection = name(connection), "{racoons}no IKE SA: {text}");
                 self.fail_waiters(connection.as_deref(), None, &Failure::new(code, text));
             }
             Event::NotResumed {
@@ -78,13 +93,14 @@ impl<D: DataPlane> Driver<D> {
                 );
             }
             Event::ChildUp(info) => {
+                let racoons = self.racoons("IPsec-SA established: ");
                 info!(
                     connection = %info.connection, child = %info.child,
                     spi_in = ?info.spi_in, spi_out = ?info.spi_out,
                     rekey = info.replaces.is_some(), encap = info.encap,
                     local_ts = %texts(&info.local_ts).join(" "),
                     remote_ts = %texts(&info.remote_ts).join(" "),
-                    "Child SA up"
+                    "{racoons}Child SA up"
                 );
                 self.script_up(info);
             }
@@ -127,6 +143,16 @@ impl<D: DataPlane> Driver<D> {
             | Event::RedirectRefused { .. }
             | Event::ClientRedirected { .. } => redirect_event(event),
             Event::Idle => {}
+        }
+    }
+}
+
+impl<D: DataPlane> Driver<D> {
+    /// Words that people look for in the log of racoon, where its files are what runs.
+    fn racoons(&self, words: &'static str) -> &'static str {
+        match self.origin.racoon {
+            Some(_) => words,
+            None => "",
         }
     }
 }
