@@ -206,8 +206,13 @@ async fn r_a4_policies_hold_without_a_daemon_and_after_its_death() {
         let seen = capture.seen();
         assert_eq!((seen.clear, seen.other), (0, 0), "{seen:?}");
     }
+    for line in ["setkey --service stop ETC", "setkey -FP"] {
+        bed.does(b, line);
+    }
+    // What lifts all protection lifts that of setkey.
+    let mut purge = a.command(&["purge"]);
+    assert!(a.netns.run(|| purge.status()).unwrap().unwrap().success());
     for host in [a, b] {
-        bed.does(host, "setkey -FP");
         assert_eq!(bed.does(host, "setkey -DP"), "No SPD entries.\n");
     }
     assert!(talks(a, b, LIMIT).await, "in clear again");
@@ -232,12 +237,25 @@ async fn r_a11_and_r_a12_scripts_change_policies_under_a_running_daemon() {
     assert!(talks(a, b, LIMIT).await && talks(b, a, LIMIT).await);
     let sas = bed.sas(a);
     assert_eq!(sas, 4, "two Child SAs");
-    for _ in 0..5 {
-        for host in [a, b] {
-            let said = bed.does(host, "setkey --service restart ETC");
-            assert!(said.ends_with("done.\n"), "{said}");
+    // R-A2: the mirror is on the same IKE SA.
+    for host in [a, b] {
+        let rows = bed.does(host, "racoonctl show-sa isakmp");
+        assert_eq!(rows.lines().count(), 2, "{rows}");
+        assert!(bed.does(host, "setkey -D").contains("\tsadb_seq=0 "));
+    }
+    // R-A12: traffic goes on meanwhile.
+    for host in [a, b].repeat(25) {
+        let mut command = bed.command(host, "setkey --service restart ETC");
+        command.stdout(Stdio::piped());
+        let mut restart = host.netns.run(|| command.spawn()).unwrap().unwrap();
+        while restart.try_wait().unwrap().is_none() {
+            assert!(talks(a, b, LIMIT).await);
         }
-        assert!(talks(a, b, LIMIT).await);
+        let said = restart.wait_with_output().unwrap();
+        assert!(
+            said.status.success() && said.stdout.ends_with(b"done.\n"),
+            "{said:?}"
+        );
     }
     assert_eq!(bed.sas(a), sas, "SAs of policies that are the same stay");
 

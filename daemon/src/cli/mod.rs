@@ -84,7 +84,14 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
     let runtime_dir = cli.runtime_dir();
     match &cli.command {
         Command::Up(args) => remote::up(&runtime_dir, args),
-        Command::Down(args) => remote::down(&runtime_dir, &cli.config, args),
+        Command::Down(args) => {
+            remote::down(&runtime_dir, &cli.config, args)?;
+            if args.all {
+                ipsec_tools::forget(&runtime_dir)
+            } else {
+                Ok(())
+            }
+        }
         Command::Redirect(args) => remote::redirect(&runtime_dir, args),
         Command::Status(args) => remote::status(&runtime_dir, args),
         Command::List(output) => remote::list(&runtime_dir, output.json),
@@ -108,7 +115,10 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
             };
             crate::run::run(origin, &runtime_dir)
         }
-        Command::Purge => purge::purge(&runtime_dir, &cli.config),
+        Command::Purge => {
+            purge::purge(&runtime_dir, &cli.config)?;
+            ipsec_tools::forget(&runtime_dir)
+        }
     }
 }
 

@@ -103,6 +103,21 @@ pub(crate) fn store_path(runtime_dir: &Path) -> PathBuf {
     runtime_dir.join(STORE_NAME)
 }
 
+/// Forgets what setkey was told, once nothing holds any more: it would be listed as if it did.
+///
+/// # Errors
+/// The system refuses.
+pub(crate) fn forget(runtime_dir: &Path) -> Result<(), Failure> {
+    let path = store_path(runtime_dir);
+    match std::fs::remove_file(&path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            let what = format!("cannot remove {}", path.display());
+            Err(Failure::system(what, &e))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Why a program ends otherwise than well: what it says, on standard error. The exit code is 1 for
 /// all reasons.
 #[derive(Debug, PartialEq)]

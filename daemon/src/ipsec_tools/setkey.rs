@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -28,6 +29,8 @@ usage: setkey [-v] file ...
 
 /// How long peers have to confirm that SAs are closed.
 const FAREWELL: u64 = 5_000;
+/// How long a daemon may take to begin, or to end.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq)]
@@ -301,10 +304,10 @@ impl<'h> Setkey<'h> {
         let path = self.here.store();
         let unwritten = |e| Ended::new(format!("setkey: {}: {e}", path.display()));
         store.save(&path).map_err(unwritten)?;
-        let done = match self.daemon()? {
+        let done = self.daemon().and_then(|runs| match runs {
             true => self.reload(),
             false => enforce(self.here, &boxes),
-        };
+        });
         if let Err(failure) = done {
             self.store.save(&path).map_err(unwritten)?;
             let text = format!("setkey: {}; all is as it was", failure.message);
@@ -315,13 +318,18 @@ impl<'h> Setkey<'h> {
     }
 
     /// Whether a daemon runs; one that starts is waited for.
-    fn daemon(&self) -> Result<bool, Ended> {
+    fn daemon(&self) -> Result<bool, Failure> {
         let directory = &self.here.runtime_dir;
+        let until = Instant::now() + PATIENCE;
         while !self.here.runs()? {
             if !Lock::is_taken(directory) {
                 return Ok(false);
             }
-            std::thread::sleep(std::time::Duration::from_millis(20));
+            if Instant::now() > until {
+                let text = "a daemon begins or ends, and does not get done with it: try again";
+                return Err(Failure::new(ExitClass::Failed, text));
+            }
+            std::thread::sleep(Duration::from_millis(20));
         }
         Ok(true)
     }

@@ -234,3 +234,28 @@ fn racoon_conf_alone_protects_nothing() {
     let understood = files.load().unwrap();
     assert!(understood.native.is_none() && understood.flows.is_empty());
 }
+
+#[test]
+fn r_a13_a_child_is_rekeyed_at_four_fifths_of_its_life() {
+    let racoon = RACOON.replace("lifetime time 12 hour", "lifetime time 60 sec");
+    let loaded = Files::of(&racoon, PSK, MONGODB).load().unwrap();
+    let loaded = loaded.native.unwrap().loaded;
+    for child in &loaded.ike.connections[0].children {
+        let lives = (child.rekey_time.as_secs(), child.life_time.as_secs());
+        assert_eq!(lives, (48, 60));
+    }
+}
+
+#[test]
+fn r_a15_words_about_nat() {
+    for (word, detects, encapsulates) in [
+        ("off", false, false),
+        ("on", true, false),
+        ("force", true, true),
+    ] {
+        let racoon = RACOON.replace("nat_traversal off", &format!("nat_traversal {word}"));
+        let native = Files::of(&racoon, PSK, MONGODB).native();
+        assert_eq!(!native.contains("nat_traversal = false"), detects, "{word}");
+        assert_eq!(native.contains("encap = true"), encapsulates, "{word}");
+    }
+}
