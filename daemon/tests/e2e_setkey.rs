@@ -122,13 +122,14 @@ impl Racoon<'_> {
         if rustix::process::kill_process(pid, signal).is_err() {
             return;
         }
+        // It has ended when its last thread has let go of the lock.
+        let lock = fs::File::open(self.host.runtime.join("obol.pid")).unwrap();
+        let free = || {
+            let shared = rustix::fs::FlockOperation::NonBlockingLockShared;
+            rustix::fs::flock(&lock, shared).is_ok()
+        };
         let deadline = Instant::now() + LIMIT;
-        while rustix::process::test_kill_process(pid).is_ok() && Instant::now() < deadline {
-            // It is nobody's child here: whoever reaps it does so soon.
-            let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
-            if stat.is_ok_and(|stat| stat.contains(") Z ")) {
-                return;
-            }
+        while !free() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
