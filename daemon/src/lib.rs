@@ -12,6 +12,7 @@ mod dataplane;
 pub mod demo;
 mod driver;
 mod error;
+pub mod fuzzing;
 pub mod host;
 mod ipsec;
 mod ipsec_tools;

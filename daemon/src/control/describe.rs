@@ -43,7 +43,7 @@ pub(crate) fn connection(connection: &Connection) -> ConnectionReport {
         id: id.map(ToString::to_string),
         keys,
     };
-    let life = connection.rekey_time + connection.over_time;
+    let margin = connection.over_time.saturating_sub(connection.rekey_time);
     ConnectionReport {
         name: connection.name.clone(),
         state: None,
@@ -54,8 +54,8 @@ pub(crate) fn connection(connection: &Connection) -> ConnectionReport {
         remote: side(remote_auth, connection.remote.id.as_ref(), remote_keys),
         proposals: texts(&connection.ike_proposals),
         dpd_delay_s: connection.dpd_delay.map_or(0, |delay| delay.as_secs()),
-        ike_life_s: life.as_secs(),
-        margin_s: connection.over_time.as_secs(),
+        ike_life_s: connection.over_time.as_secs(),
+        margin_s: margin.as_secs(),
         initial_contact: connection.initial_contact,
         fragmentation: connection.fragmentation.mode != FragmentationMode::No,
         children: connection.children.iter().map(|c| child(c)).collect(),

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::call::Verb;
-use super::out::Out;
+use super::out::{Out, Style};
 use super::status::{View, child_number, child_words, id_type, ike_number, written};
 use super::{CONFIG, Daemon, Ended, code};
 use crate::cli::complain_line;
@@ -38,7 +38,7 @@ pub(super) fn up(daemon: &Daemon, out: &Out, name: &str, asynchronous: bool) -> 
             timeout_ms: if asynchronous { 0 } else { UP },
         };
         match daemon.ask::<UpReport>(&request) {
-            Ok(_) => established(&daemon.view()?, out, connection, child),
+            Ok(_) => established(&daemon.view()?, &before, out, connection, child),
             // It goes on by itself.
             Err(ended) if asynchronous && ended.code == code::NO_RESPONSE => {}
             Err(ended) => {
@@ -72,8 +72,9 @@ fn announce(view: &View, out: &Out, connection: &str, child: &str) {
     out.line("1v2", &text);
 }
 
-/// The lines that scripts look for.
-fn established(view: &View, out: &Out, connection: &str, child: &str) {
+/// The lines that scripts look for. Of an IKE SA that was there `before` nothing is said, and what was
+/// not, this end has begun.
+fn established(view: &View, before: &View, out: &Out, connection: &str, child: &str) {
     let configured = view.list.connections.iter();
     let configured: Vec<&ConnectionReport> = configured
         .filter(|known| known.name == connection)
@@ -86,12 +87,25 @@ fn established(view: &View, out: &Out, connection: &str, child: &str) {
             true => format!("authby=secret and {} '{id}'", id_type(&id)),
             false => format!("preloaded certificate '{id}' and digital signature"),
         };
-        let role = &ike.role;
-        let text = format!(
-            "{name} #{}: {role} established IKE SA; authenticated peer using {proof}",
-            ike_number(ike)
-        );
-        out.line("003", &text);
+        let mut old = before.sas_of(connection);
+        let is_old = old.any(|old| old.id == ike.id && old.state == ike.state);
+        if !is_old
+            || before
+                .up(connection, child)
+                .iter()
+                .any(|(_, old)| old.id == sa.id)
+        {
+            let text = format!(
+                "{name} #{}: {} established IKE SA; authenticated peer using {proof}",
+                ike_number(ike),
+                ike.role
+            );
+            out.line("003", &text);
+        }
+        let role = match is_old {
+            true => "initiator",
+            false => ike.role.as_str(),
+        };
         let active = configured.iter().any(|known| known.dpd_delay_s > 0);
         let text = format!(
             "{name} #{}: {role} established Child SA using #{}; {}",
@@ -143,16 +157,34 @@ fn others(view: &View, wanted: &[(&str, &str)], connection: &str) -> bool {
 fn say_end(view: &View, out: &Out, connection: &str, child: &str, target: &DownTarget) {
     for (ike, sa) in view.up(connection, child) {
         let name = view.instance(ike, child);
+        let mut sharers = ike.children.iter().filter(|other| other.name != child);
+        let sharer = sharers.next().map_or("others", |other| &other.name);
         let (ike, number) = (ike_number(ike), child_number(sa));
-        let text = match target {
-            DownTarget::Child { .. } => format!(
-                "{name}: initiating delete of connection's Child SA #{number}; IKE SA #{ike} will remain up: in-use by others"
-            ),
-            _ => format!(
-                "{name}: initiating delete of connection's IKE SA #{ike} (and Child SA #{number})"
-            ),
+        let is_shared = matches!(target, DownTarget::Child { .. });
+        let lines = match (out.style, is_shared) {
+            (Style::Five, true) => [
+                format!(
+                    "{name}: initiating delete of connection's Child SA #{number}, IKE SA #{ike} is shared with \"{sharer}\""
+                ),
+                format!(
+                    "{name} #{number}: sent INFORMATIONAL request to delete established Child SA using IKE SA #{ike}"
+                ),
+            ],
+            (Style::Five, false) => [
+                format!(
+                    "{name}: initiating delete of connection's IKE SA #{ike} (and Child SA #{number})"
+                ),
+                format!("{name} #{ike}: sent INFORMATIONAL request to delete IKE SA"),
+            ],
+            (Style::Four, shared) => [
+                format!("{name}: terminating SAs using this connection"),
+                match shared {
+                    true => format!("{name}: IKE SA is shared - only terminating IPsec SA"),
+                    false => format!("{name} #{ike}: deleting IKE SA (established IKE SA)"),
+                },
+            ],
         };
-        out.line("002", &text);
+        lines.iter().for_each(|line| out.line("002", line));
         let text = format!(
             "{name} #{number}: ESP traffic information: in={}B out={}B",
             sa.bytes_in, sa.bytes_out

@@ -97,7 +97,7 @@ fn usage(what: &str) -> Ended {
     Ended::new(
         code::FAILED,
         format!(
-            "showhostkey: {what}\nUsage: ipsec showhostkey {{--list | --left [--pubkey] | --right [--pubkey] | --ipseckey [--precedence N] [--gateway G] | --pem}} {{--ckaid CKAID | --rsaid RSAID}} [--nssdir DIR]"
+            "showhostkey: {what}\nUsage: ipsec showhostkey {{--list | --left [--pubkey] | --right [--pubkey] | --ipseckey [--precedence N] [--gateway G] | --pem}} {{--ckaid CKAID | --rsaid RSAID}} [--nssdir DIR]\nExamples:\n  ipsec showhostkey --list\n  ipsec showhostkey --left --ckaid 0d3e5a7c9b1f2e4d6c8a0b2d4f6e8a0c2e4f6a8b"
         ),
     )
 }

@@ -6,6 +6,7 @@ mod call;
 mod keys;
 mod newkey;
 mod out;
+mod pubkeys;
 mod status;
 mod unit;
 
@@ -179,7 +180,7 @@ impl Daemon {
             Verb::TrafficStatus => view.print_traffic(out, name, now()),
             Verb::ConnectionStatus => drop(view.print_connections(out, name, false)),
             Verb::BriefConnectionStatus => drop(view.print_connections(out, name, true)),
-            Verb::ListKeys => view.print_keys(out),
+            Verb::ListKeys => pubkeys::print(&view, out, now()),
             _ => {}
         }
         Ok(0)

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use obol_ike::identity::Identity;
+use obol_ike::proposal::EspProposal;
 
 use super::out::{Out, Style};
 use super::{Ended, code};
@@ -156,6 +157,7 @@ impl View {
         }
         out.blank();
         out.line("000", "fips mode=disabled;");
+        out.blank();
         out.line("000", "config setup options:");
         out.blank();
         out.line("000", &format!("configfile={}", self.status.daemon.config));
@@ -207,8 +209,12 @@ impl View {
         let name = &child.name;
         let up = self.up(&connection.name, name);
         let newest = up.first();
+        let ips = match out.style {
+            Style::Five => "; my_ip=unset; their_ip=unset;",
+            Style::Four => "",
+        };
         let first = format!(
-            "\"{name}\": {}...{}; {}; my_ip=unset; their_ip=unset;",
+            "\"{name}\": {}...{}; {}{ips}",
             local_end(connection, child),
             remote_end(connection, child),
             routing(out.style, child.state, newest.map(|(_, sa)| *sa))
@@ -219,6 +225,11 @@ impl View {
         }
         let more = |text: &str| out.line("000", &format!("\"{name}\":   {text}"));
         let one = |list: &[String]| list.first().map_or("%any", String::as_str).to_owned();
+        if out.style == Style::Four {
+            more("  oriented; my_ip=unset; their_ip=unset;");
+            let (ike, sa) = newest.map_or((0, 0), |(ike, sa)| (ike_number(ike), child_number(sa)));
+            more(&format!("newest IKE SA: #{ike}; newest IPsec SA: #{sa};"));
+        }
         let mut host = format!(
             "host: oriented; local: {}; remote: {};",
             one(&connection.local_addrs),
@@ -228,28 +239,32 @@ impl View {
             host += &format!(" established IKE SA: #{};", ike_number(ike));
         }
         more(&host);
-        let auth = |auth: &str| if auth == "psk" { "secret" } else { "rsasig" };
+        let both = [&connection.local, &connection.remote];
+        let [own, peer] = both.map(|auth| match auth.auth.as_str() {
+            "psk" => "secret",
+            _ => "RSASIG+RSASIG_v1_5",
+        });
+        let own = match own {
+            "secret" => own.to_owned(),
+            proofs => format!("rsasig({proofs})"),
+        };
         more(&format!(
-            "our auth:{}, their auth:{}, our autheap:none, their autheap:none;",
-            auth(&connection.local.auth),
-            auth(&connection.remote.auth)
+            "our auth:{own}, their auth:{peer}, our autheap:none, their autheap:none;"
         ));
-        let kind = if child.mode == "transport" {
-            "TRANSPORT"
+        more("sec_label:unset;");
+        more(&lives(out.style, connection, child));
+        let initial_contact = if connection.initial_contact {
+            "yes"
         } else {
-            "TUNNEL"
+            "no"
         };
-        let proof = if connection.local.auth == "psk" {
-            "PSK"
-        } else {
-            "RSASIG"
-        };
-        let started = if child.start_action == "start" {
-            "+UP"
-        } else {
-            ""
-        };
-        more(&format!("policy: IKEv2+{proof}+ENCRYPT+{kind}{started};"));
+        more(&format!(
+            "initial-contact:{initial_contact}; cisco-unity:no; fake-strongswan:no; send-vendorid:no; send-no-esp-tfc:no;"
+        ));
+        more(&format!("policy: {};", policy(connection, child)));
+        if connection.local.auth != "psk" {
+            more("v2-auth-hash-policy: SHA2_256+SHA2_384+SHA2_512;");
+        }
         let (ours, theirs) = (local_id(connection), remote_id(connection));
         more(&format!(
             "our idtype: {}; our id={ours}; their idtype: {}; their id={theirs}",
@@ -315,7 +330,10 @@ impl View {
                 out.line("000", &text);
                 continue;
             }
-            let life = rekey(sa.rekey_in_s);
+            let most = self
+                .connection(&sa.name)
+                .map_or(0, |connection| connection.ike_life_s);
+            let life = rekey(sa.rekey_in_s) + &replace(most, sa.age_s);
             let newer = self
                 .sas_of(&sa.name)
                 .filter(|other| other.remote.addr == sa.remote.addr)
@@ -334,10 +352,12 @@ impl View {
     fn print_child(&self, out: &Out, sa: &IkeSaReport, child: &ChildSaReport, v2: &str) {
         let number = child_number(child);
         let name = self.instance(sa, &child.name);
-        let of = match out.style {
-            Style::Five => format!("IKE SA #{}", ike_number(sa)),
-            Style::Four => format!("isakmp#{}", ike_number(sa)),
-        };
+        let of = format!("IKE SA #{}", ike_number(sa));
+        let configured = self.connection(&sa.name).into_iter();
+        let mut configured = configured.flat_map(|connection| &connection.children);
+        let most = configured
+            .find(|known| known.name == child.name)
+            .map_or(0, |known| known.life_s);
         let up = self.up(&sa.name, &child.name);
         let mut same = up
             .iter()
@@ -349,7 +369,7 @@ impl View {
         let text = format!(
             "#{number}: {name}:{} {v2}ESTABLISHED_CHILD_SA (established Child SA); {}{newest}{of}; idle;",
             sa.remote.port,
-            rekey(child.rekey_in_s)
+            rekey(child.rekey_in_s) + &replace(most, child.age_s)
         );
         out.line("000", &text);
         let (local, remote) = (&sa.local.addr, &sa.remote.addr);
@@ -406,17 +426,53 @@ impl View {
             out.line("000", &format!("total.obol.dropped.{reason}={count}"));
         }
     }
+}
 
-    pub(super) fn print_keys(&self, out: &Out) {
-        out.line("000", "List of Public Keys:");
-        out.blank();
-        for (connection, _) in self.children() {
-            if connection.remote.auth != "psk" {
-                let id = remote_id(connection);
-                out.line("000", &format!("       {} '{id}'", id_type(&id)));
-            }
-        }
-    }
+/// How long SAs live. obol lets them end a tenth earlier at random at most, which is its fuzz.
+fn lives(style: Style, connection: &ConnectionReport, child: &ChildReport) -> String {
+    let limit = |limit: Option<u64>| limit.map_or("2^63".to_owned(), |limit| limit.to_string());
+    let tries = match style {
+        Style::Five => "",
+        Style::Four => " keyingtries: 0;",
+    };
+    format!(
+        "ike_life: {}s; ipsec_life: {}s; ipsec_max_bytes: {}B; ipsec_max_packets: {}; replay_window: {}; rekey_margin: {}s; rekey_fuzz: 10%;{tries}",
+        connection.ike_life_s,
+        child.life_s,
+        limit(child.rekey_bytes),
+        limit(child.rekey_packets),
+        obol_esp::SaParams::REPLAY_WINDOW,
+        connection.margin_s,
+    )
+}
+
+/// `IKEv2+PSK+ENCRYPT+TUNNEL+PFS+UP+IKE_FRAG_ALLOW+ESN_NO+ESN_YES`.
+fn policy(connection: &ConnectionReport, child: &ChildReport) -> String {
+    let proposals = child.proposals.iter();
+    let proposals: Vec<EspProposal> = proposals
+        .filter_map(|text| EspProposal::parse(text).ok())
+        .flatten()
+        .collect();
+    let has = |esn: bool| {
+        let mut all = proposals.iter();
+        all.any(|proposal| proposal.esn.contains(&esn))
+    };
+    let words = [
+        ("IKEv2", true),
+        ("PSK", connection.local.auth == "psk"),
+        ("RSASIG+RSASIG_v1_5", connection.local.auth != "psk"),
+        ("ENCRYPT", true),
+        ("TRANSPORT", child.mode == "transport"),
+        ("TUNNEL", child.mode != "transport"),
+        ("PFS", proposals.iter().any(|p| !p.ke.is_empty())),
+        ("UP", child.start_action == "start"),
+        ("ROUTE", child.start_action == "trap"),
+        ("IKE_FRAG_ALLOW", connection.fragmentation),
+        ("ESN_NO", has(false)),
+        ("ESN_YES", has(true)),
+    ];
+    let words = words.iter().filter(|(_, holds)| *holds);
+    words.map(|(word, _)| *word).collect::<Vec<_>>().join("+")
 }
 
 /// `tunnel [OURS===THEIRS] {ESP...}` of a Child SA.
@@ -533,7 +589,7 @@ fn range(selectors: &[String]) -> String {
     selectors.iter().map(one).collect::<Vec<_>>().join(" ")
 }
 
-fn local_id(connection: &ConnectionReport) -> String {
+pub(super) fn local_id(connection: &ConnectionReport) -> String {
     let address = connection
         .local_addrs
         .first()
@@ -545,7 +601,7 @@ fn local_id(connection: &ConnectionReport) -> String {
         .map_or(address.to_owned(), written)
 }
 
-fn remote_id(connection: &ConnectionReport) -> String {
+pub(super) fn remote_id(connection: &ConnectionReport) -> String {
     connection
         .remote
         .id
@@ -575,6 +631,13 @@ pub(super) fn id_type(id: &str) -> &'static str {
 
 fn rekey(after: Option<u64>) -> String {
     after.map_or(String::new(), |seconds| format!("REKEY in {seconds}s; "))
+}
+
+fn replace(most: u64, age: u64) -> String {
+    match most.saturating_sub(age) {
+        0 => String::new(),
+        seconds => format!("REPLACE in {seconds}s; "),
+    }
 }
 
 /// `AES_GCM_16_256-HMAC_SHA2_512-DH19`.

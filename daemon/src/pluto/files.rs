@@ -57,6 +57,19 @@ pub(crate) fn read(path: &Path) -> Texts {
 }
 
 impl Texts {
+    /// A text alone: what it includes is not read.
+    pub(super) fn of_text(text: &str) -> Self {
+        let mut texts = Self::default();
+        let source = Source {
+            name: "ipsec.conf".into(),
+            directory: PathBuf::new(),
+            text: text.to_owned(),
+            exposed: false,
+        };
+        texts.add(source, DEEPEST);
+        texts
+    }
+
     /// The sections with known keywords. What is wrong is reported.
     ///
     /// # Errors
@@ -95,14 +108,22 @@ impl Texts {
                 return;
             }
         };
+        let directory = path.parent().map(Path::to_owned).unwrap_or_default();
+        self.add(
+            Source {
+                name,
+                directory,
+                text,
+                exposed,
+            },
+            depth,
+        );
+    }
+
+    fn add(&mut self, file: Source, depth: usize) {
         let source = self.sources.len();
-        let parsed = text::parse(&text);
-        self.sources.push(Source {
-            name,
-            directory: path.parent().map(Path::to_owned).unwrap_or_default(),
-            text,
-            exposed,
-        });
+        let parsed = text::parse(&file.text);
+        self.sources.push(file);
         for error in parsed.errors {
             let place = Place {
                 source,

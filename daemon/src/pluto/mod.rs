@@ -11,6 +11,7 @@
 
 mod conn;
 mod files;
+pub(crate) mod fuzz;
 pub(crate) mod keystore;
 mod keyword;
 mod merge;
@@ -87,7 +88,10 @@ impl Understood {
 /// What makes the whole configuration useless: a file that cannot be read, a line that is none of
 /// the grammar's, a keyword that nobody knows.
 pub(crate) fn load(path: &Path) -> Result<Understood, ConfigErrors> {
-    let texts = files::read(path);
+    understand(files::read(path))
+}
+
+fn understand(texts: files::Texts) -> Result<Understood, ConfigErrors> {
     let report = Report::new(&texts.sources);
     let sections = texts.sections(&report).map_err(ConfigErrors)?;
     let setup = setup::read(&report, &sections);

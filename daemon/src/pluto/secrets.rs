@@ -78,6 +78,13 @@ pub(crate) fn read(path: &Path) -> Result<Secrets, ConfigErrors> {
     }
 }
 
+/// A text that was read, by itself: nothing that it includes.
+pub(super) fn of_text(path: &Path, text: &str) -> Secrets {
+    let mut reader = Reader::default();
+    reader.text(path, text, DEEPEST);
+    reader.secrets
+}
+
 #[derive(Default)]
 struct Reader {
     secrets: Secrets,
@@ -100,7 +107,12 @@ impl Reader {
             let message = "others may read it, and it is for secrets";
             self.notice(&name, message, &format!("chmod 600 {name}"));
         }
-        for record in records::split(&text) {
+        self.text(path, &text, depth);
+    }
+
+    fn text(&mut self, path: &Path, text: &str, depth: usize) {
+        let name = path.display();
+        for record in records::split(text) {
             let place = format!("{name}:{}", record.line);
             if let Some(pattern) = record.included() {
                 self.include(path, &place, pattern, depth);

@@ -12,6 +12,7 @@
 
 mod conf;
 mod flows;
+pub(crate) mod fuzz;
 mod kind;
 mod names;
 mod native;

@@ -79,6 +79,15 @@ impl Names {
         addrs
     }
 
+    /// Names that need no system.
+    pub(super) fn for_fuzzing() -> Self {
+        Self {
+            services: "mongodb 27017/tcp\n".into(),
+            protocols: "tcp 6 TCP\n".into(),
+            hosts: |_| Vec::new(),
+        }
+    }
+
     /// Names for tests.
     #[cfg(test)]
     pub(crate) fn for_tests() -> Self {

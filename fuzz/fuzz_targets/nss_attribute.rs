@@ -1,0 +1,10 @@
+//! An encrypted attribute of an NSS database.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use obol_daemon::fuzzing::DOORS;
+
+fuzz_target!(|octets: &[u8]| {
+    let (_, door) = DOORS[2];
+    door(octets);
+});

@@ -1,0 +1,10 @@
+//! A script of setkey, to the configuration that it becomes.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use obol_daemon::fuzzing::DOORS;
+
+fuzz_target!(|octets: &[u8]| {
+    let (_, door) = DOORS[4];
+    door(octets);
+});
