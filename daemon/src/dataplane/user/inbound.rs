@@ -1,5 +1,6 @@
 //! A worker for packets to us: from its sockets to the TUN. What one call hands over is opened
-//! where it lies, and what belongs together is joined across all of it.
+//! where it lies, and what belongs together is joined across all of it. Its thread mostly does the
+//! other direction too ([`lead`](super::lead)).
 
 use std::collections::HashMap;
 use std::io::IoSlice;
@@ -20,6 +21,7 @@ use super::Shared;
 use super::audit::{Audit, Drop, sequence_of};
 use super::count::{Drops, Reason};
 use super::early::{Early, Held};
+use super::lead::{Lead, Load};
 use super::place::Place;
 use super::sa::In;
 use super::strays::Strays;
@@ -46,6 +48,12 @@ const HINT_PAUSE: u64 = 100;
 
 /// Place of what other workers pass on, behind the sockets.
 const STRAYS: usize = 4;
+/// Place of frames of the TUN, where this thread seals them too.
+const FRAMES: usize = 5;
+/// Place of what commands their sealing.
+const SEALING: usize = 6;
+/// Places.
+const PLACES: usize = 7;
 
 /// Calls for one socket before the others have their turn.
 const TURN: usize = 4;
@@ -68,6 +76,7 @@ pub(super) type Queues = Arc<[Arc<Tun>]>;
 /// The worker.
 pub(super) struct Worker {
     orders: Orders<Command>,
+    lead: Lead,
     place: Place,
     strays: Arc<Strays>,
     sources: Vec<Source>,
@@ -83,6 +92,10 @@ pub(super) struct Worker {
     audit: Audit,
     inbox: Inbox,
     joiner: Joiner,
+    /// What came in this turn.
+    load: Load,
+    /// Something was opened since the TUN was looked at.
+    opened: bool,
     now: u64,
     /// When the driver was last told of ESP with an unknown SPI.
     told: u64,
@@ -107,7 +120,7 @@ enum Kind {
 impl Worker {
     /// A worker without SAs.
     pub(super) fn new(
-        orders: Orders<Command>,
+        (orders, lead): (Orders<Command>, Lead),
         place: Place,
         strays: Arc<Strays>,
         (natt, raw): (Encapsulation, RawEsp),
@@ -122,6 +135,7 @@ impl Worker {
             .filter_map(|(socket, kind)| Some((socket?, kind)));
         Self {
             orders,
+            lead,
             place,
             strays,
             sources: v4
@@ -140,6 +154,8 @@ impl Worker {
             audit: Audit::new(),
             // Room after a datagram: none is needed to open it.
             inbox: Inbox::new(BATCH, HEADROOM, SPARE),
+            load: Load::default(),
+            opened: false,
             now: 1,
             told: 0,
         }
@@ -148,7 +164,7 @@ impl Worker {
     /// Works until the commander is gone.
     pub(super) fn run(mut self) {
         loop {
-            let mut ready = [false; 5];
+            let mut ready = [false; PLACES];
             if !self.wait(&mut ready) {
                 return;
             }
@@ -161,13 +177,18 @@ impl Worker {
                 self.audit_unknown(held.spi, sequence, held.received);
                 self.unknown_spi(held.spi, held.octets.len(), held.received, held.port);
             }
-            for (index, ready) in ready.into_iter().enumerate() {
+            if ready[SEALING] {
+                self.lead.obey(self.now);
+            }
+            for (index, ready) in ready[..FRAMES].iter().enumerate() {
                 match index {
                     _ if !ready => {}
                     STRAYS => self.take_strays(),
                     _ => self.drain(index),
                 }
             }
+            let load = std::mem::take(&mut self.load);
+            self.lead.end_turn(load, ready[FRAMES], self.now);
         }
     }
 
@@ -179,19 +200,21 @@ impl Worker {
     }
 
     /// Waits for packets and obeys; `false`: the end.
-    fn wait(&mut self, ready: &mut [bool; 5]) -> bool {
+    fn wait(&mut self, ready: &mut [bool; PLACES]) -> bool {
         let orders = PollFd::new(&self.orders, PollFlags::IN);
         // Unused places watch for orders once more.
-        let place = |index| self.poll_fd(index).unwrap_or_else(|| orders.clone());
-        let sockets = [place(0), place(1), place(2), place(3)];
-        let [first, second, third, fourth] = sockets;
-        let mut fds = [orders.clone(), first, second, third, fourth, place(STRAYS)];
+        let mut fds = [const { None }; PLACES];
+        for (index, fd) in fds.iter_mut().enumerate() {
+            *fd = self.poll_fd(index);
+        }
+        let used = fds.each_ref().map(Option::is_some);
+        let [a, b, c, d, e, f, g] = fds.map(|fd| fd.unwrap_or_else(|| orders.clone()));
+        let mut fds = [orders.clone(), a, b, c, d, e, f, g];
         if let Err(error) = rustix::event::poll(&mut fds, self.patience()) {
             // A signal for this thread; the next turn waits again.
             tracing::debug!(%error, "poll");
         }
-        for (index, (ready, fd)) in ready.iter_mut().zip(&fds[1..]).enumerate() {
-            let used = index < self.sources.len() || index == STRAYS;
+        for ((ready, used), fd) in ready.iter_mut().zip(used).zip(&fds[1..]) {
             *ready = used && !fd.revents().is_empty();
         }
         for (source, fd) in self.sources.iter().zip(&fds[1..]) {
@@ -215,11 +238,12 @@ impl Worker {
         self.early.patience().or(self.waning.patience())
     }
 
-    fn poll_fd(&self, source: usize) -> Option<PollFd<'_>> {
-        let fd = match self.sources.get(source) {
-            Some(source) => source.socket.as_fd(),
-            None if source == STRAYS => self.strays.fd(self.place.own())?,
-            None => return None,
+    fn poll_fd(&self, place: usize) -> Option<PollFd<'_>> {
+        let fd = match place {
+            STRAYS => self.strays.fd(self.place.own())?,
+            FRAMES => self.lead.awaited().tun?,
+            SEALING => self.lead.awaited().orders?,
+            source => self.sources.get(source)?.socket.as_fd(),
         };
         Some(PollFd::from_borrowed_fd(fd, PollFlags::IN))
     }
@@ -312,6 +336,10 @@ impl Worker {
                         self.row(kind, index);
                     }
                     self.flush();
+                    if std::mem::take(&mut self.opened) {
+                        // The answer to what was just handed over is there already.
+                        self.lead.turn_around(self.now);
+                    }
                     if count < BATCH {
                         return;
                     }
@@ -328,6 +356,7 @@ impl Worker {
         let Some((place, received)) = self.inbox.datagram(index) else {
             return self.shared.drops.count(Reason::ShortDatagram);
         };
+        self.load.add(place.len());
         let step = received.segment.unwrap_or(place.len()).max(1);
         let mut start = place.start;
         loop {
@@ -512,6 +541,7 @@ impl Worker {
                 return self.audit.tell(self.now, drop);
             }
         };
+        self.opened = true;
         sa.usage.inbound.count(1, opened.range.len(), self.now);
         // The queue of the worker that sends on the other SA of the pair, so that answers go there.
         let queue = self.place.of_queue(sa.queue);

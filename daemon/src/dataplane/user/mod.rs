@@ -6,6 +6,8 @@
 //!  TUN <- inbound worker:  open <- SA by SPI    <- UDP 4500 or IP protocol 50
 //! ```
 //!
+//! One thread of a pair does both as long as not both directions carry much ([`lead`]).
+//!
 //! An inbound worker owns its SAs. Outbound workers have all of them, each behind a lock that is taken
 //! once for a frame, and that no two of them meet at while each has an SA of its own. Commands go by a channel and are
 //! answered when the worker acts on them. The system steers packets into the TUN and guards
@@ -15,6 +17,7 @@ mod audit;
 mod count;
 mod early;
 mod inbound;
+mod lead;
 mod outbound;
 mod place;
 mod policy;
@@ -128,14 +131,16 @@ impl UserDataPlane {
         let (mut outbound, mut inbound) = (Vec::new(), Vec::new());
         for (own, sockets) in all.iter().cloned().enumerate() {
             let place = Place::new(own, natt.len());
+            let (lead, second) = lead::pair()?;
             let parts = (sockets.clone(), queues[own].clone(), shared.clone());
             outbound.push(wake::start(&name("outbound", own), move |orders| {
                 let ((natt, raw), tun, shared) = parts;
-                outbound::Worker::new(orders, place, natt, raw, tun, shared).run();
+                second.run(outbound::Worker::new(orders, place, natt, raw, tun, shared));
             })?);
             let parts = (strays.clone(), queues.clone(), shared.clone());
             inbound.push(wake::start(&name("inbound", own), move |orders| {
                 let (strays, queues, shared) = parts;
+                let orders = (orders, lead);
                 inbound::Worker::new(orders, place, strays, sockets, queues, shared).run();
             })?);
         }

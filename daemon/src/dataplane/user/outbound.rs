@@ -1,17 +1,19 @@
 //! A worker for packets to the peer: from its queue of the TUN to the sockets, one frame at a time and each
-//! to its end. What is sealed leaves when the TUN is empty, or when a row is full.
+//! to its end. What is sealed leaves when the TUN is empty, or when a row is full. Which thread it
+//! works on, [`lead`](super::lead) decides.
 
 use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 
 use obol_esp::{FlowKey, Frame, FrameError, Offload, SealError, Selector};
 use obol_ike::event::{ChildSaId, MovedSa, PacketFlow};
-use rustix::event::{PollFd, PollFlags};
 use tokio::sync::oneshot;
 
 use super::Shared;
 use super::audit::{Audit, Drop};
 use super::count::Reason;
+use super::lead::Load;
 use super::place::Place;
 use super::policy::{Entry, Found, Policies};
 use super::sa::Way;
@@ -24,7 +26,7 @@ use crate::sys::tun::Tun;
 /// Longest frame in octets.
 const FRAME_MAX: usize = Offload::LEN + 65_535;
 
-/// Frames before commands have their turn.
+/// Frames before commands, and the other direction, have their turn.
 const TURN: usize = 64;
 
 /// What the worker is told.
@@ -89,36 +91,30 @@ impl Worker {
         }
     }
 
-    /// Works until the commander is gone.
-    pub(super) fn run(mut self) {
-        loop {
-            let mut fds = [
-                PollFd::new(&self.orders, PollFlags::IN),
-                PollFd::new(&*self.tun, PollFlags::IN),
-            ];
-            let fds = if self.tun_lives {
-                &mut fds[..]
-            } else {
-                &mut fds[..1]
-            };
-            if let Err(error) = rustix::event::poll(fds, None) {
-                // A signal for this thread; the next turn waits again.
-                tracing::debug!(%error, "poll");
-            }
-            let commanded = !fds[0].revents().is_empty();
-            let readable = fds.get(1).is_some_and(|fd| !fd.revents().is_empty());
-            self.parts.now = self.parts.shared.clock.millis();
-            if commanded {
-                let Some(commands) = self.orders.take() else {
-                    return;
-                };
-                commands.into_iter().for_each(|command| self.obey(command));
-                self.turn();
-            }
-            if readable {
-                self.drain();
-            }
-        }
+    /// Wakes when there are commands.
+    pub(super) fn orders(&self) -> BorrowedFd<'_> {
+        self.orders.as_fd()
+    }
+
+    /// Wakes when there are frames; `None`: none can come.
+    pub(super) fn tun(&self) -> Option<BorrowedFd<'_>> {
+        self.tun_lives.then(|| self.tun.as_fd())
+    }
+
+    /// The time, for a thread that has none of its own.
+    pub(super) fn millis(&self) -> u64 {
+        self.parts.shared.clock.millis()
+    }
+
+    /// Obeys all commands that there are; `false`: the commander is gone.
+    pub(super) fn obey_all(&mut self, now: u64) -> bool {
+        self.parts.now = now;
+        let Some(commands) = self.orders.take() else {
+            return false;
+        };
+        commands.into_iter().for_each(|command| self.obey(command));
+        self.turn();
+        true
     }
 
     fn obey(&mut self, command: Command) {
@@ -159,7 +155,7 @@ impl Worker {
         }
         if !on {
             // What is left would be lost.
-            self.drain();
+            self.drain(self.parts.now);
         }
         match self.tun.turn(on) {
             Ok(()) => self.tun_lives = on,
@@ -171,13 +167,25 @@ impl Worker {
         }
     }
 
-    fn drain(&mut self) {
+    /// Seals and sends the frames that are there, but no more than what is one turn. How much that was,
+    /// and whether it was all.
+    pub(super) fn drain(&mut self, now: u64) -> (Load, bool) {
+        let mut load = Load::default();
+        let mut emptied = !self.tun_lives;
+        self.parts.now = now;
         for _ in 0..TURN {
+            if emptied || load.fills_a_turn() {
+                break;
+            }
             match self.tun.read(&mut self.frame) {
-                Ok(len) => self.parts.frame(&self.frame[..len]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Ok(len) => {
+                    load.add(len);
+                    self.parts.frame(&self.frame[..len]);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => emptied = true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
+                    emptied = true;
                     self.tun_lives = false;
                     // The first worker speaks for all.
                     if self.place.own() == 0 {
@@ -185,11 +193,12 @@ impl Worker {
                         tracing::error!(tun = self.tun.name(), %error, "the TUN device is gone");
                         self.parts.shared.tun_gone();
                     }
-                    break;
                 }
             }
         }
         self.parts.flush();
+        load.waited = self.parts.sender.take_waited();
+        (load, emptied)
     }
 }
 

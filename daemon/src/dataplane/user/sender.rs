@@ -35,6 +35,8 @@ pub(super) struct Sender {
     outbox: Option<Outbox>,
     /// Packets that the system did not take.
     lost: u64,
+    /// A full socket was waited for.
+    waited: bool,
 }
 
 /// What packets in a row have in common.
@@ -67,6 +69,7 @@ impl Sender {
             rows: true,
             outbox: None,
             lost: 0,
+            waited: false,
         }
     }
 
@@ -127,6 +130,11 @@ impl Sender {
         std::mem::take(&mut self.lost)
     }
 
+    /// Whether a full socket was waited for since the last time.
+    pub(super) fn take_waited(&mut self) -> bool {
+        std::mem::take(&mut self.waited)
+    }
+
     //= rfc7296 2.23-3
     /// Sends all that is in the row; how many packets were lost.
     fn send_row(&mut self, to: Destination) -> u64 {
@@ -138,7 +146,7 @@ impl Sender {
         let mut header = to.header;
         if to.encap && self.rows && count > 1 {
             header.segment = u16::try_from(self.run.segment()).ok();
-            match send(&socket, self.run.octets(), &header) {
+            match send(&socket, self.run.octets(), &header, &mut self.waited) {
                 Ok(()) => return 0,
                 // The device cannot make checksums, or knows no rows.
                 Err(error) if error.raw_os_error() == Some(libc::EIO) => self.rows = false,
@@ -159,8 +167,9 @@ impl Sender {
         } else {
             &[]
         };
+        let waited = &mut self.waited;
         settle(self.run.packets(), fates, |packet| {
-            send(&socket, packet, &header)
+            send(&socket, packet, &header, waited)
         })
     }
 
@@ -195,11 +204,12 @@ fn is_final(error: i32) -> bool {
     error == libc::EPERM
 }
 
-/// Sends, and waits for room if there is none.
-fn send(socket: &Socket, octets: &[u8], header: &Header) -> io::Result<()> {
+/// Sends, and waits for room if there is none; then it has `waited`.
+fn send(socket: &Socket, octets: &[u8], header: &Header, waited: &mut bool) -> io::Result<()> {
     let parts = [IoSlice::new(octets)];
     match msg::send(socket, &parts, header) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            *waited = true;
             let mut writable = [PollFd::new(socket, PollFlags::OUT)];
             rustix::event::poll(&mut writable, Some(&PATIENCE))?;
             msg::send(socket, &parts, header)

@@ -2,6 +2,7 @@
 
 mod bulk;
 mod gateway;
+mod lead;
 mod moves;
 mod queues;
 mod restart;
