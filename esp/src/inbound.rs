@@ -9,7 +9,7 @@ use crate::ip::{V4_HEADER, V6_HEADER, protocol};
 use crate::lifetime::{Lifetime, Usage};
 use crate::params::{Mode, SaParams};
 use crate::replay::Window;
-use crate::selector::Selectors;
+use crate::selector::{Selector, Selectors};
 use crate::transport::RestoredHeader;
 use crate::tunnel;
 use crate::wire::{self, ESP_TRAILER};
@@ -98,6 +98,12 @@ impl Inbound {
     ) {
         self.transport_addresses = transport_addresses;
         self.repair_checksums = repair_checksums;
+    }
+
+    /// Packets that any of these selectors matches are for others: they are dropped, in place of what was
+    /// so before.
+    pub fn except(&mut self, others: Vec<Selector>) {
+        self.selectors.except(others);
     }
 
     //= rfc4303 3.4.3-7 3.4.4.1-5

@@ -50,6 +50,11 @@ impl<T> Sad<T> {
         self.entries.remove(&spi)
     }
 
+    /// All SAs, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.entries.values_mut()
+    }
+
     /// Every SPI and its entry, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         self.entries.iter().map(|(spi, entry)| (*spi, entry))

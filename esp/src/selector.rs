@@ -15,9 +15,12 @@ pub struct Selector {
     destination_ports: (u16, u16),
 }
 
-/// Any of these.
+/// Any of these, but none of those that are for others.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Selectors(Vec<Selector>);
+pub struct Selectors {
+    any: Vec<Selector>,
+    except: Vec<Selector>,
+}
 
 impl Selector {
     /// Every port, and packets whose ports are not there or cannot be seen.
@@ -123,18 +126,27 @@ fn port_matches(range: (u16, u16), port: u16, known: bool) -> bool {
 impl Selectors {
     /// A packet passes if any of these matches.
     pub fn new(selectors: Vec<Selector>) -> Self {
-        Self(selectors)
+        Self {
+            any: selectors,
+            except: Vec::new(),
+        }
+    }
+
+    /// Packets that any of these matches are for others, in place of what was so before.
+    pub fn except(&mut self, others: Vec<Selector>) {
+        self.except = others;
     }
 
     /// Whether the packet of this flow may pass.
     pub fn matches(&self, flow: &FlowKey) -> bool {
-        self.0.iter().any(|selector| selector.matches(flow))
+        let any = |selectors: &[Selector]| selectors.iter().any(|one| one.matches(flow));
+        any(&self.any) && !any(&self.except)
     }
 }
 
 impl From<Vec<Selector>> for Selectors {
     fn from(selectors: Vec<Selector>) -> Self {
-        Self(selectors)
+        Self::new(selectors)
     }
 }
 
@@ -339,6 +351,34 @@ mod tests {
         assert_eq!(new("10.0.0.1", any, "10.0.0.2-10.0.0.1"), order);
         assert_eq!(new("::1", (2, 1), "::1"), Some(SelectorError::PortOrder));
         assert_eq!(new("::1", Selector::OPAQUE, "::1"), None);
+    }
+
+    #[test]
+    fn what_is_for_others_does_not_match() {
+        let addresses = |first: &str, last: &str| (first.parse().unwrap(), last.parse().unwrap());
+        let of = |first, last| {
+            let (from, to) = (
+                addresses("10.1.0.0", "10.1.255.255"),
+                addresses(first, last),
+            );
+            Selector::new(0, from, Selector::ANY_PORT, to, Selector::ANY_PORT).unwrap()
+        };
+        let flow = |destination: &str| FlowKey {
+            source: "10.1.0.1".parse().unwrap(),
+            destination: destination.parse().unwrap(),
+            protocol: 17,
+            source_port: 1,
+            destination_port: 2,
+            fragment: false,
+            ports_known: true,
+        };
+        let mut selectors = Selectors::new(vec![of("10.2.0.0", "10.2.255.255")]);
+        assert!(selectors.matches(&flow("10.2.1.1")));
+        selectors.except(vec![of("10.2.1.0", "10.2.1.255")]);
+        assert!(!selectors.matches(&flow("10.2.1.1")));
+        assert!(selectors.matches(&flow("10.2.2.1")));
+        selectors.except(Vec::new());
+        assert!(selectors.matches(&flow("10.2.1.1")));
     }
 
     #[test]

@@ -292,6 +292,7 @@ impl RunArgs {
             secrets: self.ipsec_secrets.clone(),
             nss: self.nssdir.clone(),
             wanted: Default::default(),
+            routed: Default::default(),
         })
     }
 }

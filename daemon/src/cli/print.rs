@@ -219,6 +219,7 @@ fn policy_state(state: PolicyState) -> &'static str {
         PolicyState::Up => "through ESP",
         PolicyState::Trapped => "wait for an SA",
         PolicyState::Blocked => "dropped",
+        PolicyState::Passing => "in clear",
     }
 }
 

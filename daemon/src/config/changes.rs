@@ -7,7 +7,7 @@ use std::sync::Arc;
 use obol_ike::config::{Config, StartAction};
 use serde::{Deserialize, Serialize};
 
-use super::Loaded;
+use super::{Loaded, shunt};
 use crate::dataplane::Policy;
 use crate::pluto;
 
@@ -64,7 +64,12 @@ impl Changes {
             self.0.get(&key).copied()
         };
         let policies = &mut loaded.policies;
-        policies.retain(|policy| said(policy) != Some(ChildChange::Unload));
+        // Nobody waits where there is no peer.
+        let gone = |policy: &Policy| match said(policy) {
+            Some(ChildChange::Wait) => [shunt::DROP, shunt::PASS].contains(&&*policy.connection),
+            said => said == Some(ChildChange::Unload),
+        };
+        policies.retain(|policy| !gone(policy));
         for policy in policies.iter_mut().filter(|policy| said(policy).is_some()) {
             let mut connections = loaded.ike.connections.iter();
             let connection = connections.find(|connection| connection.name == policy.connection);

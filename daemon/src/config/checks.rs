@@ -11,17 +11,20 @@ use obol_ike::ts::TrafficSelector;
 use super::child::ReadChild;
 use super::connection::ReadConnection;
 use super::finding::{Located, Report};
+use super::overlap::{Relation, relation};
 use super::planes::ConnectionChoice;
 use super::secrets::Secrets;
 use crate::host::xfrm::Direction;
 
-/// All checks across connections and secrets.
+/// All checks across connections and secrets. The children that are narrower than those of other
+/// connections, by the names of their connections and their own.
 pub(crate) fn check(
     report: &Report<'_>,
     connections: &[ReadConnection],
     data_planes: &[ConnectionChoice],
     secrets: &Secrets,
-) {
+) -> BTreeSet<(String, String)> {
+    let mut narrower = BTreeSet::new();
     for connection in connections {
         check_secret(report, connection, secrets);
         check_children(report, connection);
@@ -30,9 +33,10 @@ pub(crate) fn check(
         let (earlier, connection) = (&connections[first], &connections[second]);
         if check_twins(report, earlier, connection) {
             let by_kernel = data_planes[first].is_kernel() && data_planes[second].is_kernel();
-            check_overlap(report, earlier, connection, by_kernel);
+            check_overlap(report, earlier, connection, by_kernel, &mut narrower);
         }
     }
+    narrower
 }
 
 /// The pairs of connections that may be in each other's way, the later one first: those between the
@@ -180,13 +184,14 @@ fn check_twins(report: &Report<'_>, first: &ReadConnection, second: &ReadConnect
     !twins
 }
 
-/// Children of two connections must not claim the same packets: to which peer would they go?
-/// `by_kernel`: it carries both for sure.
+/// Where children of two connections claim the same packets, these are those of the narrower one.
+/// There must be such: to which peer would they go else? `by_kernel`: it carries both for sure.
 fn check_overlap(
     report: &Report<'_>,
     first: &ReadConnection,
     second: &ReadConnection,
     by_kernel: bool,
+    narrower: &mut BTreeSet<(String, String)>,
 ) {
     for child in &second.children {
         for other in &first.children {
@@ -197,28 +202,24 @@ fn check_overlap(
             if by_kernel && apart {
                 continue;
             }
-            let local = child.local_ts.iter().find_map(|ts| {
-                let other = other
-                    .local_ts
-                    .iter()
-                    .find(|o| overlaps(&o.value, &ts.value))?;
-                Some((ts, other))
-            });
-            let remote = child.remote_ts.iter().find_map(|ts| {
-                let other = other
-                    .remote_ts
-                    .iter()
-                    .find(|o| overlaps(&o.value, &ts.value))?;
-                Some((ts, other))
-            });
-            let (Some(_), Some((ts, other_ts))) = (local, remote) else {
-                continue;
+            let sides = [child, other].map(|c| (c.local_ts.as_slice(), c.remote_ts.as_slice()));
+            let (ts, other_ts) = match relation(sides[0], sides[1]) {
+                Relation::Apart => continue,
+                Relation::Narrower => {
+                    narrower.insert((second.config.name.clone(), child.config.name.clone()));
+                    continue;
+                }
+                Relation::Wider => {
+                    narrower.insert((first.config.name.clone(), other.config.name.clone()));
+                    continue;
+                }
+                Relation::Unclear(ts, other_ts) => (ts, other_ts),
             };
             report.clash(
                 &ts.place,
                 &other_ts.place,
                 format!(
-                    "{}/{} and {}/{} claim the same packets: {} meets {}",
+                    "{}/{} and {}/{} claim the same packets, and neither is the narrower one: {} meets {}",
                     first.config.name,
                     other.config.name,
                     second.config.name,
@@ -226,12 +227,8 @@ fn check_overlap(
                     other_ts.value,
                     ts.value
                 ),
-                "change the selectors so that each packet has one peer",
+                "change the selectors so that each packet has one peer, or one child lies within the other",
             );
         }
     }
-}
-
-fn overlaps(a: &TrafficSelector, b: &TrafficSelector) -> bool {
-    a.intersect(b).is_some()
 }

@@ -13,17 +13,18 @@ mod checks;
 mod child;
 mod connection;
 mod daemon;
-mod drop;
 pub(crate) mod files;
 pub(crate) mod finding;
 mod fragmentation;
 mod kernel;
+mod overlap;
 mod planes;
 mod queues;
 mod reader;
 mod redirect;
 mod resumption;
 mod secrets;
+pub(crate) mod shunt;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -47,6 +48,7 @@ use connection::ReadConnection;
 pub(crate) use daemon::DaemonSettings;
 use files::{Disk, FileSource, NoFiles};
 pub(crate) use finding::{ConfigErrors, Finding, Located, Place, Report, Source};
+pub(crate) use overlap::is_narrower;
 pub(crate) use planes::{ConnectionChoice, DataPlaneChoice};
 use reader::Section;
 pub(crate) use reader::{nearest, shorten};
@@ -230,18 +232,22 @@ fn read(
         secrets.read(&report, files, root);
     }
     let connections = read_connections(&report, files, &secrets, &roots);
-    let drops = drop::read_all(&report, &roots);
+    let shunts = shunt::read_all(&report, &roots);
     for root in roots {
         root.finish();
     }
     let data_planes = planes::choices(&report, daemon.data_plane, &connections);
-    checks::check(&report, &connections, &data_planes, &secrets);
-    drop::check(&report, &drops, &connections);
+    let mut narrower = checks::check(&report, &connections, &data_planes, &secrets);
+    shunt::check(&report, &shunts, &connections, &mut narrower);
     kernel::check(&report, &connections, &data_planes);
     let own_addresses = own_addresses(&report, &connections, foreign);
     let warnings = report.finish()?;
     let mut policies = policies(&connections);
-    policies.extend(drop::policies(drops));
+    for policy in &mut policies {
+        let name = (policy.connection.clone(), policy.child.clone());
+        policy.narrower = !narrower.is_empty() && narrower.contains(&name);
+    }
+    policies.extend(shunt::policies(shunts));
     let updown = updown(&connections);
     let connections: Vec<Arc<Connection>> = connections.into_iter().map(assemble).collect();
     Ok(Loaded {
@@ -394,6 +400,8 @@ fn policies(connections: &[ReadConnection]) -> Vec<Policy> {
             local_ts: child.local_ts.clone(),
             remote_ts: child.remote_ts.clone(),
             trap: child.may_trap(),
+            pass: false,
+            narrower: false,
             kernel: read.kernel.options.clone(),
         }
     };

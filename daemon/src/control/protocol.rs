@@ -458,6 +458,8 @@ pub(crate) enum PolicyState {
     Trapped,
     /// There is no SA, and it is dropped.
     Blocked,
+    /// It passes in clear, since the configuration says so.
+    Passing,
 }
 
 /// What is configured.

@@ -13,7 +13,7 @@ use super::assign::{Assignment, Which, assign};
 use super::kernel::{self, KernelDataPlane};
 use super::user::UserDataPlane;
 use super::{DataPlane, DataPlaneError, DataPlaneEvent, Doing, Policy, Usage};
-use crate::config::Loaded;
+use crate::config::{Loaded, is_narrower};
 use crate::host::{self, Carrier, HostSettings};
 use crate::ports::Ports;
 
@@ -42,12 +42,14 @@ struct Policies {
 
 impl Policies {
     fn split(policies: &[Policy], assigned: &Assignment) -> Self {
-        let by_kernel = |policy: &&Policy| assigned.of(&policy.connection).by == Which::Kernel;
-        let (kernel, user) = policies.iter().partition::<Vec<_>, _>(by_kernel);
-        let cloned = |policies: Vec<&Policy>| policies.into_iter().cloned().collect();
+        // What passes is an exception to policies of either.
+        let of = |which| {
+            let own = |policy: &&Policy| policy.pass || assigned.of(&policy.connection).by == which;
+            policies.iter().filter(own).cloned().collect()
+        };
         Self {
-            kernel: cloned(kernel),
-            user: cloned(user),
+            kernel: of(Which::Kernel),
+            user: of(Which::User),
         }
     }
 
@@ -220,6 +222,35 @@ impl Plane {
     }
 }
 
+/// Where policies are about the same packets, one data plane has to carry both, since neither knows of
+/// the other's: rules would lead packets to the TUN that are the kernel's, or the kernel would seal what
+/// is to go there. What passes is told to both.
+fn check_one_plane(policies: &[Policy], assigned: &Assignment) -> Result<(), DataPlaneError> {
+    let by = |policy: &Policy| assigned.of(&policy.connection).by;
+    for narrow in policies.iter().filter(|own| own.narrower && !own.pass) {
+        let inner = host::pairs(&narrow.local_ts, &narrow.remote_ts);
+        let around = |wide: &&Policy| {
+            let outer = host::pairs(&wide.local_ts, &wide.remote_ts);
+            let mut outer = outer.iter();
+            outer.any(|wide| inner.iter().any(|narrow| is_narrower(narrow, wide)))
+        };
+        let mut others = policies
+            .iter()
+            .filter(|own| !own.pass && by(own) != by(narrow));
+        if let Some(wide) = others.find(around) {
+            return Err(DataPlaneError::Refused(format!(
+                "{}.{} lies within {}.{}, which the {} data plane carries: give both connections the same `dataplane`",
+                narrow.connection,
+                narrow.child,
+                wide.connection,
+                wide.child,
+                by(wide).name()
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Policies that the kernel has until our own data plane has those that take their place.
 fn leaving_kernel(
     settings: &HostSettings,
@@ -234,7 +265,7 @@ fn leaving_kernel(
             ..policy.clone()
         };
         return Ok(match left {
-            true => to.user.iter().map(blocking).collect(),
+            true => to.user.iter().filter(|p| !p.pass).map(blocking).collect(),
             false => Vec::new(),
         });
     }
@@ -385,6 +416,9 @@ impl DataPlane for Plane {
     ) -> Result<(), DataPlaneError> {
         let assigned = self.decide(loaded)?;
         let needed = assigned.planes();
+        if needed.len() > 1 {
+            check_one_plane(&loaded.policies, &assigned)?;
+        }
         if needed.contains(&Which::User) && self.user.is_none() {
             self.open_user(assigned.workers(&loaded.ike), ports).await?;
         }
@@ -425,6 +459,8 @@ mod tests {
     use obol_ike::config::Mode;
 
     use super::*;
+    use crate::config::files::NoFiles;
+    use crate::config::parse_str;
     use crate::dataplane::KernelOptions;
 
     fn policy(connection: &str, remote: &str) -> Policy {
@@ -435,8 +471,42 @@ mod tests {
             local_ts: vec!["10.0.0.0/16".parse().unwrap()],
             remote_ts: vec![remote.parse().unwrap()],
             trap: true,
+            pass: false,
+            narrower: false,
             kernel: KernelOptions::default(),
         }
+    }
+
+    #[test]
+    fn what_lies_within_another_is_of_the_same_data_plane() {
+        let text = |plane: &str| {
+            let connection = |name: &str, plane: &str, remote: &str| {
+                format!(
+                    "[connections.{name}]\nremote_addrs = [\"192.0.2.{}\"]\ndataplane = \"{plane}\"\n\
+                     local = {{ auth = \"psk\", id = \"@l\" }}\nremote = {{ auth = \"psk\", id = \"@{name}\" }}\n\
+                     [connections.{name}.children.net]\nlocal_ts = [\"10.0.0.0/16\"]\nremote_ts = [\"{remote}\"]\n",
+                    name.len()
+                )
+            };
+            format!(
+                "{}{}[secrets.s]\ntype = \"psk\"\nsecret = \"0sdm0tc2VjcmV0LXZtLXNlY3JldA==\"\n\
+                 [pass.p]\nlocal_ts = [\"10.0.0.0/16\"]\nremote_ts = [\"10.1.2.3\"]\n",
+                connection("wide", "kernel", "10.1.0.0/16"),
+                connection("narrow", plane, "10.1.2.0/24"),
+            )
+        };
+        let checked = |plane: &str| {
+            let loaded = parse_str("t.toml", &text(plane), &NoFiles).unwrap();
+            let default = loaded.daemon.data_plane;
+            let assigned = assign(&loaded.ike, &loaded.data_planes, default, |_| Ok(())).unwrap();
+            check_one_plane(&loaded.policies, &assigned).map_err(|error| error.to_string())
+        };
+        assert_eq!(checked("kernel"), Ok(()));
+        let refused = checked("userspace").unwrap_err();
+        assert!(
+            refused.starts_with("narrow.net lies within wide.net"),
+            "{refused}"
+        );
     }
 
     #[test]

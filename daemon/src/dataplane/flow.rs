@@ -28,6 +28,11 @@ impl Flow {
             remote_ts: info.remote_ts.clone(),
         })
     }
+
+    /// Names of its connection and child.
+    pub(super) fn name(&self) -> (&str, &str) {
+        (&self.connection, &self.child)
+    }
 }
 
 /// Which SAs carry each flow, the oldest first; `K` names an SA.

@@ -40,6 +40,10 @@ pub(crate) struct Policy {
     pub(crate) remote_ts: Vec<TrafficSelector>,
     /// Whether a packet without SA raises [`DataPlaneEvent::Acquire`].
     pub(crate) trap: bool,
+    /// Its packets pass in clear, though wider policies are about them.
+    pub(crate) pass: bool,
+    /// A wider policy of another connection may be about its packets, and does not count for them.
+    pub(crate) narrower: bool,
     /// What the kernel's data plane is to do beside. The other one has nothing of it.
     pub(crate) kernel: KernelOptions,
 }

@@ -111,6 +111,10 @@ impl<D: DataPlane> Driver<D> {
         let before = (self.changes.clone(), self.origin.clone());
         if let Some(files) = &mut self.origin.pluto {
             files.want(name, to != ChildChange::Unload);
+            match to {
+                ChildChange::Load => {}
+                other => files.route(name, other == ChildChange::Trap),
+            }
         }
         let done = self.change_found(now, name, to).await;
         if done.is_err() {
@@ -129,7 +133,7 @@ impl<D: DataPlane> Driver<D> {
         let known = Addresses::new();
         let loaded = crate::run::load_checked(&self.origin, &known).await?;
         let mut children = Changes::find(&loaded, name);
-        if children.is_empty() && to == ChildChange::Unload {
+        if children.is_empty() && matches!(to, ChildChange::Unload | ChildChange::Wait) {
             // One that is there only because somebody asked for it.
             children = Changes::find(&self.loaded, name);
         }

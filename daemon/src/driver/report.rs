@@ -215,7 +215,10 @@ impl<'a> Children<'a> {
             next_try_in_s: outlook
                 .and_then(|o| o.next_try_in)
                 .map(|time| time.as_secs_f64().ceil() as u64),
-            state: self.state(&policy.connection, &policy.child),
+            state: match policy.pass {
+                true => PolicyState::Passing,
+                false => self.state(&policy.connection, &policy.child),
+            },
         }
     }
 }

@@ -13,6 +13,7 @@
 //!            asked before source NAT and once more after it
 //!  pinned:   about to leave by a device that its sender chose, and matches local -> remote:
 //!            marked, so that it is routed again, into the TUN
+//!  both:     what a policy lets pass is accepted before the wider ones that would drop it
 //!  incoming: not by the TUN, and matches remote -> local:  counted, dropped
 //! ```
 
@@ -20,7 +21,7 @@ use obol_ike::config::Mode;
 use obol_ike::ts::TrafficSelector;
 
 use super::nft::{self, Base, Batch, Hook, HookNumber, Meta, Rule, Verdict};
-use super::{HostSettings, pairs};
+use super::{HostSettings, in_order};
 use crate::dataplane::{DataPlaneError, Policy};
 
 const LEAVING: &str = "leaving";
@@ -181,12 +182,15 @@ fn guard_leaving(
     for accepted in accepted {
         batch.rule(LEAVING, &accepted.verdict(Verdict::Accept));
     }
-    // An xfrm interface lets nothing pass in clear by itself.
-    let guarded = |policy: &&Policy| policy.kernel.if_id == 0;
-    for policy in policies.iter().filter(guarded) {
+    for (policy, local, remote, _) in in_order(policies) {
         let mark = policy.kernel.mark_out;
-        for (local, remote) in pairs(&policy.local_ts, &policy.remote_ts) {
-            let matched = selected(&local, &remote).marked(mark);
+        let matched = selected(&local, &remote).marked(mark);
+        if policy.pass {
+            batch.rule(LEAVING, &matched.verdict(Verdict::Accept));
+            continue;
+        }
+        // An xfrm interface lets nothing pass in clear by itself.
+        if policy.kernel.if_id == 0 {
             batch.rule(LEAVING, &matched.verdict(Verdict::Goto(BLOCKED_OUT)));
             if has_ports(&local) && (limits_ports(&local) || limits_ports(&remote)) {
                 // A fragment without ports went past the routing rules that ask for them.
@@ -228,9 +232,13 @@ fn free_pinned(batch: &mut Batch, settings: &HostSettings, policies: &[Policy]) 
     for rule in left_alone {
         batch.rule(PINNED, &rule.verdict(Verdict::Accept));
     }
-    for (local, remote) in all_pairs(policies) {
+    for (policy, local, remote, _) in in_order(policies) {
         let matched = selected(&local, &remote);
-        batch.rule(PINNED, &matched.set_mark(settings.pinned_mark()));
+        let rule = match policy.pass {
+            true => matched.verdict(Verdict::Accept),
+            false => matched.set_mark(settings.pinned_mark()),
+        };
+        batch.rule(PINNED, &rule);
     }
 }
 
@@ -249,7 +257,10 @@ fn guard_incoming(
     batch.chain(INCOMING, Some(hook));
     // What has a mark has it from elsewhere, later than here: the kernel's own policies drop it.
     let guarded = |policy: &Policy| policy.kernel.if_id == 0 && policy.kernel.mark_in.mask == 0;
-    let pairs: Vec<_> = all_pairs(policies.iter().filter(|policy| guarded(policy))).collect();
+    let pairs: Vec<_> = in_order(policies)
+        .into_iter()
+        .filter(|(policy, ..)| guarded(policy))
+        .collect();
     let rule = Rule::default;
     let mut accepted = vec![
         rule().device(Meta::IifName, "lo"),
@@ -258,7 +269,7 @@ fn guard_incoming(
     ];
     let covers = |protocol| {
         let mut pairs = pairs.iter();
-        pairs.any(|(ts, _)| [0, protocol].contains(&ts.protocol))
+        pairs.any(|(policy, ts, ..)| !policy.pass && [0, protocol].contains(&ts.protocol))
     };
     if covers(ESP) {
         accepted.push(rule().protocol(ESP).for_this_host());
@@ -272,9 +283,12 @@ fn guard_incoming(
     for accepted in accepted {
         batch.rule(INCOMING, &accepted.verdict(Verdict::Accept));
     }
-    for (local, remote) in &pairs {
-        let matched = selected(remote, local);
-        batch.rule(INCOMING, &matched.verdict(Verdict::Goto(BLOCKED_IN)));
+    for (policy, local, remote, _) in &pairs {
+        let verdict = match policy.pass {
+            true => Verdict::Accept,
+            false => Verdict::Goto(BLOCKED_IN),
+        };
+        batch.rule(INCOMING, &selected(remote, local).verdict(verdict));
     }
 }
 
@@ -293,13 +307,6 @@ fn keep_sources(batch: &mut Batch, settings: &HostSettings, carrier: Carrier) {
         let sealed = carrier.leaving(settings).family(v4);
         batch.rule(KEEP, &sealed.keep_source(v4));
     }
-}
-
-fn all_pairs<'a>(
-    policies: impl IntoIterator<Item = &'a Policy>,
-) -> impl Iterator<Item = (TrafficSelector, TrafficSelector)> {
-    let policies = policies.into_iter();
-    policies.flat_map(|policy| pairs(&policy.local_ts, &policy.remote_ts))
 }
 
 fn ndp() -> Rule {

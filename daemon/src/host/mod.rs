@@ -28,7 +28,7 @@ pub(crate) mod xfrm_link;
 pub(crate) use address::{addresses, addresses_of_devices, source_for};
 pub(crate) use guard::{Carrier, blocked, load as load_guard, remove as remove_guard};
 pub(crate) use owner::port_owner;
-pub(crate) use plan::pairs;
+pub(crate) use plan::{in_order, pairs};
 #[cfg(test)]
 pub(crate) use purge::remove_rules;
 pub(crate) use purge::{Removed, purge, purge_tun};

@@ -30,6 +30,9 @@ const MERGED_FROM: usize = 64;
 /// Rules before they are merged: some hundred thousand connections.
 const UNMERGED_MAX: usize = 1 << 20;
 
+/// Turns of what passes and what does not: each needs a priority of its own.
+const TURNS_MAX: u32 = PRIORITIES - 10;
+
 const UDP: u8 = 17;
 const ESP: u8 = 50;
 
@@ -59,19 +62,26 @@ pub(crate) fn plan(
     let mut plan = Plan::default();
     let mut lookups = Vec::new();
     let mut too_many = None;
-    for policy in policies {
-        for (local, remote) in pairs(&policy.local_ts, &policy.remote_ts) {
-            lookups.extend(lookup_rules(settings, &local, &remote, own));
-            for destination in cover(remote.start, remote.end) {
-                let what = tun_route(policy.mode, source_in(&local, own), path_mtu, destination);
-                merge(plan.routes.entry(destination).or_insert(what), what);
-            }
-            if lookups.len() > RULES_MAX {
-                too_many.get_or_insert(policy);
-            }
-            if lookups.len() > UNMERGED_MAX {
-                return Err(too_many_rules(policy));
-            }
+    for (policy, local, remote, turn) in in_order(policies) {
+        let priority = settings.rule_priority + 1 + turn;
+        let action = match policy.pass {
+            false => Action::Lookup(settings.table),
+            true => Action::Goto(landing(settings)),
+        };
+        let rules = lookup_rules((priority, action), &local, &remote, own);
+        lookups.extend(rules);
+        if lookups.len() > RULES_MAX {
+            too_many.get_or_insert(policy);
+        }
+        if lookups.len() > UNMERGED_MAX || turn > TURNS_MAX {
+            return Err(too_many_rules(policy));
+        }
+        if policy.pass {
+            continue;
+        }
+        for destination in cover(remote.start, remote.end) {
+            let what = tun_route(policy.mode, source_in(&local, own), path_mtu, destination);
+            merge(plan.routes.entry(destination).or_insert(what), what);
         }
     }
     let mut lookups = merged(lookups, &plan.routes);
@@ -111,7 +121,9 @@ fn merged(lookups: Vec<Rule>, routes: &BTreeMap<Prefix, TunRoute>) -> Vec<Rule> 
         .into_iter()
         .filter(|rule| seen.insert(rule.clone()))
         .collect();
-    if lookups.len() < MERGED_FROM {
+    // What passes goes first at its own destinations only.
+    let passes = |rule: &Rule| !matches!(rule.action, Action::Lookup(_));
+    if lookups.len() < MERGED_FROM || lookups.iter().any(passes) {
         return lookups;
     }
     let mut destinations: HashMap<Rule, usize> = HashMap::new();
@@ -129,6 +141,46 @@ fn merged(lookups: Vec<Rule>, routes: &BTreeMap<Prefix, TunRoute>) -> Vec<Rule> 
     };
     let merged = lookups.into_iter().map(merge);
     merged.filter(|rule| seen.insert(rule.clone())).collect()
+}
+
+/// A policy with a pair of its selectors, and how many times before it what passes and what does
+/// not took turns.
+pub(crate) type Ordered<'p> = (&'p Policy, TrafficSelector, TrafficSelector, u32);
+
+/// The pairs of all policies: as they are, or, where some pass, in the order in which they count,
+/// the narrower first.
+pub(crate) fn in_order(policies: &[Policy]) -> Vec<Ordered<'_>> {
+    let mut all: Vec<Ordered<'_>> = Vec::new();
+    for policy in policies {
+        let pairs = pairs(&policy.local_ts, &policy.remote_ts).into_iter();
+        all.extend(pairs.map(|(local, remote)| (policy, local, remote, 0)));
+    }
+    if !policies.iter().any(|policy| policy.pass) {
+        return all;
+    }
+    all.sort_by_key(|(_, local, remote, _)| width(local, remote));
+    let (mut turns, mut passes) = (0, false);
+    for (policy, _, _, turn) in &mut all {
+        if policy.pass != passes {
+            passes = policy.pass;
+            turns += 1;
+        }
+        *turn = turns;
+    }
+    all
+}
+
+/// Orders pairs so that one that lies within another comes before it.
+fn width(local: &TrafficSelector, remote: &TrafficSelector) -> (bool, u128, bool, u64) {
+    let number = |address| match address {
+        IpAddr::V4(v4) => u128::from(v4.to_bits()),
+        IpAddr::V6(v6) => v6.to_bits(),
+    };
+    let span = |ts: &TrafficSelector| number(ts.end).saturating_sub(number(ts.start));
+    let ports = |ts: &TrafficSelector| u64::from(ts.end_port.saturating_sub(ts.start_port)) + 1;
+    let (spans, carry) = span(local).overflowing_add(span(remote));
+    let ports = ports(local) * ports(remote);
+    (carry, spans, local.protocol == 0, ports)
 }
 
 /// Every pair of a selector of each side that are of one family and one protocol; the protocol
@@ -158,9 +210,8 @@ pub(crate) fn pairs(
 /// Our own packets pass all other rules of ours: the landing comes first, since a jump to a
 /// priority without rule is no jump.
 fn bypass(settings: &HostSettings, v4: bool) -> [Rule; 2] {
-    let landing = settings.rule_priority + PRIORITIES - 1;
     let rule = Rule {
-        priority: landing,
+        priority: landing(settings),
         action: Action::Nop,
         ..jump(settings, v4)
     };
@@ -169,6 +220,11 @@ fn bypass(settings: &HostSettings, v4: bool) -> [Rule; 2] {
         ..jump(settings, v4)
     };
     [rule, marked]
+}
+
+/// Where what is none of ours goes on.
+fn landing(settings: &HostSettings) -> u32 {
+    settings.rule_priority + PRIORITIES - 1
 }
 
 /// What the guard has marked because its sender chose another device goes into the TUN.
@@ -186,7 +242,7 @@ fn jump(settings: &HostSettings, v4: bool) -> Rule {
     Rule {
         v4,
         priority: settings.rule_priority,
-        action: Action::Goto(settings.rule_priority + PRIORITIES - 1),
+        action: Action::Goto(landing(settings)),
         fwmark: None,
         source: None,
         destination: None,
@@ -202,6 +258,7 @@ fn protected_hosts(policies: &[Policy], own: &[IpAddr]) -> BTreeSet<IpAddr> {
     let covers = |ts: &TrafficSelector| matches!(ts.protocol, 0 | UDP | ESP);
     let all = policies
         .iter()
+        .filter(|policy| !policy.pass)
         .flat_map(|policy| pairs(&policy.local_ts, &policy.remote_ts));
     let locals = all.map(|(local, _)| local).filter(covers);
     locals
@@ -245,7 +302,7 @@ fn reverse_path(settings: &HostSettings, own: IpAddr) -> impl Iterator<Item = Ru
 }
 
 fn lookup_rules(
-    settings: &HostSettings,
+    (priority, action): (u32, Action),
     local: &TrafficSelector,
     remote: &TrafficSelector,
     own: &[IpAddr],
@@ -264,8 +321,8 @@ fn lookup_rules(
     let with_ports = matches!(local.protocol, 6 | 17 | 132 | 136);
     let rule = |source, destination| Rule {
         v4,
-        priority: settings.rule_priority + 1,
-        action: Action::Lookup(settings.table),
+        priority,
+        action,
         fwmark: None,
         source,
         destination,
@@ -357,6 +414,8 @@ mod tests {
             local_ts: vec![local],
             remote_ts: vec![remote],
             trap: true,
+            pass: false,
+            narrower: false,
             kernel: crate::dataplane::KernelOptions::default(),
         }
     }

@@ -42,6 +42,8 @@ fn policy(mode: Mode, local: TrafficSelector, remote: TrafficSelector) -> Policy
         local_ts: vec![local],
         remote_ts: vec![remote],
         trap: true,
+        pass: false,
+        narrower: false,
         kernel: crate::dataplane::KernelOptions::default(),
     }
 }
@@ -324,6 +326,43 @@ fn inbound_plaintext_matching_protect_policy_dropped_over_ipv6() {
     if !skipped() {
         clear_packets_are_dropped_both_ways("fd09::1", "fd09::2", 64);
     }
+}
+
+#[test]
+fn what_is_narrower_goes_first_whether_it_passes_or_is_protected() {
+    if skipped() {
+        return;
+    }
+    let (local, remote) = ("192.0.2.1", "192.0.2.2");
+    let lab = Lab::new(local, remote, 24);
+    let of = |ports, pass| Policy {
+        pass,
+        ..policy(
+            Mode::Transport,
+            ts(local, local, 17, ANY),
+            ts(remote, remote, 17, ports),
+        )
+    };
+    lab.apply(&[
+        of((7000, 7100), true),
+        of(ANY, false),
+        of((7050, 7050), false),
+    ]);
+    let here = Lab::socket(&lab.host, local, 40_000);
+    for (port, expected) in [(7000, true), (7050, false), (7051, true), (7101, false)] {
+        let there = Lab::socket(&lab.peer, remote, port);
+        assert_eq!(passes(&here, &there), expected, "to port {port}");
+        assert_eq!(passes(&there, &here), expected, "from port {port}");
+    }
+    // What a sender ties to the device goes the same ways.
+    socket2::SockRef::from(&here)
+        .bind_device(Some(b"left"))
+        .unwrap();
+    let there = Lab::socket(&lab.peer, remote, 7052);
+    assert!(passes(&here, &there));
+    // Without what passes, all is as it was.
+    lab.apply(&[of(ANY, false)]);
+    assert!(!passes(&here, &there) && !passes(&there, &here));
 }
 
 #[test]

@@ -24,6 +24,10 @@ pub(super) fn up(daemon: &Daemon, out: &Out, name: &str, asynchronous: bool) -> 
         .find(Some(name))
         .map(|(connection, child)| (connection.name.clone(), child.name.clone()))
         .collect();
+    if wanted.is_empty() && before.is_shunt(name) {
+        let text = format!("\"{name}\": cannot initiate connection: authby=never");
+        return Err(Ended::new(code::NEVER, text));
+    }
     if wanted.is_empty() {
         return Err(before.unknown(name));
     }

@@ -7,6 +7,7 @@ use obol_ike::proposal::EspProposal;
 
 use super::out::{Out, Style};
 use super::{Ended, code};
+use crate::config::shunt::{DROP, PASS};
 use crate::control::protocol::{
     ChildReport, ChildSaReport, ConnectionReport, IkeSaReport, ListReport, PolicyState,
     StatusReport,
@@ -87,6 +88,13 @@ impl View {
             ),
             _ => Ended::unknown(name),
         }
+    }
+
+    /// Whether a name means packets that pass or are dropped without IKE.
+    pub(super) fn is_shunt(&self, name: &str) -> bool {
+        let places = self.status.names.get(name);
+        let mut places = places.into_iter().flatten();
+        places.any(|(connection, _)| [PASS, DROP].contains(&connection.as_str()))
     }
 
     /// Whether a name, if there is one, means this child.
@@ -406,6 +414,28 @@ impl View {
     pub(super) fn print_shunts(&self, out: &Out) {
         out.line("000", "Bare Shunt list:");
         out.blank();
+        for policy in &self.status.policies {
+            let what = match policy.connection.as_str() {
+                PASS => "%pass",
+                DROP => "%drop",
+                _ => continue,
+            };
+            for (local, remote) in policy
+                .local_ts
+                .iter()
+                .flat_map(|local| policy.remote_ts.iter().map(move |remote| (local, remote)))
+            {
+                let [(ours, protocol), (theirs, other)] = [local, remote].map(|ts| shunt_end(ts));
+                let protocol = if protocol == 0 { other } else { protocol };
+                out.line(
+                    "000",
+                    &format!(
+                        "{ours} -{protocol}-> {theirs} => {what}    {}",
+                        policy.child
+                    ),
+                );
+            }
+        }
     }
 
     pub(super) fn print_global(&self, out: &Out) {
@@ -555,6 +585,19 @@ fn client_beside(selectors: &[String], host: &str) -> Option<String> {
         [] => None,
         [one] if own(one) => None,
         all => Some(client(all)),
+    }
+}
+
+/// One end of a shunt as pluto writes it, with its protocol: `10.1.0.0/24`, `10.1.0.0/24:443`.
+fn shunt_end(selector: &str) -> (String, u8) {
+    let addresses = selector.split('[').next().unwrap_or(selector);
+    let network = client(&[addresses.to_owned()]);
+    match selector.parse::<obol_ike::ts::TrafficSelector>() {
+        Ok(ts) if ts.start_port == ts.end_port => {
+            (format!("{network}:{}", ts.start_port), ts.protocol)
+        }
+        Ok(ts) => (network, ts.protocol),
+        Err(_) => (network, 0),
     }
 }
 

@@ -75,6 +75,8 @@ fn policy((at, (local, remote)): (usize, &Sides)) -> Policy {
         local_ts: vec![*local],
         remote_ts: vec![*remote],
         trap: false,
+        pass: false,
+        narrower: false,
         kernel: KernelOptions::default(),
     }
 }

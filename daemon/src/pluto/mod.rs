@@ -76,6 +76,11 @@ impl std::fmt::Debug for Sources {
 }
 
 impl Understood {
+    /// File, line and column of the header of a connection.
+    fn location(&self, name: &Located<String>) -> String {
+        Report::new(&self.sources.0).location(&name.place)
+    }
+
     /// Says what is wrong with a connection, at its header.
     fn finding(&self, name: &Located<String>, message: String, fix: &str) -> Finding {
         Report::new(&self.sources.0).finding(&name.place, message, fix.to_owned())

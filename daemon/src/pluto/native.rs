@@ -16,6 +16,7 @@ use super::orient::Oriented;
 use super::policy::{DpdAction, Encapsulation, Policy};
 use super::setup::Setup;
 use super::values::Id;
+use crate::config::shunt::{DROP, PASS};
 use crate::config::write::{self, Lines, key};
 
 /// A text in TOML, a table after another.
@@ -33,6 +34,8 @@ pub(crate) struct Native {
     /// Proposals as they were written last: most often, all connections have the same.
     ike: Written<IkeProposal>,
     esp: Written<EspProposal>,
+    /// The same of what passes or is dropped.
+    shunts: HashSet<String>,
     /// Private keys are named by [`key_name`], and nothing is said to people.
     to_run: bool,
 }
@@ -68,12 +71,15 @@ struct Group<'c> {
     members: Vec<&'c Oriented<'c>>,
 }
 
-/// The setup and the connections as TOML. Those without IKE are none of obol's connections.
+/// The setup and the connections as TOML.
 pub(crate) fn convert(setup: &Setup, conns: &[Oriented<'_>]) -> String {
     let mut native = Native::default();
     native.daemon(setup);
     for group in groups(conns) {
         native.connection(&group, setup.unique);
+    }
+    for conn in conns.iter().filter(|conn| conn.conn.is_shunt()) {
+        native.shunt(conn);
     }
     native.secrets(setup, conns);
     native.text
@@ -89,6 +95,9 @@ pub(crate) fn translate(setup: &Setup, conns: &[Oriented<'_>]) -> Native {
     for group in groups(conns) {
         native.connection(&group, setup.unique);
     }
+    for conn in conns.iter().filter(|conn| conn.conn.is_shunt()) {
+        native.shunt(conn);
+    }
     native
 }
 
@@ -101,7 +110,7 @@ fn groups<'c>(conns: &'c [Oriented<'c>]) -> Vec<Group<'c>> {
     let mut groups: Vec<Group<'c>> = Vec::new();
     let mut by_ends: std::collections::HashMap<_, Vec<usize>> = std::collections::HashMap::new();
     for conn in conns {
-        if matches!(conn.conn.kind, Kind::Pass | Kind::Drop) {
+        if conn.conn.is_shunt() {
             continue;
         }
         let candidates = by_ends
@@ -252,6 +261,28 @@ impl Native {
         let mut names = HashSet::new();
         for member in &group.members {
             self.children(&name, &mut names, member);
+        }
+    }
+
+    /// Packets that pass or are dropped without IKE.
+    fn shunt(&mut self, conn: &Oriented<'_>) {
+        let (table, connection) = match conn.conn.kind {
+            Kind::Pass => ("pass", PASS),
+            _ => ("drop", DROP),
+        };
+        for child in conn.children() {
+            let name = free_name(&mut self.shunts, &child.name);
+            let own = conn.conn.name.value.clone();
+            let place = (connection.to_owned(), name.clone());
+            if child.name != own {
+                self.children.push((child.name.clone(), place.clone()));
+            }
+            self.children.push((own.clone(), place));
+            self.begin(vec![own]);
+            self.line(format_args!("[{table}.{}]", key(&name)));
+            self.list("local_ts", &child.local_ts);
+            self.list("remote_ts", &child.remote_ts);
+            self.line(format_args!(""));
         }
     }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use obol_ike::ts::TrafficSelector;
 
-use super::conn::{Conn, End};
+use super::conn::{Conn, End, Kind};
 use super::keyword::Side;
 use super::values::{self, Host, Port};
 
@@ -99,6 +99,9 @@ pub(crate) fn orient<'c>(conn: &'c Conn, host: &HostView) -> Result<Oriented<'c>
             let (left, right) = (text(left), text(right));
             return Err(Unoriented::Neither { left, right });
         }
+        // Where nobody is to be met, the loopback address stands for nobody.
+        (Some(addr), Some(other)) if conn.is_shunt() && other.is_loopback() => (Side::Left, addr),
+        (Some(other), Some(addr)) if conn.is_shunt() && other.is_loopback() => (Side::Right, addr),
         (Some(_), Some(_)) => {
             let (left, right) = (text(left), text(right));
             return Err(Unoriented::Both { left, right });
@@ -166,6 +169,11 @@ pub(crate) fn host_text(host: &Host) -> String {
 }
 
 impl Conn {
+    /// Whether packets pass or are dropped without IKE.
+    pub(crate) fn is_shunt(&self) -> bool {
+        matches!(self.kind, Kind::Pass | Kind::Drop)
+    }
+
     /// One of its ends.
     pub(crate) fn end(&self, side: Side) -> &End {
         let [left, right] = &self.ends;

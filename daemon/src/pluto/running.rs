@@ -17,9 +17,9 @@ use obol_ike::identity::Identity;
 use tokio::time::timeout;
 
 use super::Understood;
-use super::conn::{Auth, Auto, Kind};
+use super::conn::{Auth, Auto};
 use super::native;
-use super::orient::{HostView, Oriented, host_text, orient};
+use super::orient::{ChildOf, HostView, Oriented, host_text, orient};
 use super::ring::Ring;
 use super::secrets::{self, Psks};
 use super::setup::Setup;
@@ -50,9 +50,19 @@ pub(crate) struct Files {
     pub(crate) nss: Option<PathBuf>,
     /// Connections that are loaded in spite of `auto=ignore`, since somebody asked for them.
     pub(crate) wanted: BTreeSet<String>,
+    /// Connections without IKE that are in force in spite of `auto=add`.
+    pub(crate) routed: BTreeSet<String>,
 }
 
 impl Files {
+    /// Whether a connection without IKE is in force from now on.
+    pub(crate) fn route(&mut self, name: &str, routed: bool) {
+        match routed {
+            true => self.routed.insert(name.to_owned()),
+            false => self.routed.remove(name),
+        };
+    }
+
     /// Whether a connection with `auto=ignore` is loaded from now on.
     pub(crate) fn want(&mut self, name: &str, wanted: bool) {
         match wanted {
@@ -202,6 +212,7 @@ pub(crate) async fn load_to_run(
         secrets_path: secrets_path(files, &understood.setup).0,
         warnings: std::mem::take(&mut understood.notices),
         wanted: files.wanted.clone(),
+        routed: files.routed.clone(),
         world: World::default(),
     };
     loader.load(own, understood, view)
@@ -229,6 +240,7 @@ struct Loader {
     secrets_path: PathBuf,
     warnings: Vec<Finding>,
     wanted: BTreeSet<String>,
+    routed: BTreeSet<String>,
     world: World,
 }
 
@@ -259,6 +271,12 @@ impl Loader {
                 self.world
                     .others
                     .insert(conn.name.value.clone(), why.into());
+                continue;
+            }
+            let waits = conn.is_shunt() && conn.auto == Auto::Add;
+            if waits && !self.routed.contains(&conn.name.value) {
+                let why = "it is not routed (auto=add)".to_owned();
+                self.world.others.insert(conn.name.value.clone(), why);
                 continue;
             }
             match orient(conn, &view) {
@@ -294,13 +312,14 @@ impl Loader {
             let culprits: Vec<(Vec<String>, Finding)> = errors
                 .0
                 .iter()
-                .filter_map(|error| Some((whose(error, &native.lines)?, error.clone())))
+                .filter_map(|error| Some((whose(&error.location, &native.lines)?, error.clone())))
                 .collect();
             if culprits.len() < errors.0.len() || culprits.is_empty() {
                 return Err(errors);
             }
             for (names, error) in culprits {
                 conns.retain(|conn| !names.contains(&conn.conn.name.value));
+                let error = in_files(&error, &names, &native.lines, &understood);
                 self.refuse(&names.join(", "), error);
             }
         }
@@ -380,12 +399,31 @@ impl Loader {
     }
 }
 
-/// The connections that an error in the translation is about.
-fn whose(error: &Finding, lines: &[(usize, Vec<String>)]) -> Option<Vec<String>> {
-    let place = error
-        .location
-        .strip_prefix(TRANSLATION)?
-        .strip_prefix(':')?;
+/// An error about two connections, at their places in pluto's files.
+fn in_files(
+    error: &Finding,
+    names: &[String],
+    lines: &[(usize, Vec<String>)],
+    understood: &Understood,
+) -> Finding {
+    let conn = |names: &[String]| {
+        let mut conns = understood.conns.iter();
+        conns.find(|conn| names.contains(&conn.name.value))
+    };
+    let others = error.also.as_ref().and_then(|also| whose(also, lines));
+    let both = conn(names).zip(others.and_then(|others| conn(&others)));
+    let Some((own, other)) = both else {
+        return error.clone();
+    };
+    let message = format!("conn {} is in its way: {}", other.name.value, error.message);
+    let mut finding = understood.finding(&own.name, message, &error.fix);
+    finding.also = Some(understood.location(&other.name));
+    finding
+}
+
+/// The connections that a place in the translation is about.
+fn whose(location: &str, lines: &[(usize, Vec<String>)]) -> Option<Vec<String>> {
+    let place = location.strip_prefix(TRANSLATION)?.strip_prefix(':')?;
     let line: usize = place.split(':').next()?.parse().ok()?;
     let before = lines.iter().rev().find(|(from, _)| *from <= line)?;
     Some(before.1.clone())
@@ -426,9 +464,16 @@ pub(crate) fn refuse(understood: &mut Understood, view: &HostView) {
 
 /// Whether obol can run a connection.
 fn usable(conn: &Oriented<'_>) -> Result<(), Refusal> {
-    if let Kind::Pass | Kind::Drop = conn.conn.kind {
-        let why = "obol has no policies without IKE yet, so its packets go as the others say";
-        return Err((why.into(), "remove it, and narrow the others' selectors"));
+    if conn.conn.is_shunt() {
+        let children = conn.children();
+        let whole = |child: &ChildOf| !child.local_ts.is_empty() && !child.remote_ts.is_empty();
+        return match children.iter().all(whole) && !children.is_empty() {
+            true => Ok(()),
+            false => Err((
+                "a connection without IKE needs to say which packets it is about".into(),
+                "add leftsubnet and rightsubnet",
+            )),
+        };
     }
     let remote = &conn.remote_end().host.value;
     match remote {

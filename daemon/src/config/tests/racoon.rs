@@ -31,7 +31,7 @@ fn what_is_dropped_is_a_policy_that_nothing_negotiates_for() {
 fn what_is_dropped_is_not_protected() {
     let table = [
         (
-            "local_ts = [\"172.16.0.0/12\"]\nremote_ts = [\"0.0.0.0/0\"]",
+            "local_ts = [\"172.16.1.0/24\"]\nremote_ts = [\"172.16.2.0/24\"]",
             "child pods are about the same packets",
         ),
         ("local_ts = [\"10.0.0.1\"]", "dynamic is the address"),

@@ -26,6 +26,9 @@ pub(super) struct Base {
     rules: Vec<(Key, Rule)>,
 }
 
+/// Request IDs of what passes: each rule of a direction has one of its own.
+pub(super) type Numbers<'n> = &'n mut dyn FnMut() -> Option<u32>;
+
 impl Base {
     /// Puts a policy into the kernel's terms.
     ///
@@ -42,6 +45,7 @@ impl Base {
                 priority: priority + 1,
                 block: !policy.trap,
                 template: Some(template),
+                pass: None,
             }
         };
         let (local, remote, options) = (&policy.local_ts, &policy.remote_ts, &policy.kernel);
@@ -54,10 +58,46 @@ impl Base {
         })
     }
 
+    /// Puts one whose packets pass into the kernel's terms.
+    ///
+    /// # Errors
+    /// It needs too many policies of the kernel, or there are no numbers for them.
+    pub(super) fn passing(
+        policy: Policy,
+        reqid: u32,
+        more: Numbers<'_>,
+    ) -> Result<Self, DataPlaneError> {
+        let mut base = Self::new(policy, reqid)?;
+        let mut numbers: HashMap<Direction, Vec<u32>> = HashMap::new();
+        let mut all = vec![reqid];
+        for (key, rule) in &mut base.rules {
+            let own = numbers.entry(key.direction).or_default();
+            if own.len() == all.len() {
+                let number = more();
+                all.extend(number);
+                if number.is_none() {
+                    let text = "there are no request IDs left";
+                    return Err(DataPlaneError::Refused(text.to_owned()));
+                }
+            }
+            let number = all[own.len()];
+            own.push(number);
+            *rule = Rule {
+                block: false,
+                template: None,
+                pass: Some(number),
+                ..*rule
+            };
+        }
+        Ok(base)
+    }
+
     /// The request IDs in its templates.
     pub(super) fn reqids(&self) -> impl Iterator<Item = u32> {
-        let templates = self.rules.iter().filter_map(|(_, rule)| rule.template);
-        templates.map(|template| template.reqid)
+        self.rules.iter().filter_map(|(_, rule)| {
+            let template = rule.template.map(|template| template.reqid);
+            template.or(rule.pass)
+        })
     }
 }
 
@@ -172,6 +212,7 @@ impl Bases {
             priority: NEIGHBOURS,
             block: false,
             template: None,
+            pass: None,
         };
         let directions = [Direction::In, Direction::Out].into_iter();
         let keys = directions.flat_map(|direction| {

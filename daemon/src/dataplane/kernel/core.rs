@@ -139,7 +139,16 @@ impl<K: Xfrm> Core<K> {
 
     fn base(&mut self, policy: Policy) -> Result<Base, DataPlaneError> {
         let reqid = self.reqids.take().ok_or_else(no_reqid)?;
-        Base::new(policy, reqid).inspect_err(|_| self.reqids.free(reqid))
+        let mut taken = vec![reqid];
+        let base = match policy.pass {
+            false => Base::new(policy, reqid),
+            true => Base::passing(policy, reqid, &mut || {
+                let more = self.reqids.take();
+                taken.extend(more);
+                more
+            }),
+        };
+        base.inspect_err(|_| taken.iter().for_each(|reqid| self.reqids.free(*reqid)))
     }
 
     /// Lets the next packet without SA ask again: the kernel asks once for each request ID and

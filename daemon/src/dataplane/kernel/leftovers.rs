@@ -61,6 +61,9 @@ impl<K: Xfrm> Core<K> {
                 let places = self.leftovers.places.entry(reqid).or_default();
                 places.push(policy.key);
             }
+            if let Some(reqid) = policy.rule.pass {
+                self.reqids.claim(reqid);
+            }
         }
         // States that ask for an SA, and have no SPI, go by themselves.
         let named = states.iter().filter(|state| state.id.spi != 0);
@@ -183,6 +186,7 @@ pub(super) fn ours(
 ) -> (Vec<Policy>, Vec<State>) {
     let own = |policy: &Policy| match policy.rule.template {
         Some(template) => is_ours(template.reqid),
+        None if policy.rule.pass.is_some_and(&is_ours) => true,
         None => policy.rule.priority == NEIGHBOURS && policy.key.scope == Scope::default(),
     };
     (

@@ -312,6 +312,7 @@ fn rule(priority: u32, reqid: u32, mode: Mode, ends: Option<(IpAddr, IpAddr)>) -
     Rule {
         priority,
         block: false,
+        pass: None,
         template: Some(template),
     }
 }

@@ -61,11 +61,11 @@ pub(super) fn pieces(
     Ok(pieces)
 }
 
-/// How much a pair of selectors spans, the more the higher: as `obol_esp` orders them, but coarse
-/// enough for 20 bits.
+/// How much a pair of selectors spans, the more the higher: by the logarithms of both, so that one which
+/// lies within another is lower even if one side is the same.
 fn width(from: &TrafficSelector, to: &TrafficSelector) -> u32 {
     let span = |ts: &TrafficSelector| number(ts.end).saturating_sub(number(ts.start));
-    let addresses = log(span(from).saturating_add(span(to)), 4);
+    let addresses = log(span(from), 6) + log(span(to), 6);
     let any = u32::from(from.protocol == 0);
     let count = |ts: &TrafficSelector| u128::from(ts.end_port.saturating_sub(ts.start_port)) + 1;
     (addresses * 2 + any) * 136 + log(count(from) * count(to), 2)
@@ -188,11 +188,13 @@ mod tests {
             ("10.0.0.1", "10.0.0.0/25"),
             ("10.0.0.1", "10.0.0.0/24"),
             ("10.0.0.0/24", "10.0.0.0/24"),
+            ("10.0.0.0/24", "10.0.0.0/16"),
+            ("10.0.0.0/23", "10.0.0.0/16"),
             ("0.0.0.0/0", "0.0.0.0/0"),
         ];
         let priorities: Vec<u32> = rows.iter().map(|(a, b)| one(a, b).priority).collect();
         assert!(priorities.is_sorted_by(|a, b| a < b), "{priorities:?}");
-        assert!(one("::/0", "::/0").priority < 1 << 21);
+        assert!(one("::/0", "::/0").priority < 1 << 24);
     }
 
     #[test]

@@ -133,6 +133,15 @@ impl Spd {
                 Some(rule) if slot.installed == Some(rule) => {}
                 Some(rule) => {
                     let policy = Policy { key: *key, rule };
+                    if let Some(before) = slot.installed
+                        && before.pass != rule.pass
+                    {
+                        // What takes its place would keep its index. Meanwhile a wider policy holds.
+                        match kernel.carry_out(key.delete()) {
+                            Err(refusal) if !refusal.gone() => return Err((*key, refusal)),
+                            _ => slot.installed = None,
+                        }
+                    }
                     // What is not ours is not overwritten.
                     let message = policy.install(slot.installed.is_none());
                     kernel

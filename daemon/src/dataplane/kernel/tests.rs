@@ -5,6 +5,7 @@ mod fake;
 mod offload;
 mod options;
 mod others;
+mod passes;
 mod policies;
 mod restart;
 mod sas;
@@ -45,6 +46,8 @@ fn policy(child: &str, local: &str, remote: &str) -> Policy {
         local_ts: ts(local),
         remote_ts: ts(remote),
         trap: true,
+        pass: false,
+        narrower: false,
         kernel: KernelOptions::default(),
     }
 }

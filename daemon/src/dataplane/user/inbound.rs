@@ -22,6 +22,7 @@ use super::audit::{Audit, Drop, sequence_of};
 use super::count::{Drops, Reason};
 use super::early::{Early, Held};
 use super::lead::{Lead, Load};
+use super::others::Others;
 use super::place::Place;
 use super::sa::In;
 use super::strays::Strays;
@@ -68,6 +69,8 @@ pub(super) enum Command {
     Remove(ChildSaId, oneshot::Sender<bool>),
     /// Use the queues of this device: the one before is gone.
     Tun(Queues),
+    /// These packets are for others from here on.
+    Others(Arc<Others>, oneshot::Sender<()>),
 }
 
 /// The queues of the TUN, one for each outbound worker.
@@ -88,6 +91,7 @@ pub(super) struct Worker {
     /// The SPIs of each SA.
     spis: HashMap<ChildSaId, Vec<u32>>,
     waning: Waning,
+    others: Arc<Others>,
     early: Early,
     audit: Audit,
     inbox: Inbox,
@@ -150,6 +154,7 @@ impl Worker {
             sad: Sad::new(),
             spis: HashMap::new(),
             waning: Waning::default(),
+            others: Arc::default(),
             early: Early::default(),
             audit: Audit::new(),
             // Room after a datagram: none is needed to open it.
@@ -251,7 +256,8 @@ impl Worker {
     fn obey(&mut self, command: Command) {
         // Whoever asked may have stopped waiting: nothing to do about that.
         match command {
-            Command::Add(sa, answer) => {
+            Command::Add(mut sa, answer) => {
+                sa.sa.except(self.others.for_flow(&sa.flow));
                 let (spi, id, flow) = (sa.sa.spi(), sa.id, sa.flow.clone());
                 let done = self.sad.insert(spi, *sa);
                 if done.is_ok() {
@@ -276,6 +282,13 @@ impl Worker {
                     self.end(*spi);
                 }
                 let _ = answer.send(spis.is_some_and(|spis| !spis.is_empty()));
+            }
+            Command::Others(others, answer) => {
+                self.others = others;
+                for sa in self.sad.iter_mut() {
+                    sa.sa.except(self.others.for_flow(&sa.flow));
+                }
+                let _ = answer.send(());
             }
             Command::Tun(queues) => {
                 self.flush();

@@ -18,6 +18,7 @@ mod count;
 mod early;
 mod inbound;
 mod lead;
+mod others;
 mod outbound;
 mod place;
 mod policy;
@@ -39,6 +40,7 @@ use crate::host::{self, Carrier, HostSettings};
 use crate::ports::{Encapsulation, Ports, RawEsp};
 use crate::sys::tun::Tun;
 use count::{Clock, Drops, SaUsage};
+use others::Others;
 use place::Place;
 use sa::{In, Way};
 use strays::Strays;
@@ -62,6 +64,7 @@ pub(crate) struct UserDataPlane {
     sockets: Vec<(Encapsulation, RawEsp)>,
     usages: HashMap<ChildSaId, Arc<SaUsage>>,
     policies: Vec<Policy>,
+    others: Arc<Others>,
     upkeep: Upkeep,
     /// What [`DataPlaneEvent::Maintain`] was said for.
     due: Option<Task>,
@@ -153,6 +156,7 @@ impl UserDataPlane {
             sockets: all,
             usages: HashMap::new(),
             policies: Vec::new(),
+            others: Arc::default(),
             upkeep: Upkeep::new()?,
             due: None,
             events,
@@ -224,7 +228,13 @@ impl UserDataPlane {
         Ok(())
     }
 
-    async fn tell_policies(&self, policies: &[Policy]) -> Result<(), DataPlaneError> {
+    async fn tell_policies(&mut self, policies: &[Policy]) -> Result<(), DataPlaneError> {
+        let others = Others::of(policies)?;
+        if others != self.others {
+            let command = |answer| inbound::Command::Others(others.clone(), answer);
+            answers_of(ask_all(&self.inbound, command)?).await?;
+            self.others = others;
+        }
         let with_selectors = policies
             .iter()
             .map(|policy| Ok((policy.clone(), sa::policy_selectors(policy)?)))

@@ -398,6 +398,8 @@ mod tests {
             local_ts: vec![ts([10, 0, 0, 9])],
             remote_ts: vec![ts([10, 0, 0, 9])],
             trap,
+            pass: false,
+            narrower: false,
             kernel: crate::dataplane::KernelOptions::default(),
         })
     }

@@ -80,8 +80,8 @@ impl Way {
     /// What was negotiated is nothing that `obol_esp` can do.
     pub(super) fn new(sa: OutboundSa, usage: Arc<SaUsage>) -> Result<Self, DataPlaneError> {
         let info = sa.info;
-        let selectors = outbound_selectors(&info.local_ts, &info.remote_ts)?;
-        let params = params(&info, sa.keys, info.spi_out.0, selectors)?;
+        let wanted = selectors(&info.local_ts, &info.remote_ts)?;
+        let params = params(&info, sa.keys, info.spi_out.0, wanted)?;
         let out = Out {
             id: info.id,
             sa: Outbound::new(params).map_err(refused)?,
@@ -133,8 +133,8 @@ impl In {
     /// As [`Out::new`].
     pub(super) fn new(sa: InboundSa, usage: Arc<SaUsage>) -> Result<Self, DataPlaneError> {
         let info = sa.info;
-        let selectors = outbound_selectors(&info.remote_ts, &info.local_ts)?;
-        let mut params = params(&info, sa.keys, info.spi_in.0, selectors)?;
+        let wanted = selectors(&info.remote_ts, &info.local_ts)?;
+        let mut params = params(&info, sa.keys, info.spi_in.0, wanted)?;
         let transport = info.mode == Mode::Transport;
         params.transport_addresses = ends(transport, info.path);
         params.repair_checksums = transport && info.nat;
@@ -190,10 +190,14 @@ fn ends(transport: bool, path: Path) -> Option<(IpAddr, IpAddr)> {
 /// # Errors
 /// A range that ends before it starts.
 pub(super) fn policy_selectors(policy: &Policy) -> Result<Vec<Selector>, DataPlaneError> {
-    outbound_selectors(&policy.local_ts, &policy.remote_ts)
+    selectors(&policy.local_ts, &policy.remote_ts)
 }
 
-fn outbound_selectors(
+/// The selectors of packets from one side to the other.
+///
+/// # Errors
+/// A range that ends before it starts.
+pub(super) fn selectors(
     from: &[TrafficSelector],
     to: &[TrafficSelector],
 ) -> Result<Vec<Selector>, DataPlaneError> {

@@ -59,6 +59,9 @@ pub(crate) struct Rule {
     pub(crate) block: bool,
     /// Which states.
     pub(crate) template: Option<Template>,
+    /// It lets packets pass in clear by the will of the configuration, and this says whose it is, as
+    /// the request ID of a template does: written into the index of the policy.
+    pub(crate) pass: Option<u32>,
 }
 
 /// Which states packets must use, or must have used.
@@ -102,6 +105,9 @@ impl Policy {
         octets[..selector::LEN].copy_from_slice(&self.key.selector.octets());
         octets[56..120].copy_from_slice(&state::no_limits());
         octets[152..156].copy_from_slice(&self.rule.priority.to_ne_bytes());
+        if let Some(reqid) = self.rule.pass {
+            octets[156..160].copy_from_slice(&index(reqid, self.key.direction).to_ne_bytes());
+        }
         let action = if self.rule.block { BLOCK } else { 0 };
         octets[160..163].copy_from_slice(&[self.key.direction as u8, action, NO_FLAGS]);
         octets
@@ -114,6 +120,8 @@ impl Policy {
         let direction = Direction::read(u8_at(body, 160)?)?;
         let attributes = body.get(LEN..).unwrap_or_default();
         let templates = find(attributes, TEMPLATES);
+        let block = u8_at(body, 161)? == BLOCK;
+        let pass = reqid_of(u32_at(body, 156)?).filter(|_| !block && templates.is_none());
         Some(Self {
             key: Key {
                 direction,
@@ -122,11 +130,28 @@ impl Policy {
             },
             rule: Rule {
                 priority: u32_at(body, 152)?,
-                block: u8_at(body, 161)? == BLOCK,
+                block,
                 template: templates.and_then(Template::read),
+                pass,
             },
         })
     }
+}
+
+/// The highest five bits of an index that has a request ID in it. The kernel itself counts indices from
+/// 0 on, by eight for each policy.
+const INDEX: u32 = 13 << 27;
+/// The highest octet of request IDs, which is not in it.
+const REQID: u32 = 0x6f << 24;
+
+/// The index of a policy: the lowest three bits are its direction.
+fn index(reqid: u32, direction: Direction) -> u32 {
+    INDEX | (reqid & 0x00ff_ffff) << 3 | direction as u32
+}
+
+/// The request ID in an index, if there is one.
+fn reqid_of(index: u32) -> Option<u32> {
+    (index & 0xf800_0000 == INDEX).then_some(REQID | index >> 3 & 0x00ff_ffff)
 }
 
 impl Direction {
@@ -241,6 +266,7 @@ pub(super) mod tests {
             rule: Rule {
                 priority: 0x0102_0304,
                 block: false,
+                pass: None,
                 template: Some(Template {
                     reqid: 0x6f01_0001,
                     mode: Mode::Tunnel,
@@ -283,6 +309,20 @@ pub(super) mod tests {
         let (kind, body) = message.parts();
         assert_eq!((kind, body.len(), body[60]), (0x14, ID_LEN, 1));
         assert_eq!(Selector::read(body), Some(service()));
+    }
+
+    #[test]
+    fn what_passes_says_whose_it_is_by_its_index() {
+        let mut policy = tunnel();
+        policy.rule.template = None;
+        policy.rule.pass = Some(0x6f62_fffe);
+        let message = policy.install(true);
+        let (_, body) = message.parts();
+        let number = u32_at(body, 156).unwrap();
+        assert_eq!(number % 8, 1, "the kernel wants the direction there");
+        assert_eq!(Policy::read(body), Some(policy));
+        // One of somebody else.
+        assert_eq!(reqid_of(number - INDEX), None);
     }
 
     #[test]

@@ -26,6 +26,7 @@ async fn load(files: &[(&str, &str)]) -> Result<Loaded, String> {
         secrets: Some(written.0.join("ipsec.secrets")).filter(|path| path.exists()),
         nss: Some(database()),
         wanted: Default::default(),
+        routed: Default::default(),
     };
     let own = written.0.join("obol.toml");
     let loaded = load_to_run(&files, &own, &Addresses::new()).await;
@@ -62,11 +63,21 @@ fn conn(name: &str, peer: u8, lines: &str) -> String {
 #[tokio::test]
 async fn what_cannot_be_had_is_refused_alone() {
     let table = [
-        (" type=passthrough\n auto=route", "no policies without IKE"),
-        (" type=drop\n auto=route", "no policies without IKE"),
         (
-            " leftsubnet=10.1.0.0/16\n rightsubnet=10.3.4.0/24\n auto=add",
-            "claim the same packets",
+            " type=passthrough\n right=%any\n auto=route",
+            "which packets it is about",
+        ),
+        (
+            " leftsubnet=10.1.0.0/16\n rightsubnet=10.3.0.0/16\n auto=add",
+            "conn good is in its way: ",
+        ),
+        (
+            " leftsubnet=10.1.4.0/24\n rightsubnet=10.0.0.0/8\n auto=add",
+            "neither is the narrower one",
+        ),
+        (
+            " type=drop\n leftsubnet=10.1.0.0/16\n rightsubnet=10.3.0.0/16\n auto=route",
+            "conn good is in its way: ",
         ),
         (
             " rightrsasigkey=%none\n auto=add",
@@ -206,6 +217,7 @@ async fn obols_own_file_counts_beside() {
         secrets: None,
         nss: Some(database()),
         wanted: Default::default(),
+        routed: Default::default(),
     };
     let loaded = load_to_run(&files, &own, &Addresses::new()).await.unwrap();
     assert_eq!(children(&loaded), ["mine/net", "theirs/theirs"]);
@@ -231,7 +243,8 @@ async fn secrets_files_must_be_there_if_they_are_named() {
 
 #[test]
 fn what_cannot_run_is_refused_before_it_is_tried() {
-    let bad = conn("bad", 2, " type=passthrough\n auto=route");
+    let bad = conn("bad", 2, "");
+    let bad = bad.replacen('\n', "\n right=%opportunistic\n auto=route\n", 1);
     let good = conn("good", 1, " auto=start");
     let other = bad
         .replace("127.0.0.1", "198.18.78.1")

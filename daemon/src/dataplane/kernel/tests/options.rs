@@ -156,6 +156,7 @@ fn policies_of_others_count_where_they_meet_the_same_packets() {
         key.selector.destination.len = 32;
         key.scope = theirs;
         let rule = Rule {
+            pass: None,
             priority: 5,
             block: true,
             template: None,

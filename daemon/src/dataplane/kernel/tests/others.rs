@@ -83,6 +83,7 @@ fn policies_of_others_that_overlap_are_told_and_not_touched() {
     };
     let add = |key: Key, priority| {
         let rule = Rule {
+            pass: None,
             priority,
             block: false,
             template: None,

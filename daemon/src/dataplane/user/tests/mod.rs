@@ -213,6 +213,8 @@ impl Child {
             local_ts: vec![self.selector(local, first)],
             remote_ts: vec![self.selector(remote, !first)],
             trap: true,
+            pass: false,
+            narrower: false,
             kernel: crate::dataplane::KernelOptions::default(),
         }
     }
@@ -577,6 +579,8 @@ fn one_policy_between_networks_has_an_sa_per_pair_of_hosts() {
             local_ts: vec![network],
             remote_ts: vec![network],
             trap: true,
+            pass: false,
+            narrower: false,
             kernel: crate::dataplane::KernelOptions::default(),
         };
         host.policies(vec![policy]).unwrap();

@@ -108,6 +108,8 @@ fn rules_and_addresses_that_others_change_are_put_right() {
             local_ts: vec![ts(own, 0, ANY)],
             remote_ts: vec![ts(ip("172.16.2.1"), 0, ANY)],
             trap: true,
+            pass: false,
+            narrower: false,
             kernel: crate::dataplane::KernelOptions::default(),
         };
         plane.set_policies(vec![policy]).await.unwrap();
@@ -223,6 +225,8 @@ fn who_waits_for_something_else_does_not_interrupt_repairs() {
             local_ts: vec![ts(ip("172.16.1.1"), 0, ANY)],
             remote_ts: vec![ts(ip("172.16.2.1"), 0, ANY)],
             trap: true,
+            pass: false,
+            narrower: false,
             kernel: crate::dataplane::KernelOptions::default(),
         };
         plane.set_policies(vec![policy]).await.unwrap();
