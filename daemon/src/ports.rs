@@ -265,10 +265,12 @@ fn udp(domain: Domain, port: u16, fwmark: u32, role: Role) -> Result<Socket, Dat
     open().map_err(|source: io::Error| {
         let what = match source.kind() {
             io::ErrorKind::AddrInUse => {
-                format!(
-                    "UDP port {port} is taken by {}",
-                    crate::host::port_owner(port)
-                )
+                let owner = crate::host::port_owner(port);
+                let remedy = match owner.starts_with("pluto ") {
+                    true => format!(", {}", crate::pluto::REMEDY),
+                    false => String::new(),
+                };
+                format!("UDP port {port} is taken by {owner}{remedy}")
             }
             _ => format!("cannot open UDP port {port}"),
         };

@@ -86,6 +86,7 @@ async fn daemon(origin: Origin, runtime_dir: &Path) -> Result<(), Failure> {
     keep_memory_private();
     check_rights()?;
     let _lock = Lock::take(runtime_dir)?;
+    refuse_beside_pluto(&origin)?;
     if origin.racoon.is_some() {
         // setkey may have changed the policies meanwhile; from here on it waits for us.
         loaded = origin.load(&pluto::Addresses::new()).await?;
@@ -121,6 +122,19 @@ async fn daemon(origin: Origin, runtime_dir: &Path) -> Result<(), Failure> {
         info!(?removed, "protection lifted");
     }
     Ok(())
+}
+
+/// Whoever runs from pluto's files is to take its place.
+fn refuse_beside_pluto(origin: &Origin) -> Result<(), Failure> {
+    let running = origin.pluto.as_ref();
+    let running = running.and_then(|_| pluto::running_pid(Path::new(pluto::RUNDIR)));
+    running.map_or(Ok(()), |pid| {
+        let text = format!(
+            "pluto (pid {pid}) runs, and two IKE daemons cannot share UDP 500: {}",
+            pluto::REMEDY
+        );
+        Err(Failure::new(ExitClass::Failed, text))
+    })
 }
 
 /// Logs what is not good, and which connections of pluto's are other hosts'.

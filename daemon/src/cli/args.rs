@@ -208,6 +208,17 @@ Examples:
   obol convert /etc/ipsec.conf | tee /etc/obol/obol.toml
   obol convert /etc/racoon/racoon.conf /etc/ipsec-tools.conf /etc/ipsec-tools.d/mongodb.conf")]
     Convert(ConvertArgs),
+    /// Take over from a pluto (Libreswan) that runs: what it has up is up with obol, or pluto runs again
+    ///
+    /// Reads its files as `obol check` does, asks it what is up, and refuses if obol would not have that.
+    /// Then it stops pluto, starts obol, and waits. In between nothing of it leaves in clear. What is not
+    /// up in time brings pluto back. By systemd where pluto is a unit's. Needs root.
+    #[command(after_help = "\
+Examples:
+  obol migrate --dry-run         # what would be done
+  obol migrate
+  obol migrate --ipsec-conf /etc/ipsec.conf --timeout 2m")]
+    Migrate(MigrateArgs),
     /// Make a private key or a pre-shared key, and print what to write into the configurations
     #[command(after_help = "\
 Examples:
@@ -394,6 +405,29 @@ pub(crate) struct ConvertArgs {
     /// ipsec.conf, or racoon.conf and scripts of setkey, perhaps with psk.txt; what they include is read as well
     #[arg(value_name = "FILE", required = true)]
     pub(crate) files: Vec<PathBuf>,
+}
+
+/// Arguments of `obol migrate`.
+#[derive(Args, Debug)]
+pub(crate) struct MigrateArgs {
+    /// Libreswan's configuration
+    #[arg(long, value_name = "FILE", default_value = "/etc/ipsec.conf")]
+    pub(crate) ipsec_conf: PathBuf,
+    /// Its secrets, as for obol run
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ipsec_secrets: Option<PathBuf>,
+    /// Where the NSS database with the private keys is, as for obol run
+    #[arg(long, value_name = "DIR")]
+    pub(crate) nssdir: Option<PathBuf>,
+    /// Where pluto has pluto.pid
+    #[arg(long, value_name = "DIR", default_value = pluto::RUNDIR)]
+    pub(crate) pluto_rundir: PathBuf,
+    /// How long each step may take: 30s, 2m
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = wait)]
+    pub(crate) timeout: Duration,
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 /// Arguments of `obol keygen`.

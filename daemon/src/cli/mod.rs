@@ -4,6 +4,7 @@ mod args;
 mod check;
 mod client;
 mod keygen;
+mod migrate;
 mod pluto;
 mod print;
 mod purge;
@@ -102,6 +103,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Command::Ipsec(_) | Command::Racoon(_) | Command::Racoonctl(_) | Command::Setkey(_) => {
             Ok(())
         }
+        Command::Migrate(args) => migrate::migrate(&runtime_dir, &cli.config, args),
         Command::Keygen(args) => keygen::keygen(args),
         Command::Demo(args) => crate::demo::demo(args),
         Command::Version(output) => version(output.json),

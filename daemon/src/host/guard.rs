@@ -106,15 +106,59 @@ pub(crate) fn load(
         let rule = Rule::default().counter(counted.0, counted.1);
         batch.rule(chain, &rule.verdict(Verdict::Drop));
     }
-    guard_leaving(&mut batch, settings, policies, carrier);
+    guard_leaving(&mut batch, settings, policies, carrier, Vec::new());
     if carrier == Carrier::Tun {
         free_pinned(&mut batch, settings, policies);
     }
-    guard_incoming(&mut batch, settings, policies, carrier);
+    guard_incoming(&mut batch, settings, policies, carrier, Vec::new());
     if policies.iter().any(|policy| policy.mode == Mode::Tunnel) {
         keep_sources(&mut batch, settings, carrier);
     }
     batch.commit().map_err(refused)
+}
+
+/// The table for the time between another IKE daemon and obol.
+const INTERIM: &str = "obol_interim";
+
+/// Blocks what matches these policies and would be in clear, whoever protects: the kernel's ESP with SAs of
+/// another daemon, or obol by either data plane. That daemon's IKE and ESP pass.
+///
+/// # Errors
+/// The kernel refuses.
+pub(crate) fn load_interim(
+    settings: &HostSettings,
+    policies: &[Policy],
+) -> Result<(), DataPlaneError> {
+    let rule = Rule::default;
+    let mut batch = Batch::replacing(INTERIM);
+    for chain in [BLOCKED_OUT, BLOCKED_IN] {
+        batch.chain(chain, None);
+        batch.rule(chain, &rule().verdict(Verdict::Drop));
+    }
+    let ike = |port| rule().protocol(UDP).number(Base::Transport, 0, port, port);
+    let leaving = vec![
+        rule().device(Meta::OifName, &settings.tun),
+        rule().protocol(ESP),
+        ike(settings.port),
+        ike(settings.natt_port),
+    ];
+    let incoming = vec![rule().device(Meta::IifName, &settings.tun)];
+    guard_leaving(&mut batch, settings, policies, Carrier::Kernel, leaving);
+    guard_incoming(&mut batch, settings, policies, Carrier::Kernel, incoming);
+    let refused =
+        |source| DataPlaneError::system(format!("cannot load nftables table {INTERIM}"), source);
+    batch.commit().map_err(refused)
+}
+
+/// Ends that.
+///
+/// # Errors
+/// The kernel refuses.
+pub(crate) fn remove_interim() -> Result<(), DataPlaneError> {
+    let removed = Batch::removing(INTERIM).commit();
+    removed.map_err(|source| {
+        DataPlaneError::system(format!("cannot remove nftables table {INTERIM}"), source)
+    })
 }
 
 /// Removes the guard of a carrier; whether there was one.
@@ -170,6 +214,7 @@ fn guard_leaving(
     settings: &HostSettings,
     policies: &[Policy],
     carrier: Carrier,
+    more: Vec<Rule>,
 ) {
     batch.chain(LEAVING, None);
     let rule = Rule::default;
@@ -179,7 +224,7 @@ fn guard_leaving(
         rule().mark(settings.fwmark),
         ndp(),
     ];
-    for accepted in accepted {
+    for accepted in accepted.into_iter().chain(more) {
         batch.rule(LEAVING, &accepted.verdict(Verdict::Accept));
     }
     for (policy, local, remote, _) in in_order(policies) {
@@ -247,6 +292,7 @@ fn guard_incoming(
     settings: &HostSettings,
     policies: &[Policy],
     carrier: Carrier,
+    more: Vec<Rule>,
 ) {
     const INCOMING: &str = "incoming";
     let hook = Hook {
@@ -267,6 +313,7 @@ fn guard_incoming(
         carrier.incoming(settings),
         ndp(),
     ];
+    accepted.extend(more);
     let covers = |protocol| {
         let mut pairs = pairs.iter();
         pairs.any(|(policy, ts, ..)| !policy.pass && [0, protocol].contains(&ts.protocol))

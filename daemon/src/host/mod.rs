@@ -26,7 +26,9 @@ pub(crate) mod xfrm;
 pub(crate) mod xfrm_link;
 
 pub(crate) use address::{addresses, addresses_of_devices, source_for};
-pub(crate) use guard::{Carrier, blocked, load as load_guard, remove as remove_guard};
+pub(crate) use guard::{
+    Carrier, blocked, load as load_guard, load_interim, remove as remove_guard, remove_interim,
+};
 pub(crate) use owner::port_owner;
 pub(crate) use plan::{in_order, pairs};
 #[cfg(test)]

@@ -23,6 +23,7 @@ use crate::error::{ExitClass, Failure};
 use call::{Call, Usage, Verb};
 use out::Out;
 use status::View;
+pub(crate) use unit::start_daemon;
 
 /// The version of pluto whose lines these are.
 const COMPATIBLE: &str = "5.2";
@@ -35,6 +36,7 @@ mod code {
     pub(super) const FAILED: u8 = 1;
     pub(super) const USAGE: u8 = 2;
     pub(super) const CONFIG: u8 = 3;
+    pub(super) const ALREADY: u8 = 10;
     pub(super) const UNKNOWN_NAME: u8 = 21;
     pub(super) const NOT_ORIENTED: u8 = 22;
     pub(super) const NEVER: u8 = 30;

@@ -1,5 +1,6 @@
 //! `ipsec start`, `stop` and `restart`: by systemd, or without it by ourselves.
 
+use std::ffi::OsString;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::process::CommandExt as _;
@@ -11,6 +12,8 @@ use super::call::Call;
 use super::{CONFIG, Daemon, Ended, code};
 use crate::cli::{is_running, print_line};
 use crate::control::protocol::{DownReport, DownTarget, Request};
+use crate::error::{ExitClass, Failure};
+use crate::pluto;
 use crate::run::Lock;
 
 /// How long the daemon may take to begin or to end.
@@ -46,41 +49,47 @@ fn start(daemon: &Daemon, call: &Call) -> Result<u8, Ended> {
     if is_running(&daemon.runtime_dir)? {
         return Ok(0);
     }
-    let program = std::env::current_exe()
-        .map_err(|e| Ended::new(code::FAILED, format!("cannot find obol: {e}")))?;
-    let path = daemon.runtime_dir.join("obol.log");
-    let log = log_file(&path).map_err(|e| {
-        Ended::new(
-            code::FAILED,
-            format!("cannot write {}: {e}", path.display()),
-        )
-    })?;
+    if let Some(pid) = pluto::running_pid(Path::new(pluto::RUNDIR)) {
+        let text = format!("pluto (pid {pid}) runs already: {}", pluto::REMEDY);
+        return Err(Ended::new(code::ALREADY, text));
+    }
     let config = call.config.as_deref().unwrap_or(Path::new(CONFIG));
+    let arguments = ["run".into(), "--ipsec-conf".into(), config.into()];
+    start_daemon(&daemon.runtime_dir, &arguments)?;
+    Ok(0)
+}
+
+/// Starts the daemon with these arguments, and waits until it answers.
+///
+/// # Errors
+/// It does not.
+pub(crate) fn start_daemon(runtime_dir: &Path, arguments: &[OsString]) -> Result<(), Failure> {
+    let failed = |text: String| Failure::new(ExitClass::Failed, text);
+    let program = std::env::current_exe().map_err(|e| failed(format!("cannot find obol: {e}")))?;
+    let path = runtime_dir.join("obol.log");
+    let log =
+        log_file(&path).map_err(|e| failed(format!("cannot write {}: {e}", path.display())))?;
     let mut child = Command::new(program)
         .arg0("obol")
         .arg("--runtime-dir")
-        .arg(&daemon.runtime_dir)
-        .arg("run")
-        .arg("--ipsec-conf")
-        .arg(config)
+        .arg(runtime_dir)
+        .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
         .process_group(0)
         .spawn()
-        .map_err(|e| Ended::new(code::FAILED, format!("cannot start obol: {e}")))?;
+        .map_err(|e| failed(format!("cannot start obol: {e}")))?;
     let until = Instant::now() + PATIENCE;
-    while !is_running(&daemon.runtime_dir)? {
+    while !is_running(runtime_dir)? {
         let ended = child.try_wait().ok().flatten();
         if ended.is_some() || Instant::now() > until {
-            return Err(Ended::new(
-                code::FAILED,
-                format!("the daemon does not run; {} says why", path.display()),
-            ));
+            let text = format!("the daemon does not run; {} says why", path.display());
+            return Err(failed(text));
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    Ok(0)
+    Ok(())
 }
 
 /// Where the daemon's log goes, since whoever starts it by hand does not stay.

@@ -1,0 +1,301 @@
+//! `obol migrate`: obol in the place of a pluto that runs, and back if something that was up does not
+//! come up.
+//!
+//! ```text
+//!  what is up ─ check ─ block what would be in clear ─ stop pluto ─ start obol ─ all is up? ─ done
+//!                                                                                 └─ no: stop obol, start pluto
+//! ```
+
+mod old;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::args::MigrateArgs;
+use super::client::{ask, is_running};
+use super::{complain_line, print_line};
+use crate::config::Loaded;
+use crate::control::protocol::{DownReport, DownTarget, Request, StatusReport};
+use crate::dataplane;
+use crate::error::{ExitClass, Failure};
+use crate::host::{self, HostSettings};
+use crate::ipsec::start_daemon;
+use crate::pluto;
+use crate::run::{Lock, system};
+use old::Pluto;
+
+/// How often the daemon is asked what is up.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Takes over from pluto.
+///
+/// # Errors
+/// It was not tried, or came to nothing: then pluto runs as before, or the failure says otherwise.
+pub(super) fn migrate(
+    runtime_dir: &Path,
+    config: &Path,
+    args: &MigrateArgs,
+) -> Result<(), Failure> {
+    if is_running(runtime_dir)? {
+        let text = "an obol runs already: obol down --all ends it";
+        return Err(Failure::new(ExitClass::Failed, text));
+    }
+    let pluto = Pluto::find(&args.pluto_rundir)?;
+    let (up, instances) = pluto.up()?;
+    let loaded = load(config, args)?;
+    check(args, &up, &loaded)?;
+    let begins = match pluto.by_unit && pluto.unit_is_obol {
+        true => "systemctl start ipsec.service".to_owned(),
+        false => format!("obol run --ipsec-conf {}", args.ipsec_conf.display()),
+    };
+    say(args, &plan(args, &pluto, &up, &instances, &begins))?;
+    if args.dry_run {
+        return Ok(());
+    }
+    let settings = loaded.daemon.host();
+    // From here until obol or pluto protects again, nothing of theirs leaves in clear.
+    host::load_interim(&settings, &loaded.policies).map_err(system)?;
+    let done = take_over((runtime_dir, config), &settings, args, &pluto, &up);
+    let lifted = host::remove_interim().map_err(system);
+    done.and(lifted)?;
+    say(args, &["done: obol runs in the place of pluto".to_owned()])?;
+    if !(pluto.by_unit && pluto.unit_is_obol) {
+        let text = "so that it does after a restart of this host too, install daemon/systemd/ipsec.service, and a link called ipsec to obol";
+        say(args, &[text.to_owned()])?;
+    }
+    Ok(())
+}
+
+fn load(config: &Path, args: &MigrateArgs) -> Result<Loaded, Failure> {
+    let files = pluto::Files {
+        conf: args.ipsec_conf.clone(),
+        secrets: args.ipsec_secrets.clone(),
+        nss: args.nssdir.clone(),
+        wanted: BTreeSet::new(),
+        routed: BTreeSet::new(),
+    };
+    let none = pluto::Addresses::new();
+    let read = pluto::load_to_run(&files, config, &none);
+    let loaded = begin_runtime()?.block_on(read);
+    loaded.map_err(|errors| Failure::new(ExitClass::Config, errors.to_string()))
+}
+
+/// Whether obol has all that is up.
+fn check(args: &MigrateArgs, up: &BTreeSet<String>, loaded: &Loaded) -> Result<(), Failure> {
+    // What is refused is among these, and only matters if it is up.
+    for warning in &loaded.warnings {
+        complain_line(&format!("note: {warning}"));
+    }
+    let missing: Vec<&str> = up
+        .iter()
+        .filter(|name| !loaded.pluto.names.contains_key(*name))
+        .map(String::as_str)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let text = format!(
+        "{} is up with pluto, and obol would not have it: `obol check {}` says why; nothing was changed",
+        missing.join(", "),
+        args.ipsec_conf.display()
+    );
+    Err(Failure::new(ExitClass::Config, text))
+}
+
+fn plan(
+    args: &MigrateArgs,
+    pluto: &Pluto,
+    up: &BTreeSet<String>,
+    instances: &BTreeSet<String>,
+    begins: &str,
+) -> Vec<String> {
+    let list = |names: &BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>().join(", ");
+    let mut lines = vec![
+        format!(
+            "pluto runs (pid {}), and has up: {}",
+            pluto.pid,
+            match up.is_empty() {
+                true => "nothing".to_owned(),
+                false => list(up),
+            }
+        ),
+        "1. block what would leave in clear in between".to_owned(),
+        format!("2. stop pluto: {}", pluto.stop_words()),
+        format!("3. start obol: {begins}"),
+        format!(
+            "4. wait up to {:?} until all of that is up again",
+            args.timeout
+        ),
+        format!(
+            "5. if it is not: stop obol, and start pluto: {}",
+            pluto.start_words()
+        ),
+    ];
+    if !instances.is_empty() {
+        let text = format!(
+            "clients of {} have to come back by themselves",
+            list(instances)
+        );
+        lines.insert(1, text);
+    }
+    lines
+}
+
+fn say(args: &MigrateArgs, lines: &[String]) -> Result<(), Failure> {
+    for line in lines {
+        let before = if args.dry_run { "plan: " } else { "" };
+        print_line(&format!("{before}{line}"))?;
+    }
+    Ok(())
+}
+
+fn take_over(
+    (runtime_dir, config): (&Path, &Path),
+    settings: &HostSettings,
+    args: &MigrateArgs,
+    pluto: &Pluto,
+    up: &BTreeSet<String>,
+) -> Result<(), Failure> {
+    pluto.stop(args.timeout).map_err(|failure| {
+        let text = format!(
+            "{}; obol is not started, and nothing else was changed",
+            failure.message
+        );
+        Failure::new(failure.code, text)
+    })?;
+    let began = match pluto.by_unit && pluto.unit_is_obol {
+        true => begin_unit(),
+        false => start_daemon(runtime_dir, &arguments(config, args)),
+    };
+    let done = began.and_then(|()| wait_until_up(runtime_dir, up, args.timeout));
+    let Err(failure) = done else {
+        return Ok(());
+    };
+    complain_line(&format!("obol: {}: going back to pluto", failure.message));
+    go_back(runtime_dir, settings, args, pluto).map_err(|again| {
+        let text = format!(
+            "{}; and going back failed: {}: start pluto by hand: {}",
+            failure.message,
+            again.message,
+            pluto.start_words()
+        );
+        Failure::new(failure.code, text)
+    })?;
+    let text = format!("{}; pluto runs again", failure.message);
+    Err(Failure::new(failure.code, text))
+}
+
+/// What the daemon is told.
+fn arguments(config: &Path, args: &MigrateArgs) -> Vec<std::ffi::OsString> {
+    let mut words = vec!["--config".into(), config.into(), "run".into()];
+    for (option, path) in [
+        ("--ipsec-conf", Some(&args.ipsec_conf)),
+        ("--ipsec-secrets", args.ipsec_secrets.as_ref()),
+        ("--nssdir", args.nssdir.as_ref()),
+    ] {
+        if let Some(path) = path {
+            words.extend([option.into(), path.into()]);
+        }
+    }
+    words
+}
+
+fn begin_unit() -> Result<(), Failure> {
+    let mut command = std::process::Command::new("systemctl");
+    let status = command.args(["start", "ipsec.service"]).status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => {
+            let text = format!("systemctl start ipsec.service: {status}");
+            Err(Failure::new(ExitClass::Failed, text))
+        }
+        Err(error) => Err(Failure::system("cannot run systemctl", &error)),
+    }
+}
+
+/// Waits until each name is up, having asked for it.
+fn wait_until_up(
+    runtime_dir: &Path,
+    up: &BTreeSet<String>,
+    limit: Duration,
+) -> Result<(), Failure> {
+    let deadline = Instant::now() + limit;
+    let mut asked = false;
+    loop {
+        let data = ask(runtime_dir, &Request::Status, |_| ())?;
+        let status: StatusReport = serde_json::from_value(data)
+            .map_err(|e| Failure::new(ExitClass::Failed, e.to_string()))?;
+        let missing: Vec<&String> = up.iter().filter(|name| !is_up(&status, name)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        if !asked {
+            missing
+                .iter()
+                .for_each(|name| begin(runtime_dir, &status, name));
+            asked = true;
+        }
+        if Instant::now() >= deadline {
+            let names: Vec<&str> = missing.into_iter().map(String::as_str).collect();
+            let text = format!("not up after {limit:?}: {}", names.join(", "));
+            return Err(Failure::new(ExitClass::NoAnswer, text));
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+fn is_up(status: &StatusReport, name: &str) -> bool {
+    let Some(places) = status.names.get(name) else {
+        return false;
+    };
+    places.iter().all(|(connection, child)| {
+        let sas = status.ike_sas.iter().filter(|sa| sa.name == *connection);
+        let mut children = sas.flat_map(|sa| &sa.children);
+        children.any(|sa| sa.name == *child && sa.state == "installed")
+    })
+}
+
+/// Has the daemon bring something up; whether it does shows later.
+fn begin(runtime_dir: &Path, status: &StatusReport, name: &str) {
+    for (connection, child) in status.names.get(name).into_iter().flatten() {
+        let request = Request::Up {
+            connection: connection.clone(),
+            child: Some(child.clone()),
+            timeout_ms: 0,
+        };
+        // It goes on trying, and says at once that it is not up yet.
+        let _ = ask(runtime_dir, &request, |_| ());
+    }
+}
+
+/// Ends obol with its protection, and has pluto run again. What blocks meanwhile is not obol's.
+fn go_back(
+    runtime_dir: &Path,
+    settings: &HostSettings,
+    args: &MigrateArgs,
+    pluto: &Pluto,
+) -> Result<(), Failure> {
+    if is_running(runtime_dir)? {
+        let request = Request::Down {
+            target: DownTarget::All,
+            timeout_ms: 2_000,
+        };
+        let data = ask(runtime_dir, &request, |_| ())?;
+        let _: DownReport = serde_json::from_value(data)
+            .map_err(|e| Failure::new(ExitClass::Failed, e.to_string()))?;
+        Lock::wait_until_free(runtime_dir, args.timeout.max(Duration::from_secs(20)))?;
+    }
+    // What it left if it died.
+    begin_runtime()?
+        .block_on(dataplane::purge(settings))
+        .map_err(system)?;
+    pluto.start(args.timeout)
+}
+
+fn begin_runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.map_err(|e| Failure::system("cannot begin", &e))
+}
