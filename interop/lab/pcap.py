@@ -20,6 +20,11 @@ class Packet:
     frame: bytes = b""
 
     @property
+    def is_echo_reply(self):
+        """Whether it answers a ping, in clear."""
+        return (self.protocol, self.payload[:1]) in ((1, b"\0"), (58, b"\x81"))
+
+    @property
     def kind(self):
         """`ike`, `esp`, `keepalive`, `neighbour`, `error`, or `clear`."""
         if self.protocol == 50:
