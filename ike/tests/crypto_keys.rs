@@ -408,6 +408,7 @@ fn signatures_of_every_scheme() {
 }
 
 /// By AUTH method 14, and by 9 to 11 (RFC 4754), where the method says hash and curve.
+//= test rfc7427 3-3
 #[test]
 fn ecdsa_signatures_of_every_scheme() {
     use SignatureScheme as S;
@@ -446,7 +447,6 @@ fn ecdsa_signatures_of_every_scheme() {
 }
 
 //= test rfc7296 3.8-1
-//= test rfc7427 3-3
 #[test]
 fn proofs_that_are_no_signatures() {
     let key = PrivateKey::generate_ed25519(&mut ChaCha20Rng::seed_from_u64(7)).public();

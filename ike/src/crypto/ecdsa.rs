@@ -159,6 +159,7 @@ impl EcdsaPublic {
         }
     }
 
+    //= rfc7427 3-3
     /// `digest` is that of the octets; the curve takes of it what fits.
     pub(super) fn verify(
         &self,
