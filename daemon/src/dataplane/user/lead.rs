@@ -192,14 +192,12 @@ impl Balance {
         self.outbound.waited || self.inbound.min(self.outbound.amount) >= MUCH
     }
 
-    /// Counts a turn; whether these were enough, and it begins anew.
-    fn count_turn(&mut self) -> bool {
+    /// Counts a turn; after enough of them it begins anew.
+    fn count_turn(&mut self) {
         self.turns += 1;
-        let enough = self.turns >= TURNS;
-        if enough {
+        if self.turns >= TURNS {
             *self = Self::default();
         }
-        enough
     }
 }
 

@@ -29,6 +29,10 @@ const FRAME_MAX: usize = Offload::LEN + 65_535;
 /// Frames before commands, and the other direction, have their turn.
 const TURN: usize = 64;
 
+/// Turns for what is left in a queue that is turned off: more frames than it holds. There is an end to
+/// them, for others may go on to fill it.
+const LAST_TURNS: usize = 64;
+
 /// What the worker is told.
 pub(super) enum Command {
     /// Use these policies, with their selectors.
@@ -155,7 +159,8 @@ impl Worker {
         }
         if !on {
             // What is left would be lost.
-            self.drain(self.parts.now);
+            let now = self.parts.now;
+            (0..LAST_TURNS).any(|_| self.drain(now).1);
         }
         match self.tun.turn(on) {
             Ok(()) => self.tun_lives = on,
@@ -298,3 +303,6 @@ fn acquire(entry: &Entry, flow: &FlowKey) -> DataPlaneEvent {
         },
     }
 }
+
+#[cfg(test)]
+mod tests;
