@@ -1,5 +1,6 @@
-//! A path that becomes narrower under a stream: packets that do not fit any more are fragmented, and
-//! the stream goes on. As root; in namespaces.
+//! Narrow paths. One that becomes so under a stream: packets that do not fit any more are fragmented,
+//! and the stream goes on. One that does not take IPv6's least packet with what ESP adds. One that
+//! loses what is too long and says nothing. As root; in namespaces.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -16,7 +17,8 @@ use daemons::{LIMIT, started};
 use obol_daemon::demo::lab::{A, B, Host, Lab, Side, WIRE};
 use obol_daemon::host::netns::Netns;
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
 use support::{is_root, obol};
 
 /// What passes the path in the end, in octets: the least that IPv6 promises.
@@ -88,10 +90,33 @@ fn lab(addresses: &Addresses) -> (Lab, Netns) {
     (lab, router)
 }
 
-fn configure(host: &Host, peer: Side, own: &str, other: &str, encap: bool, action: &str) {
+/// Both configurations: the first host begins. `more` goes into the table of the daemon.
+fn configure(lab: &Lab, addresses: &Addresses, encap: bool, more: &str) {
+    let [a, b] = addresses.host;
+    let [inner_a, inner_b] = ["fd10:1::/64", "fd10:2::/64"];
+    configure_one(
+        &lab.a,
+        B,
+        [a, b],
+        [inner_a, inner_b],
+        (encap, "start", more),
+    );
+    configure_one(&lab.b, A, [b, a], [inner_b, inner_a], (encap, "none", more));
+}
+
+fn configure_one(
+    host: &Host,
+    peer: Side,
+    [own, other]: [&str; 2],
+    [own_v6, other_v6]: [&str; 2],
+    (encap, action, more): (bool, &str, &str),
+) {
     let side = host.side;
     let text = format!(
-        r#"[connections.hosts]
+        r#"[daemon]
+{more}
+
+[connections.hosts]
 local_addrs  = ["{own}"]
 remote_addrs = ["{other}"]
 encap = {encap}
@@ -99,8 +124,8 @@ local  = {{ auth = "psk", id = "{}" }}
 remote = {{ auth = "psk", id = "{}" }}
 
 [connections.hosts.children.pods]
-local_ts  = ["{}"]
-remote_ts = ["{}"]
+local_ts  = ["{}", "{own_v6}"]
+remote_ts = ["{}", "{other_v6}"]
 start_action = "{action}"
 
 [secrets.hosts]
@@ -112,18 +137,14 @@ secret = "0sZGVtby1zZWNyZXQtZGVtby1zZWNyZXQ="
     std::fs::write(&host.config, text).unwrap();
 }
 
-/// Two ends of a stream in the tunnel, from the first host to the second.
-fn stream(lab: &Lab) -> (TcpStream, TcpStream) {
-    let listener = lab
-        .b
-        .netns
-        .run(|| TcpListener::bind((B.pod, PORT)))
+/// Two ends of a stream to an address of another host.
+fn stream(from: &Netns, to: &Netns, address: IpAddr) -> (TcpStream, TcpStream) {
+    let listener = to
+        .run(|| TcpListener::bind((address, PORT)))
         .unwrap()
         .unwrap();
-    let client = lab
-        .a
-        .netns
-        .run(|| TcpStream::connect((B.pod, PORT)))
+    let client = from
+        .run(|| TcpStream::connect_timeout(&(address, PORT).into(), LIMIT))
         .unwrap()
         .unwrap();
     let (server, _) = listener.accept().unwrap();
@@ -146,11 +167,10 @@ async fn goes_on(addresses: &Addresses, encap: bool) {
         return;
     }
     let (mut lab, router) = lab(addresses);
-    let [a, b] = addresses.host;
-    configure(&lab.a, B, a, b, encap, "start");
-    configure(&lab.b, A, b, a, encap, "none");
+    configure(&lab, addresses, encap, "");
     started(&mut lab).await;
-    let (mut client, mut server) = stream(&lab);
+    let begin = |lab: &Lab| stream(&lab.a.netns, &lab.b.netns, B.pod.into());
+    let (mut client, mut server) = begin(&lab);
     passes(&mut client, &mut server);
     router
         .configure(async |links| links.mtu("to-b", NARROW).await)
@@ -158,7 +178,7 @@ async fn goes_on(addresses: &Addresses, encap: bool) {
     passes(&mut client, &mut server);
     // And one that begins when the path is narrow.
     drop((client, server));
-    let (mut client, mut server) = stream(&lab);
+    let (mut client, mut server) = begin(&lab);
     passes(&mut client, &mut server);
 }
 
@@ -184,4 +204,162 @@ async fn a_stream_goes_on_when_the_path_over_ipv6_becomes_narrow() {
 #[tokio::test]
 async fn a_stream_in_udp_goes_on_when_the_path_over_ipv6_becomes_narrow() {
     goes_on(&V6, true).await;
+}
+
+/// Networks of IPv6 behind both hosts: a machine of its own behind the first one.
+fn inside(lab: &Lab) -> Netns {
+    let inside = Netns::anonymous().unwrap();
+    inside
+        .sysctl("net/ipv6/conf/default/accept_dad", "0")
+        .unwrap();
+    let gateway = ip(GATEWAY);
+    lab.a
+        .netns
+        .join(("to-inside", gateway, 64), &inside, (WIRE, ip(MACHINE), 64))
+        .unwrap();
+    inside
+        .configure(async |links| links.route((ip("::"), 0), WIRE, Some(gateway)).await)
+        .unwrap();
+    lab.a
+        .netns
+        .sysctl("net/ipv6/conf/all/forwarding", "1")
+        .unwrap();
+    lab.b
+        .netns
+        .configure(async |links| links.address("lo", ip(BEHIND_B), 128).await)
+        .unwrap();
+    inside
+}
+
+const GATEWAY: &str = "fd10:1::1";
+const MACHINE: &str = "fd10:1::2";
+const BEHIND_B: &str = "fd10:2::1";
+
+/// Sends a datagram of so many octets until it arrives; whether it did, and its answer of the same length.
+fn answered(from: &Netns, to: &Netns, address: SocketAddr, octets: usize, limit: Duration) -> bool {
+    let bind = |netns: &Netns, at: SocketAddr| netns.run(|| UdpSocket::bind(at)).unwrap().unwrap();
+    let server = bind(to, address);
+    let any = if address.is_ipv4() { V4.any } else { V6.any };
+    let client = bind(from, SocketAddr::new(ip(any), 0));
+    for socket in [&server, &client] {
+        socket
+            .set_read_timeout(Some(Duration::from_millis(100)))
+            .unwrap();
+    }
+    let (question, mut buffer) = (vec![7; octets], vec![0; 65_535]);
+    let deadline = Instant::now() + limit;
+    while Instant::now() < deadline {
+        // What the system knows of the path may be news, and an error once.
+        let _ = client.send_to(&question, address);
+        let Ok((len, asker)) = server.recv_from(&mut buffer) else {
+            continue;
+        };
+        server.send_to(&buffer[..len], asker).unwrap();
+        if client.recv(&mut buffer).is_ok_and(|len| len == octets) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Octets of a UDP datagram that is an IPv6 packet of the least that all links carry.
+const LEAST: usize = NARROW as usize - 48;
+
+/// All devices between the hosts have the least MTU of IPv6, so IPv6 packets that long do not fit with
+/// what ESP adds, neither those of the host itself nor those it forwards.
+async fn ipv6_fits(addresses: &Addresses, encap: bool) {
+    if !is_root() {
+        return;
+    }
+    let (mut lab, router) = lab(addresses);
+    let inside = inside(&lab);
+    for (netns, device) in [
+        (&router, "to-a"),
+        (&router, "to-b"),
+        (&lab.a.netns, WIRE),
+        (&lab.b.netns, WIRE),
+    ] {
+        netns
+            .configure(async |links| links.mtu(device, NARROW).await)
+            .unwrap();
+    }
+    configure(&lab, addresses, encap, "");
+    started(&mut lab).await;
+    let (a, b) = (&lab.a.netns, &lab.b.netns);
+    let service = SocketAddr::new(ip(BEHIND_B), PORT);
+    for (from, what) in [(a, "its own"), (&inside, "forwarded")] {
+        for octets in [LEAST, 4000] {
+            let passed = answered(from, b, service, octets, LIMIT);
+            assert!(passed, "{what}, {octets} octets");
+        }
+        let (mut client, mut server) = stream(from, b, ip(BEHIND_B));
+        passes(&mut client, &mut server);
+        passes(&mut server, &mut client);
+    }
+}
+
+//= test rfc4303 3.3.4-1
+#[tokio::test]
+async fn ipv6_passes_a_tunnel_over_a_path_with_no_room_for_it() {
+    for encap in [false, true] {
+        ipv6_fits(&V4, encap).await;
+    }
+}
+
+//= test rfc4303 3.3.4-1
+#[tokio::test]
+async fn ipv6_passes_a_tunnel_over_ipv6_with_no_room_for_it() {
+    for encap in [false, true] {
+        ipv6_fits(&V6, encap).await;
+    }
+}
+
+/// A router that never says that something is too long for it.
+async fn survives_silence(encap: bool) {
+    if !is_root() {
+        return;
+    }
+    let (mut lab, router) = lab(&V6);
+    let inside = inside(&lab);
+    for (key, value) in [("ratemask", "0-127"), ("ratelimit", "1000000000")] {
+        router
+            .sysctl(&format!("net/ipv6/icmp/{key}"), value)
+            .unwrap();
+    }
+    for device in ["to-a", "to-b"] {
+        router
+            .configure(async |links| links.mtu(device, HOLE).await)
+            .unwrap();
+    }
+    configure(&lab, &V6, encap, &format!("mtu = {HOLE}"));
+    started(&mut lab).await;
+    let (a, b) = (&lab.a.netns, &lab.b.netns);
+    let clear = SocketAddr::new(ip(V6.host[1]), PORT);
+    let shortly = Duration::from_millis(500);
+    assert!(answered(a, b, clear, HOLE as usize - 48, LIMIT));
+    assert!(
+        !answered(a, b, clear, HOLE as usize - 47, shortly),
+        "it is no black hole"
+    );
+    let (pod, v6) = (IpAddr::V4(B.pod), ip(BEHIND_B));
+    for (from, to) in [(a, pod), (a, v6), (&inside, v6)] {
+        for octets in [LEAST, 4000] {
+            let passed = answered(from, b, SocketAddr::new(to, PORT), octets, LIMIT);
+            assert!(passed, "{to}, {octets} octets");
+        }
+        let (mut client, mut server) = stream(from, b, to);
+        passes(&mut client, &mut server);
+        passes(&mut server, &mut client);
+    }
+}
+
+/// What passes the black hole: IPv6's least packet, with all that ESP adds.
+const HOLE: u32 = NARROW + 88;
+
+//= test security S-49
+#[tokio::test]
+async fn where_nobody_says_what_is_too_long_the_configured_mtu_does() {
+    for encap in [false, true] {
+        survives_silence(encap).await;
+    }
 }

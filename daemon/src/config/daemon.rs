@@ -9,7 +9,7 @@ use super::finding::Report;
 use super::planes::{self, DataPlaneChoice};
 use super::reader::Section;
 use super::values;
-use crate::host::HostSettings;
+use crate::host::{HostSettings, MTU_OF_IPV6};
 
 /// Settings of the daemon as a whole.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -107,6 +107,16 @@ pub(crate) fn read(report: &Report<'_>, section: Section<'_>) -> (DaemonSettings
     set("fwmark", 1..=u64::from(u32::MAX), &mut daemon.fwmark);
     if let Some(mtu) = section.integer("mtu", 1280..=65_535) {
         daemon.mtu = Some(number(mtu.value));
+        if mtu.value < u64::from(MTU_OF_IPV6) {
+            report.warn(
+                &mtu.place,
+                format!(
+                    "mtu = {} has no room for all of IPv6 within a tunnel: what is longer is lost where the path drops it and does not say so",
+                    mtu.value
+                ),
+                format!("write {MTU_OF_IPV6} or more, if that passes; IPv4 is not concerned"),
+            );
+        }
     }
     read_ports(report, &section, &mut daemon);
     if let Some(log) = section.string("log") {

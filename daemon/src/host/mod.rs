@@ -30,7 +30,7 @@ pub(crate) use guard::{
     Carrier, blocked, load as load_guard, load_interim, remove as remove_guard, remove_interim,
 };
 pub(crate) use owner::port_owner;
-pub(crate) use plan::{in_order, pairs};
+pub(crate) use plan::{MTU_OF_IPV6, in_order, pairs};
 #[cfg(test)]
 pub(crate) use purge::remove_rules;
 pub(crate) use purge::{Removed, purge, purge_tun};

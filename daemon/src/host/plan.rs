@@ -17,7 +17,7 @@ use crate::dataplane::{DataPlaneError, Policy};
 /// IPv6 in UDP with AES-GCM, 40 + 8 + 8 + 8 + 3 + 2 + 16 = 85; or IPv4 in UDP with AES-CBC and
 /// SHA-256, 20 + 8 + 8 + 16 + 15 + 2 + 16 = 85. A rarer combination that needs more is
 /// fragmented on the way, not lost.
-pub(super) const OVERHEAD: u32 = 88;
+const OVERHEAD: u32 = 88;
 
 /// Rules that one set of policies may ask for: each costs a comparison per route lookup, so
 /// more than this is a configuration that needs other selectors.
@@ -35,6 +35,12 @@ const TURNS_MAX: u32 = PRIORITIES - 10;
 
 const UDP: u8 = 17;
 const ESP: u8 = 50;
+
+/// What every link carries of IPv6 (RFC 8200 section 5): the system takes no smaller MTU for it.
+const IPV6_MIN: u32 = 1280;
+
+/// A path that takes packets of so many octets has room for that in a tunnel.
+pub(crate) const MTU_OF_IPV6: u32 = IPV6_MIN + OVERHEAD;
 
 /// IPv4 and TCP header, which an MSS does not count; 20 more with IPv6.
 const TCP_HEADERS: u32 = 40;
@@ -364,22 +370,28 @@ fn contains(ts: &TrafficSelector, ip: IpAddr) -> bool {
 }
 
 fn tun_route(mode: Mode, source: Option<IpAddr>, path_mtu: u32, destination: Prefix) -> TunRoute {
-    let inner = path_mtu.saturating_sub(OVERHEAD);
-    let headers = if destination.is_v4() {
-        TCP_HEADERS
-    } else {
-        TCP_HEADERS + 20
-    };
-    let advmss = Some(inner.saturating_sub(headers));
+    let v4 = destination.is_v4();
+    let headers = if v4 { TCP_HEADERS } else { TCP_HEADERS + 20 };
+    let fits = path_mtu.saturating_sub(OVERHEAD);
+    // TCP keeps to what fits, also where IPv6 may be longer than that.
+    let advmss = Some(fits.saturating_sub(headers));
     // In transport mode ESP cannot carry fragments (RFC 4303 section 3.3.4): the system must
     // not make any before the TUN. TCP keeps below the limit by its MSS, other long packets
     // are fragmented after they were sealed.
-    let mtu = (mode == Mode::Tunnel).then_some(inner);
+    let mtu = (mode == Mode::Tunnel).then(|| inner_mtu(path_mtu, !v4));
     TunRoute {
         source,
         mtu,
         advmss,
     }
+}
+
+//= rfc4303 3.3.4-1
+/// Longest packet in octets that goes into a tunnel. Where even the least of IPv6 does not fit with
+/// what ESP adds, it is the ESP packet that is fragmented.
+pub(super) fn inner_mtu(path_mtu: u32, v6: bool) -> u32 {
+    let fits = path_mtu.saturating_sub(OVERHEAD);
+    if v6 { fits.max(IPV6_MIN) } else { fits }
 }
 
 /// Two policies with one destination share a route: it has the source of the first and the
@@ -496,6 +508,24 @@ mod tests {
         let (destination, route) = plan.routes.iter().next().unwrap();
         assert_eq!(destination.len, 0);
         assert_eq!((route.mtu, route.source), (Some(1412), None));
+    }
+
+    #[test]
+    fn ipv6_in_a_tunnel_over_a_narrow_path_keeps_its_least_mtu() {
+        let local = ts("fd10:1::", "fd10:1::ffff", 0, ANY);
+        let remote = ts("fd10:2::", "fd10:2::ffff", 0, ANY);
+        let of = |path_mtu| {
+            let policies = [policy(Mode::Tunnel, local, remote)];
+            let plan = plan(&HostSettings::for_tests(), &policies, &[], path_mtu).unwrap();
+            let route = plan.routes.values().next().unwrap();
+            (route.mtu, route.advmss)
+        };
+        assert_eq!(of(1500), (Some(1412), Some(1352)));
+        assert_eq!(of(1280), (Some(1280), Some(1132)), "TCP fits, all else may");
+        assert_eq!(
+            (inner_mtu(1280, false), inner_mtu(1367, true)),
+            (1192, 1280)
+        );
     }
 
     #[test]

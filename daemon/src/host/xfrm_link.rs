@@ -8,7 +8,7 @@ use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkXfrm};
 
 use super::HostSettings;
 use super::netlink::{Netlink, gone, refused, to_io};
-use super::plan::OVERHEAD;
+use super::plan::inner_mtu;
 use super::steering::{links, path_mtu};
 use crate::dataplane::DataPlaneError;
 
@@ -41,7 +41,8 @@ pub(crate) async fn make(
     }
     let netlink = Netlink::connect()?;
     let present = links(&netlink).await?;
-    let mtu = path_mtu(settings, &netlink).await?.saturating_sub(OVERHEAD);
+    // A device with less than IPv6 asks for has none.
+    let mtu = inner_mtu(path_mtu(settings, &netlink).await?, true);
     for own in wanted {
         let found = present.iter().find(|link| name(link) == Some(&own.name));
         match found {

@@ -633,6 +633,15 @@ fn somebody_must_be_named() {
 }
 
 #[test]
+fn an_mtu_without_room_for_ipv6_is_a_warning() {
+    for (mtu, warnings) in [(1367, 1), (1368, 0)] {
+        let text = format!("{HOSTS}\n[daemon]\nmtu = {mtu}\n");
+        let loaded = parse_str("a.toml", &text, &NoFiles).unwrap();
+        assert_eq!(loaded.warnings.len(), warnings, "{:?}", loaded.warnings);
+    }
+}
+
+#[test]
 fn short_secrets_are_a_warning() {
     let mut files = Table::default();
     files.0.insert("short", b"hunter2\n".to_vec());
