@@ -266,10 +266,12 @@ fn udp(domain: Domain, port: u16, fwmark: u32, role: Role) -> Result<Socket, Dat
         let what = match source.kind() {
             io::ErrorKind::AddrInUse => {
                 let owner = crate::host::port_owner(port);
-                let remedy = match owner.starts_with("pluto ") {
-                    true => format!(", {}", crate::pluto::REMEDY),
-                    false => String::new(),
-                };
+                let remedies = [
+                    ("pluto ", crate::pluto::REMEDY),
+                    ("racoon ", crate::racoon::REMEDY),
+                ];
+                let remedy = remedies.iter().find(|(name, _)| owner.starts_with(name));
+                let remedy = remedy.map_or_else(String::new, |(_, remedy)| format!(", {remedy}"));
                 format!("UDP port {port} is taken by {owner}{remedy}")
             }
             _ => format!("cannot open UDP port {port}"),

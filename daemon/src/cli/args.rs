@@ -208,16 +208,23 @@ Examples:
   obol convert /etc/ipsec.conf | tee /etc/obol/obol.toml
   obol convert /etc/racoon/racoon.conf /etc/ipsec-tools.conf /etc/ipsec-tools.d/mongodb.conf")]
     Convert(ConvertArgs),
-    /// Take over from a pluto (Libreswan) that runs: what it has up is up with obol, or pluto runs again
+    /// Take over from a pluto (Libreswan) that runs, or plan and verify the move away from racoon
     ///
-    /// Reads its files as `obol check` does, asks it what is up, and refuses if obol would not have that.
-    /// Then it stops pluto, starts obol, and waits. In between nothing of it leaves in clear. What is not
-    /// up in time brings pluto back. By systemd where pluto is a unit's. Needs root.
+    /// From pluto: reads its files as `obol check` does, asks it what is up, and refuses if obol would not
+    /// have that. Then it stops pluto, starts obol, and waits. In between nothing of it leaves in clear. What
+    /// is not up in time brings pluto back. By systemd where pluto is a unit's. Needs root.
+    ///
+    /// From racoon, with --racoon-conf: racoon cannot speak IKEv2, so all nodes move together. It changes
+    /// nothing: it prints what becomes of the policies, which nodes are concerned, and what is to be done on
+    /// each in which order; with --verify, once obol runs, whether the policies stand and peers are met. Exit
+    /// code 5: a peer did not answer by IKEv2; 4: it did, but there is no SA; 1: a policy is missing.
     #[command(after_help = "\
 Examples:
   obol migrate --dry-run         # what would be done
   obol migrate
-  obol migrate --ipsec-conf /etc/ipsec.conf --timeout 2m")]
+  obol migrate --ipsec-conf /etc/ipsec.conf --timeout 2m
+  obol migrate --racoon-conf /etc/racoon/racoon.conf      # the plan
+  obol migrate --racoon-conf /etc/racoon/racoon.conf --verify --peer 10.0.1.241 --peer 10.0.2.7")]
     Migrate(MigrateArgs),
     /// Make a private key or a pre-shared key, and print what to write into the configurations
     #[command(after_help = "\
@@ -422,12 +429,25 @@ pub(crate) struct MigrateArgs {
     /// Where pluto has pluto.pid
     #[arg(long, value_name = "DIR", default_value = pluto::RUNDIR)]
     pub(crate) pluto_rundir: PathBuf,
-    /// How long each step may take: 30s, 2m
+    /// How long each step, or each peer, may take: 30s, 2m
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = wait)]
     pub(crate) timeout: Duration,
     /// Print what would be done, and do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// racoon's configuration: the move is from racoon, and planned alone
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["ipsec_conf", "ipsec_secrets", "nssdir", "pluto_rundir"])]
+    pub(crate) racoon_conf: Option<PathBuf>,
+    /// A script of setkey's; several are loaded one after another [default: /etc/ipsec-tools.conf,
+    /// then /etc/ipsec-tools.d/*.conf]
+    #[arg(long, value_name = "FILE", requires = "racoon_conf")]
+    pub(crate) setkey: Vec<PathBuf>,
+    /// See whether the move is done: obol runs, its policies are those of the files, peers answer
+    #[arg(long, requires = "racoon_conf", conflicts_with = "dry_run")]
+    pub(crate) verify: bool,
+    /// A peer that is to answer, beside those that the files name
+    #[arg(long, value_name = "ADDRESS", requires = "verify")]
+    pub(crate) peer: Vec<IpAddr>,
 }
 
 /// Arguments of `obol keygen`.

@@ -110,7 +110,8 @@ fn wrong(errors: &ConfigErrors) -> serde_json::Value {
     })
 }
 
-fn flows(flows: &[Flow]) -> String {
+/// A table of what happens to packets.
+pub(super) fn flows(flows: &[Flow]) -> String {
     if flows.is_empty() {
         return "no policy: all packets pass in clear\n".to_owned();
     }
@@ -157,7 +158,6 @@ fn report(understood: &Understood) -> serde_json::Value {
     json!({
         "schema_version": SCHEMA_VERSION,
         "ok": true,
-        "connections": understood.native.as_ref().map(|native| describe::connections(&native.loaded.ike)),
         "connections": understood.native.as_ref().map(|native| describe::connections(&native.loaded.ike)),
         "flows": understood.flows.iter().map(flow).collect::<Vec<_>>(),
     })

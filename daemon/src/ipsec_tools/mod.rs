@@ -118,6 +118,14 @@ pub(crate) fn forget(runtime_dir: &Path) -> Result<(), Failure> {
     }
 }
 
+/// The scripts that `setkey --service` loads from a directory, in their order.
+///
+/// # Errors
+/// The directory cannot be read.
+pub(crate) fn scripts(etc: &Path) -> Result<Vec<PathBuf>, Failure> {
+    service::files(etc).map_err(|Ended(text)| Failure::new(ExitClass::Failed, text))
+}
+
 /// Why a program ends otherwise than well: what it says, on standard error. The exit code is 1 for
 /// all reasons.
 #[derive(Debug, PartialEq)]

@@ -79,7 +79,7 @@ fn load(here: &Here, etc: &Path) -> Result<u8, Ended> {
 }
 
 /// The scripts in the order in which they are loaded.
-fn files(etc: &Path) -> Result<Vec<PathBuf>, Ended> {
+pub(super) fn files(etc: &Path) -> Result<Vec<PathBuf>, Ended> {
     let main = etc.join(MAIN);
     let directory = etc.join(MORE);
     let mut files = Vec::new();

@@ -40,6 +40,9 @@ use zeroize::Zeroizing;
 use crate::config::files::{Disk, FileProblem, FileSource, read_text};
 use crate::config::{self, ConfigErrors, Finding, Loaded, Report, Source};
 
+/// What to do about a racoon that runs.
+pub(crate) const REMEDY: &str = "stop it (systemctl stop racoon), here and on all nodes: `obol migrate --racoon-conf FILE` says what else is to be done";
+
 /// What files of racoon say, all of which make sense.
 #[derive(Debug)]
 pub(crate) struct Understood {

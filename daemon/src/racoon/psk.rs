@@ -87,6 +87,12 @@ impl PskFile {
         Some((&found.secret, found.number))
     }
 
+    /// Whom lines name, and the lines.
+    pub(crate) fn names(&self) -> impl Iterator<Item = (&str, usize)> {
+        let lines = self.lines.iter().filter(|line| line.name != "*");
+        lines.map(|line| (line.name.as_str(), line.number))
+    }
+
     /// Whether there is no secret at all.
     pub(crate) fn is_empty(&self) -> bool {
         self.lines.is_empty()

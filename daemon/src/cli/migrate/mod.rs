@@ -1,5 +1,5 @@
 //! `obol migrate`: obol in the place of a pluto that runs, and back if something that was up does not
-//! come up.
+//! come up. From racoon, see [`racoon`].
 //!
 //! ```text
 //!  what is up ─ check ─ block what would be in clear ─ stop pluto ─ start obol ─ all is up? ─ done
@@ -7,6 +7,7 @@
 //! ```
 
 mod old;
+mod racoon;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -28,7 +29,7 @@ use old::Pluto;
 /// How often the daemon is asked what is up.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Takes over from pluto.
+/// Takes over from pluto, or plans and verifies the move away from racoon.
 ///
 /// # Errors
 /// It was not tried, or came to nothing: then pluto runs as before, or the failure says otherwise.
@@ -37,6 +38,9 @@ pub(super) fn migrate(
     config: &Path,
     args: &MigrateArgs,
 ) -> Result<(), Failure> {
+    if let Some(conf) = &args.racoon_conf {
+        return racoon::migrate(runtime_dir, config, conf, args);
+    }
     if is_running(runtime_dir)? {
         let text = "an obol runs already: obol down --all ends it";
         return Err(Failure::new(ExitClass::Failed, text));
