@@ -34,6 +34,7 @@ use crate::trouble::Troubles;
 use crate::updown::Scripts;
 
 mod answers;
+mod cleartext;
 mod events;
 mod operator;
 mod puzzles;
@@ -44,6 +45,7 @@ mod watch;
 mod words;
 
 use answers::Answered;
+use cleartext::Cleartexts;
 use operator::Waiter;
 use puzzles::Puzzles;
 pub(crate) use roam::Roaming;
@@ -73,6 +75,7 @@ pub(crate) struct Driver<D: DataPlane> {
     watchers: Watchers,
     puzzles: Puzzles,
     heartbeat: Heartbeat,
+    cleartexts: Cleartexts,
     /// What the data plane was asked and has not answered. Nobody waits for one answer: the loop
     /// goes on with what others want.
     asked: FuturesUnordered<BoxFuture<'static, Answered>>,
@@ -150,6 +153,7 @@ impl<D: DataPlane> Driver<D> {
             watchers: Watchers::default(),
             puzzles: Puzzles::new(),
             heartbeat: Heartbeat::new(),
+            cleartexts: Cleartexts::default(),
             asked: FuturesUnordered::new(),
             dropped: BTreeMap::new(),
             lifting: false,
@@ -175,6 +179,7 @@ impl<D: DataPlane> Driver<D> {
                 };
                 return (ended, self.plane);
             }
+            self.settle_cleartexts().await;
             self.scripts.run();
             self.settle_waiters();
             let wake = self.wait(&mut signals).await;
@@ -186,7 +191,7 @@ impl<D: DataPlane> Driver<D> {
         let now = self.clock.now();
         let waiters = self.waiters.iter().map(|waiter| waiter.deadline).min();
         let deadline = self.endpoint.poll_timeout().map(|(at, _)| at);
-        let earliest = [deadline, waiters, self.stopping]
+        let earliest = [deadline, waiters, self.stopping, self.cleartexts.due()]
             .into_iter()
             .flatten()
             .min();
@@ -384,6 +389,7 @@ impl<D: DataPlane> Driver<D> {
         // As at start: a connection without is another one, and would be closed.
         crate::run::look_up_sources(&mut loaded);
         self.changes.apply(&mut loaded);
+        self.look_at_cleartexts(&mut loaded.policies);
         crate::run::refuse_daemon_changes(&self.loaded.daemon, &loaded.daemon)?;
         self.plane
             .take_over(&mut loaded, &self.ports)
@@ -393,6 +399,7 @@ impl<D: DataPlane> Driver<D> {
         self.endpoint.reload(now, Arc::new(self.loaded.ike.clone()));
         self.configure_scripts().await;
         crate::run::tell(&self.loaded);
+        self.cleartexts.look_again(now);
         Ok(())
     }
 

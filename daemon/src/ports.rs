@@ -20,8 +20,10 @@ use crate::dataplane::DataPlaneError;
 use crate::host::HostSettings;
 use crate::sys::{msg, sockopt, steer};
 
+mod clear;
 mod group;
 
+pub(crate) use clear::RawIp;
 pub(crate) use group::encapsulate;
 
 //= rfc7296 2-1

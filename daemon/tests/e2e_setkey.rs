@@ -25,6 +25,9 @@ use obol_daemon::demo::lab::{Host, Lab, SERVICE, WIRE};
 use obol_daemon::demo::protected;
 use obol_daemon::demo::traffic::{Service, converse};
 use support::{Snapshot, is_root, obol};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
 
 const RACOON: &str = include_str!("../src/racoon/tests/racoon.conf");
 const POLICIES: &str = include_str!("../src/racoon/tests/mongodb.conf");
@@ -504,25 +507,148 @@ async fn r_a4_policies_hold_by_the_kernels_own() {
     assert!(talks(a, b, LIMIT).await && talks(b, a, LIMIT).await);
 }
 
-#[test]
-fn r_a10_level_use_is_refused_and_nothing_of_the_script_is_used() {
+/// A connection that stays.
+struct Talk(TcpStream);
+
+impl Talk {
+    async fn begin(host: &Host, peer: &Host) -> Self {
+        let service = SocketAddrV4::new(peer.side.address, SERVICE);
+        let socket = host.netns.run(TcpSocket::new_v4).unwrap().unwrap();
+        let mut stream = socket.connect(service.into()).await.unwrap();
+        // To be answered with the same.
+        stream.write_all(b"e").await.unwrap();
+        Self(stream)
+    }
+
+    /// Both ways, not more at a time than the ends hold.
+    async fn exchange(&mut self, octets: usize, bed: &Bed) {
+        for _ in 0..octets / 20_000 {
+            let sent = [7; 20_000];
+            self.0.write_all(&sent).await.unwrap();
+            let mut received = [0; 20_000];
+            let answer = timeout(LIMIT, self.0.read_exact(&mut received)).await;
+            assert!(answer.is_ok_and(|read| read.is_ok()), "{:#?}", words(bed));
+            assert_eq!(received, sent);
+        }
+    }
+}
+
+/// What the daemons of both say.
+fn words(bed: &Bed) -> [String; 2] {
+    [&bed.lab.a, &bed.lab.b].map(|host| {
+        let log = fs::read_to_string(host.runtime.join("racoon.log"));
+        let status = daemons::run(host, &["status"]);
+        format!(
+            "{} {}",
+            log.unwrap_or_default(),
+            String::from_utf8_lossy(&status.stdout)
+        )
+    })
+}
+
+/// What passed in clear so far, once all was looked at.
+fn in_clear(capture: &Capture) -> u64 {
+    let deadline = Instant::now() + LIMIT;
+    while capture.missed().unwrap() > 0 {
+        assert!(Instant::now() < deadline);
+        std::thread::yield_now();
+    }
+    capture.seen().clear
+}
+
+#[tokio::test]
+async fn r_a10_use_is_esp_where_there_is_an_sa_and_else_clear() {
     if !is_root() {
         return;
     }
     let bed = Bed::new();
-    let a = &bed.lab.a;
-    bed.does(a, "setkey --service start ETC");
-    let listed = bed.does(a, "setkey -DP");
-    let script = bed.etc(a).join("use.conf");
-    let policies = POLICIES.replace("require", "use");
-    fs::write(&script, format!("spdflush;\n{policies}")).unwrap();
-    let said = bed.fails(a, "setkey -f ETC/use.conf");
-    assert!(
-        said.contains("use.conf:2:1: level use lets packets pass in clear"),
+    let (a, b) = (&bed.lab.a, &bed.lab.b);
+    let _services = services(&bed);
+    let as_it_was = Snapshot::of(&a.netns);
+    let policies = POLICIES.replace("10.0.0.0/16", "192.168.0.0/16");
+    let policies = policies.replace("require", "use");
+    for host in [a, b] {
+        let text = format!("spdflush;\n{policies}");
+        fs::write(bed.etc(host).join("use.conf"), text).unwrap();
+    }
+    let capture = Capture::start(&a.netns, WIRE, protected()).unwrap();
+    let output = bed.run(a, "setkey -f ETC/use.conf");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    let told = said
+        .lines()
+        .filter(|line| line.contains("opportunistic, cleartext allowed"));
+    assert_eq!(
+        told.filter(|line| line.contains("use.conf:")).count(),
+        4,
         "{said}"
     );
+    let listed = bed.does(a, "setkey -DP");
     assert_eq!(
-        without_times(&bed.does(a, "setkey -DP")),
-        without_times(&listed)
+        listed.matches("\tesp/transport//use\n").count(),
+        6,
+        "{listed}"
     );
+    for (host, peer) in [(a, b), (b, a)] {
+        assert!(talks(host, peer, LIMIT).await, "no daemon at all");
+    }
+    let racoons = [bed.start(a)];
+    let log = a.runtime.join("racoon.log");
+    let said = fs::read_to_string(&log).unwrap();
+    assert!(said.contains("opportunistic, cleartext allowed"), "{said}");
+    let status = daemons::succeeds(a, &["status"]);
+    let shown = status.matches("in clear (opportunistic, cleartext allowed)");
+    assert_eq!(shown.count(), 2, "{status}");
+    // B has no obol yet, as C in the story.
+    for (host, peer) in [(a, b), (b, a)] {
+        assert!(
+            talks(host, peer, LIMIT).await,
+            "{}",
+            fs::read_to_string(&log).unwrap()
+        );
+    }
+    let mut stays = Talk::begin(a, b).await;
+    stays.exchange(300_000, &bed).await;
+    assert!(in_clear(&capture) > 0);
+
+    bed.does(b, "setkey -f ETC/use.conf");
+    let other = bed.start(b);
+    let deadline = Instant::now() + 3 * LIMIT;
+    loop {
+        let before = in_clear(&capture);
+        stays.exchange(100_000, &bed).await;
+        if in_clear(&capture) == before && capture.seen().esp > 0 {
+            break;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{:?}\n{}",
+            capture.seen(),
+            fs::read_to_string(&log).unwrap()
+        );
+    }
+    for (host, peer) in [(a, b), (b, a)] {
+        assert!(talks(host, peer, LIMIT).await);
+    }
+    assert!(bed.sas(a) >= 2, "{}", bed.does(a, "setkey -D"));
+    stays.exchange(300_000, &bed).await;
+    // The other direction begins in clear, and is in ESP once its SA stands.
+    let deadline = Instant::now() + LIMIT;
+    while bed.sas(a) < 4 {
+        assert!(talks(b, a, LIMIT).await && Instant::now() < deadline);
+    }
+
+    // B closes its SAs, and both talk in clear again.
+    other.signal(rustix::process::Signal::TERM);
+    for (host, peer) in [(a, b), (b, a)] {
+        assert!(talks(host, peer, LIMIT).await, "{:#?}", words(&bed));
+    }
+    // The daemon of A is killed: all is as without one.
+    racoons[0].signal(rustix::process::Signal::KILL);
+    for (host, peer) in [(a, b), (b, a)] {
+        assert!(talks(host, peer, LIMIT).await);
+    }
+    let mut purge = a.command(&["purge"]);
+    assert!(a.netns.run(|| purge.status()).unwrap().unwrap().success());
+    assert_eq!(Snapshot::of(&a.netns), as_it_was);
 }

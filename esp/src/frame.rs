@@ -144,6 +144,13 @@ impl<'a> Frame<'a> {
         false
     }
 
+    /// One of them as it would have been on its way, had the device been asked to take packets: cut,
+    /// with its checksums. `to` holds nothing else then.
+    pub fn copy(&self, index: usize, to: &mut Vec<u8>) {
+        to.resize(self.len(index), 0);
+        self.write(index, 0, to);
+    }
+
     /// Writes one of them to `to`, which is as long as the packet less `skip`: without its first
     /// `skip` octets, which are none or the IP header without extensions.
     pub(crate) fn write(&self, index: usize, skip: usize, to: &mut [u8]) {

@@ -43,7 +43,7 @@ pub(super) fn check(paths: &[PathBuf], default: &Path, json: bool) -> Result<(),
             print_text(&format!(
                 "{} is right\n\n{}",
                 files(&loaded),
-                print::connections(&describe::connections(&loaded.ike))
+                print::connections(&describe::connections(&loaded))
             ))
         }
         Err(errors) => {
@@ -69,7 +69,7 @@ fn right(loaded: &Loaded) -> serde_json::Value {
         "schema_version": SCHEMA_VERSION,
         "ok": true,
         "warnings": findings(&loaded.warnings),
-        "connections": describe::connections(&loaded.ike),
+        "connections": describe::connections(loaded),
     })
 }
 

@@ -201,7 +201,10 @@ fn policies(policies: &[PolicyReport], planes: bool) -> String {
 
 /// What happens to packets now, and when that may change.
 fn outlook(policy: &PolicyReport) -> String {
-    let state = policy_state(policy.state);
+    let mut state = policy_state(policy.state).to_owned();
+    if let Some(cleartext) = &policy.cleartext {
+        state.push_str(&format!(" ({cleartext})"));
+    }
     match (policy.next_try_in_s, policy.failures) {
         (Some(seconds), failures) => format!(
             "{state}; next try in {} ({failures} failed)",
@@ -210,7 +213,7 @@ fn outlook(policy: &PolicyReport) -> String {
         (None, failures) if failures > 0 && policy.state != PolicyState::Up => {
             format!("{state}; {failures} tries failed")
         }
-        _ => state.to_owned(),
+        _ => state,
     }
 }
 
@@ -277,6 +280,11 @@ fn connection(report: &ConnectionReport) -> String {
         rows.iter_mut().for_each(|row| row.truncate(5));
     }
     text.push_str(&table(&rows));
+    for child in &report.children {
+        if let Some(cleartext) = &child.cleartext {
+            text.push_str(&format!("  {}:  {cleartext}\n", child.name));
+        }
+    }
     text.push_str(&esp_proposals(&report.children));
     text
 }
@@ -460,6 +468,7 @@ hosts: established for 5s, rekey in 4h00m, initiator
     #[test]
     fn connections_are_readable() {
         let child = |name: &str, state| ChildReport {
+            cleartext: None,
             name: name.into(),
             state,
             mode: "tunnel".into(),

@@ -52,7 +52,7 @@ pub(super) fn check(files: &[(PathBuf, Kind)], json: bool) -> Result<(), Failure
     let names: Vec<String> = files.iter().map(|(path, _)| shown(path)).collect();
     let mut text = format!("{}\n\n{}", right(&names), flows(&understood.flows));
     if let Some(native) = &understood.native {
-        let connections = describe::connections(&native.loaded.ike);
+        let connections = describe::connections(&native.loaded);
         text.push_str(&format!("\n{}", print::connections(&connections)));
     }
     print_text(&text)
@@ -134,6 +134,10 @@ fn what(what: What) -> String {
         What::Protect(Some((own, peer))) => {
             format!("through ESP or not at all, tunnel {own} ... {peer}")
         }
+        What::Prefer(None) => "opportunistic, cleartext allowed, transport mode".to_owned(),
+        What::Prefer(Some((own, peer))) => {
+            format!("opportunistic, cleartext allowed, tunnel {own} ... {peer}")
+        }
         What::Pass => "pass in clear".to_owned(),
         What::Drop => "are dropped".to_owned(),
     }
@@ -146,11 +150,12 @@ fn report(understood: &Understood) -> serde_json::Value {
             "remote_ts": flow.remote.to_string(),
             "action": match flow.what {
                 What::Protect(_) => "protect",
+                What::Prefer(_) => "opportunistic, cleartext allowed",
                 What::Pass => "pass",
                 What::Drop => "drop",
             },
             "tunnel": match flow.what {
-                What::Protect(Some((own, peer))) => Some([own.to_string(), peer.to_string()]),
+                What::Protect(Some((own, peer))) | What::Prefer(Some((own, peer))) => Some([own.to_string(), peer.to_string()]),
                 _ => None,
             },
         })
@@ -158,7 +163,7 @@ fn report(understood: &Understood) -> serde_json::Value {
     json!({
         "schema_version": SCHEMA_VERSION,
         "ok": true,
-        "connections": understood.native.as_ref().map(|native| describe::connections(&native.loaded.ike)),
+        "connections": understood.native.as_ref().map(|native| describe::connections(&native.loaded)),
         "flows": understood.flows.iter().map(flow).collect::<Vec<_>>(),
     })
 }

@@ -9,7 +9,7 @@ use obol_ike::ts::TrafficSelector;
 
 use super::finding::{Located, Place, Report};
 use super::reader::{Section, shorten};
-use super::{kernel, queues, values};
+use super::{cleartext, kernel, queues, values};
 
 const REKEY_TIME: Duration = Duration::from_secs(3600);
 
@@ -29,6 +29,8 @@ pub(crate) struct ReadChild {
     pub(crate) remote_ts: Vec<Located<TrafficSelector>>,
     /// What only the kernel's data plane does for it.
     pub(super) kernel: kernel::ReadOptions,
+    /// When its packets pass in clear.
+    pub(super) cleartext: cleartext::ReadCleartext,
     /// The script that is told what becomes of it.
     pub(super) updown: Option<String>,
 }
@@ -81,6 +83,7 @@ fn read(
     let queues = queues::read(report, &section, inactivity.as_ref());
     let kernel = kernel::read(report, &section);
     let updown = read_updown(report, &section);
+    let cleartext = cleartext::read(report, &section);
     section.finish();
 
     let (mode, local_ts, remote_ts) = (mode?, local_ts?, remote_ts?);
@@ -127,6 +130,7 @@ fn read(
         local_ts,
         remote_ts,
         kernel: kernel?,
+        cleartext: cleartext?,
         updown: updown?,
     })
 }

@@ -11,6 +11,7 @@
 pub(crate) mod changes;
 mod checks;
 mod child;
+mod cleartext;
 mod connection;
 mod daemon;
 pub(crate) mod files;
@@ -41,7 +42,7 @@ use toml::de::DeTable;
 
 use crate::cli::DEFAULT_CONFIG;
 use crate::credentials::Credentials;
-use crate::dataplane::Policy;
+use crate::dataplane::{Clear, Policy};
 use crate::pluto::{Translated, World};
 use child::ReadChild;
 use connection::ReadConnection;
@@ -240,6 +241,7 @@ fn read(
     let mut narrower = checks::check(&report, &connections, &data_planes, &secrets);
     shunt::check(&report, &shunts, &connections, &mut narrower);
     kernel::check(&report, &connections, &data_planes);
+    cleartext::check(&report, &connections, foreign);
     let own_addresses = own_addresses(&report, &connections, foreign);
     let warnings = report.finish()?;
     let mut policies = policies(&connections);
@@ -402,6 +404,7 @@ fn policies(connections: &[ReadConnection]) -> Vec<Policy> {
             trap: child.may_trap(),
             pass: false,
             narrower: false,
+            clear: Clear::at_first(read.cleartext.when),
             kernel: read.kernel.options.clone(),
         }
     };

@@ -132,6 +132,7 @@ pub(crate) fn policies(shunts: Vec<ReadShunt>) -> impl Iterator<Item = Policy> {
         trap: false,
         pass: shunt.pass,
         narrower: true,
+        clear: Default::default(),
         kernel: KernelOptions::default(),
     })
 }

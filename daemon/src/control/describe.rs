@@ -1,18 +1,39 @@
 //! The configuration as it is reported: by `obol list` from the daemon, by `obol check` from a
 //! file.
 
+use std::collections::HashMap;
+
 use obol_ike::config::{
-    Child, Config, Connection, FragmentationMode, LocalAuthMethod, Mode, RemoteAuthMethod,
-    StartAction,
+    Child, Connection, FragmentationMode, LocalAuthMethod, Mode, RemoteAuthMethod, StartAction,
 };
 use obol_ike::crypto::signature::PublicKey;
 use obol_ike::identity::Identity;
 
 use super::protocol::{AuthReport, ChildReport, ConnectionReport};
+use crate::config::Loaded;
+use crate::dataplane::Policy;
 
 /// Every connection, without states.
-pub(crate) fn connections(config: &Config) -> Vec<ConnectionReport> {
-    config.connections.iter().map(|c| connection(c)).collect()
+pub(crate) fn connections(loaded: &Loaded) -> Vec<ConnectionReport> {
+    let connections = loaded.ike.connections.iter();
+    let mut reports: Vec<_> = connections.map(|c| connection(c)).collect();
+    cleartexts(&mut reports, &loaded.policies);
+    reports
+}
+
+/// Says of which children packets pass in clear at times.
+pub(crate) fn cleartexts(reports: &mut [ConnectionReport], policies: &[Policy]) {
+    let said = policies.iter().filter_map(|policy| {
+        let said = policy.clear.when.said()?;
+        Some(((policy.connection.as_str(), policy.child.as_str()), said))
+    });
+    let said: HashMap<_, _> = said.collect();
+    for report in reports.iter_mut().filter(|_| !said.is_empty()) {
+        for child in &mut report.children {
+            let name = (report.name.as_str(), child.name.as_str());
+            child.cleartext = said.get(&name).map(|said| (*said).to_owned());
+        }
+    }
 }
 
 /// The word for a mode.
@@ -72,6 +93,7 @@ pub(crate) fn child(child: &Child) -> ChildReport {
     ChildReport {
         name: child.name.clone(),
         state: None,
+        cleartext: None,
         mode: mode(child.mode).to_owned(),
         start_action: action(child.start_action).to_owned(),
         close_action: action(child.upkeep.close_action.unwrap_or(child.start_action)).to_owned(),

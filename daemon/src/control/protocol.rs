@@ -441,6 +441,9 @@ pub(crate) struct PolicyReport {
     pub(crate) data_plane: String,
     /// What happens to a packet.
     pub(crate) state: PolicyState,
+    /// That packets pass in clear at times, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cleartext: Option<String>,
     /// Tries in a row that failed to bring it up.
     #[serde(default)]
     pub(crate) failures: u32,
@@ -540,6 +543,9 @@ pub(crate) struct ChildReport {
     /// What happens to its packets; `None` where no daemon was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) state: Option<PolicyState>,
+    /// That its packets pass in clear at times, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cleartext: Option<String>,
     /// `tunnel` or `transport`.
     pub(crate) mode: String,
     /// `none`, `trap` or `start`.

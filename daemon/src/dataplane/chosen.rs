@@ -262,6 +262,7 @@ fn leaving_kernel(
         let left = !to.user.is_empty() && !to.kernel.is_empty() && kernel::protects(settings)?;
         let blocking = |policy: &Policy| Policy {
             trap: false,
+            clear: Default::default(),
             ..policy.clone()
         };
         return Ok(match left {
@@ -473,6 +474,7 @@ mod tests {
             trap: true,
             pass: false,
             narrower: false,
+            clear: Default::default(),
             kernel: KernelOptions::default(),
         }
     }

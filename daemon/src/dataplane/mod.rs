@@ -2,12 +2,14 @@
 
 mod assign;
 mod chosen;
+mod cleartext;
 mod flow;
 pub(crate) mod kernel;
 mod options;
 pub(crate) mod user;
 
 pub(crate) use chosen::{Plane, protects, purge};
+pub(crate) use cleartext::{Clear, Cleartext};
 pub(crate) use options::{HwOffload, KernelOptions};
 
 use obol_ike::config::{Mode, Path};
@@ -44,6 +46,8 @@ pub(crate) struct Policy {
     pub(crate) pass: bool,
     /// A wider policy of another connection may be about its packets, and does not count for them.
     pub(crate) narrower: bool,
+    /// Whether its packets pass in clear while there is no SA.
+    pub(crate) clear: Clear,
     /// What the kernel's data plane is to do beside. The other one has nothing of it.
     pub(crate) kernel: KernelOptions,
 }

@@ -13,6 +13,7 @@ use crate::error::Failure;
 impl<D: DataPlane> Driver<D> {
     pub(super) fn event(&mut self, event: &Event) {
         self.tell_watchers(event);
+        self.note_for_cleartexts(event);
         match event {
             Event::IkeUp {
                 connection,

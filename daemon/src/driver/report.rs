@@ -83,7 +83,7 @@ impl<D: DataPlane> Driver<D> {
                 .push(sa);
         }
         let connections = self.loaded.ike.connections.iter();
-        ListReport {
+        let mut report = ListReport {
             schema_version: SCHEMA_VERSION,
             connections: connections
                 .map(|connection| {
@@ -95,7 +95,9 @@ impl<D: DataPlane> Driver<D> {
                     }
                 })
                 .collect(),
-        }
+        };
+        describe::cleartexts(&mut report.connections, &self.loaded.policies);
+        report
     }
 
     fn ike_sa(&self, sa: &IkeSaStatus, usages: &HashMap<ChildSaId, Usage>) -> IkeSaReport {
@@ -215,10 +217,14 @@ impl<'a> Children<'a> {
             next_try_in_s: outlook
                 .and_then(|o| o.next_try_in)
                 .map(|time| time.as_secs_f64().ceil() as u64),
-            state: match policy.pass {
-                true => PolicyState::Passing,
-                false => self.state(&policy.connection, &policy.child),
+            state: match self.state(&policy.connection, &policy.child) {
+                _ if policy.pass => PolicyState::Passing,
+                PolicyState::Trapped | PolicyState::Blocked if policy.clear.now => {
+                    PolicyState::Passing
+                }
+                state => state,
             },
+            cleartext: policy.clear.when.said().map(str::to_owned),
         }
     }
 }

@@ -13,7 +13,8 @@
 //!            asked before source NAT and once more after it
 //!  pinned:   about to leave by a device that its sender chose, and matches local -> remote:
 //!            marked, so that it is routed again, into the TUN
-//!  both:     what a policy lets pass is accepted before the wider ones that would drop it
+//!  both:     what a policy lets pass, always or while it has no SA, is accepted before the wider ones
+//!            that would drop it
 //!  incoming: not by the TUN, and matches remote -> local:  counted, dropped
 //! ```
 
@@ -230,7 +231,7 @@ fn guard_leaving(
     for (policy, local, remote, _) in in_order(policies) {
         let mark = policy.kernel.mark_out;
         let matched = selected(&local, &remote).marked(mark);
-        if policy.pass {
+        if policy.pass || policy.clear.now {
             batch.rule(LEAVING, &matched.verdict(Verdict::Accept));
             continue;
         }
@@ -331,7 +332,7 @@ fn guard_incoming(
         batch.rule(INCOMING, &accepted.verdict(Verdict::Accept));
     }
     for (policy, local, remote, _) in &pairs {
-        let verdict = match policy.pass {
+        let verdict = match policy.pass || policy.clear.now {
             true => Verdict::Accept,
             false => Verdict::Goto(BLOCKED_IN),
         };

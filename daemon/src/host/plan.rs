@@ -10,7 +10,7 @@ use super::prefix::{Prefix, cover};
 use super::route::TunRoute;
 use super::rule::{Action, Rule};
 use super::{HostSettings, PRIORITIES};
-use crate::dataplane::{DataPlaneError, Policy};
+use crate::dataplane::{Cleartext, DataPlaneError, Policy};
 
 /// Octets that ESP adds at most to a packet in tunnel mode: outer header (IPv4 20, IPv6 40),
 /// UDP 8, ESP 8, IV 8 to 16, padding up to 15, trailer 2, ICV 16 to 32. Worst of the defaults:
@@ -52,6 +52,9 @@ pub(crate) struct Plan {
     pub(crate) rules: Vec<Rule>,
     /// By destination.
     pub(crate) routes: BTreeMap<Prefix, TunRoute>,
+    /// Destinations to which nothing goes without the TUN. To others, packets of policies that let them
+    /// pass in clear go by the host's own routes.
+    pub(crate) blackholes: BTreeSet<Prefix>,
 }
 
 /// Plans for these policies, on a host with the addresses `own` and a path between the hosts
@@ -88,6 +91,9 @@ pub(crate) fn plan(
         for destination in cover(remote.start, remote.end) {
             let what = tun_route(policy.mode, source_in(&local, own), path_mtu, destination);
             merge(plan.routes.entry(destination).or_insert(what), what);
+            if !policy.clear.now {
+                plan.blackholes.insert(destination);
+            }
         }
     }
     let mut lookups = merged(lookups, &plan.routes);
@@ -153,15 +159,16 @@ fn merged(lookups: Vec<Rule>, routes: &BTreeMap<Prefix, TunRoute>) -> Vec<Rule> 
 /// not took turns.
 pub(crate) type Ordered<'p> = (&'p Policy, TrafficSelector, TrafficSelector, u32);
 
-/// The pairs of all policies: as they are, or, where some pass, in the order in which they count,
-/// the narrower first.
+/// The pairs of all policies: as they are, or, where some pass or may, in the order in which they
+/// count, the narrower first.
 pub(crate) fn in_order(policies: &[Policy]) -> Vec<Ordered<'_>> {
     let mut all: Vec<Ordered<'_>> = Vec::new();
     for policy in policies {
         let pairs = pairs(&policy.local_ts, &policy.remote_ts).into_iter();
         all.extend(pairs.map(|(local, remote)| (policy, local, remote, 0)));
     }
-    if !policies.iter().any(|policy| policy.pass) {
+    let may_pass = |policy: &Policy| policy.pass || policy.clear.when != Cleartext::Never;
+    if !policies.iter().any(may_pass) {
         return all;
     }
     all.sort_by_key(|(_, local, remote, _)| width(local, remote));
@@ -428,6 +435,7 @@ mod tests {
             trap: true,
             pass: false,
             narrower: false,
+            clear: Default::default(),
             kernel: crate::dataplane::KernelOptions::default(),
         }
     }
@@ -469,6 +477,27 @@ mod tests {
         let route = plan.routes.values().next().unwrap();
         assert_eq!((route.mtu, route.advmss), (None, Some(1372)));
         assert_eq!(route.source, Some(own[1]));
+    }
+
+    #[test]
+    fn nothing_is_in_the_way_of_what_passes_in_clear_where_nothing_else_goes() {
+        let local = ts("192.168.0.1", "192.168.0.1", 6, ANY);
+        let to = |last: &str, ports| ts(last, last, 6, ports);
+        let clear = |remote| Policy {
+            clear: crate::dataplane::Clear::at_first(Cleartext::Opportunistic),
+            ..policy(Mode::Transport, local, remote)
+        };
+        let policies = [
+            clear(to("192.168.0.2", ANY)),
+            clear(to("192.168.0.3", (80, 80))),
+            policy(Mode::Transport, local, to("192.168.0.3", (81, 81))),
+        ];
+        let plan = plan(&HostSettings::for_tests(), &policies, &[], 1500).unwrap();
+        let shown = |prefix: &Prefix| prefix.address.to_string();
+        let routes: Vec<_> = plan.routes.keys().map(shown).collect();
+        assert_eq!(routes, ["192.168.0.2", "192.168.0.3"]);
+        let blackholes: Vec<_> = plan.blackholes.iter().map(shown).collect();
+        assert_eq!(blackholes, ["192.168.0.3"]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Routes of our own table: into the TUN, and behind it a blackhole that outlives it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use futures_util::TryStreamExt as _;
@@ -13,6 +13,7 @@ use rtnetlink::packet_route::route::{
 
 use super::RTPROT;
 use super::netlink::{Netlink, gone, refused};
+use super::plan::Plan;
 use super::prefix::Prefix;
 use crate::dataplane::DataPlaneError;
 
@@ -57,13 +58,17 @@ pub(crate) async fn sync(
     netlink: &Netlink,
     table: u32,
     tun: u32,
-    wanted: &BTreeMap<Prefix, TunRoute>,
+    wanted: &Plan,
 ) -> Result<(), DataPlaneError> {
-    for (destination, what) in wanted {
+    for (destination, what) in &wanted.routes {
         set_tun_route(netlink, table, tun, *destination, *what).await?;
     }
-    let keep: BTreeSet<Prefix> = wanted.keys().copied().collect();
+    let routes: BTreeSet<Prefix> = wanted.routes.keys().copied().collect();
     for message in ours(netlink, table).await? {
+        let keep = match message.header.kind {
+            RouteType::BlackHole => &wanted.blackholes,
+            _ => &routes,
+        };
         if !destination(&message).is_some_and(|prefix| keep.contains(&prefix)) {
             remove(netlink, message).await?;
         }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::TryStreamExt as _;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
@@ -64,10 +65,12 @@ pub(crate) async fn apply(
     let path_mtu = path_mtu(settings, &netlink).await?;
     let plan = plan(settings, policies, &own, path_mtu)?;
     guard::load(settings, policies, guard::Carrier::Tun)?;
-    let destinations = plan.routes.keys().copied();
-    route::add_blackholes(&netlink, settings.table, destinations).await?;
+    let blackholes = plan.blackholes.iter().copied();
+    route::add_blackholes(&netlink, settings.table, blackholes).await?;
     rule::sync(&netlink, settings.rule_priority, &plan.rules).await?;
-    route::sync(&netlink, settings.table, tun, &plan.routes).await
+    route::sync(&netlink, settings.table, tun, &plan).await?;
+    tell_of_strict_filters(settings, policies);
+    Ok(())
 }
 
 /// Removes the device, if there is one; whether there was.
@@ -149,6 +152,35 @@ async fn default_mtu(netlink: &Netlink) -> Result<u32, DataPlaneError> {
             _ => None,
         });
     Ok(mtus.min().unwrap_or(DEFAULT_MTU))
+}
+
+/// Packets that come in in clear, where their answers would go into the TUN, are what a strict reverse
+/// path filter drops.
+fn tell_of_strict_filters(settings: &HostSettings, policies: &[Policy]) {
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    let v4 = |policy: &Policy| policy.local_ts.iter().any(|ts| ts.start.is_ipv4());
+    if !policies.iter().any(|policy| policy.clear.now && v4(policy)) {
+        return;
+    }
+    let value = |device: &str| -> u8 {
+        let text = setting(device, "ipv4", "rp_filter");
+        text.and_then(|text| text.parse().ok()).unwrap_or(0)
+    };
+    let all = value("all");
+    let devices = fs::read_dir("/proc/sys/net/ipv4/conf")
+        .into_iter()
+        .flatten();
+    let names = devices.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let strict: Vec<String> = names
+        .filter(|name| !["all", "default", "lo", &settings.tun].contains(&name.as_str()))
+        .filter(|name| value(name).max(all) == 1)
+        .collect();
+    if !strict.is_empty() && !TOLD.swap(true, Ordering::Relaxed) {
+        tracing::warn!(
+            devices = strict.join(" "),
+            "a strict reverse path filter drops packets that come in in clear: set net.ipv4.conf.all.rp_filter=2 (loose), or use the kernel's data plane"
+        );
+    }
 }
 
 fn configure(device: &str, family: &str, key: &str, value: &str) {

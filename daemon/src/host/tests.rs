@@ -44,6 +44,7 @@ fn policy(mode: Mode, local: TrafficSelector, remote: TrafficSelector) -> Policy
         trap: true,
         pass: false,
         narrower: false,
+        clear: Default::default(),
         kernel: crate::dataplane::KernelOptions::default(),
     }
 }

@@ -487,6 +487,8 @@ fn policy(connection: &ConnectionReport, child: &ChildReport) -> String {
         let mut all = proposals.iter();
         all.any(|proposal| proposal.esn.contains(&esn))
     };
+    let said = child.cleartext.as_deref().unwrap_or_default();
+    let clear = |when: &str| said.ends_with(when);
     let words = [
         ("IKEv2", true),
         ("PSK", connection.local.auth == "psk"),
@@ -497,6 +499,11 @@ fn policy(connection: &ConnectionReport, child: &ChildReport) -> String {
         ("PFS", proposals.iter().any(|p| !p.ke.is_empty())),
         ("UP", child.start_action == "start"),
         ("ROUTE", child.start_action == "trap"),
+        (
+            "NEGO_PASS",
+            clear("while negotiating") || clear("without SA"),
+        ),
+        ("failurePASS", clear("after failure") || clear("without SA")),
         ("IKE_FRAG_ALLOW", connection.fragmentation),
         ("ESN_NO", has(false)),
         ("ESN_YES", has(true)),

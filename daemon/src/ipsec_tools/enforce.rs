@@ -77,6 +77,7 @@ fn policy((at, (local, remote)): (usize, &Sides)) -> Policy {
         trap: false,
         pass: false,
         narrower: false,
+        clear: Default::default(),
         kernel: KernelOptions::default(),
     }
 }

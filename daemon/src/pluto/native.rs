@@ -18,6 +18,7 @@ use super::setup::Setup;
 use super::values::Id;
 use crate::config::shunt::{DROP, PASS};
 use crate::config::write::{self, Lines, key};
+use crate::dataplane::Cleartext;
 
 /// A text in TOML, a table after another.
 #[derive(Default)]
@@ -340,6 +341,10 @@ impl Native {
             let proposals = self.esp.text(&conn.conn.esp);
             self.line(format_args!("esp_proposals = {proposals}"));
             self.actions(conn.conn);
+            let cleartext = conn.conn.policy.cleartext;
+            if cleartext != Cleartext::Never {
+                self.text("cleartext", cleartext.word());
+            }
             self.lifetimes(&conn.conn.policy);
             if let Some(command) = &conn.local_end().updown {
                 self.text("updown", command);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::conn::{Reader, clamp};
 use super::merge::Problem;
 use super::values;
+use crate::dataplane::Cleartext;
 
 /// What a connection says beside its ends and algorithms.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +50,8 @@ pub(crate) struct Policy {
     pub(crate) mtu: u32,
     /// Replay window in packets; 0: off.
     pub(crate) replay_window: u32,
+    /// When packets pass in clear while there is no SA.
+    pub(crate) cleartext: Cleartext,
 }
 
 /// What is done about a dead peer.
@@ -104,6 +107,7 @@ pub(crate) fn read(reader: &mut Reader<'_>) -> Policy {
         narrowing: reader.flag("narrowing").unwrap_or(false),
         mtu: number(reader, "mtu").unwrap_or(0),
         replay_window: number(reader, "replay-window").unwrap_or(128),
+        cleartext: cleartext(reader),
     }
 }
 
@@ -165,6 +169,58 @@ fn dpd_action(reader: &mut Reader<'_>) -> Option<DpdAction> {
         ("restart_by_peer", DpdAction::Restart),
     ];
     reader.word("dpdaction", WORDS).map(|action| action.value)
+}
+
+/// What packets do before a negotiation has failed, and after that.
+fn cleartext(reader: &mut Reader<'_>) -> Cleartext {
+    let negotiating = shunt(
+        reader,
+        "negotiationshunt",
+        "while there is no SA, until a negotiation fails",
+        &[],
+    );
+    let failed = shunt(
+        reader,
+        "failureshunt",
+        "after a negotiation failed, until there is an SA",
+        &["none"],
+    );
+    match (negotiating, failed) {
+        (true, true) => Cleartext::WithoutSa,
+        (true, false) => Cleartext::WhileNegotiating,
+        (false, true) => Cleartext::AfterFailure,
+        (false, false) => Cleartext::Never,
+    }
+}
+
+/// Whether packets pass in clear at such a time, which is said.
+fn shunt(
+    reader: &mut Reader<'_>,
+    word: &'static str,
+    when: &str,
+    more: &'static [&'static str],
+) -> bool {
+    let found = reader.value(word, |text| match text.to_ascii_lowercase().as_str() {
+        "passthrough" | "pass" => Ok(true),
+        "drop" | "hold" | "reject" => Ok(false),
+        other if more.contains(&other) => Ok(false),
+        _ => Err("write drop, or passthrough for packets in clear".to_owned()),
+    });
+    let Some(found) = found.filter(|found| found.value) else {
+        return false;
+    };
+    let message = match word {
+        "failureshunt" => "cleartext on failure",
+        _ => "cleartext while negotiating",
+    };
+    let message = format!(
+        "{message}: packets of this connection pass in clear, {when}; whoever keeps the hosts from negotiating can read and forge them"
+    );
+    let fix = format!("write {word}=drop, or remove the line, and they are dropped");
+    reader
+        .notices
+        .push(Problem::new(&found.place, message, fix));
+    true
 }
 
 fn keying_tries(reader: &mut Reader<'_>) -> u64 {

@@ -119,16 +119,6 @@ const REFUSALS: &[Refusal] = &[
         "obol narrows as both ends' selectors say; write the ones that are meant",
     ),
     refusal("pam-authorize", No, "obol asks no PAM"),
-    refusal(
-        "failureshunt",
-        Words(&["none", "drop", "hold", "reject"]),
-        "obol lets nothing pass in clear that is to be protected",
-    ),
-    refusal(
-        "negotiationshunt",
-        Words(&["drop", "hold"]),
-        "obol lets nothing pass in clear that is to be protected",
-    ),
     of_end(
         "cert",
         Always,

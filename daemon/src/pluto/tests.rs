@@ -466,7 +466,8 @@ fn refusals_are_alone_and_say_why() {
         ("rightsubnet=10.0.0.1/8", "write 10.0.0.0/8"),
         ("leftcert=me", "no certificates yet"),
         ("ike=aes_gcm-modp2048", "PRF 'modp2048'"),
-        ("failureshunt=passthrough", "nothing pass in clear"),
+        ("failureshunt=open", "write drop, or passthrough"),
+        ("negotiationshunt=none", "write drop, or passthrough"),
         ("mark=5", "no marks"),
         (
             "type=transport\n  leftsubnet=10.0.0.0/8",
@@ -500,6 +501,51 @@ fn refusals_are_alone_and_say_why() {
     assert!(understood.refused[0].1[0].message.contains("both are %any"));
     let understood = read("conn a\n  right=192.0.2.1\n  auto=add\n");
     assert_eq!(understood.refused[0].1[0].message, "left= is not set");
+}
+
+/// Each word lets packets pass at its own time, and says so with its place.
+#[test]
+fn cleartext_only_as_written_and_with_a_warning() {
+    for (lines, expected, said) in [
+        ("failureshunt=drop\n  negotiationshunt=hold", None, 0),
+        ("failureshunt=none", None, 0),
+        ("failureshunt=passthrough", Some("after-failure"), 1),
+        ("negotiationshunt=pass", Some("while-negotiating"), 1),
+        (
+            "failureshunt=pass\n  negotiationshunt=passthrough",
+            Some("without-sa"),
+            2,
+        ),
+    ] {
+        let text = format!("conn a\n  {lines}\n  authby=secret\n  auto=ondemand\n{ENDS}");
+        let understood = read(&text);
+        let notices = understood.notices.iter().map(ToString::to_string);
+        let notices: Vec<_> = notices
+            .filter(|text| text.contains("pass in clear"))
+            .collect();
+        assert_eq!(notices.len(), said, "{lines}: {notices:?}");
+        assert!(
+            notices.iter().all(|text| text.contains("ipsec.conf:")),
+            "{notices:?}"
+        );
+        if lines.starts_with("failureshunt=pass") {
+            assert!(
+                notices[0].contains("cleartext on failure")
+                    || notices[1].contains("cleartext on failure")
+            );
+        }
+        let view = host(&["192.0.2.1"]);
+        let conns: Vec<_> = understood
+            .conns
+            .iter()
+            .filter_map(|c| orient(c, &view).ok())
+            .collect();
+        assert_eq!(conns.len(), 1, "{lines}");
+        let toml = convert(&understood.setup, &conns);
+        let line = expected.map(|word| format!("cleartext = \"{word}\"\n"));
+        assert_eq!(toml.contains("cleartext"), line.is_some(), "{toml}");
+        assert!(line.is_none_or(|line| toml.contains(&line)), "{toml}");
+    }
 }
 
 #[test]

@@ -153,7 +153,7 @@ impl RawEsp {
 }
 
 /// Lets what a socket sends and receives pass policies of the kernel.
-fn bypass(socket: impl AsFd, v4: bool) -> Result<(), DataPlaneError> {
+pub(super) fn bypass(socket: impl AsFd, v4: bool) -> Result<(), DataPlaneError> {
     let (level, name) = match v4 {
         true => (libc::IPPROTO_IP, libc::IP_XFRM_POLICY),
         false => (libc::IPPROTO_IPV6, IPV6_XFRM_POLICY),

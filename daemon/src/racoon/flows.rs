@@ -29,6 +29,8 @@ pub(crate) enum What {
     /// They go through ESP, or not at all. The ends of the tunnel are this host and the peer;
     /// `None` is transport mode.
     Protect(Option<(IpAddr, IpAddr)>),
+    /// They go through ESP where there is an SA, and else in clear.
+    Prefer(Option<(IpAddr, IpAddr)>),
     /// They pass in clear.
     Pass,
     /// They are dropped.
@@ -97,14 +99,6 @@ fn what(report: &Report<'_>, entry: &Entry) -> Option<What> {
         Action::Ipsec(rules) => rules,
     };
     for rule in rules {
-        if rule.level == Level::Use {
-            report.error(
-                &entry.place,
-                "level use lets packets pass in clear where there is no SA, which obol never does",
-                "write require; hosts without obol then cannot talk to this one on these ports",
-            );
-            return None;
-        }
         if rule.protocol == Transform::Ipcomp {
             report.warn(
                 &entry.place,
@@ -127,6 +121,14 @@ fn what(report: &Report<'_>, entry: &Entry) -> Option<What> {
         Direction::Out => (left, right),
         Direction::In | Direction::Fwd => (right, left),
     };
+    if esp.level == Level::Use {
+        report.warn(
+            &entry.place,
+            "opportunistic, cleartext allowed: with level use packets pass in clear while there is no SA, and those to this host always",
+            "write require; hosts without obol then cannot talk to this one on these ports",
+        );
+        return Some(What::Prefer(esp.tunnel.map(ends)));
+    }
     Some(What::Protect(esp.tunnel.map(ends)))
 }
 
@@ -144,10 +146,15 @@ fn contradiction(report: &Report<'_>, entry: &Entry, flow: &Flow) {
 /// obol's own go both ways, so a line that stands alone changes its meaning.
 fn one_way(report: &Report<'_>, flow: &Flow) {
     let (place, message, fix) = match (&flow.out, &flow.inward, flow.what) {
-        (Some((_, place)), None, What::Protect(_)) => (
+        (Some((_, place)), None, What::Protect(_) | What::Prefer(_)) => (
             place,
             "no in-bound policy found for this one: obol protects the answers as well",
             "add the line for them: source and destination exchanged, -P in",
+        ),
+        (None, Some((_, place)), What::Prefer(_)) => (
+            place,
+            "no out-bound policy found for this one: obol waits for the peer to begin, and then protects both directions",
+            "add the line for it: source and destination exchanged, -P out",
         ),
         (None, Some((_, place)), What::Protect(_)) => (
             place,
@@ -222,11 +229,18 @@ mod tests {
         assert!(flows(&both).unwrap_err().contains("contradict"));
         let drop = "spdadd 10.0.0.1 10.0.0.2 any -P out discard;";
         assert!(flows(drop).unwrap()[1].contains("drops them in both"));
-        let clear = out.replace("require", "use");
-        assert!(flows(&clear).unwrap_err().contains("in clear"));
-        let pressed = out
-            .replace("ipsec", "ipsec ipcomp/transport//use")
-            .replace("//use", "//require");
+        let strict = both.replace("in none", "in ipsec esp/transport//require");
+        assert_eq!(flows(&strict).unwrap(), ["10.0.0.1=10.0.0.2 Protect(None)"]);
+        let clear = flows(&strict.replace("require", "use")).unwrap();
+        assert_eq!(clear[0], "10.0.0.1=10.0.0.2 Prefer(None)");
+        let told = |notice: &String| notice.contains("opportunistic, cleartext allowed");
+        assert_eq!(clear[1..].iter().filter(|notice| told(notice)).count(), 2);
+        // Both directions say the same.
+        let half = strict.replacen("require", "use", 1);
+        assert!(flows(&half).unwrap_err().contains("contradict"));
+        let pressed = out.replace("ipsec", "ipsec ipcomp/transport//use");
+        // The level of compression lets nothing pass in clear.
+        assert!(flows(&pressed).unwrap()[0].ends_with(" Protect(None)"));
         assert!(
             flows(&pressed)
                 .unwrap()

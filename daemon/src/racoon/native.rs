@@ -12,6 +12,7 @@ use super::conf::{Conf, Fragments, Nat, Whom};
 use super::plan::{Peer, Plan, Protected};
 use super::regions::Region;
 use crate::config::write::{self, Lines, key, quoted};
+use crate::dataplane::Cleartext;
 
 /// A text in TOML, a table after another.
 #[derive(Default)]
@@ -166,6 +167,9 @@ impl Native {
         self.list("remote_ts", [child.region.remote]);
         self.list("esp_proposals", [&child.esp]);
         self.text("start_action", if child.trap { "trap" } else { "none" });
+        if child.clear {
+            self.text("cleartext", Cleartext::Opportunistic.word());
+        }
         self.time("rekey_time", soft(child.lifetime));
         self.time("life_time", child.lifetime);
         self.line(format_args!(""));

@@ -44,6 +44,8 @@ pub(crate) struct Protected {
     pub(crate) lifetime: Duration,
     /// Whether the first packet begins.
     pub(crate) trap: bool,
+    /// Whether they pass in clear where there is no SA.
+    pub(crate) clear: bool,
 }
 
 /// What happens to packets, with the peer that it happens with.
@@ -51,8 +53,9 @@ pub(crate) struct Protected {
 enum Treatment {
     Pass,
     Drop,
-    /// The place of the block in the configuration, and the ends of a tunnel.
-    Protect(usize, Option<(IpAddr, IpAddr)>),
+    /// The place of the block in the configuration, the ends of a tunnel, and whether packets pass in
+    /// clear where there is no SA.
+    Protect(usize, Option<(IpAddr, IpAddr)>, bool),
 }
 
 /// A flow that comes before others.
@@ -69,7 +72,7 @@ pub(crate) fn plan<'c>(report: &Report<'_>, conf: &'c Conf, flows: &[Flow]) -> P
     let mut boxes = 0;
     for flow in flows {
         let sainfo = match flow.what {
-            What::Protect(_) => sainfo_for(report, conf, flow),
+            What::Protect(_) | What::Prefer(_) => sainfo_for(report, conf, flow),
             What::Pass | What::Drop => None,
         };
         let pieces = treatments(report, conf, flow);
@@ -106,6 +109,8 @@ pub(crate) fn closed(report: &Report<'_>, flows: &[Flow]) -> Vec<Region> {
         let treatment = match flow.what {
             What::Pass => Treatment::Pass,
             What::Protect(_) | What::Drop => Treatment::Drop,
+            // With whom does not matter here.
+            What::Prefer(tunnel) => Treatment::Protect(0, tunnel, true),
         };
         let left = left_of(report, &claims, flow, region, treatment);
         if treatment == Treatment::Drop {
@@ -149,26 +154,33 @@ fn treatments(report: &Report<'_>, conf: &Conf, flow: &Flow) -> Vec<(Region, Tre
         remote: flow.remote,
     };
     let none = |region| {
+        let (what, treatment) = match flow.what {
+            What::Prefer(_) => ("pass in clear", Treatment::Pass),
+            _ => ("are dropped", Treatment::Drop),
+        };
         report.warn(
             place(flow),
-            "no remote configuration found for these packets: they are dropped",
+            format!("no remote configuration found for these packets: they {what}"),
             "add remote anonymous { ... }, or one for the peer, to racoon.conf",
         );
-        (region, Treatment::Drop)
+        (region, treatment)
     };
     let index = |remote: &Remote| {
         conf.remotes
             .iter()
             .position(|other| std::ptr::eq(other, remote))
     };
+    let clear = matches!(flow.what, What::Prefer(_));
     match flow.what {
         What::Pass => vec![(whole, Treatment::Pass)],
         What::Drop => vec![(whole, Treatment::Drop)],
-        What::Protect(Some(ends)) => match conf.remote_for(ends.1).and_then(index) {
-            Some(at) => vec![(whole, Treatment::Protect(at, Some(ends)))],
-            None => vec![none(whole)],
-        },
-        What::Protect(None) => {
+        What::Protect(Some(ends)) | What::Prefer(Some(ends)) => {
+            match conf.remote_for(ends.1).and_then(index) {
+                Some(at) => vec![(whole, Treatment::Protect(at, Some(ends), clear))],
+                None => vec![none(whole)],
+            }
+        }
+        What::Protect(None) | What::Prefer(None) => {
             let mut found = Vec::new();
             let mut rest = vec![whole];
             for (at, remote) in conf.remotes.iter().enumerate() {
@@ -180,7 +192,7 @@ fn treatments(report: &Report<'_>, conf: &Conf, flow: &Flow) -> Vec<(Region, Tre
                     remote: obol_ike::ts::TrafficSelector::host(peer),
                 };
                 if let Some(common) = whole.overlap(&only) {
-                    found.push((common, Treatment::Protect(at, None)));
+                    found.push((common, Treatment::Protect(at, None, clear)));
                     let cut = |region: &Region| region.without(&common).unwrap_or_default();
                     rest = rest.iter().flat_map(cut).collect();
                 }
@@ -188,7 +200,7 @@ fn treatments(report: &Report<'_>, conf: &Conf, flow: &Flow) -> Vec<(Region, Tre
             let anonymous = conf.anonymous().and_then(index);
             for region in rest {
                 found.push(match anonymous {
-                    Some(at) => (region, Treatment::Protect(at, None)),
+                    Some(at) => (region, Treatment::Protect(at, None, clear)),
                     None => none(region),
                 });
             }
@@ -291,13 +303,13 @@ impl<'c> Plan<'c> {
         treatment: Treatment,
         sainfo: Option<&Sainfo>,
     ) {
-        let (at, tunnel) = match treatment {
+        let (at, tunnel, clear) = match treatment {
             Treatment::Pass => return,
             Treatment::Drop => {
                 self.drops.push(region);
                 return;
             }
-            Treatment::Protect(at, tunnel) => (at, tunnel),
+            Treatment::Protect(at, tunnel, clear) => (at, tunnel, clear),
         };
         let (Some(remote), Some(sainfo)) = (conf.remotes.get(at), sainfo) else {
             return;
@@ -307,6 +319,7 @@ impl<'c> Plan<'c> {
             esp: sainfo.esp.clone(),
             lifetime: sainfo.lifetime,
             trap: flow.out.is_some() && !remote.passive,
+            clear,
         };
         let same =
             |peer: &&mut Peer<'c>| std::ptr::eq(peer.remote, remote) && peer.tunnel == tunnel;

@@ -2,6 +2,7 @@
 
 mod across;
 mod bad;
+mod cleartext;
 mod disk;
 mod good;
 mod kernel;

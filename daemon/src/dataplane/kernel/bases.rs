@@ -30,7 +30,8 @@ pub(super) struct Base {
 pub(super) type Numbers<'n> = &'n mut dyn FnMut() -> Option<u32>;
 
 impl Base {
-    /// Puts a policy into the kernel's terms.
+    /// Puts a policy into the kernel's terms. Where packets pass in clear now, the template is one that
+    /// they can do without: they ask for an SA all the same.
     ///
     /// # Errors
     /// It needs too many policies of the kernel.
@@ -40,10 +41,11 @@ impl Base {
                 reqid,
                 mode: policy.mode,
                 ends: placeholder(&key, policy.mode),
+                optional: policy.clear.now,
             };
             Rule {
                 priority: priority + 1,
-                block: !policy.trap,
+                block: !policy.trap && !policy.clear.now,
                 template: Some(template),
                 pass: None,
             }
@@ -144,8 +146,13 @@ impl Bases {
 
     /// The options of a child; `None`: it is not configured.
     pub(super) fn options(&self, connection: &str, child: &str) -> Option<&KernelOptions> {
+        Some(&self.policy(connection, child)?.kernel)
+    }
+
+    /// The policy of a child; `None`: it is not configured.
+    pub(super) fn policy(&self, connection: &str, child: &str) -> Option<&Policy> {
         let place = *self.names.get(connection)?.get(child)?;
-        Some(&self.list.get(place)?.policy.kernel)
+        Some(&self.list.get(place)?.policy)
     }
 
     /// The one that has this request ID.

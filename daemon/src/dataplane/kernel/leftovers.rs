@@ -86,7 +86,7 @@ impl<K: Xfrm> Core<K> {
     }
 
     /// Once the policies are known: policies without SA, and those that no policy of the
-    /// configuration covers, are not kept. Where they are.
+    /// configuration covers, are not kept. Where they are, and where others change.
     pub(super) fn sort_leftovers(&mut self, now: Instant) -> BTreeSet<Key> {
         let alive: HashSet<u32> = self.leftovers.states.values().copied().collect();
         let mut kept = HashSet::new();
@@ -101,6 +101,10 @@ impl<K: Xfrm> Core<K> {
             match reqid.filter(|reqid| alive.contains(reqid) && cover.holds(&key)) {
                 Some(reqid) => {
                     kept.insert(reqid);
+                    // Whether packets pass in clear is for the configuration of now to say.
+                    if self.spd.make_old_strict(&key) {
+                        forgotten.insert(key);
+                    }
                 }
                 None => {
                     self.spd.forget_old(&key);

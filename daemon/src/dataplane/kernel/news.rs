@@ -23,7 +23,7 @@ impl<K: Xfrm> Core<K> {
         match notice {
             Notice::Acquire { reqid, flow } => {
                 // Of the policy of an SA: its state was taken away, which is noticed elsewhere.
-                let Some(policy) = self.bases.asked_by(reqid) else {
+                let Some(policy) = self.bases.asked_by(reqid).filter(|policy| policy.trap) else {
                     return;
                 };
                 let (connection, child) = (policy.connection.clone(), policy.child.clone());

@@ -73,6 +73,8 @@ impl<K: Xfrm> Core<K> {
             if_id: options.if_id,
             offload: None,
         };
+        let policy = self.bases.policy(&info.connection, &info.child);
+        let beside = policy.is_some_and(|policy| policy.clear.beside_sa());
         self.flows.begin(Flow::of(info), info.id);
         let done = self.add_state(&mut new, info.path, options.hw_offload);
         if let Err(refusal) = done {
@@ -88,7 +90,7 @@ impl<K: Xfrm> Core<K> {
             info.mode,
             &options,
             // From wherever: the peer may move.
-            |_, priority| rule(priority, reqid, info.mode, None),
+            |_, priority| rule(priority, reqid, info.mode, None, beside),
         );
         let sa = Sa {
             info: info.clone(),
@@ -177,7 +179,7 @@ impl<K: Xfrm> Core<K> {
     ) -> Result<(), DataPlaneError> {
         let ends = (info.mode == Mode::Tunnel).then_some(ends(info.path));
         let rules = outwards(&info.local_ts, &info.remote_ts, options, |_, priority| {
-            rule(priority, reqid, info.mode, ends)
+            rule(priority, reqid, info.mode, ends, false)
         })?;
         let keys = self.spd.add_sa(info.id, &rules);
         let same: BTreeSet<Key> = self.spd.in_place(&keys);
@@ -269,7 +271,7 @@ impl<K: Xfrm> Core<K> {
         if let Some(sa) = before.and_then(|id| self.sas.get(&id)) {
             return Ok(sa.reqid);
         }
-        let any = |_, priority| rule(priority, 0, info.mode, None);
+        let any = |_, priority| rule(priority, 0, info.mode, None, false);
         let keys = inwards(&info.local_ts, &info.remote_ts, info.mode, options, any)?;
         let left = self.left_reqid(keys.iter().map(|(key, _)| *key));
         left.or_else(|| self.reqids.take()).ok_or_else(no_reqid)
@@ -307,8 +309,19 @@ pub(super) fn to_us(path: Path, encap: bool) -> Move {
     to_peer(back, encap)
 }
 
-fn rule(priority: u32, reqid: u32, mode: Mode, ends: Option<(IpAddr, IpAddr)>) -> Rule {
-    let template = Template { reqid, mode, ends };
+fn rule(
+    priority: u32,
+    reqid: u32,
+    mode: Mode,
+    ends: Option<(IpAddr, IpAddr)>,
+    optional: bool,
+) -> Rule {
+    let template = Template {
+        reqid,
+        mode,
+        ends,
+        optional,
+    };
     Rule {
         priority,
         block: false,

@@ -52,6 +52,13 @@ impl Spd {
         slots.filter_map(|(key, slot)| Some((*key, slot.old?)))
     }
 
+    /// Has packets use the states of what an earlier run left there; whether they could do without.
+    pub(super) fn make_old_strict(&mut self, key: &Key) -> bool {
+        let old = self.slots.get_mut(key).and_then(|slot| slot.old.as_mut());
+        let template = old.and_then(|rule| rule.template.as_mut());
+        template.is_some_and(|template| std::mem::take(&mut template.optional))
+    }
+
     /// Forgets what an earlier run left there.
     pub(super) fn forget_old(&mut self, key: &Key) {
         if let Some(slot) = self.slots.get_mut(key) {

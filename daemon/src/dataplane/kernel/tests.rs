@@ -1,5 +1,6 @@
 //! The data plane on a kernel that is not there: it counts requests, and refuses where it is told.
 
+mod cleartext;
 mod cost;
 mod fake;
 mod offload;
@@ -48,6 +49,7 @@ fn policy(child: &str, local: &str, remote: &str) -> Policy {
         trap: true,
         pass: false,
         narrower: false,
+        clear: Default::default(),
         kernel: KernelOptions::default(),
     }
 }

@@ -14,6 +14,7 @@
 //! what must not leave without: see [`crate::host`].
 
 mod audit;
+mod clear;
 mod count;
 mod early;
 mod inbound;
@@ -37,7 +38,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{DataPlane, DataPlaneError, DataPlaneEvent, Doing, Policy, Usage};
 use crate::host::{self, Carrier, HostSettings};
-use crate::ports::{Encapsulation, Ports, RawEsp};
+use crate::ports::{Encapsulation, Ports, RawEsp, RawIp};
 use crate::sys::tun::Tun;
 use count::{Clock, Drops, SaUsage};
 use others::Others;
@@ -62,6 +63,8 @@ pub(crate) struct UserDataPlane {
     shared: Arc<Shared>,
     /// Of each worker.
     sockets: Vec<(Encapsulation, RawEsp)>,
+    /// For what leaves in clear.
+    clear: RawIp,
     usages: HashMap<ChildSaId, Arc<SaUsage>>,
     policies: Vec<Policy>,
     others: Arc<Others>,
@@ -120,6 +123,7 @@ impl UserDataPlane {
         let queues = open_tun(&settings.tun, natt.len())?;
         let raw = RawEsp::open(&settings, natt.len())?;
         let all: Vec<_> = natt.iter().cloned().zip(raw).collect();
+        let clear = RawIp::open(&settings)?;
         let index = host::bring_up(&settings.tun).await?;
         let (events_in, events) = mpsc::unbounded_channel();
         let (ike_in, ike) = mpsc::channel(IKE_QUEUE);
@@ -136,9 +140,11 @@ impl UserDataPlane {
             let place = Place::new(own, natt.len());
             let (lead, second) = lead::pair()?;
             let parts = (sockets.clone(), queues[own].clone(), shared.clone());
+            let clear = clear.clone();
             outbound.push(wake::start(&name("outbound", own), move |orders| {
-                let ((natt, raw), tun, shared) = parts;
-                second.run(outbound::Worker::new(orders, place, natt, raw, tun, shared));
+                let (sockets, tun, shared) = parts;
+                let sockets = (sockets.0, sockets.1, clear);
+                second.run(outbound::Worker::new(orders, place, sockets, tun, shared));
             })?);
             let parts = (strays.clone(), queues.clone(), shared.clone());
             inbound.push(wake::start(&name("inbound", own), move |orders| {
@@ -154,6 +160,7 @@ impl UserDataPlane {
             tun: index,
             shared,
             sockets: all,
+            clear,
             usages: HashMap::new(),
             policies: Vec::new(),
             others: Arc::default(),
@@ -171,6 +178,7 @@ impl UserDataPlane {
     /// The system refuses.
     pub(crate) fn share_with_kernel(&self, ports: &Ports) -> Result<Encapsulation, DataPlaneError> {
         let workers = self.sockets.len();
+        self.clear.bypass_policies()?;
         for (own, (udp, raw)) in self.sockets.iter().enumerate() {
             udp.bypass_policies()?;
             raw.leave_to_kernel((own, workers))?;

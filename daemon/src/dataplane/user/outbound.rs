@@ -7,20 +7,22 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 
 use obol_esp::{FlowKey, Frame, FrameError, Offload, SealError, Selector};
+use obol_ike::config::Mode;
 use obol_ike::event::{ChildSaId, MovedSa, PacketFlow};
 use tokio::sync::oneshot;
 
 use super::Shared;
 use super::audit::{Audit, Drop};
+use super::clear::ClearSender;
 use super::count::Reason;
 use super::lead::Load;
 use super::place::Place;
-use super::policy::{Entry, Found, Policies};
+use super::policy::{Entry, Fate, Found, Policies};
 use super::sa::Way;
 use super::sender::Sender;
 use super::wake::Orders;
 use crate::dataplane::{DataPlaneEvent, Policy};
-use crate::ports::{Encapsulation, RawEsp};
+use crate::ports::{Encapsulation, RawEsp, RawIp};
 use crate::sys::tun::Tun;
 
 /// Longest frame in octets.
@@ -62,6 +64,7 @@ pub(super) struct Worker {
 /// What a frame goes through.
 struct Parts {
     sender: Sender,
+    clear: ClearSender,
     shared: Arc<Shared>,
     policies: Policies,
     audit: Audit,
@@ -73,8 +76,7 @@ impl Worker {
     pub(super) fn new(
         orders: Orders<Command>,
         place: Place,
-        natt: Encapsulation,
-        raw: RawEsp,
+        (natt, raw, clear): (Encapsulation, RawEsp, RawIp),
         tun: Arc<Tun>,
         shared: Arc<Shared>,
     ) -> Self {
@@ -87,6 +89,7 @@ impl Worker {
             frame: vec![0; FRAME_MAX],
             parts: Parts {
                 sender: Sender::new(natt, raw),
+                clear: ClearSender::new(clear),
                 shared,
                 policies: Policies::new(place),
                 audit: Audit::new(),
@@ -222,11 +225,19 @@ impl Parts {
         };
         let Some(found) = entry.sa_for(&frame, users) else {
             let verdict = entry.without_sa(frame.flow(), octets, self.now);
-            if !verdict.kept {
-                drops.count(Reason::NoSa);
-            }
             if verdict.ask {
                 self.shared.tell(acquire(entry, frame.flow()));
+            }
+            match verdict.fate {
+                Fate::Kept => {}
+                Fate::Dropped => drops.count(Reason::NoSa),
+                Fate::Clear => {
+                    // Routes of tunnels have the MTU that fits: who sends more has to be told by a
+                    // router, and to cut packets is not ours.
+                    let whole = entry.policy().mode == Mode::Tunnel;
+                    let lost = self.clear.send(&frame, whole);
+                    drops.count_many(Reason::SendFailed, lost);
+                }
             }
             return;
         };

@@ -87,8 +87,19 @@ struct Kept {
 pub(super) struct Verdict {
     /// Whether to ask for an SA.
     pub(super) ask: bool,
-    /// Whether the frame is kept.
-    pub(super) kept: bool,
+    /// What becomes of the frame.
+    pub(super) fate: Fate,
+}
+
+/// What becomes of a frame without SA.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Fate {
+    /// It waits for the SA.
+    Kept,
+    /// It is lost.
+    Dropped,
+    /// It leaves in clear.
+    Clear,
 }
 
 impl Policies {
@@ -304,18 +315,19 @@ impl Entry {
         })
     }
 
-    /// What to do with a frame that has no SA; keeps it, as it came from the device, if there is
-    /// room.
+    /// What to do with a frame that has no SA; keeps it, as it came from the device, if it is not to
+    /// leave in clear, and there is room.
     pub(super) fn without_sa(&mut self, flow: &FlowKey, octets: &[u8], now: u64) -> Verdict {
-        if !self.policy.trap {
-            return Verdict {
-                ask: false,
-                kept: false,
-            };
-        }
-        let ask = self.ask(flow, now);
-        let kept = self.keep(flow, octets, now);
-        Verdict { ask, kept }
+        let trap = self.policy.trap;
+        let ask = trap && self.ask(flow, now);
+        let fate = if self.policy.clear.now {
+            Fate::Clear
+        } else if trap && self.keep(flow, octets, now) {
+            Fate::Kept
+        } else {
+            Fate::Dropped
+        };
+        Verdict { ask, fate }
     }
 
     fn ask(&mut self, flow: &FlowKey, now: u64) -> bool {
@@ -400,6 +412,7 @@ mod tests {
             trap,
             pass: false,
             narrower: false,
+            clear: Default::default(),
             kernel: crate::dataplane::KernelOptions::default(),
         })
     }
@@ -441,21 +454,36 @@ mod tests {
     #[test]
     fn a_policy_that_only_blocks_neither_asks_nor_keeps() {
         let verdict = entry(Mode::Tunnel, true, false).without_sa(&flow(2), b"packet", 1);
-        assert_eq!((verdict.ask, verdict.kept), (false, false));
+        assert_eq!((verdict.ask, verdict.fate), (false, Fate::Dropped));
+    }
+
+    #[test]
+    fn a_policy_that_lets_packets_pass_in_clear_asks_and_keeps_nothing() {
+        let mut open = entry(Mode::Transport, true, true);
+        open.policy.clear.now = true;
+        let verdict = open.without_sa(&flow(2), b"packet", 1);
+        assert_eq!((verdict.ask, verdict.fate), (true, Fate::Clear));
+        let verdict = open.without_sa(&flow(2), b"packet", 2);
+        assert_eq!((verdict.ask, verdict.fate), (false, Fate::Clear));
+        open.policy.trap = false;
+        let verdict = open.without_sa(&flow(3), b"packet", 3);
+        assert_eq!((verdict.ask, verdict.fate), (false, Fate::Clear));
+        assert!(open.kept.is_empty());
     }
 
     #[test]
     fn few_packets_and_few_octets_are_kept_and_not_for_long() {
+        let kept = |verdict: Verdict| verdict.fate == Fate::Kept;
         let mut many = entry(Mode::Tunnel, true, true);
-        let kept = (0..100).filter(|_| many.without_sa(&flow(2), b"packet", 1).kept);
-        assert_eq!(kept.count(), KEPT_PACKETS);
-        assert!(!many.without_sa(&flow(2), b"packet", KEPT_FOR).kept);
-        assert!(many.without_sa(&flow(2), b"packet", KEPT_FOR + 1).kept);
+        let first = (0..100).filter(|_| kept(many.without_sa(&flow(2), b"packet", 1)));
+        assert_eq!(first.count(), KEPT_PACKETS);
+        assert!(!kept(many.without_sa(&flow(2), b"packet", KEPT_FOR)));
+        assert!(kept(many.without_sa(&flow(2), b"packet", KEPT_FOR + 1)));
         assert_eq!((many.kept.len(), many.kept_bytes), (1, 6));
 
         let mut long = entry(Mode::Tunnel, true, true);
         let packet = vec![0; 60_000];
-        let kept = (0..100).filter(|_| long.without_sa(&flow(2), &packet, 1).kept);
-        assert_eq!(kept.count(), 2);
+        let first = (0..100).filter(|_| kept(long.without_sa(&flow(2), &packet, 1)));
+        assert_eq!(first.count(), 2);
     }
 }

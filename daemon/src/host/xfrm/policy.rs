@@ -74,6 +74,9 @@ pub(crate) struct Template {
     /// Their addresses in tunnel mode. Outbound the system makes use of them; inbound, and in
     /// transport mode, none means any.
     pub(crate) ends: Option<(IpAddr, IpAddr)>,
+    /// Packets for which there is none pass in clear, and outbound they ask for one; inbound packets
+    /// in clear pass.
+    pub(crate) optional: bool,
 }
 
 /// A policy of the kernel.
@@ -216,6 +219,7 @@ impl Template {
         octets[28..44].copy_from_slice(&address(source));
         octets[44..48].copy_from_slice(&self.reqid.to_ne_bytes());
         octets[48] = state::mode(self.mode);
+        octets[50] = u8::from(self.optional);
         // Any algorithm: what was negotiated decides.
         octets[52..64].fill(0xff);
         octets
@@ -237,6 +241,7 @@ impl Template {
                 _ => return None,
             },
             ends: some.then_some(ends),
+            optional: u8_at(octets, 50)? != 0,
         })
     }
 }
@@ -271,6 +276,7 @@ pub(super) mod tests {
                     reqid: 0x6f01_0001,
                     mode: Mode::Tunnel,
                     ends: Some((IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]))),
+                    optional: false,
                 }),
             },
         }
@@ -294,6 +300,18 @@ pub(super) mod tests {
         assert_eq!(template[48..52], [1, 0, 0, 0]);
         assert_eq!(template[52..], [0xff; 12]);
         assert_eq!(Policy::read(body), Some(tunnel()));
+    }
+
+    #[test]
+    fn a_template_that_packets_can_do_without_says_so() {
+        let mut policy = tunnel();
+        if let Some(template) = &mut policy.rule.template {
+            template.optional = true;
+        }
+        let message = policy.install(false);
+        let (_, body) = message.parts();
+        assert_eq!(body[LEN + 4 + 48..LEN + 4 + 52], [1, 0, 1, 0]);
+        assert_eq!(Policy::read(body), Some(policy));
     }
 
     #[test]

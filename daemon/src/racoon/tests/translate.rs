@@ -42,6 +42,38 @@ fn any_to_any_on_demand_within_a_network() {
 }
 
 #[test]
+fn r_a10_use_is_opportunistic_and_cuts_what_is_strict() {
+    let text = Files::of(RACOON, PSK, &MONGODB.replace("require", "use")).native();
+    assert_eq!(
+        text.matches("cleartext = \"opportunistic\"").count(),
+        2,
+        "{text}"
+    );
+    // What comes first decides: of the strict policy behind it a piece is missing.
+    let files = Files::of(
+        RACOON,
+        PSK,
+        "spdadd 10.0.0.1 10.0.0.9 tcp -P out ipsec esp/transport//use;
+        spdadd 10.0.0.9 10.0.0.1 tcp -P in ipsec esp/transport//use;
+        spdadd 10.0.0.1 10.0.0.8/31 tcp -P out ipsec esp/transport//require;
+        spdadd 10.0.0.8/31 10.0.0.1 tcp -P in ipsec esp/transport//require;",
+    );
+    let native = files
+        .load()
+        .unwrap_or_else(|e| panic!("{e}"))
+        .native
+        .unwrap();
+    let shown = native.loaded.policies.iter().map(|policy| {
+        let to = policy.remote_ts[0];
+        format!("{to} {}", policy.clear.when.word())
+    });
+    assert_eq!(
+        shown.collect::<Vec<_>>(),
+        ["10.0.0.9[tcp] opportunistic", "10.0.0.8[tcp] never"]
+    );
+}
+
+#[test]
 fn r_a14_passive_waits_for_the_peer() {
     let passive = RACOON.replace("passive off", "passive on");
     let expected = [SERVER, CLIENT].map(|line| line.replace("trap", "wait"));

@@ -46,8 +46,9 @@ fn a_queue_that_is_turned_off_is_emptied_before() {
         let _commander = wake::start("test", move |orders| give.send(orders).unwrap()).unwrap();
         let place = Place::new(1, 2);
         let orders = take.recv().unwrap();
-        let natt = ports.encapsulation();
-        let mut worker = Worker::new(orders, place, natt, raw, tun, shared.clone());
+        let clear = RawIp::open(&settings).unwrap();
+        let sockets = (ports.encapsulation(), raw, clear);
+        let mut worker = Worker::new(orders, place, sockets, tun, shared.clone());
         // Everything comes to this queue.
         worker.tun.turn(true).unwrap();
         worker.tun_lives = true;

@@ -4,7 +4,7 @@ use super::*;
 use crate::host::nat::masquerade;
 
 /// A container behind the first host, at 172.16.1.2.
-fn container(host: &Host) -> Netns {
+pub(super) fn container(host: &Host) -> Netns {
     let container = Netns::anonymous().unwrap();
     let (bridge, inside) = (
         ("docker0", ip("172.16.1.254"), 24),

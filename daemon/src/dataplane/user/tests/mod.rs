@@ -1,6 +1,7 @@
 //! Two data planes with static keys in two namespaces, joined by a wire.
 
 mod bulk;
+mod cleartext;
 mod gateway;
 mod lead;
 mod moves;
@@ -215,6 +216,7 @@ impl Child {
             trap: true,
             pass: false,
             narrower: false,
+            clear: Default::default(),
             kernel: crate::dataplane::KernelOptions::default(),
         }
     }
@@ -581,6 +583,7 @@ fn one_policy_between_networks_has_an_sa_per_pair_of_hosts() {
             trap: true,
             pass: false,
             narrower: false,
+            clear: Default::default(),
             kernel: crate::dataplane::KernelOptions::default(),
         };
         host.policies(vec![policy]).unwrap();

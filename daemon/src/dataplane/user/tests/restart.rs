@@ -110,6 +110,7 @@ fn rules_and_addresses_that_others_change_are_put_right() {
             trap: true,
             pass: false,
             narrower: false,
+            clear: Default::default(),
             kernel: crate::dataplane::KernelOptions::default(),
         };
         plane.set_policies(vec![policy]).await.unwrap();
@@ -227,6 +228,7 @@ fn who_waits_for_something_else_does_not_interrupt_repairs() {
             trap: true,
             pass: false,
             narrower: false,
+            clear: Default::default(),
             kernel: crate::dataplane::KernelOptions::default(),
         };
         plane.set_policies(vec![policy]).await.unwrap();
