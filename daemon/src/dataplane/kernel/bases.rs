@@ -36,11 +36,18 @@ impl Base {
     /// # Errors
     /// It needs too many policies of the kernel.
     pub(super) fn new(policy: Policy, reqid: u32) -> Result<Self, DataPlaneError> {
-        let rule = |key, priority| {
+        let rule = |key: Key, priority| {
+            // The kernel takes no tunnel that packets could do without. No state has this request ID, so
+            // that the mode makes no difference.
+            let does_without = policy.clear.now && key.direction == Direction::Out;
+            let mode = match does_without {
+                true => Mode::Transport,
+                false => policy.mode,
+            };
             let template = Template {
                 reqid,
-                mode: policy.mode,
-                ends: placeholder(&key, policy.mode),
+                mode,
+                ends: placeholder(&key, mode),
                 optional: policy.clear.now,
             };
             Rule {

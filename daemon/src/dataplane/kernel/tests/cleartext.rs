@@ -163,7 +163,8 @@ fn the_kernel_asks_for_an_sa_that_packets_can_do_without() {
             ..policy("open", "192.0.2.1[udp]", "192.0.2.2[udp/7000]")
         };
         let now = Instant::now();
-        core.set_policies(vec![policy(true)], now).unwrap();
+        let tunnel = open(Cleartext::Opportunistic, true);
+        core.set_policies(vec![policy(true), tunnel], now).unwrap();
         own.send_to(b"in clear", other.local_addr().unwrap())
             .unwrap();
         other.recv_from(&mut [0; 16]).unwrap();
