@@ -36,6 +36,7 @@ use crate::updown::Scripts;
 mod answers;
 mod cleartext;
 mod events;
+mod keys;
 mod operator;
 mod puzzles;
 pub(crate) mod report;
@@ -46,6 +47,7 @@ mod words;
 
 use answers::Answered;
 use cleartext::Cleartexts;
+use keys::Keys;
 use operator::Waiter;
 use puzzles::Puzzles;
 pub(crate) use roam::Roaming;
@@ -76,6 +78,7 @@ pub(crate) struct Driver<D: DataPlane> {
     puzzles: Puzzles,
     heartbeat: Heartbeat,
     cleartexts: Cleartexts,
+    keys: Keys,
     /// What the data plane was asked and has not answered. Nobody waits for one answer: the loop
     /// goes on with what others want.
     asked: FuturesUnordered<BoxFuture<'static, Answered>>,
@@ -134,6 +137,7 @@ impl<D: DataPlane> Driver<D> {
         calls: mpsc::Receiver<Call>,
     ) -> std::io::Result<Self> {
         let troubles = Troubles::listen(&loaded.daemon.host());
+        let keys = Keys::new(loaded.daemon.show_keys);
         Ok(Self {
             endpoint,
             plane,
@@ -154,6 +158,7 @@ impl<D: DataPlane> Driver<D> {
             puzzles: Puzzles::new(),
             heartbeat: Heartbeat::new(),
             cleartexts: Cleartexts::default(),
+            keys,
             asked: FuturesUnordered::new(),
             dropped: BTreeMap::new(),
             lifting: false,

@@ -507,6 +507,62 @@ async fn r_a4_policies_hold_by_the_kernels_own() {
     assert!(talks(a, b, LIMIT).await && talks(b, a, LIMIT).await);
 }
 
+/// For each SPI, the lines with its keys.
+fn keys(listed: &str) -> std::collections::BTreeMap<&str, Vec<&str>> {
+    let entries = listed.split("\tesp ").skip(1);
+    let entry = |entry| {
+        let entry: &str = entry;
+        let spi = entry.split(' ').find(|word| word.starts_with("spi="));
+        let from = entry.find("\tE: ").unwrap();
+        let until = entry.find("\tseq=").unwrap();
+        (spi.unwrap(), entry[from..until].lines().collect())
+    };
+    entries.map(entry).collect()
+}
+
+#[tokio::test]
+async fn keys_are_hidden_unless_the_daemon_shows_them() {
+    if !is_root() {
+        return;
+    }
+    let bed = Bed::new();
+    let (a, b) = (&bed.lab.a, &bed.lab.b);
+    let _services = services(&bed);
+    for host in [a, b] {
+        let shows = "[daemon]\nshow_keys = true\nlog = \"trace\"\n";
+        fs::write(&host.config, shows).unwrap();
+        bed.does(host, "setkey -f ETC/ipsec-tools.d/mongodb.conf");
+    }
+    let mut racoons = vec![bed.start(a), bed.start(b)];
+    assert!(talks(a, b, LIMIT).await);
+    let (at_a, at_b) = (
+        bed.does(a, "setkey -D"),
+        bed.does(b, "racoonctl show-sa ipsec"),
+    );
+    assert_eq!(keys(&at_a), keys(&at_b), "both ends have the same");
+    assert_eq!(keys(&at_a).len(), 2, "{at_a}");
+    assert!(!at_a.contains("xxxxxxxx"), "{at_a}");
+    for (_, lines) in keys(&at_a) {
+        let key: String = lines[0].split("  ").nth(1).unwrap().split(' ').collect();
+        assert_eq!(key.len(), 32, "{at_a}");
+        for host in [a, b] {
+            let log = fs::read_to_string(host.runtime.join("racoon.log")).unwrap();
+            assert!(log.contains("show_keys") && !log.contains(&key));
+            let status = daemons::succeeds(host, &["status", "--json"]);
+            assert!(!status.contains(&key));
+        }
+    }
+    // B does not say any more.
+    racoons.pop();
+    fs::write(&b.config, "").unwrap();
+    racoons.push(bed.start(b));
+    assert!(talks(b, a, LIMIT).await);
+    let listed = bed.does(b, "setkey -D");
+    assert!(listed.contains("xxxxxxxx"), "{listed}");
+    let lines = keys(&listed).into_values().flatten();
+    assert!(lines.into_iter().all(|line| line.ends_with("xxxxxxxx")));
+}
+
 /// A connection that stays.
 struct Talk(TcpStream);
 

@@ -48,6 +48,7 @@ pub(crate) fn ask(
         }
         match Reply::from_line(&line)? {
             Reply::Progress(text) => progress(&text),
+            Reply::Secret(_) => {}
             Reply::Done(data) => return Ok(data),
             Reply::Failed(failure) => return Err(failure),
         }
@@ -94,6 +95,7 @@ fn waits(request: &Request) -> Duration {
         Request::Watch => Duration::from_secs(86_400 * 365),
         Request::Status
         | Request::List
+        | Request::Keys
         | Request::Establish { .. }
         | Request::Reload
         | Request::Change { .. }

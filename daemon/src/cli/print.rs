@@ -53,6 +53,9 @@ pub(crate) fn status(report: &StatusReport) -> String {
         duration(daemon.uptime_s),
         daemon.config
     );
+    if daemon.shows_keys {
+        text.push_str("keys of Child SAs are kept, and root can see them (show_keys)\n");
+    }
     for sa in &report.ike_sas {
         text.push('\n');
         text.push_str(&ike_sa(sa));

@@ -37,6 +37,8 @@ pub(crate) struct DaemonSettings {
     pub(crate) state_dir: Option<PathBuf>,
     /// Tickets of session resumption (RFC 5723) are good after a restart of the daemon.
     pub(crate) keep_tickets: bool,
+    /// Keys of Child SAs are kept, and told to root by the control socket.
+    pub(crate) show_keys: bool,
 }
 
 impl Default for DaemonSettings {
@@ -53,6 +55,7 @@ impl Default for DaemonSettings {
             data_plane: DataPlaneChoice::Userspace,
             state_dir: None,
             keep_tickets: false,
+            show_keys: false,
         }
     }
 }
@@ -141,6 +144,7 @@ pub(crate) fn read(report: &Report<'_>, section: Section<'_>) -> (DaemonSettings
         }
     }
     daemon.keep_tickets = section.boolean("keep_tickets").unwrap_or(false);
+    daemon.show_keys = section.boolean("show_keys").unwrap_or(false);
     let settings = read_settings(&section);
     section.finish();
     (daemon, settings)

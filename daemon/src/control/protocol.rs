@@ -9,12 +9,15 @@
 //!
 //! Any number of progress lines, then one line with `ok`, which ends the exchange.
 
+mod secret;
+
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::changes::ChildChange;
 use crate::error::{ExitClass, Failure};
+pub(crate) use secret::{KeysReport, OneWay, SecretJson};
 
 /// Version of requests and replies. Raised by changes that an older end would misread.
 pub(crate) const VERSION: u32 = 1;
@@ -40,6 +43,8 @@ pub(crate) enum Request {
     Status,
     /// What is configured; answered by a [`ListReport`].
     List,
+    /// The keys of all Child SAs; answered by a [`KeysReport`], if the daemon keeps them.
+    Keys,
     /// Bring up a connection, or one child of it, and wait for it; answered by [`UpReport`].
     Up {
         /// Name of the connection.
@@ -110,6 +115,8 @@ pub(crate) enum Reply {
     Progress(String),
     /// The end, with what was asked for.
     Done(serde_json::Value),
+    /// The same, of what is to be wiped. It is only sent: who reads it has [`Reply::Done`].
+    Secret(SecretJson),
     /// The end, and why it could not be done.
     Failed(Failure),
 }
@@ -185,6 +192,7 @@ impl Reply {
                 line.ok = Some(true);
                 line.data = Some(data.clone());
             }
+            Self::Secret(json) => return json.to_line(),
             Self::Failed(failure) => {
                 line.ok = Some(false);
                 line.code = Some(failure.code);
@@ -287,6 +295,9 @@ pub(crate) struct DaemonReport {
     pub(crate) asks_for_cookies: bool,
     /// The configuration file.
     pub(crate) config: String,
+    /// Who asks for keys of Child SAs gets them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) shows_keys: bool,
     /// Its policies are those that setkey was told.
     #[serde(default)]
     pub(crate) by_setkey: bool,

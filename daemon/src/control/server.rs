@@ -14,6 +14,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 use tracing::{debug, warn};
+use zeroize::Zeroizing;
 
 use super::protocol::{Reply, Request, SOCKET_NAME};
 use crate::error::{ExitClass, Failure};
@@ -132,7 +133,7 @@ async fn read_line(reader: impl tokio::io::AsyncRead + Unpin) -> io::Result<Vec<
 }
 
 async fn send(writer: &mut (impl AsyncWriteExt + Unpin), reply: &Reply) -> io::Result<()> {
-    let line = reply.to_line();
+    let line = Zeroizing::new(reply.to_line());
     tokio::time::timeout(PATIENCE, writer.write_all(line.as_bytes())).await?
 }
 

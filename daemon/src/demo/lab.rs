@@ -277,7 +277,7 @@ impl Host {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             match Reply::from_line(&line).map_err(io::Error::other)? {
-                Reply::Progress(_) => {}
+                Reply::Secret(_) | Reply::Progress(_) => {}
                 Reply::Done(data) => return Ok(data),
                 Reply::Failed(failure) => return Err(io::Error::other(failure)),
             }

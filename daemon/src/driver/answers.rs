@@ -21,6 +21,7 @@ impl<D: DataPlane> Driver<D> {
         if let Some(refused) = answered.refused {
             // What was kept of it is dropped; nobody waits for that.
             drop(self.plane.remove(refused));
+            self.keys.forget(refused);
         }
         self.reply(answered.id, answered.answer);
     }
@@ -49,10 +50,12 @@ impl<D: DataPlane> Driver<D> {
             }
             Ask::AddInbound(sa) => {
                 let child = sa.info.id;
+                self.keys.inbound(child, &sa.keys);
                 let doing = self.plane.add_inbound(*sa);
                 return self.later(id, Some(child), doing);
             }
             Ask::UseOutbound(sa) => {
+                self.keys.outbound(sa.info.id, &sa.keys);
                 let doing = self.plane.use_outbound(*sa);
                 return self.later(id, None, doing);
             }
@@ -61,6 +64,7 @@ impl<D: DataPlane> Driver<D> {
                 return self.later(id, None, doing);
             }
             Ask::Remove(child) => {
+                self.keys.forget(child);
                 let doing = self.plane.remove(child);
                 return self.later(id, None, async move {
                     let usage = doing.await?;

@@ -64,6 +64,7 @@ impl<D: DataPlane> Driver<D> {
         match call.request.clone() {
             Request::Status => call.reply(Reply::done(&self.status_report())),
             Request::List => call.reply(Reply::done(&self.list_report())),
+            Request::Keys => call.reply(self.keys_reply()),
             Request::Reload => {
                 let before = self.loaded.ike.clone();
                 let reply = match self.reload(now, &Addresses::new()).await {

@@ -52,6 +52,7 @@ impl<D: DataPlane> Driver<D> {
                 data_plane_why: self.plane.why().to_owned(),
                 asks_for_cookies: self.endpoint.asks_for_cookies(),
                 config: self.origin.to_string(),
+                shows_keys: self.loaded.daemon.show_keys,
                 by_setkey: self
                     .origin
                     .racoon

@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use serde::de::DeserializeOwned;
 
 use crate::cli::{Cli, DEFAULT_CONFIG, ask, complain_line, is_running, print_text};
-use crate::control::protocol::Request;
+use crate::control::protocol::{KeysReport, Request, StatusReport};
 use crate::error::{ExitClass, Failure};
 use sad::View;
 
@@ -87,10 +87,14 @@ impl Here {
     }
 
     fn view(&self) -> Result<View, Failure> {
-        Ok(View {
-            status: self.ask(&Request::Status)?,
-            list: self.ask(&Request::List)?,
-        })
+        let status: StatusReport = self.ask(&Request::Status)?;
+        let list = self.ask(&Request::List)?;
+        // Whoever set show_keys wants to see them.
+        let keys = match status.daemon.shows_keys {
+            true => self.ask(&Request::Keys)?,
+            false => KeysReport::default(),
+        };
+        Ok(View { status, list, keys })
     }
 
     fn runs(&self) -> Result<bool, Failure> {

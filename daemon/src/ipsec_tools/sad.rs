@@ -1,5 +1,5 @@
-//! SAs as `setkey -D` and `racoonctl show-sa` list them. Keys are never there: the daemon does not
-//! give them away.
+//! SAs as `setkey -D` and `racoonctl show-sa` list them. Keys are there only where the daemon's
+//! `show_keys` says so.
 
 use std::fmt::Write as _;
 
@@ -7,13 +7,15 @@ use obol_esp::SaParams;
 
 use super::when::Clock;
 use crate::control::protocol::{
-    ChildReport, ChildSaReport, EndReport, IkeSaReport, ListReport, StatusReport,
+    ChildReport, ChildSaReport, EndReport, IkeSaReport, KeysReport, ListReport, OneWay,
+    StatusReport,
 };
 
 /// What there is, as the daemon tells it.
 pub(super) struct View {
     pub(super) status: StatusReport,
     pub(super) list: ListReport,
+    pub(super) keys: KeysReport,
 }
 
 /// How much of an IKE SA `racoonctl` tells: `-l`, `-ll`.
@@ -89,6 +91,7 @@ impl View {
                     from: here,
                     to: there,
                     sa: None,
+                    keys: None,
                 });
             }
             for child in sa.children.iter().filter(|child| all || is_there(child)) {
@@ -98,6 +101,7 @@ impl View {
                         from,
                         to,
                         sa: Some((child, outbound, lives)),
+                        keys: self.keys.of(child.id, outbound),
                     });
                 }
             }
@@ -129,6 +133,8 @@ struct Entry<'a> {
     to: &'a EndReport,
     /// With the direction, and when it is rekeyed and ends, in seconds.
     sa: Option<(&'a ChildSaReport, bool, (u64, u64))>,
+    /// If they are to be shown.
+    keys: Option<&'a OneWay>,
 }
 
 impl Entry<'_> {
@@ -159,7 +165,7 @@ impl Entry<'_> {
             host(self.to)
         );
         if let Some((child, ..)) = self.sa {
-            text.push_str(&algorithms(child));
+            text.push_str(&algorithms(child, self.keys));
         }
         // Both data planes have a window of this size.
         let replay = self.sa.map_or(0, |_| SaParams::REPLAY_WINDOW);
@@ -203,8 +209,8 @@ fn times(child: &ChildSaReport, outbound: bool, lives: (u64, u64), clock: &Clock
     )
 }
 
-/// The lines `E:` and `A:`, with as much in the place of a key as it is long.
-fn algorithms(child: &ChildSaReport) -> String {
+/// The lines `E:` and `A:`, with the keys, or as much in the place of a key as it is long.
+fn algorithms(child: &ChildSaReport, keys: Option<&OneWay>) -> String {
     let (name, bits) = child.encr.split_once('-').unwrap_or((&child.encr, "0"));
     let octets = bits.parse::<usize>().unwrap_or_default() / 8;
     let (name, octets) = match name {
@@ -215,7 +221,8 @@ fn algorithms(child: &ChildSaReport) -> String {
         "3DES" => ("3des-cbc", 24),
         other => (other, octets),
     };
-    let mut text = format!("\tE: {name}  {}\n", hidden(octets));
+    let encr = keys.map(|keys| keys.encr.as_str());
+    let mut text = format!("\tE: {name}  {}\n", groups(encr, octets));
     let integ = child.integ.as_deref().map(|integ| match integ {
         "HMAC_SHA1_96" => ("hmac-sha1", 20),
         "HMAC_SHA2_256_128" => ("hmac-sha256", 32),
@@ -224,14 +231,17 @@ fn algorithms(child: &ChildSaReport) -> String {
         other => (other, 0),
     });
     if let Some((name, octets)) = integ {
-        let _ = writeln!(text, "\tA: {name}  {}", hidden(octets));
+        let integ = keys.map(|keys| keys.integ.as_str());
+        let _ = writeln!(text, "\tA: {name}  {}", groups(integ, octets));
     }
     text
 }
 
-/// Groups of four octets, eight on a line.
-fn hidden(octets: usize) -> String {
-    let groups = vec!["xxxxxxxx"; octets.div_ceil(4)];
+/// Groups of four octets, eight on a line: of a key in hexadecimal digits, or of one that is hidden.
+fn groups(key: Option<&str>, octets: usize) -> String {
+    let hidden = "x".repeat(octets.div_ceil(4) * 8);
+    let digits = key.unwrap_or(&hidden).as_bytes().chunks(8);
+    let groups: Vec<_> = digits.map(String::from_utf8_lossy).collect();
     let lines: Vec<String> = groups.chunks(8).map(|line| line.join(" ")).collect();
     lines.join("\n ")
 }
@@ -280,6 +290,7 @@ pub(super) mod tests {
         View {
             status: serde_json::from_value(status).unwrap(),
             list: serde_json::from_value(list).unwrap(),
+            keys: KeysReport::default(),
         }
     }
 
@@ -316,6 +327,29 @@ pub(super) mod tests {
         let mut none = story("none");
         none.status.ike_sas.clear();
         assert_eq!(none.esp(false, &clock), "No SAD entries.\n");
+    }
+
+    #[test]
+    fn keys_are_shown_where_the_daemon_tells_them() {
+        let clock = Clock::for_tests();
+        let mut view = story("none");
+        let keys = serde_json::json!({"children": [{
+            "id": 0,
+            "outbound": {"encr": "00112233445566778899aabbccddeeff", "integ": "ab".repeat(64)},
+        }]});
+        view.keys = serde_json::from_value(keys).unwrap();
+        let text = view.esp(false, &clock);
+        let line = ["abababab"; 8].join(" ");
+        let shown = format!(
+            "\tE: aes-cbc  00112233 44556677 8899aabb ccddeeff\n\tA: hmac-sha512  {line}\n {line}\n"
+        );
+        assert_eq!(text.matches(&shown).count(), 1, "{text}");
+        // Those of the other direction were not told.
+        assert_eq!(
+            text.matches("\tE: aes-cbc  xxxxxxxx xxxxxxxx").count(),
+            1,
+            "{text}"
+        );
     }
 
     #[test]
