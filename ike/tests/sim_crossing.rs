@@ -21,6 +21,11 @@ fn both_start(seed: u64) -> Setup {
     setup
 }
 
+/// A second child between the same two hosts.
+fn other(start: StartAction) -> obol_ike::config::Child {
+    child("other", Mode::Tunnel, "10.1.0.0/16", "10.2.0.0/16", start)
+}
+
 #[test]
 fn both_ends_starting_at_once_end_with_one_of_each() {
     for seed in 0..100 {
@@ -65,14 +70,8 @@ fn the_same_on_a_hostile_network() {
 #[test]
 fn each_end_starts_another_child() {
     for seed in 0..60 {
-        let other = child(
-            "other",
-            Mode::Tunnel,
-            "10.1.0.0/16",
-            "10.2.0.0/16",
-            StartAction::None,
-        );
-        let mut setup = Setup::started(seed).children(vec![pods(StartAction::None), other]);
+        let mut setup =
+            Setup::started(seed).children(vec![pods(StartAction::None), other(StartAction::None)]);
         setup.net.delay = (Duration::from_millis(1), Duration::from_millis(100));
         let mut pair = setup.pair(seed);
         let initiate = |child: &str| Command::Initiate {
@@ -89,16 +88,38 @@ fn each_end_starts_another_child() {
 }
 
 #[test]
+fn both_ends_starting_two_children_at_once_end_with_one_of_each() {
+    for seed in 0..300 {
+        let mut setup =
+            both_start(seed).children(vec![pods(StartAction::Start), other(StartAction::Start)]);
+        setup.net.delay = (Duration::from_millis(1), Duration::from_millis(100));
+        let mut pair = setup.up(seed);
+        rest(&mut pair);
+        let result = catch_unwind(AssertUnwindSafe(|| pair.assert_up(2)));
+        assert!(result.is_ok(), "seed {seed}");
+    }
+}
+
+/// No end waits until the other one has something to say.
+#[test]
+fn the_same_is_so_soon_after_a_hostile_network_has_become_a_good_one() {
+    for seed in 0..200 {
+        let net = Net::seeded(seed).hostile(300, 200);
+        let children = vec![pods(StartAction::Start), other(StartAction::Start)];
+        let mut pair = both_start(seed).net(net).children(children).up(seed);
+        pair.run_for(Duration::from_secs(1));
+        pair.net.loss = 0;
+        pair.run_for(Duration::from_secs(60));
+        let result = catch_unwind(AssertUnwindSafe(|| pair.assert_up(2)));
+        assert!(result.is_ok(), "seed {seed}");
+    }
+}
+
+#[test]
 fn the_same_child_asked_for_at_both_ends_of_one_ike_sa() {
     for seed in 0..60 {
-        let other = child(
-            "other",
-            Mode::Tunnel,
-            "10.1.0.0/16",
-            "10.2.0.0/16",
-            StartAction::None,
-        );
-        let setup = Setup::started(seed).children(vec![pods(StartAction::Start), other]);
+        let setup =
+            Setup::started(seed).children(vec![pods(StartAction::Start), other(StartAction::None)]);
         let mut pair = setup.up(seed);
         pair.net.delay = (Duration::from_millis(1), Duration::from_millis(100));
         for end in [End::A, End::B] {

@@ -59,6 +59,9 @@ impl Endpoint {
         for id in self.in_families(changes, IkeSa::is_current, duplicate_children) {
             self.with_child(now, id, |sa, _| sa.delete_child(id));
         }
+        for id in self.in_families(changes, IkeSa::is_current, not_shown) {
+            self.with_child(now, id, |sa, _| sa.show_child(id));
+        }
         for id in self.in_families(changes, IkeSa::may_carry, held_back) {
             self.with_child(now, id, |sa, cx| sa.use_outbound(cx, id));
         }
@@ -166,6 +169,26 @@ fn duplicate_children(current: &[&IkeSa], found: &mut BTreeSet<ChildSaId>) {
             });
             found.extend(lost.map(|loser| loser.info.id));
         }
+    }
+}
+
+/// Child SAs that we made and that stay, while the peer's own of the same child is still there: it
+/// closes that one once it sees that its reply to us has come.
+fn not_shown(current: &[&IkeSa], found: &mut BTreeSet<ChildSaId>) {
+    let staying = |sa: &&&IkeSa| sa.established().is_some_and(|e| e.renewal.is_none());
+    for same in current
+        .iter()
+        .filter(staying)
+        .flat_map(|sa| several_times(sa))
+    {
+        let won = same.iter().filter(|winner| {
+            let beaten = |loser: &&&ChildSa| loser.side == Side::Replier && beats(winner, loser);
+            winner.side == Side::Requester
+                && winner.up
+                && !winner.shown
+                && same.iter().any(|loser| beaten(&loser))
+        });
+        found.extend(won.map(|winner| winner.info.id));
     }
 }
 

@@ -63,6 +63,8 @@ pub(crate) struct ChildSa {
     pub(crate) up: bool,
     /// It was not put to use for the sake of a better one that the peer made at once.
     pub(crate) held_back: bool,
+    /// It is the one of two that stays, and we have sent a request since.
+    pub(crate) shown: bool,
     /// It has left the data plane.
     pub(crate) taken_out: bool,
     /// As replier: the peer may not have our reply yet, and so not know it.
@@ -192,6 +194,7 @@ impl IkeSa {
             rekeyed_by_peer: None,
             up: false,
             held_back: false,
+            shown: false,
             taken_out: false,
             unknown: agreed.side == Side::Replier,
             deleted_unknown: false,

@@ -7,6 +7,7 @@ use crate::error::ChildFailure;
 use crate::event::{Ask, ChildSaId, DataPlaneRefusal, Event};
 use crate::sa::child::{ChildSa, ChildState, words};
 use crate::sa::established::{REPLACED_PATIENCE, Succession};
+use crate::sa::task::Task;
 use crate::sa::{IkeSa, Request, Side};
 
 /// A replier uses the new SA of a rekey after this time even without a sign that the requester
@@ -78,6 +79,17 @@ impl IkeSa {
         }
         for id in ready {
             self.use_outbound(cx, id);
+        }
+    }
+
+    /// Sends a request, which shows the peer that we have its reply about this Child SA.
+    pub(crate) fn show_child(&mut self, id: ChildSaId) {
+        if let Some(child) = self.child_mut(id) {
+            child.shown = true;
+        }
+        let asks = self.tasks.iter().any(|task| matches!(task, Task::Liveness));
+        if !asks {
+            self.tasks.push(Task::Liveness);
         }
     }
 
