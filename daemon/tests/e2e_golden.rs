@@ -10,38 +10,20 @@
 #[path = "support/daemons.rs"]
 #[allow(dead_code, reason = "each test uses its part of it")]
 mod daemons;
+#[path = "support/pluto.rs"]
+#[allow(dead_code, reason = "each test uses its part of it")]
+mod pluto;
 #[allow(dead_code, reason = "each test uses its part of it")]
 mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 use std::time::Instant;
 
 use daemons::LIMIT;
-use obol_daemon::demo::lab::{Host, Lab};
+use obol_daemon::demo::lab::Lab;
+use pluto::{DATABASES, ipsec_of, log, nss, story};
 use support::{is_root, obol};
-
-const STORY: &str = "\
-config setup
-
-conn hostA-hostB-subnet
-  also=hostA-hostB
-  leftsubnet=172.16.1.0/24
-  rightsubnet=172.16.2.0/24
-
-conn hostA-hostB
-  type=tunnel
-  leftid=@hostA.example.com
-  left=192.168.0.1
-  leftrsasigkey=[...]
-  rightid=@hostB.example.com
-  right=192.168.0.2
-  rightrsasigkey=[...]
-  authby=rsasig
-  auto=start
-";
 
 /// What real Libreswan prints and obol does not, by a part of the line, and why.
 const LEFT_OUT: &[(&str, &str)] = &[
@@ -208,17 +190,10 @@ fn compare(what: &str, ours: &str, theirs: &BTreeSet<String>, used: &mut BTreeSe
 }
 
 fn lab() -> Lab {
-    let databases = ["libreswan-4.10", "libreswan-5.2"];
-    let nss = |name: &str| format!("{}/testdata/nss/{name}", env!("CARGO_MANIFEST_DIR"));
-    let mut story = STORY.to_owned();
-    for database in databases {
-        let key = fs::read_to_string(Path::new(&nss(database)).join("leftrsasigkey")).unwrap();
-        story = story.replacen("[...]", key.trim(), 1);
-    }
     let mut lab = Lab::new(obol(), None).unwrap();
     let conf = lab.directory().join("ipsec.conf");
-    fs::write(&conf, story).unwrap();
-    for (host, database) in [&mut lab.a, &mut lab.b].into_iter().zip(databases) {
+    fs::write(&conf, format!("config setup\n\n{}", story())).unwrap();
+    for (host, database) in [&mut lab.a, &mut lab.b].into_iter().zip(DATABASES) {
         fs::write(&host.config, "").unwrap();
         let words = ["--ipsec-conf", conf.to_str().unwrap(), "--nssdir"];
         host.arguments = words.map(Into::into).to_vec();
@@ -226,22 +201,6 @@ fn lab() -> Lab {
         host.start().unwrap();
     }
     lab
-}
-
-/// Exit code of a command on a host, and what was printed.
-fn ipsec(host: &Host, line: &str, compat: &str) -> (i32, String) {
-    let mut command = Command::new(obol());
-    command
-        .arg("ipsec")
-        .args(line.split_whitespace())
-        .env("OBOL_RUNTIME_DIR", &host.runtime)
-        .env("OBOL_COMPAT", compat);
-    let output = host.netns.run(|| command.output()).unwrap().unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    (
-        output.status.code().unwrap(),
-        String::from_utf8(text).unwrap(),
-    )
 }
 
 #[tokio::test]
@@ -253,21 +212,24 @@ async fn lines_are_those_of_real_libreswan() {
     let a = &lab.a;
     let deadline = Instant::now() + LIMIT;
     let up = |text: &str| text.matches("type=ESP").count() == 2;
-    while !up(&ipsec(a, "trafficstatus", "5").1) {
-        let log = || fs::read_to_string(&a.log).unwrap_or_default();
-        assert!(Instant::now() < deadline, "not up: {}", log());
+    loop {
+        let (_, said) = ipsec_of(a, "trafficstatus", "5");
+        if up(&said) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "not up: {said}\n{}", log(a));
         tokio::task::yield_now().await;
     }
     let mut used = BTreeSet::new();
     for (version, compat) in [("5.2", "5"), ("4.10", "4")] {
         for what in ["status", "briefstatus", "trafficstatus", "shuntstatus"] {
-            let (code, ours) = ipsec(a, what, compat);
+            let (code, ours) = ipsec_of(a, what, compat);
             assert_eq!(code, 0, "{ours}");
             let what_of = format!("ipsec {what} of {version}");
             compare(&what_of, &ours, &theirs(version, what), &mut used);
         }
         for what in ["down", "up"] {
-            let (code, ours) = ipsec(a, &format!("{what} hostA-hostB-subnet"), compat);
+            let (code, ours) = ipsec_of(a, &format!("{what} hostA-hostB-subnet"), compat);
             assert_eq!(code, 0, "{ours}");
             let what_of = format!("ipsec {what} of {version}");
             compare(&what_of, &ours, &theirs(version, what), &mut used);
@@ -281,13 +243,13 @@ async fn lines_are_those_of_real_libreswan() {
             ("showhostkey-left", "--left"),
         ] {
             let line = format!("showhostkey {options} --nssdir {database}");
-            let (code, ours) = ipsec(a, &line, compat);
+            let (code, ours) = ipsec_of(a, &line, compat);
             assert_eq!(code, 0, "{ours}");
             compare(what, &ours, &theirs(version, what), &mut used);
         }
         let store = lab.directory().join(format!("keys-{version}"));
         let line = format!("newhostkey --bits 2192 --nssdir {}", store.display());
-        let (code, ours) = ipsec(a, &line, compat);
+        let (code, ours) = ipsec_of(a, &line, compat);
         assert_eq!(code, 0, "{ours}");
         compare(
             "newhostkey",
@@ -296,7 +258,7 @@ async fn lines_are_those_of_real_libreswan() {
             &mut used,
         );
     }
-    let (_, keys) = ipsec(a, "listpubkeys", "5");
+    let (_, keys) = ipsec_of(a, "listpubkeys", "5");
     for line in [
         " (has private key), until --- -- --:--:-- ---- ok (expires never)",
         " (no private key), until --- -- --:--:-- ---- ok (expires never)",

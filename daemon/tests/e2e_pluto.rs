@@ -9,12 +9,12 @@
 
 #[path = "support/daemons.rs"]
 mod daemons;
+#[path = "support/pluto.rs"]
+mod pluto;
 mod support;
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::time::Instant;
 
 use daemons::{LIMIT, PATIENCE, assert_only_protected, ike_sas, installed, run, succeeds};
@@ -22,51 +22,11 @@ use obol_daemon::demo::capture::Capture;
 use obol_daemon::demo::lab::{Host, Lab, OVERLAY_PORT, WIRE};
 use obol_daemon::demo::protected;
 use obol_daemon::demo::traffic::ping;
+use pluto::{DATABASES, log, nss, run_from, story, write};
 use support::{is_root, obol};
 
 /// The main file of every host.
 const MAIN: &str = "config setup\n\ninclude ipsec.d/*.conf\n";
-
-/// The file of the story, which is the same on all hosts. The keys go where the dots are.
-const STORY: &str = "\
-conn hostA-hostB-subnet
-  also=hostA-hostB
-  leftsubnet=172.16.1.0/24
-  rightsubnet=172.16.2.0/24
-
-conn hostA-hostB
-  type=tunnel
-  leftid=@hostA.example.com
-  left=192.168.0.1
-  leftrsasigkey=[...]
-  rightid=@hostB.example.com
-  right=192.168.0.2
-  rightrsasigkey=[...]
-  authby=rsasig
-  auto=start
-";
-
-/// The databases of the hosts.
-const DATABASES: [&str; 2] = ["libreswan-4.10", "libreswan-5.2"];
-
-fn nss(database: &str) -> String {
-    format!("{}/testdata/nss/{database}", env!("CARGO_MANIFEST_DIR"))
-}
-
-/// The public key of a database, as `ipsec showhostkey` prints it.
-fn public_key(database: &str) -> String {
-    let text = fs::read_to_string(Path::new(&nss(database)).join("leftrsasigkey")).unwrap();
-    text.trim().to_owned()
-}
-
-/// The story with the keys of both databases.
-fn story() -> String {
-    let mut text = STORY.to_owned();
-    for database in DATABASES {
-        text = text.replacen("[...]", &public_key(database), 1);
-    }
-    text
-}
 
 /// A lab whose daemons run with these files and nothing else; `[]` is for host A, then host B.
 fn lab_with(conf: [&str; 2], secrets: &str) -> Lab {
@@ -77,29 +37,15 @@ fn lab_with(conf: [&str; 2], secrets: &str) -> Lab {
         .zip(conf)
         .zip(DATABASES)
     {
-        fs::write(&host.config, "").unwrap();
         let own = directory.join(format!("{}-etc", host.side.name));
         fs::create_dir_all(own.join("ipsec.d")).unwrap();
         fs::write(own.join("ipsec.conf"), MAIN).unwrap();
         fs::write(own.join("ipsec.d/hostA-hostB.conf"), conf).unwrap();
-        let file = own.join("ipsec.secrets");
-        fs::write(&file, secrets).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-        let path = |name: &str| own.join(name).display().to_string();
-        host.arguments = vec![
-            "--ipsec-conf".into(),
-            path("ipsec.conf"),
-            "--ipsec-secrets".into(),
-            path("ipsec.secrets"),
-            "--nssdir".into(),
-            nss(database),
-        ];
+        write(&own.join("ipsec.secrets"), secrets, 0o600);
+        run_from(host, &own);
+        host.arguments.extend(["--nssdir".into(), nss(database)]);
     }
     lab
-}
-
-fn said(host: &Host) -> String {
-    fs::read_to_string(&host.log).unwrap_or_default()
 }
 
 /// Starts both daemons, and waits until these children are up on both.
@@ -119,7 +65,7 @@ async fn start(lab: &mut Lab, children: &[&str]) {
             return;
         }
         if Instant::now() >= deadline || !lab.a.runs() || !lab.b.runs() {
-            panic!("not up:\n{}\n{}", said(&lab.a), said(&lab.b));
+            panic!("not up:\n{}\n{}", log(&lab.a), log(&lab.b));
         }
         tokio::task::yield_now().await;
     }
@@ -131,7 +77,7 @@ async fn wait_until(what: &str, host: &mut Host, wanted: impl Fn(&Host) -> bool)
         assert!(
             Instant::now() < deadline && host.runs(),
             "{what}: {}",
-            said(host)
+            log(host)
         );
         tokio::task::yield_now().await;
     }
@@ -195,7 +141,7 @@ async fn the_story_as_it_is() {
         let ike = ike_sas(&status)[0];
         assert_eq!(ike["local"]["id"], own, "{status:#}");
         assert_eq!(ike["remote"]["id"], peer, "{status:#}");
-        assert!(!said(host).contains("WARN"), "{}", said(host));
+        assert!(!log(host).contains("WARN"), "{}", log(host));
     }
     assert_only_protected(&capture).await;
     for host in [&mut lab.a, &mut lab.b] {
@@ -260,7 +206,7 @@ async fn a_host_that_gets_the_address_later_takes_part_then() {
     let mut lab = lab_with([&story, &story], "");
     lab.a.start().unwrap();
     lab.b.start().unwrap();
-    wait_until("ready", &mut lab.a, |host| said(host).contains("ready")).await;
+    wait_until("ready", &mut lab.a, |host| log(host).contains("ready")).await;
     let up = run(&lab.a, &["up", "hostA-hostB"]);
     let text = String::from_utf8_lossy(&up.stderr).into_owned();
     assert!(
@@ -284,7 +230,7 @@ async fn a_host_that_gets_the_address_later_takes_part_then() {
 }
 
 #[tokio::test]
-async fn secrets_are_found_by_the_ranks_and_what_is_missing_is_said() {
+async fn secrets_are_found_by_the_ranks_and_what_is_missing_is_log() {
     if !is_root() {
         return;
     }
@@ -322,7 +268,7 @@ conn none
     .unwrap();
     start(&mut lab, &["psk"]).await;
     pings(&lab, |host| host.side.pod).await;
-    let log = said(&lab.a);
+    let log = log(&lab.a);
     let expected = "none cannot come up: no PSK for @north → @south in ";
     assert!(log.contains(expected), "{log}");
     assert!(log.contains("(there is one for 192.168.0.1; "), "{log}");
@@ -340,8 +286,8 @@ async fn without_its_private_key_a_host_protects_and_says_which_key_it_looks_for
     let [a, b] = [&mut lab.a, &mut lab.b];
     std::mem::swap(&mut a.arguments[5], &mut b.arguments[5]);
     a.start().unwrap();
-    wait_until("ready", a, |host| said(host).contains("ready")).await;
-    let log = said(a);
+    wait_until("ready", a, |host| log(host).contains("ready")).await;
+    let log = log(a);
     let expected = "hostA-hostB cannot come up: private key matching CKAID 6a4d0d1efb18011de7a576b0280149650d924852 not found in ";
     assert!(log.contains(expected), "{log}");
     let status = a.status().await.unwrap();

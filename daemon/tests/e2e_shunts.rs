@@ -9,11 +9,11 @@
 
 #[path = "support/daemons.rs"]
 mod daemons;
+#[path = "support/pluto.rs"]
+mod pluto;
 mod support;
 
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use daemons::{LIMIT, PATIENCE, printed_status, run};
@@ -21,6 +21,7 @@ use obol_daemon::demo::capture::Capture;
 use obol_daemon::demo::lab::{Host, Lab, WIRE};
 use obol_daemon::demo::protected;
 use obol_daemon::demo::traffic::ping;
+use pluto::{ipsec, log, run_from, write};
 use support::{is_root, obol};
 
 /// All hosts have it: a host to whom all is protected, but for some ports.
@@ -90,26 +91,18 @@ conn twin
   auto=add
 ";
 
-fn said(host: &Host) -> String {
-    fs::read_to_string(&host.log).unwrap_or_default()
-}
-
 /// A lab in which both hosts have this file.
 fn lab(conf: &str) -> Lab {
     let mut lab = Lab::new(obol(), None).unwrap();
     let directory = lab.directory().to_owned();
-    let path = |name: &str| directory.join(name).display().to_string();
-    fs::write(path("ipsec.conf"), conf).unwrap();
-    fs::write(path("ipsec.secrets"), ": PSK \"a secret of all\"\n").unwrap();
-    fs::set_permissions(path("ipsec.secrets"), fs::Permissions::from_mode(0o600)).unwrap();
+    write(&directory.join("ipsec.conf"), conf, 0o644);
+    write(
+        &directory.join("ipsec.secrets"),
+        ": PSK \"a secret of all\"\n",
+        0o600,
+    );
     for host in [&mut lab.a, &mut lab.b] {
-        fs::write(&host.config, "").unwrap();
-        host.arguments = vec![
-            "--ipsec-conf".into(),
-            path("ipsec.conf"),
-            "--ipsec-secrets".into(),
-            path("ipsec.secrets"),
-        ];
+        run_from(host, &directory);
     }
     lab
 }
@@ -121,24 +114,10 @@ async fn start(lab: &mut Lab, conn: &str) {
     let deadline = Instant::now() + LIMIT;
     for host in [&mut lab.a, &mut lab.b] {
         while !run(host, &["status", conn]).status.success() {
-            assert!(Instant::now() < deadline && host.runs(), "{}", said(host));
+            assert!(Instant::now() < deadline && host.runs(), "{}", log(host));
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
-}
-
-/// `ipsec` with these words: exit code and what was printed.
-fn ipsec(host: &Host, line: &str) -> (i32, String) {
-    let rundir = host.runtime.display().to_string();
-    let mut words = vec!["ipsec"];
-    words.extend(line.split(' '));
-    words.extend(["--rundir", &rundir]);
-    let output = run(host, &words);
-    let text = [output.stdout, output.stderr].concat();
-    (
-        output.status.code().unwrap(),
-        String::from_utf8(text).unwrap(),
-    )
 }
 
 /// Whether datagrams to a port of the peer arrive, within a while.
@@ -185,7 +164,7 @@ async fn some_ports_pass_in_clear_and_others_never() {
     let capture = Capture::start(&lab.a.netns, WIRE, protected()).unwrap();
     start(&mut lab, "hosts").await;
     let (a, b) = (&lab.a, &lab.b);
-    assert!(arrives(a, b, 7000, LIMIT), "{}", said(a));
+    assert!(arrives(a, b, 7000, LIMIT), "{}", log(a));
     assert!(!arrives(a, b, 7001, 2 * PATIENCE));
     for port in [7002, 7003] {
         assert!(arrives(a, b, port, LIMIT));
@@ -259,7 +238,7 @@ async fn of_two_peers_the_one_with_the_narrower_network_is_meant() {
     let before = count("selector");
     assert!(!reaches(b, third, a.side.pod, 2 * PATIENCE).await);
     assert!(count("selector") > before, "{}", printed_status(a)["drops"]);
-    let log = said(a);
+    let log = log(a);
     let line = log
         .lines()
         .find(|line| line.contains("twin is refused"))

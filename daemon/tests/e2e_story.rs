@@ -10,6 +10,8 @@
 
 #[path = "support/daemons.rs"]
 mod daemons;
+#[path = "support/pluto.rs"]
+mod pluto;
 mod support;
 
 use std::fs;
@@ -25,6 +27,7 @@ use obol_daemon::demo::lab::{A, B, Directory, Host, Side, WIRE};
 use obol_daemon::demo::protected;
 use obol_daemon::demo::traffic::ping;
 use obol_daemon::host::netns::Netns;
+use pluto::{DATABASES, nss, public_key};
 use support::{is_root, obol};
 
 /// The third host.
@@ -115,20 +118,6 @@ iptables -A FORWARD -i obol0 -j ACCEPT
 const MASQUERADE: &str =
     "iptables -t nat -A POSTROUTING -s 172.16.n.0/24 ! -o docker0 -j MASQUERADE";
 const MENDED: &str = "iptables -t nat -I POSTROUTING -m policy --dir out --pol none -s 172.16.n.0/24 ! -o docker0 -j MASQUERADE";
-
-const DATABASES: [&str; 3] = ["libreswan-4.10", "libreswan-5.2", "password"];
-
-fn nss(database: &str) -> String {
-    format!("{}/testdata/nss/{database}", env!("CARGO_MANIFEST_DIR"))
-}
-
-fn public_key(database: &str) -> String {
-    let text = fs::read_to_string(Path::new(&nss(database)).join("leftrsasigkey")).unwrap();
-    let key = text
-        .lines()
-        .find_map(|line| Some(line[line.find("0s")?..].trim()));
-    key.unwrap().to_owned()
-}
 
 /// Runs commands of an administrator on a host; what they printed.
 fn shell(netns: &Netns, script: &str) -> String {

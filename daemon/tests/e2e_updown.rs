@@ -8,11 +8,12 @@
 
 #[path = "support/daemons.rs"]
 mod daemons;
+#[path = "support/pluto.rs"]
+mod pluto;
 mod support;
 
 use std::collections::HashMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Instant;
 
@@ -21,6 +22,7 @@ use obol_daemon::demo::capture::Capture;
 use obol_daemon::demo::lab::{Host, Lab, WIRE};
 use obol_daemon::demo::protected;
 use obol_daemon::demo::traffic::ping;
+use pluto::{log, run_from, write};
 use support::{is_root, obol};
 
 /// The same file on both hosts: each has its own end's script, and one connection has pluto's.
@@ -58,10 +60,6 @@ const SCRIPT: &str = "#!/bin/sh
 exec IPSEC _updown
 ";
 
-fn said(host: &Host) -> String {
-    fs::read_to_string(&host.log).unwrap_or_default()
-}
-
 fn lab() -> Lab {
     let mut lab = Lab::new(obol(), None).unwrap();
     let directory = lab.directory().to_owned();
@@ -78,17 +76,10 @@ fn lab() -> Lab {
         ("updown.sh", SCRIPT, 0o755),
         ("ipsec.secrets", ": PSK \"a secret of the two\"\n", 0o600),
     ] {
-        fs::write(path(name), fill(text)).unwrap();
-        fs::set_permissions(path(name), fs::Permissions::from_mode(mode)).unwrap();
+        write(&directory.join(name), &fill(text), mode);
     }
     for host in [&mut lab.a, &mut lab.b] {
-        fs::write(&host.config, "").unwrap();
-        host.arguments = vec![
-            "--ipsec-conf".into(),
-            path("ipsec.conf"),
-            "--ipsec-secrets".into(),
-            path("ipsec.secrets"),
-        ];
+        run_from(host, &directory);
     }
     lab
 }
@@ -115,7 +106,7 @@ fn verbs(directory: &Path) -> Vec<String> {
 async fn until(what: &str, host: &mut Host, mut wanted: impl FnMut(&Host) -> bool) {
     let deadline = Instant::now() + LIMIT;
     while !wanted(host) {
-        let log = said(host);
+        let log = log(host);
         assert!(Instant::now() < deadline && host.runs(), "{what}: {log}");
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
@@ -195,17 +186,17 @@ async fn scripts_are_told_and_nothing_waits_for_them() {
     };
     assert_eq!(trapped(), ["prepare-host", "route-host"]);
     let failed = "updown script failed: exit status: 1";
-    assert_eq!(said(&lab.a).matches(failed).count(), 2, "{}", said(&lab.a));
+    assert_eq!(log(&lab.a).matches(failed).count(), 2, "{}", log(&lab.a));
     assert!(
-        said(&lab.a).contains("verb=\"route-host\""),
+        log(&lab.a).contains("verb=\"route-host\""),
         "{}",
-        said(&lab.a)
+        log(&lab.a)
     );
     assert!(!directory.join("injected").exists());
     assert!(
-        said(&lab.b).contains("rightupdown has no effect"),
+        log(&lab.b).contains("rightupdown has no effect"),
         "{}",
-        said(&lab.b)
+        log(&lab.b)
     );
 
     // Down and up again, and its script taken away by a reload.
@@ -224,7 +215,7 @@ async fn scripts_are_told_and_nothing_waits_for_them() {
     .unwrap();
     succeeds(&lab.a, &["reload"]);
     until("replaced", &mut lab.a, |host| {
-        said(host)
+        log(host)
             .matches("updown script cannot be run: No such file")
             .count()
             == 3

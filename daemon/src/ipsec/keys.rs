@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use base64ct::{Base64, Encoding as _};
 use obol_ike::crypto::signature::PublicKey;
 
+use super::options::Options;
 use super::{Ended, code};
 use crate::cli::{complain_line, print_text};
 use crate::pluto::keystore::{blob, keyid};
@@ -46,16 +47,9 @@ impl Wanted {
             gateway: ".".to_owned(),
         };
         let (mut form, mut pubkey) = (None, false);
-        let mut arguments = arguments.iter();
-        while let Some(argument) = arguments.next() {
-            let (option, given) = match argument.split_once('=') {
-                Some((option, value)) => (option, Some(value.to_owned())),
-                None => (argument.as_str(), None),
-            };
-            let mut value = || {
-                let value = given.clone().or_else(|| arguments.next().cloned());
-                value.ok_or_else(|| usage(&format!("{option} needs a value")))
-            };
+        let mut options = Options::new(arguments);
+        while let Some(option) = options.next() {
+            let mut value = || options.value().map_err(|what| usage(&what));
             match option {
                 "--list" | "--dump" => form = Some(Form::List),
                 "--left" => form = Some(Form::Side("left", false)),
@@ -65,11 +59,9 @@ impl Wanted {
                 "--pubkey" => pubkey = true,
                 "--verbose" => {}
                 "--ckaid" => wanted.ckaid = Some(value()?.to_lowercase()),
-                "--rsaid" => wanted.rsaid = Some(value()?),
+                "--rsaid" => wanted.rsaid = Some(value()?.to_owned()),
                 "--nssdir" | "-d" | "--configdir" => {
-                    let directory = value()?;
-                    let directory = directory.strip_prefix("sql:").unwrap_or(&directory);
-                    wanted.nssdir = Some(directory.into());
+                    wanted.nssdir = Some(options.directory().map_err(|what| usage(&what))?);
                 }
                 "--precedence" => {
                     let precedence = value()?;
@@ -77,8 +69,8 @@ impl Wanted {
                         .parse()
                         .map_err(|_| Ended::new(BAD_FORMAT, "--precedence is 0 to 255"))?;
                 }
-                "--gateway" => wanted.gateway = value()?,
-                _ => return Err(usage(&format!("unrecognized option \"{argument}\""))),
+                "--gateway" => wanted.gateway = value()?.to_owned(),
+                _ => return Err(usage(&format!("unrecognized option \"{option}\""))),
             }
         }
         wanted.form = match form.ok_or_else(|| usage("what is to be shown?"))? {

@@ -5,6 +5,7 @@ mod act;
 mod call;
 mod keys;
 mod newkey;
+mod options;
 mod out;
 mod pubkeys;
 mod status;

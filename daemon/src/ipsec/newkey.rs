@@ -6,6 +6,7 @@ use obol_ike::crypto::ecdsa::Curve;
 use obol_ike::crypto::private_key::PrivateKey;
 use rand_core::{Rng as _, UnwrapErr};
 
+use super::options::Options;
 use super::{Ended, code};
 use crate::cli::complain_line;
 use crate::pluto;
@@ -46,32 +47,23 @@ impl Wanted {
             quiet: false,
         };
         let (mut bits, mut curve) = (None, None);
-        let mut arguments = arguments.iter();
-        while let Some(argument) = arguments.next() {
-            let (option, given) = match argument.split_once('=') {
-                Some((option, value)) => (option, Some(value.to_owned())),
-                None => (argument.as_str(), None),
-            };
-            let mut value = || {
-                let value = given.clone().or_else(|| arguments.next().cloned());
-                value.ok_or_else(|| usage(&format!("{option} needs a value")))
-            };
+        let mut options = Options::new(arguments);
+        while let Some(option) = options.next() {
+            let mut value = || options.value().map_err(|what| usage(&what));
             match option {
-                "--keytype" => wanted.kind = kind(&value()?)?,
+                "--keytype" => wanted.kind = kind(value()?)?,
                 "--rsa" | "--ecdsa" | "--eddsa" => wanted.kind = kind(&option[2..])?,
-                "--bits" => bits = Some(length(&value()?)?),
+                "--bits" => bits = Some(length(value()?)?),
                 "--curve" => curve = Some(value()?),
                 "--nssdir" | "-d" | "--configdir" => {
-                    let directory = value()?;
-                    let directory = directory.strip_prefix("sql:").unwrap_or(&directory);
-                    wanted.nssdir = Some(directory.into());
+                    wanted.nssdir = Some(options.directory().map_err(|what| usage(&what))?);
                 }
                 // What obol does not need for a key: the system's randomness, no password, no file.
                 "--seeddev" | "--seedbits" | "--password" | "--output" | "--random"
-                | "--hostname" => drop(value()?),
+                | "--hostname" => _ = value()?,
                 "--quiet" => wanted.quiet = true,
                 "--verbose" => {}
-                _ => return Err(usage(&format!("unrecognized option \"{argument}\""))),
+                _ => return Err(usage(&format!("unrecognized option \"{option}\""))),
             }
         }
         match (&mut wanted.kind, bits) {
@@ -80,7 +72,7 @@ impl Wanted {
             (_, Some(_)) => return Err(usage("--bits is for RSA keys")),
         }
         if let Some(curve) = curve {
-            wanted.kind = on_curve(wanted.kind, &curve)?;
+            wanted.kind = on_curve(wanted.kind, curve)?;
         }
         Ok(wanted)
     }
