@@ -1,6 +1,6 @@
 #!/bin/bash
 # Two hosts with Libreswan and the same files, made as its users make them. One end is replaced by obol, which reads these
-# files as they are, and then the other. On each data plane of obol, with Libreswan 5.2 and 4.10. Says "ok" or "FAIL" for
+# files as they are, and then the other, by `obol migrate`. On each data plane of obol, with Libreswan 5.2 and 4.10. Says "ok" or "FAIL" for
 # each; exits with the number of failures.
 #
 #   interop/vm/run --script interop/vm/pluto.sh
@@ -95,15 +95,23 @@ pluto_down() {
     on "$1" ip xfrm policy flush
     on "$1" ip xfrm state flush
 }
-obol_up() { # obol_up HOST PLANE
+plane() { # plane HOST PLANE: obol's, in the file of obol's own
     mkdir -p "$work/$1.root/root/etc/obol"
     printf '[daemon]\ndataplane = "%s"\n' "$2" >"$work/$1.root/root/etc/obol/obol.toml"
+}
+obol_up() { # obol_up HOST PLANE
+    plane "$@"
     at "$1" obol run --ipsec-conf /etc/ipsec.conf >>"$1.log" 2>&1 &
 }
 replaced() { # replaced HOST PLANE: by obol, which is up then
     pluto_down "$1" >/dev/null 2>&1
     obol_up "$1" "$2"
     within 120 at "$1" obol status hostA-hostB && within 60 at "$1" obol status hostA-hostB-subnet
+}
+migrated() { # migrated HOST PLANE: obol takes over from the pluto that runs
+    plane "$@"
+    at "$1" obol migrate --timeout 120s && at "$1" obol status hostA-hostB && at "$1" obol status hostA-hostB-subnet &&
+        not whack "$1" --status
 }
 
 echoes() { on "$1" ping -c 2 -i 0.2 -W 5 "${@:2}"; }
@@ -150,9 +158,10 @@ drill() { # drill SUITE FIRST-PLANE SECOND-PLANE
     whack right --name hostA-hostB-subnet --terminate >/dev/null 2>&1
     check "closed by Libreswan: it is made anew" within 120 at left obol status hostA-hostB-subnet
     check "and all packets pass" all_pass
-    check "the right one replaced as well" replaced right "$3"
+    check "the right one replaced as well, by obol migrate" migrated right "$3"
     check "and all packets pass" all_pass
     check "nothing was in clear" nothing_in_clear
+    cp "$work/right.root/root/run/obol/obol.log" right.log
     grep -hE 'WARN|ERROR' left.log right.log | cut -c 1-200 | sort | uniq -c | sort -rn | head -n 8
     ((failures == 0)) || tail -n 30 left.log right.log
     at left obol down --all >/dev/null 2>&1
