@@ -230,7 +230,7 @@ async fn a_host_that_gets_the_address_later_takes_part_then() {
 }
 
 #[tokio::test]
-async fn secrets_are_found_by_the_ranks_and_what_is_missing_is_log() {
+async fn secrets_are_found_by_the_ranks_and_what_is_missing_is_said() {
     if !is_root() {
         return;
     }
