@@ -309,12 +309,7 @@ impl<D: DataPlane> Driver<D> {
     /// In transport mode, the packet's own destination is the peer of a connection that names
     /// none.
     fn acquire(&self, connection: String, child: String, flow: PacketFlow) -> Command {
-        let open = self
-            .loaded
-            .ike
-            .connections
-            .iter()
-            .find(|c| c.name == connection);
+        let open = self.endpoint.configured(&connection);
         let direct = |c: &&Arc<Connection>| {
             let mut children = c.children.iter();
             children.any(|own| own.name == child && own.mode == Mode::Transport)

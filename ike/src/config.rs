@@ -98,8 +98,8 @@ pub struct Connection {
     /// The peer's addresses; empty means any. The first is the one to start towards, then the next
     /// where that failed.
     pub remote_addrs: Vec<IpAddr>,
-    /// IKE proposals in order of preference.
-    pub ike_proposals: Vec<IkeProposal>,
+    /// IKE proposals in order of preference. Connections by the thousand share one list.
+    pub ike_proposals: Arc<[IkeProposal]>,
     /// How we prove who we are.
     pub local: LocalAuth,
     /// How the peer proves who it is.
@@ -375,8 +375,9 @@ pub struct Child {
     pub local_ts: Vec<TrafficSelector>,
     /// What we protect on the peer's side.
     pub remote_ts: Vec<TrafficSelector>,
-    /// ESP proposals in order of preference. A key exchange method in them asks for PFS.
-    pub esp_proposals: Vec<EspProposal>,
+    /// ESP proposals in order of preference. A key exchange method in them asks for PFS. Children
+    /// by the thousand share one list.
+    pub esp_proposals: Arc<[EspProposal]>,
     /// What to do at load.
     pub start_action: StartAction,
     /// What to do later.

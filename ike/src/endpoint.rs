@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use rand_core::CryptoRng;
 
-use crate::config::{Config, Path, Unique};
+use crate::config::{Config, Connection, Path, Unique};
 use crate::context::{Age, Context, Rival, Signal, Waiting};
 use crate::crypto::secret::Secret;
 use crate::error::{Dropped, IkeFailure};
@@ -199,11 +199,23 @@ impl Endpoint {
 
     /// All IKE SAs, oldest first.
     pub fn status(&self, now: Instant) -> Vec<IkeSaStatus> {
-        self.sas
-            .iter()
-            .filter(|sa| !matches!(sa.phase, Phase::Lingering { .. }))
-            .map(|sa| sa.status(now))
-            .collect()
+        self.sas.iter().filter_map(|sa| shown(sa, now)).collect()
+    }
+
+    /// One of them.
+    pub fn status_of(&self, id: IkeSaId, now: Instant) -> Option<IkeSaStatus> {
+        self.sas.get(id).and_then(|sa| shown(sa, now))
+    }
+
+    /// Those of a connection.
+    pub fn status_of_connection(&self, connection: &str, now: Instant) -> Vec<IkeSaStatus> {
+        let sas = self.sas.of_connection(connection);
+        sas.filter_map(|sa| shown(sa, now)).collect()
+    }
+
+    /// The connection of this name.
+    pub fn configured(&self, name: &str) -> Option<&Arc<Connection>> {
+        self.cx.directory.connection(name)
     }
 
     /// Whether an IKE SA of this connection is established, or this child of it carries packets.
@@ -462,6 +474,12 @@ impl Endpoint {
             self.cx.event(Event::Idle);
         }
     }
+}
+
+/// What is told of an IKE SA; nothing of one that is over, and only answers repetitions.
+fn shown(sa: &IkeSa, now: Instant) -> Option<IkeSaStatus> {
+    let is_over = matches!(sa.phase, Phase::Lingering { .. });
+    (!is_over).then(|| sa.status(now))
 }
 
 /// How old `other` is, compared with `sa`. Two cross if each was begun before the other was proven,

@@ -37,7 +37,7 @@ fn established() -> Scripted {
     let mut setup = Setup::new(1);
     let mut pods = pods(StartAction::None);
     // Without PFS, so that the peer needs no key exchange to answer.
-    pods.esp_proposals = EspProposal::parse("aes256gcm16").expect("sound");
+    pods.esp_proposals = EspProposal::parse("aes256gcm16").expect("sound").into();
     setup = setup.children(vec![pods, other]);
     Scripted::established(setup)
 }

@@ -209,7 +209,7 @@ fn two_methods(settings: impl Fn(&mut Setup)) -> Pair {
     let with = |text: &str| {
         let mut setup = Setup::started(1);
         settings(&mut setup);
-        setup.connection.ike_proposals = IkeProposal::parse(text).expect("sound");
+        setup.connection.ike_proposals = IkeProposal::parse(text).expect("sound").into();
         setup.pair(1)
     };
     let mut pair = with("aes256gcm16-aes128gcm16-prfsha384-x25519-ecp256");

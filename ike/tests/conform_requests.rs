@@ -29,7 +29,7 @@ fn rekey_child() -> Command {
 
 fn with_esp(proposals: &str) -> Setup {
     let mut pods = pods(StartAction::None);
-    pods.esp_proposals = EspProposal::parse(proposals).expect("sound");
+    pods.esp_proposals = EspProposal::parse(proposals).expect("sound").into();
     Setup::new(1).children(vec![pods])
 }
 

@@ -32,7 +32,7 @@ fn peer() -> Scripted {
     // Without a key exchange of its own.
     let esp = EspProposal::parse("aes256gcm16").expect("obol has it");
     let children = [pods(StartAction::None), net()].map(|child| Child {
-        esp_proposals: esp.clone(),
+        esp_proposals: esp.clone().into(),
         ..child
     });
     let mut setup = Setup::new(1).children(children.to_vec());
@@ -256,7 +256,7 @@ fn a_mode_that_was_not_asked_for_fails_closed() {
 fn who_asks_for_what_two_children_share_is_told_that_there_is_more() {
     let esp = EspProposal::parse("aes256gcm16").expect("obol has it");
     let net = |name, local| Child {
-        esp_proposals: esp.clone(),
+        esp_proposals: esp.clone().into(),
         ..child(name, Mode::Tunnel, "10.1.0.0/16", local, StartAction::None)
     };
     let two = [net("one", "10.2.0.0/24"), net("two", "10.2.1.0/24")];

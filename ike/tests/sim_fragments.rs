@@ -27,7 +27,7 @@ fn with_networks(seed: u64, count: usize) -> Setup {
 }
 
 fn with_suite(mut setup: Setup, suite: &str) -> Setup {
-    setup.connection.ike_proposals = IkeProposal::parse(suite).expect("a suite of a test");
+    setup.connection.ike_proposals = IkeProposal::parse(suite).expect("a suite of a test").into();
     setup
 }
 

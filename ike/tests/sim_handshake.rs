@@ -258,11 +258,13 @@ fn handshakes_survive_loss_duplication_and_reordering() {
 #[test]
 fn another_key_exchange_method_is_asked_for_and_given() {
     let mut setup = Setup::started(1);
-    setup.connection.ike_proposals =
-        IkeProposal::parse("aes256gcm16-prfsha384-x25519-ecp256").expect("sound");
+    setup.connection.ike_proposals = IkeProposal::parse("aes256gcm16-prfsha384-x25519-ecp256")
+        .expect("sound")
+        .into();
     let mut pair = setup.clone().pair(1);
-    setup.connection.ike_proposals =
-        IkeProposal::parse("aes256gcm16-prfsha384-ecp256").expect("sound");
+    setup.connection.ike_proposals = IkeProposal::parse("aes256gcm16-prfsha384-ecp256")
+        .expect("sound")
+        .into();
     pair.b = setup.pair(1).b;
     pair.start();
     pair.run_until_idle();
@@ -279,10 +281,13 @@ fn another_key_exchange_method_is_asked_for_and_given() {
 #[test]
 fn no_common_algorithms_is_a_failure_after_a_while() {
     let mut setup = Setup::new(1);
-    setup.connection.ike_proposals =
-        IkeProposal::parse("aes256gcm16-prfsha384-x25519").expect("sound");
+    setup.connection.ike_proposals = IkeProposal::parse("aes256gcm16-prfsha384-x25519")
+        .expect("sound")
+        .into();
     let mut pair = setup.clone().pair(1);
-    setup.connection.ike_proposals = IkeProposal::parse("aes128-sha256-modp2048").expect("sound");
+    setup.connection.ike_proposals = IkeProposal::parse("aes128-sha256-modp2048")
+        .expect("sound")
+        .into();
     pair.b = setup.pair(1).b;
     pair.initiate(End::A, HOSTS);
     pair.run_for(Duration::from_millis(100));
@@ -303,11 +308,13 @@ fn under_load_a_cookie_is_asked_for_and_given() {
     assert_eq!(pair.net.sent.len(), 6);
 
     // With another key exchange method on top, RFC 7296 section 2.6.1.
-    setup.connection.ike_proposals =
-        IkeProposal::parse("aes256gcm16-prfsha384-x25519-ecp256").expect("sound");
+    setup.connection.ike_proposals = IkeProposal::parse("aes256gcm16-prfsha384-x25519-ecp256")
+        .expect("sound")
+        .into();
     let mut pair = setup.clone().pair(1);
-    setup.connection.ike_proposals =
-        IkeProposal::parse("aes256gcm16-prfsha384-ecp256").expect("sound");
+    setup.connection.ike_proposals = IkeProposal::parse("aes256gcm16-prfsha384-ecp256")
+        .expect("sound")
+        .into();
     pair.b = setup.pair(1).b;
     pair.start();
     pair.run_until_idle();

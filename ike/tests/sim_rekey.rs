@@ -77,9 +77,13 @@ fn the_replier_of_a_rekey_sends_on_the_new_sa_when_it_is_used() {
 fn with_perfect_forward_secrecy_the_method_may_have_to_be_corrected() {
     let mut setup = Setup::started(1);
     let mut wide = pods(StartAction::Start);
-    wide.esp_proposals = EspProposal::parse("aes256gcm16-x25519-ecp256").expect("sound");
+    wide.esp_proposals = EspProposal::parse("aes256gcm16-x25519-ecp256")
+        .expect("sound")
+        .into();
     let mut narrow = wide.clone();
-    narrow.esp_proposals = EspProposal::parse("aes256gcm16-ecp256").expect("sound");
+    narrow.esp_proposals = EspProposal::parse("aes256gcm16-ecp256")
+        .expect("sound")
+        .into();
     let mut pair = setup.clone().children(vec![wide]).pair(1);
     setup = setup.children(vec![narrow]);
     pair.b = setup.pair(1).b;
@@ -129,9 +133,9 @@ fn an_ike_rekey_begins_with_the_key_exchange_that_was_agreed_on() {
     let wide = IkeProposal::parse("aes256gcm16-prfsha384-x25519-ecp256").expect("sound");
     let narrow = IkeProposal::parse("aes256gcm16-prfsha384-ecp256").expect("sound");
     let mut setup = Setup::started(1);
-    setup.connection.ike_proposals = narrow;
+    setup.connection.ike_proposals = narrow.into();
     let b = setup.clone().pair(1).b;
-    setup.connection.ike_proposals = wide;
+    setup.connection.ike_proposals = wide.into();
     let mut pair = setup.pair(1);
     pair.b = b;
     pair.start();
@@ -227,11 +231,13 @@ fn a_child_begins_with_the_key_exchange_of_its_ike_sa() {
     let narrow = IkeProposal::parse("aes256gcm16-prfsha384-ecp256").expect("sound");
     let mut setup = Setup::started(1);
     let mut either = pods(StartAction::Start);
-    either.esp_proposals = EspProposal::parse("aes256gcm16-x25519-ecp256").expect("sound");
+    either.esp_proposals = EspProposal::parse("aes256gcm16-x25519-ecp256")
+        .expect("sound")
+        .into();
     setup = setup.children(vec![either]);
-    setup.connection.ike_proposals = narrow;
+    setup.connection.ike_proposals = narrow.into();
     let b = setup.clone().pair(1).b;
-    setup.connection.ike_proposals = wide;
+    setup.connection.ike_proposals = wide.into();
     let mut pair = setup.pair(1);
     pair.b = b;
     pair.start();
@@ -250,7 +256,9 @@ fn a_request_that_overtakes_the_reply_that_made_its_ike_sa_casts_no_doubt_on_it(
     for seed in 0..8 {
         let mut setup = Setup::started(seed);
         let mut child_conf = pods(StartAction::Start);
-        child_conf.esp_proposals = EspProposal::parse("aes256gcm16-modp4096").expect("sound");
+        child_conf.esp_proposals = EspProposal::parse("aes256gcm16-modp4096")
+            .expect("sound")
+            .into();
         setup = setup.children(vec![child_conf]);
         setup.b_starts = StartAction::Trap;
         let mut pair = setup.up(seed);

@@ -69,7 +69,9 @@ impl Change {
             Self::Wider => pods.local_ts = vec!["172.16.0.0/16".parse().expect("sound")],
             Self::Moved => pods.local_ts = vec!["172.20.0.0/16".parse().expect("sound")],
             Self::Algorithms => {
-                pods.esp_proposals = EspProposal::parse("chacha20poly1305").expect("sound");
+                pods.esp_proposals = EspProposal::parse("chacha20poly1305")
+                    .expect("sound")
+                    .into();
             }
             Self::Half => pods.spi_half = SpiHalf::Upper,
             Self::Identity => connection.local.id = "@other.example.com".parse().ok(),

@@ -39,7 +39,7 @@ fn holds(text: &str, secret: &[u8]) -> bool {
 
 fn setup(esp: &str) -> Setup {
     let mut child = pods(StartAction::Start);
-    child.esp_proposals = EspProposal::parse(esp).expect("sound");
+    child.esp_proposals = EspProposal::parse(esp).expect("sound").into();
     let mut setup = Setup::started(1).children(vec![child]);
     setup.secret_a = PSK;
     setup.secret_b = PSK;

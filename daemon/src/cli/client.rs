@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::control::protocol::{LINE_LIMIT, Reply, Request, SOCKET_NAME};
+use crate::control::protocol::{Data, LINE_LIMIT, Reply, Request, SOCKET_NAME};
 use crate::error::{ExitClass, Failure};
 
 /// How much longer than the daemon itself waits we wait for its answer.
@@ -19,7 +19,7 @@ pub(crate) fn ask(
     runtime_dir: &Path,
     request: &Request,
     mut progress: impl FnMut(&str),
-) -> Result<serde_json::Value, Failure> {
+) -> Result<Data, Failure> {
     let mut stream = connect(runtime_dir)?;
     let broken = |e: std::io::Error| match e.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => {
@@ -141,7 +141,7 @@ mod tests {
         let data = ask(&directory, &Request::List, |text| {
             seen.push(text.to_owned())
         });
-        assert_eq!(data, Ok(serde_json::json!([7])));
+        assert_eq!(data.unwrap().read(), Ok([7]));
         assert_eq!(seen, ["one"]);
         assert_eq!(finish(), Request::List.to_line().into_bytes());
     }

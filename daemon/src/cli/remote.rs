@@ -2,13 +2,11 @@
 
 use std::path::Path;
 
-use serde::de::DeserializeOwned;
-
 use super::args::{DownArgs, RedirectArgs, StatusArgs, Target, UpArgs};
 use super::client::{ask, is_running};
 use super::{complain_line, print, print_json, print_text, purge};
 use crate::control::protocol::{
-    DownReport, DownTarget, ListReport, RedirectReport, ReloadReport, Request, StatusReport,
+    Data, DownReport, DownTarget, ListReport, RedirectReport, ReloadReport, Request, StatusReport,
     UpReport,
 };
 use crate::error::{ExitClass, Failure};
@@ -27,9 +25,9 @@ pub(super) fn up(runtime_dir: &Path, args: &UpArgs) -> Result<(), Failure> {
         }
     })?;
     if args.output.json {
-        return print_json(&data);
+        return print_data(&data);
     }
-    let report: UpReport = decode(data)?;
+    let report: UpReport = data.read()?;
     print_text(&format!(
         "{}: up in {} ms: {}\n",
         report.connection,
@@ -71,9 +69,9 @@ pub(super) fn down(runtime_dir: &Path, config: &Path, args: &DownArgs) -> Result
         Lock::wait_until_free(runtime_dir, args.timeout)?;
     }
     if args.output.json {
-        return print_json(&data);
+        return print_data(&data);
     }
-    let report: DownReport = decode(data)?;
+    let report: DownReport = data.read()?;
     match report.closed.as_slice() {
         [] => print_text("nothing was up\n"),
         closed => print_text(&format!("closed: {}\n", closed.join(", "))),
@@ -88,9 +86,9 @@ pub(super) fn redirect(runtime_dir: &Path, args: &RedirectArgs) -> Result<(), Fa
     };
     let data = ask(runtime_dir, &request, |_| ())?;
     if args.output.json {
-        return print_json(&data);
+        return print_data(&data);
     }
-    let report: RedirectReport = decode(data)?;
+    let report: RedirectReport = data.read()?;
     print_text(&format!(
         "{}: clients are told to go to {}\n",
         report.connection, report.to
@@ -102,11 +100,11 @@ pub(super) fn status(runtime_dir: &Path, args: &StatusArgs) -> Result<(), Failur
     let data = ask(runtime_dir, &Request::Status, |_| ())?;
     let Some(target) = &args.target else {
         return match args.output.json {
-            true => print_json(&data),
-            false => print_text(&print::status(&decode(data)?)),
+            true => print_data(&data),
+            false => print_text(&print::status(&data.read()?)),
         };
     };
-    let mut report: StatusReport = decode(data)?;
+    let mut report: StatusReport = data.read()?;
     let whole = target.child.is_none() && !report.names.contains_key(&target.to_string());
     let known = narrow(&mut report, target);
     if !known {
@@ -171,9 +169,9 @@ fn is_up(report: &StatusReport, whole: bool) -> bool {
 pub(super) fn list(runtime_dir: &Path, json: bool) -> Result<(), Failure> {
     let data = ask(runtime_dir, &Request::List, |_| ())?;
     if json {
-        return print_json(&data);
+        return print_data(&data);
     }
-    let report: ListReport = decode(data)?;
+    let report: ListReport = data.read()?;
     print_text(&print::connections(&report.connections))
 }
 
@@ -181,9 +179,9 @@ pub(super) fn list(runtime_dir: &Path, json: bool) -> Result<(), Failure> {
 pub(super) fn reload(runtime_dir: &Path, json: bool) -> Result<(), Failure> {
     let data = ask(runtime_dir, &Request::Reload, |_| ())?;
     if json {
-        return print_json(&data);
+        return print_data(&data);
     }
-    let report: ReloadReport = decode(data)?;
+    let report: ReloadReport = data.read()?;
     for warning in &report.warnings {
         complain_line(&format!("warning: {warning}"));
     }
@@ -201,13 +199,9 @@ pub(super) fn reload(runtime_dir: &Path, json: bool) -> Result<(), Failure> {
     print_text(&text)
 }
 
-fn decode<T: DeserializeOwned>(data: serde_json::Value) -> Result<T, Failure> {
-    serde_json::from_value(data).map_err(|e| {
-        Failure::new(
-            ExitClass::Failed,
-            format!("the daemon's answer is none that this obol knows: {e}"),
-        )
-    })
+/// Whatever it is.
+fn print_data(data: &Data) -> Result<(), Failure> {
+    print_json(&data.read::<serde_json::Value>()?)
 }
 
 fn milliseconds(time: std::time::Duration) -> u64 {

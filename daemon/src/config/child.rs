@@ -4,10 +4,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use obol_ike::config::{Child, Mode, SpiHalf, StartAction, Upkeep};
-use obol_ike::proposal::EspProposal;
 use obol_ike::ts::TrafficSelector;
 
 use super::finding::{Located, Place, Report};
+use super::proposals::Proposals;
 use super::reader::{Section, shorten};
 use super::{cleartext, kernel, queues, values};
 
@@ -39,10 +39,10 @@ pub(crate) struct ReadChild {
 /// up `alone` needs none.
 pub(crate) fn read_all(
     report: &Report<'_>,
+    proposals: &Proposals,
     connection: &Located<&str>,
     section: &Section<'_>,
-    local_addrs: &[Located<IpAddr>],
-    remote_addrs: &[Located<IpAddr>],
+    addrs: (&[Located<IpAddr>], &[Located<IpAddr>]),
     alone: bool,
 ) -> Vec<ReadChild> {
     let children = section.named("children");
@@ -61,21 +61,21 @@ pub(crate) fn read_all(
     }
     children
         .into_iter()
-        .filter_map(|(name, section)| read(report, &name, section, local_addrs, remote_addrs))
+        .filter_map(|(name, section)| read(report, proposals, &name, section, addrs))
         .collect()
 }
 
 fn read(
     report: &Report<'_>,
+    proposals: &Proposals,
     name: &Located<&str>,
     section: Section<'_>,
-    local_addrs: &[Located<IpAddr>],
-    remote_addrs: &[Located<IpAddr>],
+    (local_addrs, remote_addrs): (&[Located<IpAddr>], &[Located<IpAddr>]),
 ) -> Option<ReadChild> {
     let mode = read_mode(report, &section);
     let local_ts = read_selectors(report, name, &section, "local", local_addrs);
     let remote_ts = read_selectors(report, name, &section, "remote", remote_addrs);
-    let esp_proposals = read_proposals(report, &section);
+    let esp_proposals = proposals.of_esp(report, &section);
     let start_action = read_action(report, &section, "start_action");
     let upkeep = read_upkeep(report, &section);
     let inactivity = section.quantity("inactivity", values::duration);
@@ -245,25 +245,6 @@ fn read_upkeep(report: &Report<'_>, section: &Section<'_>) -> Option<Upkeep> {
         dpd_action: dpd_action?,
         inactivity: None,
     })
-}
-
-fn read_proposals(report: &Report<'_>, section: &Section<'_>) -> Option<Vec<EspProposal>> {
-    let Some(texts) = section.strings("esp_proposals") else {
-        return (!section.has("esp_proposals")).then(EspProposal::defaults);
-    };
-    let mut proposals = Vec::new();
-    let mut complete = true;
-    for text in &texts {
-        match EspProposal::parse(text.value) {
-            Ok(parsed) => proposals.extend(parsed),
-            Err(e) => {
-                let fix = "as in \"aes256gcm16-x25519\", or remove the line for strong defaults";
-                report.error(&text.place, e.to_string(), fix);
-                complete = false;
-            }
-        }
-    }
-    complete.then_some(proposals)
 }
 
 /// The selectors of one side, `local` or `remote`; by default the connection's own addresses.

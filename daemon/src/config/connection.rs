@@ -10,13 +10,13 @@ use obol_ike::config::{
 use obol_ike::crypto::keyfile;
 use obol_ike::crypto::signature::PublicKey;
 use obol_ike::identity::Identity;
-use obol_ike::proposal::IkeProposal;
 
 use super::child::{self, ReadChild};
 use super::files::FileSource;
 use super::finding::{Located, Place, Report};
 use super::fragmentation;
 use super::planes::{self, DataPlaneChoice};
+use super::proposals::Proposals;
 use super::reader::{Section, nearest, shorten};
 use super::redirect;
 use super::resumption;
@@ -48,13 +48,13 @@ pub(crate) struct ReadConnection {
 pub(crate) fn read(
     report: &Report<'_>,
     files: &dyn FileSource,
-    secrets: &Secrets,
+    (secrets, lists): (&Secrets, &Proposals),
     name: &Located<&str>,
     section: Section<'_>,
 ) -> Option<ReadConnection> {
     let local_addrs = read_addresses(report, &section, "local_addrs");
     let remote_addrs = read_addresses(report, &section, "remote_addrs");
-    let proposals = read_proposals(report, &section);
+    let proposals = lists.of_ike(report, &section);
     let local = read_local(report, secrets, name, &section);
     let remote = read_remote(report, files, name, &section);
     let times = read_times(report, &section);
@@ -76,7 +76,8 @@ pub(crate) fn read(
     let (local_addrs, remote_addrs) = (local_addrs?, remote_addrs?);
     check_ends(report, &local_addrs, &remote_addrs);
     let alone = matches!(childless, Some(Childless::Prefer | Childless::Force));
-    let children = child::read_all(report, name, &section, &local_addrs, &remote_addrs, alone);
+    let addrs = (&*local_addrs, &*remote_addrs);
+    let children = child::read_all(report, lists, name, &section, addrs, alone);
     section.finish();
 
     let (local_place, local) = local?;
@@ -227,28 +228,6 @@ fn check_ends(report: &Report<'_>, local: &[Located<IpAddr>], remote: &[Located<
             "give both ends an IPv4 address, or both an IPv6 address",
         );
     }
-}
-
-fn read_proposals(report: &Report<'_>, section: &Section<'_>) -> Option<Vec<IkeProposal>> {
-    let Some(texts) = section.strings("proposals") else {
-        return (!section.has("proposals")).then(IkeProposal::defaults);
-    };
-    let mut proposals = Vec::new();
-    let mut complete = true;
-    for text in &texts {
-        match text.value {
-            "default" => proposals.extend(IkeProposal::defaults()),
-            value => match IkeProposal::parse(value) {
-                Ok(parsed) => proposals.extend(parsed),
-                Err(e) => {
-                    let fix = "as in \"aes256gcm16-prfsha384-x25519\", or remove the line for strong defaults";
-                    report.error(&text.place, e.to_string(), fix);
-                    complete = false;
-                }
-            },
-        }
-    }
-    complete.then_some(proposals)
 }
 
 /// Whether to move to other addresses, and whether ESP waits for the peer to show that it is there.

@@ -20,6 +20,7 @@ mod fragmentation;
 mod kernel;
 mod overlap;
 mod planes;
+mod proposals;
 mod queues;
 mod reader;
 mod redirect;
@@ -51,6 +52,7 @@ use files::{Disk, FileSource, NoFiles};
 pub(crate) use finding::{ConfigErrors, Finding, Located, Place, Report, Source};
 pub(crate) use overlap::is_narrower;
 pub(crate) use planes::{ConnectionChoice, DataPlaneChoice};
+use proposals::Proposals;
 use reader::Section;
 pub(crate) use reader::{nearest, shorten};
 use secrets::Secrets;
@@ -337,6 +339,7 @@ fn read_connections(
     roots: &[Section<'_>],
 ) -> Vec<ReadConnection> {
     let mut names: HashMap<&str, Place> = HashMap::new();
+    let proposals = Proposals::default();
     let mut connections = Vec::new();
     for root in roots {
         for (name, section) in root.named("connections") {
@@ -349,7 +352,8 @@ fn read_connections(
                 );
                 continue;
             }
-            connections.extend(connection::read(report, files, secrets, &name, section));
+            let beside = (secrets, &proposals);
+            connections.extend(connection::read(report, files, beside, &name, section));
             names.insert(name.value, name.place);
         }
     }

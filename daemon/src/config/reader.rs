@@ -74,10 +74,7 @@ impl<'a> Section<'a> {
     /// The value of a key, and a note that the key is known.
     fn value(&self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
         self.known.borrow_mut().push(key);
-        self.table
-            .iter()
-            .find(|(k, _)| k.get_ref() == key)
-            .map(|(_, value)| value)
+        self.table.get(key)
     }
 
     fn at<T>(&self, spanned: &Spanned<T>) -> Place {
@@ -89,7 +86,7 @@ impl<'a> Section<'a> {
 
     /// Whether a key is there; does not make it known.
     pub(crate) fn has(&self, key: &str) -> bool {
-        self.table.iter().any(|(k, _)| k.get_ref() == key)
+        self.table.contains_key(key)
     }
 
     /// A string.

@@ -13,7 +13,9 @@ mod secret;
 
 use std::net::IpAddr;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::config::changes::ChildChange;
 use crate::error::{ExitClass, Failure};
@@ -114,11 +116,38 @@ pub(crate) enum Reply {
     /// More lines follow.
     Progress(String),
     /// The end, with what was asked for.
-    Done(serde_json::Value),
+    Done(Data),
     /// The same, of what is to be wiped. It is only sent: who reads it has [`Reply::Done`].
     Secret(SecretJson),
     /// The end, and why it could not be done.
     Failed(Failure),
+}
+
+/// What was asked for, as JSON. A report of ten thousand connections is written once and read once,
+/// into what it is to be.
+#[derive(Clone, PartialEq)]
+pub(crate) struct Data(String);
+
+impl std::fmt::Debug for Data {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // It may have keys in it.
+        write!(f, "Data({} octets)", self.0.len())
+    }
+}
+
+impl Data {
+    /// As what it is.
+    ///
+    /// # Errors
+    /// It is something else: the daemon is of another version.
+    pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        serde_json::from_str(&self.0).map_err(|e| {
+            Failure::new(
+                ExitClass::Failed,
+                format!("the daemon's answer is none that this obol knows: {e}"),
+            )
+        })
+    }
 }
 
 #[derive(Deserialize, Serialize)]
@@ -135,7 +164,7 @@ struct VersionOnly {
 
 #[derive(Default, Deserialize, Serialize)]
 #[serde(default)]
-struct ReplyLine {
+struct ReplyLine<'a> {
     version: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     progress: Option<String>,
@@ -145,8 +174,8 @@ struct ReplyLine {
     code: Option<ExitClass>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<serde_json::Value>,
+    #[serde(borrow, skip_serializing)]
+    data: Option<&'a RawValue>,
 }
 
 impl Request {
@@ -174,8 +203,8 @@ impl Request {
 impl Reply {
     /// The end of an exchange with this data.
     pub(crate) fn done(data: &impl Serialize) -> Self {
-        match serde_json::to_value(data) {
-            Ok(value) => Self::Done(value),
+        match serde_json::to_string(data) {
+            Ok(text) => Self::Done(Data(text)),
             Err(e) => Self::Failed(Failure::new(ExitClass::Failed, e.to_string())),
         }
     }
@@ -188,9 +217,8 @@ impl Reply {
         };
         match self {
             Self::Progress(text) => line.progress = Some(text.clone()),
-            Self::Done(data) => {
-                line.ok = Some(true);
-                line.data = Some(data.clone());
+            Self::Done(Data(data)) => {
+                return format!("{{\"version\":{VERSION},\"ok\":true,\"data\":{data}}}\n");
             }
             Self::Secret(json) => return json.to_line(),
             Self::Failed(failure) => {
@@ -207,12 +235,18 @@ impl Reply {
     /// # Errors
     /// A [`Failure`] that says in which way it is no reply.
     pub(crate) fn from_line(line: &[u8]) -> Result<Self, Failure> {
-        check_version(line)?;
-        let line: ReplyLine = serde_json::from_slice(line)
-            .map_err(|e| Failure::new(ExitClass::Failed, format!("not a reply: {e}")))?;
+        let read = serde_json::from_slice::<ReplyLine<'_>>(line);
+        if !matches!(&read, Ok(read) if read.version == VERSION) {
+            check_version(line)?;
+        }
+        let line =
+            read.map_err(|e| Failure::new(ExitClass::Failed, format!("not a reply: {e}")))?;
         match (line.progress, line.ok) {
             (Some(text), None) => Ok(Self::Progress(text)),
-            (None, Some(true)) => Ok(Self::Done(line.data.unwrap_or_default())),
+            (None, Some(true)) => {
+                let data = line.data.map_or("null", RawValue::get);
+                Ok(Self::Done(Data(data.to_owned())))
+            }
             (None, Some(false)) => Ok(Self::Failed(Failure::new(
                 line.code.unwrap_or(ExitClass::Failed),
                 line.error.unwrap_or_default(),
@@ -696,7 +730,7 @@ mod tests {
     fn replies_round_trip() {
         let replies = [
             Reply::Progress("sent".into()),
-            Reply::Done(serde_json::json!({"a": 1})),
+            Reply::done(&serde_json::json!({"a": 1})),
             Reply::Failed(Failure::new(ExitClass::Refused, "no")),
         ];
         for reply in replies {

@@ -163,7 +163,7 @@ mod tests {
             while let Some(call) = inbox.recv().await {
                 assert_eq!(call.request, Request::Status);
                 call.reply(Reply::Progress("soon".into()));
-                call.reply(Reply::Done(serde_json::json!(7)));
+                call.reply(Reply::done(&7));
             }
         });
         let path = dir.join(SOCKET_NAME);
@@ -175,10 +175,7 @@ mod tests {
         let answer = ask(&path, Request::Status.to_line().as_bytes()).await;
         let lines: Vec<&str> = answer.lines().collect();
         assert_eq!(lines.len(), 2, "{answer}");
-        assert_eq!(
-            Reply::from_line(lines[1].as_bytes()),
-            Ok(Reply::Done(serde_json::json!(7)))
-        );
+        assert_eq!(Reply::from_line(lines[1].as_bytes()), Ok(Reply::done(&7)));
         let refused = ask(&path, b"{\"version\":1,\"command\":\"fly\"}\n").await;
         assert!(refused.contains("\"ok\":false"), "{refused}");
         let endless = ask(&path, &vec![b'x'; 20_000]).await;
@@ -196,7 +193,7 @@ mod tests {
         let server = Server::listen(&dir, calls).expect("listening");
         tokio::spawn(async move {
             while let Some(call) = inbox.recv().await {
-                call.reply(Reply::Done(serde_json::json!(7)));
+                call.reply(Reply::done(&7));
             }
         });
         let path = dir.join(SOCKET_NAME);

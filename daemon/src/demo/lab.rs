@@ -1,7 +1,7 @@
 //! The two hosts of the demo: namespaces, addresses, configurations, daemons. All of it goes
 //! when the [`Lab`] is dropped.
 
-use crate::control::protocol::{Reply, Request, SOCKET_NAME, StatusReport};
+use crate::control::protocol::{Data, Reply, Request, SOCKET_NAME, StatusReport};
 use crate::error::{ExitClass, Failure};
 use crate::host::netns::Netns;
 use rustix::process::{Pid, Signal};
@@ -257,14 +257,16 @@ impl Host {
     /// # Errors
     /// `NotFound` or `ConnectionRefused` if it does not listen; `Other` with what it answered.
     pub async fn status(&self) -> io::Result<serde_json::Value> {
-        self.ask(&Request::Status).await
+        let data = self.ask(&Request::Status).await?;
+        data.read().map_err(io::Error::other)
     }
 
     pub(crate) async fn report(&self) -> io::Result<StatusReport> {
-        serde_json::from_value(self.status().await?).map_err(io::Error::other)
+        let data = self.ask(&Request::Status).await?;
+        data.read().map_err(io::Error::other)
     }
 
-    async fn ask(&self, request: &Request) -> io::Result<serde_json::Value> {
+    async fn ask(&self, request: &Request) -> io::Result<Data> {
         let stream = UnixStream::connect(self.runtime.join(SOCKET_NAME)).await?;
         let mut stream = BufReader::new(stream);
         stream

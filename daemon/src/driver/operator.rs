@@ -276,8 +276,8 @@ impl<D: DataPlane> Driver<D> {
 
     /// The children that a name means.
     fn children_of(&self, connection: &str, child: Option<&str>) -> Result<Vec<String>, Failure> {
-        let connections = &self.loaded.ike.connections;
-        let Some(found) = connections.iter().find(|c| c.name == connection) else {
+        let Some(found) = self.endpoint.configured(connection) else {
+            let connections = &self.loaded.ike.connections;
             let names = connections.iter().map(|c| c.name.as_str());
             return Err(unknown("connection", connection, names));
         };
@@ -331,12 +331,10 @@ impl<D: DataPlane> Driver<D> {
 
     /// The peer that a connection waits for without having an IKE SA with it yet.
     fn silent_peer(&self, now: Instant, connection: &str) -> Option<IpAddr> {
-        let sas = self.endpoint.status(now);
-        let mut own = sas
-            .iter()
-            .filter(|sa| sa.connection.as_deref() == Some(connection));
-        let silent = own.clone().all(|sa| sa.state == "connecting");
-        own.next().filter(|_| silent).map(|sa| sa.path.remote.ip())
+        let sas = self.endpoint.status_of_connection(connection, now);
+        let silent = sas.iter().all(|sa| sa.state == "connecting");
+        let first = sas.first().filter(|_| silent);
+        first.map(|sa| sa.path.remote.ip())
     }
 
     /// Tells those who wait for an `up` that it failed.

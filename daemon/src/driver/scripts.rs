@@ -86,17 +86,15 @@ impl<D: DataPlane> Driver<D> {
         if !self.scripts.has(&name) {
             return;
         }
-        let connections = &self.loaded.ike.connections;
-        let connection = connections.iter().find(|c| c.name == info.connection);
+        let connection = self.endpoint.configured(&info.connection);
         let child = connection.and_then(|c| c.children.iter().find(|c| c.name == info.child));
         let (Some(connection), Some(child)) = (connection, child) else {
             return;
         };
-        let sas = self.endpoint.status(self.clock.now());
-        let sa = sas.iter().find(|sa| sa.id == info.ike);
+        let sa = self.endpoint.status_of(info.ike, self.clock.now());
         let mut facts = self.facts(connection, child);
-        if let Some(id) = sa.and_then(|sa| sa.remote_id.as_ref()) {
-            facts.remote_id = written(Some(id), None);
+        if let Some(id) = sa.and_then(|sa| sa.remote_id) {
+            facts.remote_id = written(Some(&id), None);
         }
         let (local, remote) = (info.path.local.ip(), info.path.remote.ip());
         facts.local = Some(local);

@@ -48,9 +48,8 @@ impl<D: DataPlane> Driver<D> {
             return;
         }
         if let Event::IkeUp { id, .. } = event {
-            let sas = self.endpoint.status(self.clock.now());
-            let path = sas.iter().find(|sa| sa.id == *id).map(|sa| sa.path);
-            self.watchers.ike.extend(path.map(|path| (*id, path)));
+            let sa = self.endpoint.status_of(*id, self.clock.now());
+            self.watchers.ike.extend(sa.map(|sa| (*id, sa.path)));
         }
         if let Some(text) = self.watchers.words(event) {
             for call in &self.watchers.calls {

@@ -198,12 +198,8 @@ impl Daemon {
     fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T, Ended> {
         let data =
             ask(&self.runtime_dir, request, |_| ()).map_err(|failure| self.ended(failure))?;
-        serde_json::from_value(data).map_err(|e| {
-            Ended::new(
-                code::FAILED,
-                format!("whack: the daemon's answer is none that is known: {e}"),
-            )
-        })
+        let read = data.read();
+        read.map_err(|failure| Ended::new(code::FAILED, format!("whack: {}", failure.message)))
     }
 
     /// Without a daemon, what pluto's client says.

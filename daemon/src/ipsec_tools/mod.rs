@@ -79,11 +79,7 @@ impl Here {
     }
 
     fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T, Failure> {
-        let data = ask(&self.runtime_dir, request, |_| ())?;
-        serde_json::from_value(data).map_err(|e| {
-            let text = format!("the daemon's answer is none that is known: {e}");
-            Failure::new(ExitClass::Failed, text)
-        })
+        ask(&self.runtime_dir, request, |_| ())?.read()
     }
 
     fn view(&self) -> Result<View, Failure> {

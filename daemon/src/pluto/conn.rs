@@ -1,6 +1,7 @@
 //! One connection of `ipsec.conf`: what its words mean, before anybody knows which end is this
 //! host.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use obol_ike::crypto::signature::PublicKey;
@@ -8,9 +9,9 @@ use obol_ike::proposal::{EspProposal, IkeProposal};
 use obol_ike::ts::TrafficSelector;
 
 use super::keyword::Side;
+use super::lists::Lists;
 use super::merge::{Flat, Problem};
 use super::policy::{self, Policy};
-use super::proposals;
 use super::public;
 use super::refused;
 use super::values::{self, Host, Id, Port};
@@ -32,9 +33,9 @@ pub(crate) struct Conn {
     /// The ends: left, right.
     pub(crate) ends: [End; 2],
     /// For the IKE SA, in order of preference.
-    pub(crate) ike: Vec<IkeProposal>,
+    pub(crate) ike: Arc<[IkeProposal]>,
     /// For the Child SA, in order of preference.
-    pub(crate) esp: Vec<EspProposal>,
+    pub(crate) esp: Arc<[EspProposal]>,
     /// Lifetimes and all that is negotiated besides.
     pub(crate) policy: Policy,
 }
@@ -102,14 +103,16 @@ pub(crate) struct End {
 /// Reads values of a connection and collects what is wrong with them.
 pub(crate) struct Reader<'f> {
     pub(crate) flat: &'f Flat,
+    lists: &'f Lists,
     pub(crate) errors: Vec<Problem>,
     pub(crate) notices: Vec<Problem>,
 }
 
 /// A connection, or why it is refused; and notices either way.
-pub(crate) fn read(flat: &Flat) -> (Result<Conn, Vec<Problem>>, Vec<Problem>) {
+pub(crate) fn read(flat: &Flat, lists: &Lists) -> (Result<Conn, Vec<Problem>>, Vec<Problem>) {
     let mut reader = Reader {
         flat,
+        lists,
         errors: flat.errors.clone(),
         notices: flat.notices.clone(),
     };
@@ -365,23 +368,23 @@ impl Reader<'_> {
         self.value_of(Some(side), word, |text| public::read(word, text))
     }
 
-    fn ike(&mut self) -> Option<Vec<IkeProposal>> {
-        let Some(entry) = self.flat.get(None, "ike") else {
-            return Some(proposals::default_ike());
-        };
-        let place = entry.value.place.clone();
-        let read = self.value("ike", proposals::read_ike)?;
-        self.dropped("ike", &place, read.value.dropped);
+    fn ike(&mut self) -> Option<Arc<[IkeProposal]>> {
+        let lists = self.lists;
+        if self.flat.get(None, "ike").is_none() {
+            return Some(lists.default_ike());
+        }
+        let read = self.value("ike", |text| lists.ike(text))?;
+        self.dropped("ike", &read.place, read.value.dropped);
         Some(read.value.proposals)
     }
 
-    fn esp(&mut self, pfs: bool, esn: &[bool]) -> Option<Vec<EspProposal>> {
-        let Some(entry) = self.flat.get(None, "esp") else {
-            return Some(proposals::default_esp(pfs, esn));
-        };
-        let place = entry.value.place.clone();
-        let read = self.value("esp", |text| proposals::read_esp(text, pfs, esn))?;
-        self.dropped("esp", &place, read.value.dropped);
+    fn esp(&mut self, pfs: bool, esn: &[bool]) -> Option<Arc<[EspProposal]>> {
+        let lists = self.lists;
+        if self.flat.get(None, "esp").is_none() {
+            return Some(lists.default_esp(pfs, esn));
+        }
+        let read = self.value("esp", |text| lists.esp(text, pfs, esn))?;
+        self.dropped("esp", &read.place, read.value.dropped);
         Some(read.value.proposals)
     }
 

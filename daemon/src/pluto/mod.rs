@@ -14,6 +14,7 @@ mod files;
 pub(crate) mod fuzz;
 pub(crate) mod keystore;
 mod keyword;
+mod lists;
 mod merge;
 mod native;
 mod nss;
@@ -114,13 +115,14 @@ fn understand(texts: files::Texts) -> Result<Understood, ConfigErrors> {
         notices: Vec::new(),
         sources: Sources::default(),
     };
+    let lists = lists::Lists::default();
     for flat in &flat {
         if let Some(side) = flat.lacks_end() {
             let why = format!("auto=ignore, and {side}= is not set: it is for the also= of others");
             understood.parts.push((flat.name.value.clone(), why));
             continue;
         }
-        let (conn, notices) = conn::read(flat);
+        let (conn, notices) = conn::read(flat, &lists);
         let finding = |problem: Problem| problem.finding(&report);
         understood.notices.extend(notices.into_iter().map(finding));
         match conn {

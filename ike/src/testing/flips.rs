@@ -214,9 +214,12 @@ impl Line {
         let mut setup = Setup::started(1);
         let mut pods = pods(StartAction::Start);
         if suite.cbc {
-            setup.connection.ike_proposals =
-                IkeProposal::parse("aes256-sha256-x25519").expect("sound");
-            pods.esp_proposals = EspProposal::parse("aes256-sha256-x25519").expect("sound");
+            setup.connection.ike_proposals = IkeProposal::parse("aes256-sha256-x25519")
+                .expect("sound")
+                .into();
+            pods.esp_proposals = EspProposal::parse("aes256-sha256-x25519")
+                .expect("sound")
+                .into();
         }
         setup = setup.children(vec![pods]);
         let mut theirs = mirror(&setup.connection, StartAction::None);

@@ -110,7 +110,7 @@ pub fn connection(children: Vec<Child>) -> Connection {
         local_addrs: vec![A],
         source: None,
         remote_addrs: vec![B],
-        ike_proposals: IkeProposal::defaults(),
+        ike_proposals: IkeProposal::defaults().into(),
         local: LocalAuth {
             id: ID_A.parse().ok(),
             method: LocalAuthMethod::Psk,
@@ -154,7 +154,7 @@ pub fn child(name: &str, mode: Mode, local: &str, remote: &str, start: StartActi
         mode,
         local_ts: parse(local),
         remote_ts: parse(remote),
-        esp_proposals: EspProposal::defaults(),
+        esp_proposals: EspProposal::defaults().into(),
         start_action: start,
         upkeep: Upkeep::default(),
         rekey_time: Duration::from_secs(3600),

@@ -126,7 +126,7 @@ fn change(name: &str, connection: &mut Connection) {
         }
         "algorithms" => {
             let proposals = &mut connection.ike_proposals;
-            proposals.remove(0);
+            *proposals = proposals[1..].into();
         }
         _ => unreachable!(),
     }

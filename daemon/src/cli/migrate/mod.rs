@@ -228,8 +228,7 @@ fn wait_until_up(
     let mut asked = false;
     loop {
         let data = ask(runtime_dir, &Request::Status, |_| ())?;
-        let status: StatusReport = serde_json::from_value(data)
-            .map_err(|e| Failure::new(ExitClass::Failed, e.to_string()))?;
+        let status: StatusReport = data.read()?;
         let missing: Vec<&String> = up.iter().filter(|name| !is_up(&status, name)).collect();
         if missing.is_empty() {
             return Ok(());
@@ -285,9 +284,7 @@ fn go_back(
             target: DownTarget::All,
             timeout_ms: 2_000,
         };
-        let data = ask(runtime_dir, &request, |_| ())?;
-        let _: DownReport = serde_json::from_value(data)
-            .map_err(|e| Failure::new(ExitClass::Failed, e.to_string()))?;
+        let _: DownReport = ask(runtime_dir, &request, |_| ())?.read()?;
         Lock::wait_until_free(runtime_dir, args.timeout.max(Duration::from_secs(20)))?;
     }
     // What it left if it died.

@@ -46,7 +46,7 @@ fn the_documented_file_means_what_it_says() {
     assert_eq!(connection.remote.id, id("@hostB.example.com"));
     assert_eq!(connection.local.method, LocalAuthMethod::Psk);
     assert_eq!(connection.remote.method, RemoteAuthMethod::Psk);
-    assert_eq!(connection.ike_proposals, IkeProposal::defaults());
+    assert_eq!(*connection.ike_proposals, IkeProposal::defaults());
     assert_eq!(connection.rekey_time, Duration::from_secs(14_400));
     assert_eq!(connection.over_time, Duration::from_secs(15_840));
     assert_eq!(connection.dpd_delay, Some(Duration::from_secs(30)));
@@ -69,7 +69,7 @@ fn the_documented_file_means_what_it_says() {
     assert_eq!(pods.start_action, StartAction::Start);
     assert_eq!(selectors(&pods.local_ts), ["172.16.1.0/24"]);
     assert_eq!(selectors(&pods.remote_ts), ["172.16.2.0/24"]);
-    assert_eq!(pods.esp_proposals, EspProposal::defaults());
+    assert_eq!(*pods.esp_proposals, EspProposal::defaults());
     assert_eq!(pods.rekey_time, Duration::from_secs(3600));
     assert_eq!(pods.life_time, Duration::from_secs(3960));
     assert_eq!((pods.rekey_bytes, pods.life_packets), (None, None));

@@ -76,7 +76,7 @@ impl Probe {
 /// What peers may agree on; AES-GCM at least.
 fn suites(children: &[Arc<Child>]) -> Vec<Suite> {
     let mut suites = vec![LEAST];
-    for proposal in children.iter().flat_map(|child| &child.esp_proposals) {
+    for proposal in children.iter().flat_map(|child| &*child.esp_proposals) {
         for encr in &proposal.encr {
             let mut integs = proposal.integ.clone();
             if integs.is_empty() {
