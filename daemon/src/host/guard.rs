@@ -19,10 +19,10 @@
 //! ```
 
 use obol_ike::config::Mode;
-use obol_ike::ts::TrafficSelector;
 
-use super::nft::{self, Base, Batch, Hook, HookNumber, Meta, Rule, Verdict};
-use super::{HostSettings, in_order};
+use super::HostSettings;
+use super::matched::{Matched, matched};
+use super::nft::{self, Base, Batch, Hook, HookNumber, LoadedTable, Meta, Rule, Table, Verdict};
 use crate::dataplane::{DataPlaneError, Policy};
 
 const LEAVING: &str = "leaving";
@@ -85,7 +85,8 @@ pub(crate) struct Blocked {
 }
 
 /// Loads the guard for these policies, in place of the one that is there: in one step, so that
-/// there is no gap, and with its counts.
+/// there is no gap, and with its counts. Of what was loaded `before`, only what is new is added
+/// where that will do.
 ///
 /// # Errors
 /// The kernel refuses; the guard that was there stays.
@@ -93,29 +94,56 @@ pub(crate) fn load(
     settings: &HostSettings,
     policies: &[Policy],
     carrier: Carrier,
-) -> Result<(), DataPlaneError> {
-    let table = table(settings, carrier);
+    before: Option<&LoadedTable>,
+) -> Result<LoadedTable, DataPlaneError> {
+    let name = table(settings, carrier);
     let refused =
-        |source| DataPlaneError::system(format!("cannot load nftables table {table}"), source);
-    let count = |chain| Ok(nft::counter(&table, chain)?.unwrap_or_default());
-    let counted_out = count(BLOCKED_OUT).map_err(refused)?;
-    let counted_in = count(BLOCKED_IN).map_err(refused)?;
+        |source| DataPlaneError::system(format!("cannot load nftables table {name}"), source);
+    let count = |chain| nft::counter(&name, chain).map_err(refused);
+    let (counted_out, counted_in) = (count(BLOCKED_OUT)?, count(BLOCKED_IN)?);
 
-    let mut batch = Batch::replacing(&table);
-    for (chain, counted) in [(BLOCKED_OUT, counted_out), (BLOCKED_IN, counted_in)] {
-        batch.chain(chain, None);
-        let rule = Rule::default().counter(counted.0, counted.1);
-        batch.rule(chain, &rule.verdict(Verdict::Drop));
+    let table = guard(name.clone(), settings, policies, carrier);
+    let more = before.and_then(|before| table.added_to(before));
+    // Somebody may have removed it.
+    if let Some(more) = more.filter(|_| counted_out.is_some() && counted_in.is_some())
+        && (more.is_empty() || more.commit().is_ok())
+    {
+        return Ok(table.loaded());
     }
-    guard_leaving(&mut batch, settings, policies, carrier, Vec::new());
+    let counts = [(BLOCKED_OUT, counted_out), (BLOCKED_IN, counted_in)];
+    let counts = counts.map(|(chain, counted)| {
+        let (packets, bytes) = counted.unwrap_or_default();
+        (chain, Rule::default().counter(packets, bytes))
+    });
+    table.whole(&counts).commit().map_err(refused)?;
+    Ok(table.loaded())
+}
+
+fn guard(name: String, settings: &HostSettings, policies: &[Policy], carrier: Carrier) -> Table {
+    let mut table = Table::new(name);
+    let matched = begin(&mut table, policies);
+    guard_leaving(&mut table, settings, &matched, carrier, Vec::new());
     if carrier == Carrier::Tun {
-        free_pinned(&mut batch, settings, policies);
+        free_pinned(&mut table, settings, &matched);
     }
-    guard_incoming(&mut batch, settings, policies, carrier, Vec::new());
+    guard_incoming(&mut table, settings, &matched, carrier, Vec::new());
     if policies.iter().any(|policy| policy.mode == Mode::Tunnel) {
-        keep_sources(&mut batch, settings, carrier);
+        keep_sources(&mut table, settings, carrier);
     }
-    batch.commit().map_err(refused)
+    table
+}
+
+/// Sets, and the chains where packets end; what rules are about.
+fn begin<'p>(table: &mut Table, policies: &'p [Policy]) -> Vec<Matched<'p>> {
+    let (matched, sets) = matched(policies);
+    for (name, ranges) in sets {
+        table.set(name, ranges);
+    }
+    for chain in [BLOCKED_OUT, BLOCKED_IN] {
+        table.chain(chain, None);
+        table.rule(Rule::default().verdict(Verdict::Drop));
+    }
+    matched
 }
 
 /// The table for the time between another IKE daemon and obol.
@@ -131,11 +159,8 @@ pub(crate) fn load_interim(
     policies: &[Policy],
 ) -> Result<(), DataPlaneError> {
     let rule = Rule::default;
-    let mut batch = Batch::replacing(INTERIM);
-    for chain in [BLOCKED_OUT, BLOCKED_IN] {
-        batch.chain(chain, None);
-        batch.rule(chain, &rule().verdict(Verdict::Drop));
-    }
+    let mut table = Table::new(INTERIM.to_owned());
+    let matched = begin(&mut table, policies);
     let ike = |port| rule().protocol(UDP).number(Base::Transport, 0, port, port);
     let leaving = vec![
         rule().device(Meta::OifName, &settings.tun),
@@ -144,11 +169,11 @@ pub(crate) fn load_interim(
         ike(settings.natt_port),
     ];
     let incoming = vec![rule().device(Meta::IifName, &settings.tun)];
-    guard_leaving(&mut batch, settings, policies, Carrier::Kernel, leaving);
-    guard_incoming(&mut batch, settings, policies, Carrier::Kernel, incoming);
+    guard_leaving(&mut table, settings, &matched, Carrier::Kernel, leaving);
+    guard_incoming(&mut table, settings, &matched, Carrier::Kernel, incoming);
     let refused =
         |source| DataPlaneError::system(format!("cannot load nftables table {INTERIM}"), source);
-    batch.commit().map_err(refused)
+    table.whole(&[]).commit().map_err(refused)
 }
 
 /// Ends that.
@@ -211,13 +236,13 @@ fn table(settings: &HostSettings, carrier: Carrier) -> String {
 }
 
 fn guard_leaving(
-    batch: &mut Batch,
+    table: &mut Table,
     settings: &HostSettings,
-    policies: &[Policy],
+    matched: &[Matched<'_>],
     carrier: Carrier,
     more: Vec<Rule>,
 ) {
-    batch.chain(LEAVING, None);
+    table.chain(LEAVING, None);
     let rule = Rule::default;
     let accepted = [
         rule().device(Meta::OifName, "lo"),
@@ -226,23 +251,23 @@ fn guard_leaving(
         ndp(),
     ];
     for accepted in accepted.into_iter().chain(more) {
-        batch.rule(LEAVING, &accepted.verdict(Verdict::Accept));
+        table.rule(accepted.verdict(Verdict::Accept));
     }
-    for (policy, local, remote, _) in in_order(policies) {
+    for matched in matched {
+        let policy = matched.policy;
         let mark = policy.kernel.mark_out;
-        let matched = selected(&local, &remote).marked(mark);
+        let selected = matched.selected(true).marked(mark);
         if policy.pass || policy.clear.now {
-            batch.rule(LEAVING, &matched.verdict(Verdict::Accept));
+            table.rule(selected.verdict(Verdict::Accept));
             continue;
         }
         // An xfrm interface lets nothing pass in clear by itself.
         if policy.kernel.if_id == 0 {
-            batch.rule(LEAVING, &matched.verdict(Verdict::Goto(BLOCKED_OUT)));
-            if has_ports(&local) && (limits_ports(&local) || limits_ports(&remote)) {
+            table.rule(selected.verdict(Verdict::Goto(BLOCKED_OUT)));
+            if let Some(fragments) = matched.fragments() {
                 // A fragment without ports went past the routing rules that ask for them.
-                let fragment = hosts(&local, &remote).later_fragment(local.start.is_ipv4());
-                let fragment = fragment.marked(mark);
-                batch.rule(LEAVING, &fragment.verdict(Verdict::Goto(BLOCKED_OUT)));
+                let fragments = fragments.marked(mark);
+                table.rule(fragments.verdict(Verdict::Goto(BLOCKED_OUT)));
             }
         }
     }
@@ -252,22 +277,21 @@ fn guard_leaving(
             hook: HookNumber::Postrouting,
             priority,
         };
-        batch.chain(chain, Some(hook));
-        batch.rule(chain, &rule().verdict(Verdict::Jump(LEAVING)));
+        table.chain(chain, Some(hook));
+        table.rule(rule().verdict(Verdict::Jump(LEAVING)));
     }
 }
 
 /// Packets of this host whose sender names the device to leave by go past routing rules that
 /// lead to another one: VXLAN devices with an underlying device, as flannel makes them. A packet
 /// whose mark changes is routed once more, without that device; the mark leads it to the TUN.
-fn free_pinned(batch: &mut Batch, settings: &HostSettings, policies: &[Policy]) {
-    const PINNED: &str = "pinned";
+fn free_pinned(table: &mut Table, settings: &HostSettings, matched: &[Matched<'_>]) {
     let hook = Hook {
         kind: "route",
         hook: HookNumber::Output,
         priority: BEFORE_NAT,
     };
-    batch.chain(PINNED, Some(hook));
+    table.chain("pinned", Some(hook));
     let rule = Rule::default;
     let left_alone = [
         rule().device(Meta::OifName, "lo"),
@@ -276,38 +300,33 @@ fn free_pinned(batch: &mut Batch, settings: &HostSettings, policies: &[Policy]) 
         ndp(),
     ];
     for rule in left_alone {
-        batch.rule(PINNED, &rule.verdict(Verdict::Accept));
+        table.rule(rule.verdict(Verdict::Accept));
     }
-    for (policy, local, remote, _) in in_order(policies) {
-        let matched = selected(&local, &remote);
-        let rule = match policy.pass {
-            true => matched.verdict(Verdict::Accept),
-            false => matched.set_mark(settings.pinned_mark()),
-        };
-        batch.rule(PINNED, &rule);
+    for matched in matched {
+        let selected = matched.selected(true);
+        table.rule(match matched.policy.pass {
+            true => selected.verdict(Verdict::Accept),
+            false => selected.set_mark(settings.pinned_mark()),
+        });
     }
 }
 
 fn guard_incoming(
-    batch: &mut Batch,
+    table: &mut Table,
     settings: &HostSettings,
-    policies: &[Policy],
+    matched: &[Matched<'_>],
     carrier: Carrier,
     more: Vec<Rule>,
 ) {
-    const INCOMING: &str = "incoming";
     let hook = Hook {
         kind: "filter",
         hook: HookNumber::Prerouting,
         priority: RAW,
     };
-    batch.chain(INCOMING, Some(hook));
+    table.chain("incoming", Some(hook));
     // What has a mark has it from elsewhere, later than here: the kernel's own policies drop it.
     let guarded = |policy: &Policy| policy.kernel.if_id == 0 && policy.kernel.mark_in.mask == 0;
-    let pairs: Vec<_> = in_order(policies)
-        .into_iter()
-        .filter(|(policy, ..)| guarded(policy))
-        .collect();
+    let guarded = || matched.iter().filter(|matched| guarded(matched.policy));
     let rule = Rule::default;
     let mut accepted = vec![
         rule().device(Meta::IifName, "lo"),
@@ -316,8 +335,10 @@ fn guard_incoming(
     ];
     accepted.extend(more);
     let covers = |protocol| {
-        let mut pairs = pairs.iter();
-        pairs.any(|(policy, ts, ..)| !policy.pass && [0, protocol].contains(&ts.protocol))
+        guarded().any(|matched| {
+            let all_of = [0, protocol].contains(&matched.local().protocol);
+            !matched.policy.pass && all_of
+        })
     };
     if covers(ESP) {
         accepted.push(rule().protocol(ESP).for_this_host());
@@ -329,69 +350,35 @@ fn guard_incoming(
         }
     }
     for accepted in accepted {
-        batch.rule(INCOMING, &accepted.verdict(Verdict::Accept));
+        table.rule(accepted.verdict(Verdict::Accept));
     }
-    for (policy, local, remote, _) in &pairs {
+    for matched in guarded() {
+        let policy = matched.policy;
         let verdict = match policy.pass || policy.clear.now {
             true => Verdict::Accept,
             false => Verdict::Goto(BLOCKED_IN),
         };
-        batch.rule(INCOMING, &selected(remote, local).verdict(verdict));
+        table.rule(matched.selected(false).verdict(verdict));
     }
 }
 
 /// Keeps the source addresses of what will be sealed: MASQUERADE rules of others, such as
 /// Docker's, would put one there that no policy is about. Accepting the packet does not help,
 /// only a NAT of its own does: the first one that a flow gets is the only one.
-fn keep_sources(batch: &mut Batch, settings: &HostSettings, carrier: Carrier) {
-    const KEEP: &str = "keep-source";
+fn keep_sources(table: &mut Table, settings: &HostSettings, carrier: Carrier) {
     let hook = Hook {
         kind: "nat",
         hook: HookNumber::Postrouting,
         priority: JUST_BEFORE_NAT,
     };
-    batch.chain(KEEP, Some(hook));
+    table.chain("keep-source", Some(hook));
     for v4 in [true, false] {
         let sealed = carrier.leaving(settings).family(v4);
-        batch.rule(KEEP, &sealed.keep_source(v4));
+        table.rule(sealed.keep_source(v4));
     }
 }
 
 fn ndp() -> Rule {
     let rule = Rule::default().family(false).protocol(ICMPV6);
     rule.octet(Base::Transport, 0, NDP.0, NDP.1)
-}
-
-/// Family, addresses and protocol.
-fn hosts(from: &TrafficSelector, to: &TrafficSelector) -> Rule {
-    let rule = Rule::default()
-        .family(from.start.is_ipv4())
-        .address(true, from.start, from.end)
-        .address(false, to.start, to.end);
-    match from.protocol {
-        0 => rule,
-        protocol => rule.protocol(protocol),
-    }
-}
-
-fn selected(from: &TrafficSelector, to: &TrafficSelector) -> Rule {
-    let mut rule = hosts(from, to);
-    if has_ports(from) {
-        for (offset, ts) in [(0, from), (2, to)] {
-            if limits_ports(ts) {
-                rule = rule.number(Base::Transport, offset, ts.start_port, ts.end_port);
-            }
-        }
-    }
-    rule
-}
-
-/// TCP, UDP, SCTP, UDP-Lite, DCCP: source and destination port come first in the header.
-fn has_ports(ts: &TrafficSelector) -> bool {
-    matches!(ts.protocol, 6 | 17 | 33 | 132 | 136)
-}
-
-/// OPAQUE (65535 to 0) is no limit here: what has ports is then dropped as well.
-fn limits_ports(ts: &TrafficSelector) -> bool {
-    (ts.start_port, ts.end_port) != (0, u16::MAX) && ts.start_port <= ts.end_port
 }

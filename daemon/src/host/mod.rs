@@ -9,6 +9,7 @@
 mod address;
 mod guard;
 pub mod links;
+mod matched;
 pub mod nat;
 pub(crate) mod netlink;
 
@@ -29,12 +30,13 @@ pub(crate) use address::{addresses, addresses_of_devices, source_for};
 pub(crate) use guard::{
     Carrier, blocked, load as load_guard, load_interim, remove as remove_guard, remove_interim,
 };
+pub(crate) use nft::LoadedTable;
 pub(crate) use owner::port_owner;
-pub(crate) use plan::{MTU_OF_IPV6, in_order, pairs};
+pub(crate) use plan::{MTU_OF_IPV6, pairs};
 #[cfg(test)]
 pub(crate) use purge::remove_rules;
 pub(crate) use purge::{Removed, purge, purge_tun};
-pub(crate) use steering::{apply, bring_up};
+pub(crate) use steering::{Applied, apply, bring_up};
 pub(crate) use watch::Watch;
 
 /// Marks our routes and rules as ours (RTPROT), so that they are told from those of others.

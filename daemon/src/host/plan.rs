@@ -57,6 +57,29 @@ pub(crate) struct Plan {
     pub(crate) blackholes: BTreeSet<Prefix>,
 }
 
+impl Plan {
+    /// What there is besides the one before; `None`: not all of that stays.
+    pub(crate) fn added_to(&self, before: &Self) -> Option<Self> {
+        let (rules, known): (HashSet<&Rule>, HashSet<&Rule>) =
+            (self.rules.iter().collect(), before.rules.iter().collect());
+        let mut routes = before.routes.keys();
+        let stays = known.is_subset(&rules)
+            && routes.all(|known| self.routes.contains_key(known))
+            && before.blackholes.is_subset(&self.blackholes);
+        if !stays {
+            return None;
+        }
+        let is_new = |rule: &&Rule| !known.contains(*rule);
+        let added = self.routes.iter();
+        let added = added.filter(|(to, what)| before.routes.get(*to) != Some(*what));
+        Some(Self {
+            rules: self.rules.iter().filter(is_new).cloned().collect(),
+            routes: added.map(|(to, what)| (*to, *what)).collect(),
+            blackholes: &self.blackholes - &before.blackholes,
+        })
+    }
+}
+
 /// Plans for these policies, on a host with the addresses `own` and a path between the hosts
 /// that takes packets of `path_mtu` octets.
 ///
@@ -597,6 +620,26 @@ mod tests {
         let one = "5201 172.16.0.0/16 any proto 0 None None Lookup(26250)";
         assert_eq!(lookups(10_000, &[]), [one]);
         assert_eq!(lookups(8, &[]).len(), 8, "few stay as they are");
+    }
+
+    #[test]
+    fn of_a_plan_with_one_peer_more_only_that_is_new() {
+        let local = ts("172.16.0.0", "172.16.255.255", 0, ANY);
+        let policies: Vec<Policy> = (0..100)
+            .map(|n| {
+                let [first, last] = [0, 255].map(|end| format!("10.0.{n}.{end}"));
+                policy(Mode::Tunnel, local, ts(&first, &last, 0, ANY))
+            })
+            .collect();
+        let plan = |policies| plan(&HostSettings::for_tests(), policies, &[], 1500).unwrap();
+        let (all, but_one) = (plan(&policies), plan(&policies[1..]));
+        let added = all.added_to(&but_one).unwrap();
+        assert_eq!((added.rules.len(), added.routes.len()), (0, 1));
+        assert_eq!(added.blackholes.len(), 1);
+        assert_eq!(all.added_to(&all), Some(Plan::default()));
+        assert_eq!(but_one.added_to(&all), None, "a route goes");
+        // Few peers have a rule each, and those go when there are many.
+        assert_eq!(all.added_to(&plan(&policies[..8])), None);
     }
 
     #[test]

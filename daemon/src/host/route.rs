@@ -60,9 +60,7 @@ pub(crate) async fn sync(
     tun: u32,
     wanted: &Plan,
 ) -> Result<(), DataPlaneError> {
-    for (destination, what) in &wanted.routes {
-        set_tun_route(netlink, table, tun, *destination, *what).await?;
-    }
+    add_all(netlink, table, tun, &wanted.routes).await?;
     let routes: BTreeSet<Prefix> = wanted.routes.keys().copied().collect();
     for message in ours(netlink, table).await? {
         let keep = match message.header.kind {
@@ -72,6 +70,22 @@ pub(crate) async fn sync(
         if !destination(&message).is_some_and(|prefix| keep.contains(&prefix)) {
             remove(netlink, message).await?;
         }
+    }
+    Ok(())
+}
+
+/// Adds the routes into the TUN, or replaces them.
+///
+/// # Errors
+/// The system refuses.
+pub(crate) async fn add_all(
+    netlink: &Netlink,
+    table: u32,
+    tun: u32,
+    wanted: &BTreeMap<Prefix, TunRoute>,
+) -> Result<(), DataPlaneError> {
+    for (destination, what) in wanted {
+        set_tun_route(netlink, table, tun, *destination, *what).await?;
     }
     Ok(())
 }

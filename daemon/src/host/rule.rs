@@ -83,6 +83,17 @@ pub(crate) async fn sync(
     Ok(())
 }
 
+/// Adds these rules, in the order given.
+///
+/// # Errors
+/// The system refuses; what was added until then stays.
+pub(crate) async fn add_all(netlink: &Netlink, rules: &[Rule]) -> Result<(), DataPlaneError> {
+    for rule in rules {
+        add(netlink, rule).await?;
+    }
+    Ok(())
+}
+
 /// Our rules that the system has.
 pub(crate) async fn ours(
     netlink: &Netlink,

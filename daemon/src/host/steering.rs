@@ -11,8 +11,8 @@ use rtnetlink::{LinkUnspec, RouteMessageBuilder};
 
 use super::address::addresses;
 use super::netlink::{Netlink, gone, refused};
-use super::plan::plan;
-use super::{HostSettings, guard, route, rule};
+use super::plan::{Plan, plan};
+use super::{HostSettings, LoadedTable, guard, route, rule};
 use crate::dataplane::{DataPlaneError, Policy};
 
 /// Longest packet in octets that fits where no device says otherwise: Ethernet.
@@ -48,9 +48,18 @@ pub(crate) async fn bring_up(name: &str) -> Result<u32, DataPlaneError> {
     Ok(index)
 }
 
+/// What the system was last told for a set of policies.
+#[derive(Debug)]
+pub(crate) struct Applied {
+    tun: u32,
+    guard: LoadedTable,
+    plan: Plan,
+}
+
 /// Makes guard, rules and routes be what the policies want. What is new is added before what is
 /// stale goes; the guard first, blackholes before the rules that lead to them, routes into the
-/// TUN last. What an earlier run left is adopted.
+/// TUN last. What an earlier run left is adopted. Where all of what was there `before` stays, the
+/// system is told no more than what is new.
 ///
 /// # Errors
 /// The system refuses; what was added until then stays, and protects.
@@ -58,19 +67,42 @@ pub(crate) async fn apply(
     settings: &HostSettings,
     tun: u32,
     policies: &[Policy],
-) -> Result<(), DataPlaneError> {
+    before: Option<Applied>,
+) -> Result<Applied, DataPlaneError> {
     let netlink = Netlink::connect()?;
     let mut own = addresses().await?;
     own.retain(|address| !address.is_loopback() && !is_link_local(*address));
     let path_mtu = path_mtu(settings, &netlink).await?;
     let plan = plan(settings, policies, &own, path_mtu)?;
-    guard::load(settings, policies, guard::Carrier::Tun)?;
-    let blackholes = plan.blackholes.iter().copied();
-    route::add_blackholes(&netlink, settings.table, blackholes).await?;
-    rule::sync(&netlink, settings.rule_priority, &plan.rules).await?;
-    route::sync(&netlink, settings.table, tun, &plan).await?;
+    let before = before.filter(|before| before.tun == tun);
+    let known = before.as_ref().map(|before| &before.guard);
+    let guard = guard::load(settings, policies, guard::Carrier::Tun, known)?;
+    let more = before.and_then(|before| plan.added_to(&before.plan));
+    let added = match &more {
+        Some(more) => add(settings, &netlink, tun, more).await.is_ok(),
+        None => false,
+    };
+    if !added {
+        let blackholes = plan.blackholes.iter().copied();
+        route::add_blackholes(&netlink, settings.table, blackholes).await?;
+        rule::sync(&netlink, settings.rule_priority, &plan.rules).await?;
+        route::sync(&netlink, settings.table, tun, &plan).await?;
+    }
     tell_of_strict_filters(settings, policies);
-    Ok(())
+    Ok(Applied { tun, guard, plan })
+}
+
+/// Adds rules and routes to those that are there.
+async fn add(
+    settings: &HostSettings,
+    netlink: &Netlink,
+    tun: u32,
+    more: &Plan,
+) -> Result<(), DataPlaneError> {
+    let blackholes = more.blackholes.iter().copied();
+    route::add_blackholes(netlink, settings.table, blackholes).await?;
+    rule::add_all(netlink, &more.rules).await?;
+    route::add_all(netlink, settings.table, tun, &more.routes).await
 }
 
 /// Removes the device, if there is one; whether there was.

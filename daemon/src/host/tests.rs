@@ -96,11 +96,15 @@ impl Lab {
         lab
     }
 
-    fn apply(&self, policies: &[Policy]) {
+    fn apply(&self, policies: &[Policy]) -> Applied {
+        self.apply_after(policies, None)
+    }
+
+    fn apply_after(&self, policies: &[Policy], before: Option<Applied>) -> Applied {
         let done = self
             .host
-            .block_on(async || apply(&self.settings, self.index, policies).await);
-        done.unwrap().unwrap();
+            .block_on(async || apply(&self.settings, self.index, policies, before).await);
+        done.unwrap().unwrap()
     }
 
     /// Rules and routes that are ours, in words.
@@ -367,6 +371,92 @@ fn what_is_narrower_goes_first_whether_it_passes_or_is_protected() {
 }
 
 #[test]
+fn a_peer_is_guarded_like_all_others_once_it_is_added_to_them() {
+    if skipped() {
+        return;
+    }
+    let (local, remote) = ("192.0.2.1", "192.0.2.2");
+    let lab = Lab::new(local, remote, 24);
+    let here = Lab::socket(&lab.host, local, 7000);
+    let there = Lab::socket(&lab.peer, remote, 7000);
+    let peer = |addr: &str| {
+        policy(
+            Mode::Transport,
+            ts(local, local, 0, ANY),
+            ts(addr, addr, 0, ANY),
+        )
+    };
+    // As many as make a set; two of them overlap.
+    let mut policies: Vec<_> = (1..20).map(|n| peer(&format!("10.9.0.{n}"))).collect();
+    policies.push(policy(
+        Mode::Transport,
+        ts(local, local, 0, ANY),
+        ts("10.9.0.3", "10.9.0.30", 0, ANY),
+    ));
+    let applied = lab.apply(&policies);
+    assert!(passes(&here, &there) && passes(&there, &here));
+    policies.push(peer(remote));
+    let applied = lab.apply_after(&policies, Some(applied));
+    assert!(!passes(&here, &there) && !passes(&there, &here));
+    let state = lab.state();
+    // It is the guard that drops what comes in, and rules lead what leaves elsewhere.
+    assert_eq!(lab.blocked().incoming, 1);
+    // All is as if there had been nothing before.
+    lab.apply(&policies);
+    assert_eq!(lab.state(), state);
+    // Somebody removes the guard: it comes again as a whole.
+    let removed = lab
+        .host
+        .run(|| guard::remove(&lab.settings, Carrier::Tun).unwrap());
+    assert!(removed.unwrap());
+    lab.apply_after(&policies, Some(applied));
+    assert!(!passes(&there, &here));
+    assert_eq!(lab.blocked().incoming, 1);
+    // What goes, goes.
+    policies.pop();
+    lab.apply(&policies);
+    assert!(passes(&here, &there) && passes(&there, &here));
+}
+
+/// What passes goes before wider policies that block, however many there are of each.
+#[test]
+fn sets_keep_the_order_of_what_passes_and_what_does_not() {
+    if skipped() {
+        return;
+    }
+    let (local, remote) = ("192.0.2.1", "192.0.2.2");
+    let lab = Lab::new(local, remote, 24);
+    let here = Lab::socket(&lab.host, local, 7000);
+    let there = Lab::socket(&lab.peer, remote, 7000);
+    let of = |first: &str, last: &str, pass| Policy {
+        pass,
+        ..policy(
+            Mode::Transport,
+            ts(local, local, 0, ANY),
+            ts(first, last, 0, ANY),
+        )
+    };
+    let host = |n: u8, pass| {
+        let addr = format!("10.9.0.{n}");
+        of(&addr, &addr, pass)
+    };
+    let (pass, drop): (Vec<_>, Vec<_>) = (1..20)
+        .map(|n| (host(n, true), host(n + 100, false)))
+        .unzip();
+    let check = |more: &[Policy], expected: bool| {
+        lab.apply(&[&pass, &drop, more].concat());
+        assert_eq!(passes(&there, &here), expected, "{more:?}");
+        assert_eq!(passes(&here, &there), expected, "{more:?}");
+    };
+    let net = |pass| of("192.0.2.0", "192.0.2.255", pass);
+    let peer = |pass| of(remote, remote, pass);
+    check(&[net(false), peer(true)], true);
+    check(&[net(true), peer(false)], false);
+    check(&[net(false)], false);
+    check(&[net(true)], true);
+}
+
+#[test]
 fn counts_outlive_a_reload() {
     if skipped() {
         return;
@@ -427,7 +517,7 @@ fn many_policies_fit_one_batch() {
         .collect();
     let loaded = lab
         .host
-        .run(|| guard::load(&lab.settings, &policies, Carrier::Tun));
+        .run(|| guard::load(&lab.settings, &policies, Carrier::Tun, None));
     loaded.unwrap().unwrap();
     assert_eq!(lab.blocked(), guard::Blocked::default());
     let removed = lab

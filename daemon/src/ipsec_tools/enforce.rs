@@ -28,7 +28,7 @@ pub(super) fn enforce(here: &Here, closed: &[Sides]) -> Result<(), Failure> {
     }
     let done = match carrier(&settings, &host).map_err(refused)? {
         Carrier::Kernel => dataplane::kernel::block(host, policies),
-        Carrier::Tun => host::load_guard(&host, &policies, Carrier::Tun),
+        Carrier::Tun => host::load_guard(&host, &policies, Carrier::Tun, None).map(|_| ()),
     };
     done.map_err(refused)
 }

@@ -39,7 +39,7 @@ use self::core::Core;
 use super::{DataPlane, DataPlaneError, DataPlaneEvent, Doing, Policy, Usage};
 use crate::host::xfrm::{Notices, Socket};
 use crate::host::xfrm_link::{self, Interface};
-use crate::host::{self, Carrier, HostSettings};
+use crate::host::{self, Carrier, HostSettings, LoadedTable};
 use crate::ports::{Encapsulation, Ports};
 pub(crate) use drops::UNKNOWN_SPI;
 use natt::Natt;
@@ -51,6 +51,8 @@ pub(crate) struct KernelDataPlane {
     core: Core<Socket>,
     /// As they were set last.
     policies: Vec<Policy>,
+    /// The guard that was loaded for these.
+    guard: Option<LoadedTable>,
     /// Policies were set: what an earlier run left is dealt with.
     settled: bool,
     /// When to see whether the guard is still loaded.
@@ -83,6 +85,7 @@ impl KernelDataPlane {
         Ok(Self {
             core: Core::new(kernel, settings)?,
             policies: Vec::new(),
+            guard: None,
             settled: false,
             guard_at: Instant::now() + GUARD_EVERY,
             notices,
@@ -132,11 +135,15 @@ impl KernelDataPlane {
     }
 
     /// Loads the guard for these policies.
-    fn guard(&self, policies: &[Policy]) -> Result<(), DataPlaneError> {
-        host::load_guard(&self.core.settings, policies, Carrier::Kernel)
+    fn guard(&mut self, policies: &[Policy]) -> Result<(), DataPlaneError> {
+        let before = self.guard.take();
+        let (settings, carrier) = (&self.core.settings, Carrier::Kernel);
+        let loaded = host::load_guard(settings, policies, carrier, before.as_ref())?;
+        self.guard = Some(loaded);
+        Ok(())
     }
 
-    async fn check_guard(&self) {
+    async fn check_guard(&mut self) {
         match xfrm_link::make(&self.core.settings, &interfaces(&self.policies)).await {
             Ok(0) => {}
             Ok(count) => tracing::warn!(
@@ -148,7 +155,10 @@ impl KernelDataPlane {
         let checked = match host::blocked(&self.core.settings, Carrier::Kernel) {
             Ok(None) if !self.policies.is_empty() => {
                 tracing::warn!("somebody removed the guard: it is loaded again");
-                self.guard(&self.policies)
+                let policies = std::mem::take(&mut self.policies);
+                let loaded = self.guard(&policies);
+                self.policies = policies;
+                loaded
             }
             checked => checked.map(|_| ()),
         };
@@ -177,7 +187,7 @@ fn open() -> Result<Socket, DataPlaneError> {
 /// The kernel refuses; then all is as it was.
 pub(crate) fn block(settings: HostSettings, policies: Vec<Policy>) -> Result<(), DataPlaneError> {
     let mut core = Core::new(open()?, settings)?;
-    host::load_guard(&core.settings, &policies, Carrier::Kernel)?;
+    host::load_guard(&core.settings, &policies, Carrier::Kernel, None)?;
     core.set_policies(policies, Instant::now())
 }
 

@@ -67,6 +67,8 @@ pub(crate) struct UserDataPlane {
     clear: RawIp,
     usages: HashMap<ChildSaId, Arc<SaUsage>>,
     policies: Vec<Policy>,
+    /// What the host was told for these.
+    applied: Option<host::Applied>,
     others: Arc<Others>,
     upkeep: Upkeep,
     /// What [`DataPlaneEvent::Maintain`] was said for.
@@ -163,6 +165,7 @@ impl UserDataPlane {
             clear,
             usages: HashMap::new(),
             policies: Vec::new(),
+            applied: None,
             others: Arc::default(),
             upkeep: Upkeep::new()?,
             due: None,
@@ -257,8 +260,18 @@ impl UserDataPlane {
         &self.inbound[Place::new(0, self.inbound.len()).of_spi(spi)]
     }
 
-    async fn apply(&self) -> Result<(), DataPlaneError> {
-        host::apply(&self.settings, self.tun, &self.policies).await
+    /// Has the host be what the policies want, whatever it is like.
+    async fn apply(&mut self) -> Result<(), DataPlaneError> {
+        self.applied = None;
+        self.apply_more().await
+    }
+
+    /// The same where nobody else has changed anything: only what is new is told.
+    async fn apply_more(&mut self) -> Result<(), DataPlaneError> {
+        let before = self.applied.take();
+        let applied = host::apply(&self.settings, self.tun, &self.policies, before).await?;
+        self.applied = Some(applied);
+        Ok(())
     }
 
     fn usage_of(&mut self, id: ChildSaId) -> Arc<SaUsage> {
@@ -270,7 +283,7 @@ impl DataPlane for UserDataPlane {
     async fn set_policies(&mut self, policies: Vec<Policy>) -> Result<(), DataPlaneError> {
         self.tell_policies(&policies).await?;
         let before = std::mem::replace(&mut self.policies, policies);
-        let Err(error) = self.apply().await else {
+        let Err(error) = self.apply_more().await else {
             return Ok(());
         };
         // At start there is nothing to go back to, and what an earlier run left must stay.

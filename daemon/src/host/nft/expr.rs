@@ -122,18 +122,22 @@ impl Rule {
 
     /// The source or the destination address lies between these; the family must be settled.
     pub(crate) fn address(self, source: bool, first: IpAddr, last: IpAddr) -> Self {
-        let (offset, len) = match (first.is_ipv4(), source) {
-            (true, true) => (12, 4),
-            (true, false) => (16, 4),
-            (false, true) => (8, 16),
-            (false, false) => (24, 16),
-        };
+        let (offset, len) = address_place(first.is_ipv4(), source);
         let octets = |address: IpAddr| match address {
             IpAddr::V4(v4) => v4.octets().to_vec(),
             IpAddr::V6(v6) => v6.octets().to_vec(),
         };
         let loaded = self.payload(Base::Network, offset, len);
         loaded.between(&octets(first), &octets(last))
+    }
+
+    /// The source or the destination address is in this set; the family must be settled.
+    pub(crate) fn within(self, source: bool, v4: bool, set: &str) -> Self {
+        let (offset, len) = address_place(v4, source);
+        let mut data = Attributes::default();
+        data.put_name(1, set).put_u32(2, REG_1);
+        let loaded = self.payload(Base::Network, offset, len);
+        loaded.push("lookup", &data)
     }
 
     /// A big-endian number at `offset` in the header lies between these.
@@ -288,5 +292,15 @@ impl Rule {
         expression.put_name(1, name).put_list(2, data);
         self.0.put_list(1, &expression);
         self
+    }
+}
+
+/// Where in the header the source or the destination address is, and how long it is.
+fn address_place(v4: bool, source: bool) -> (u32, u32) {
+    match (v4, source) {
+        (true, true) => (12, 4),
+        (true, false) => (16, 4),
+        (false, true) => (8, 16),
+        (false, false) => (24, 16),
     }
 }

@@ -5,6 +5,7 @@
 
 pub(super) mod attr;
 mod expr;
+mod table;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -16,6 +17,8 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 use crate::sys::sockopt;
 use attr::{Attributes, attributes, find};
 pub(super) use expr::{Base, Meta, Rule, Verdict};
+pub(crate) use table::LoadedTable;
+pub(super) use table::Table;
 
 /// The kernel's number for "IPv4 and IPv6".
 const INET: u8 = 1;
@@ -41,6 +44,8 @@ const DEL_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
 const NEW_RULE: u16 = 6;
 const GET_RULE: u16 = 7;
+const NEW_SET: u16 = 9;
+const NEW_SET_ELEMENT: u16 = 12;
 
 /// Octets that one batch may have: some thousand rules.
 const BATCH_MAX: usize = 8 << 20;
@@ -89,6 +94,15 @@ impl Batch {
 
     /// A batch that removes the table, whether there is one or not.
     pub(super) fn removing(table: &str) -> Self {
+        let mut batch = Self::changing(table);
+        // What is not there cannot be deleted: made first, it is there.
+        batch.table_message(NEW_TABLE, CREATE);
+        batch.table_message(DEL_TABLE, 0);
+        batch
+    }
+
+    /// A batch for a table that is there.
+    fn changing(table: &str) -> Self {
         let mut batch = Self {
             table: table.to_owned(),
             octets: Vec::new(),
@@ -96,10 +110,12 @@ impl Batch {
         };
         let header = nf_header(0, SUBSYSTEM);
         batch.message(BATCH_BEGIN, REQUEST, &header, &Attributes::default());
-        // What is not there cannot be deleted: made first, it is there.
-        batch.table_message(NEW_TABLE, CREATE);
-        batch.table_message(DEL_TABLE, 0);
         batch
+    }
+
+    /// Whether it changes nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.last == 0
     }
 
     /// Adds a chain; without a hook, rules lead to it.
