@@ -297,3 +297,80 @@ async fn without_its_private_key_a_host_protects_and_says_which_key_it_looks_for
         "{status:#}"
     );
 }
+
+/// `ipsec add` looks at no other connection than the one that it names: what else has changed in the
+/// files waits until all is read again.
+#[tokio::test]
+async fn one_connection_more_is_added_while_all_others_stay_as_they_are() {
+    if !is_root() {
+        return;
+    }
+    let others = "\
+conn %default
+  left=192.168.0.1
+  authby=secret
+  auto=add
+conn other
+  right=192.168.0.9
+  leftsubnet=172.16.1.0/24
+  rightsubnet=10.9.0.0/16
+";
+    let more = "\
+conn pods
+  right=192.168.0.2
+  leftsubnet=172.16.1.0/24
+  rightsubnet=172.16.2.0/24
+conn narrow
+  right=192.168.0.9
+  rightid=@narrow
+  leftsubnet=172.16.1.0/24
+  rightsubnet=172.16.2.128/25
+";
+    let whole = format!("{others}{more}");
+    let mut lab = lab_with([others, &whole], ": PSK \"the secret of everybody\"\n");
+    for host in [&mut lab.a, &mut lab.b] {
+        host.start().unwrap();
+        wait_until("ready", host, |host| said(host).contains("ready")).await;
+    }
+    let a = &lab.a;
+    let ipsec = |line: &str| {
+        let rundir = a.runtime.display().to_string();
+        let mut words = vec!["ipsec"];
+        words.extend(line.split(' '));
+        words.extend(["--rundir", &rundir]);
+        let output = run(a, &words);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), text)
+    };
+    let file = lab.directory().join("a-etc/ipsec.d/hostA-hostB.conf");
+    fs::write(&file, whole.replace("10.9.0.0", "10.8.0.0")).unwrap();
+    let (code, text) = ipsec("add pods");
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("\"pods\": added IKEv2 connection"), "{text}");
+    let list = succeeds(a, &["list"]);
+    assert!(
+        list.contains("10.9.0.0/16") && list.contains("pods"),
+        "{list}"
+    );
+    assert!(!list.contains("narrow"), "{list}");
+    // In clear it does not pass, and by an SA it does.
+    let deadline = Instant::now() + PATIENCE;
+    let clear = ping(&a.netns, a.side.pod, lab.b.side.pod, PATIENCE, deadline).await;
+    assert!(clear.is_err(), "there is no SA");
+    assert_eq!(ipsec("up pods").0, Some(0));
+    pings(&lab, |host| host.side.pod).await;
+    assert_eq!(installed(&a.status().await.unwrap()), ["pods"]);
+
+    // What has to do with others takes a look at all of them.
+    let (code, text) = ipsec("add narrow");
+    assert_eq!(code, Some(0), "{text}");
+    let list = succeeds(a, &["list"]);
+    assert!(
+        list.contains("narrow") && list.contains("10.8.0.0/16"),
+        "{list}"
+    );
+    assert!(!list.contains("10.9.0.0/16"), "{list}");
+    let reloaded = succeeds(a, &["reload"]);
+    assert_eq!(reloaded, "unchanged: other, pods, narrow\n");
+    pings(&lab, |host| host.side.pod).await;
+}

@@ -19,7 +19,7 @@ pub struct Config {
 }
 
 /// Settings of the whole endpoint.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Half-open IKE SAs (as responder) from which cookies are asked, RFC 7296 section 2.6.
     pub cookie_threshold: usize,

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use rand_core::{CryptoRng, Rng};
 
-use crate::config::{Child, Config, Path, Settings, SpiHalf};
+use crate::config::{Child, Config, Connection, Path, Settings, SpiHalf};
 use crate::crypto::secret::Secret;
 use crate::directory::Directory;
 use crate::error::Fault;
@@ -250,6 +250,12 @@ impl Context {
     pub(crate) fn set_config(&mut self, config: Arc<Config>) -> (Arc<Config>, Directory) {
         let directory = std::mem::replace(&mut self.directory, Directory::new(&config));
         (std::mem::replace(&mut self.config, config), directory)
+    }
+
+    pub(crate) fn add_connection(&mut self, connection: &Arc<Connection>) {
+        let config = Arc::make_mut(&mut self.config);
+        config.connections.push(Arc::clone(connection));
+        self.directory.add(connection);
     }
 
     /// Whether a Child SA of this child is up on an IKE SA of this age.

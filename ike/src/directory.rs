@@ -41,21 +41,25 @@ struct Shelf {
 impl Directory {
     /// A directory of these connections.
     pub(crate) fn new(config: &Config) -> Self {
-        let mut directory = Self {
-            connections: config.connections.clone(),
-            resumes: config.connections.iter().any(|c| c.resumption.enabled),
-            ..Self::default()
-        };
-        for (at, connection) in config.connections.iter().enumerate() {
-            let name = connection.name.clone();
-            directory.by_name.entry(name).or_insert(at);
-            let peers = &connection.remote_addrs;
-            let any = peers.is_empty().then_some(None);
-            for peer in peers.iter().copied().map(Some).chain(any) {
-                directory.shelve(at, connection, peer);
-            }
+        let mut directory = Self::default();
+        for connection in &config.connections {
+            directory.add(connection);
         }
         directory
+    }
+
+    /// Adds a connection behind those that are there.
+    pub(crate) fn add(&mut self, connection: &Arc<Connection>) {
+        let at = self.connections.len();
+        self.connections.push(Arc::clone(connection));
+        self.resumes |= connection.resumption.enabled;
+        let name = connection.name.clone();
+        self.by_name.entry(name).or_insert(at);
+        let peers = &connection.remote_addrs;
+        let any = peers.is_empty().then_some(None);
+        for peer in peers.iter().copied().map(Some).chain(any) {
+            self.shelve(at, connection, peer);
+        }
     }
 
     fn shelve(&mut self, at: usize, connection: &Connection, peer: Option<IpAddr>) {

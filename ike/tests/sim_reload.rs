@@ -113,6 +113,26 @@ fn load(pair: &mut Pair, end: End, config: &Arc<Config>) {
     pair.run_for(Duration::ZERO);
 }
 
+#[test]
+fn a_connection_that_is_added_later_comes_up() {
+    let (setup, mut pair) = before(1);
+    let (ours, theirs) = configs(&setup);
+    for end in [End::A, End::B] {
+        load(&mut pair, end, &config(Vec::new()));
+    }
+    pair.start();
+    pair.run_for(SECOND);
+    pair.assert_down();
+    for (end, config) in [(End::B, &theirs), (End::A, &ours)] {
+        let now = pair.now;
+        let endpoint = &mut pair.node(end).endpoint;
+        endpoint.add(now, &config.connections);
+        assert!(endpoint.configured(HOSTS).is_some());
+        pair.run_for(SECOND);
+    }
+    pair.assert_up(1);
+}
+
 fn before(seed: u64) -> (Setup, Pair) {
     let mut setup = Setup::started(seed);
     setup.connection.dpd_delay = Some(100 * SECOND);

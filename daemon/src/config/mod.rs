@@ -8,6 +8,7 @@
 //! Whatever is wrong becomes a [`finding::Finding`] with file, line and column; one pass reports
 //! all of them.
 
+mod addition;
 pub(crate) mod changes;
 mod checks;
 mod child;

@@ -115,6 +115,17 @@ impl Credentials {
         });
     }
 
+    /// Takes in what there is besides: keys of other names, and the secrets of pluto's as they are
+    /// now.
+    pub(crate) fn add(&mut self, others: Self) {
+        self.pluto = others.pluto;
+        for key in others.keys {
+            if self.keys.iter().all(|known| known.name != key.name) {
+                self.keys.push(key);
+            }
+        }
+    }
+
     /// Names and public halves of the private keys.
     pub(crate) fn keys(&self) -> Vec<(&str, &PublicKey)> {
         let keys = self.keys.iter();

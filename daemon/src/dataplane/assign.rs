@@ -137,6 +137,16 @@ impl Assignment {
         self.connections.get(connection).unwrap_or(&self.others)
     }
 
+    /// Whether one data plane carries all.
+    pub(crate) fn is_all(&self, which: Which) -> bool {
+        self.planes().iter().all(|needed| *needed == which)
+    }
+
+    /// Takes in what was decided for further connections.
+    pub(crate) fn add(&mut self, more: Self) {
+        self.connections.extend(more.connections);
+    }
+
     /// Each connection.
     pub(crate) fn connections(&self) -> impl Iterator<Item = (&String, &Carried)> {
         self.connections.iter()

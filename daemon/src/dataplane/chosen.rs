@@ -408,6 +408,33 @@ impl DataPlane for Plane {
         self.has.get(&id).map_or(self.name, |which| which.name())
     }
 
+    /// Where there is one data plane, and it carries what is new.
+    async fn take_more(&mut self, addition: &mut Loaded) -> Result<bool, DataPlaneError> {
+        let open = match (&self.kernel, &self.user) {
+            (Some(_), None) => Which::Kernel,
+            (None, Some(_)) => Which::User,
+            _ => return Ok(false),
+        };
+        let Ok(new) = self.decide(addition) else {
+            return Ok(false);
+        };
+        if self.assigned.is_none() || !new.is_all(open) {
+            return Ok(false);
+        }
+        let more = addition.policies.iter().cloned();
+        let mut wanted = self.policies.clone();
+        match open {
+            Which::Kernel => wanted.kernel.extend(more),
+            Which::User => wanted.user.extend(more),
+        }
+        self.replace_policies(wanted).await?;
+        new.mark(&mut addition.ike);
+        if let Some(assigned) = &mut self.assigned {
+            assigned.add(new);
+        }
+        Ok(true)
+    }
+
     /// Decides what carries each connection, which its SPIs will tell, and opens what is not open yet.
     /// What is open stays so.
     async fn take_over(

@@ -203,6 +203,14 @@ pub(crate) trait DataPlane {
     fn holder(&self, _id: ChildSaId) -> &'static str {
         self.name()
     }
+    /// Adds what is new of a configuration to what was taken over; `false`: that takes more than to
+    /// add policies, and nothing is done.
+    ///
+    /// # Errors
+    /// The system refuses: then all is as before.
+    async fn take_more(&mut self, _addition: &mut Loaded) -> Result<bool, DataPlaneError> {
+        Ok(false)
+    }
     /// Takes over a configuration. Must be called within a tokio runtime.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use crate::config::parse_str;
 
 /// `ipsec.conf`, to the configuration that it becomes.
 pub(crate) fn conf(text: &str) {
-    let mut understood = match understand(Texts::of_text(text)) {
+    let mut understood = match understand(Texts::of_text(text), None) {
         Ok(understood) => understood,
         Err(errors) => return assert!(!errors.to_string().is_empty(), "errors have words"),
     };

@@ -57,8 +57,8 @@ impl Problem {
 /// What the name of the section with defaults is.
 const DEFAULT: &str = "%default";
 
-/// All `conn` sections but `%default`, flat, in the order of the files.
-pub(crate) fn flatten(report: &Report<'_>, sections: &[Section]) -> Vec<Flat> {
+/// All `conn` sections but `%default`, or the one of this name, flat, in the order of the files.
+pub(crate) fn flatten(report: &Report<'_>, sections: &[Section], only: Option<&str>) -> Vec<Flat> {
     let mut book = Book::default();
     let mut conns = Vec::new();
     for section in sections {
@@ -77,8 +77,11 @@ pub(crate) fn flatten(report: &Report<'_>, sections: &[Section]) -> Vec<Flat> {
             }
         }
     }
-    let flat = conns.into_iter();
-    flat.map(|(name, section, twin)| book.flat(name, section, twin))
+    let wanted = conns
+        .into_iter()
+        .filter(|(name, ..)| only.is_none_or(|only| name.value == only));
+    wanted
+        .map(|(name, section, twin)| book.flat(name, section, twin))
         .collect()
 }
 

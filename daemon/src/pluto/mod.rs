@@ -45,7 +45,9 @@ pub(crate) use native::{clean, convert};
 pub(crate) use orient::{HostView, Oriented, orient};
 pub(crate) use process::{REMEDY, RUNDIR, running_pid};
 pub(crate) use ring::{HostKey, host_keys, keep_new};
-pub(crate) use running::{Addresses, Files, Translated, World, addresses, load_to_run, refuse};
+pub(crate) use running::{
+    Addresses, Files, Translated, World, addresses, load_one, load_to_run, refuse,
+};
 pub(crate) use secrets::Psks;
 use setup::Setup;
 
@@ -96,14 +98,15 @@ impl Understood {
 /// What makes the whole configuration useless: a file that cannot be read, a line that is none of
 /// the grammar's, a keyword that nobody knows.
 pub(crate) fn load(path: &Path) -> Result<Understood, ConfigErrors> {
-    understand(files::read(path))
+    understand(files::read(path), None)
 }
 
-fn understand(texts: files::Texts) -> Result<Understood, ConfigErrors> {
+/// All of it, or the one connection of this name.
+fn understand(texts: files::Texts, only: Option<&str>) -> Result<Understood, ConfigErrors> {
     let report = Report::new(&texts.sources);
     let sections = texts.sections(&report).map_err(ConfigErrors)?;
     let setup = setup::read(&report, &sections);
-    let flat = merge::flatten(&report, &sections);
+    let flat = merge::flatten(&report, &sections, only);
     if report.has_errors() {
         return Err(report.finish().err().unwrap_or_default());
     }

@@ -125,6 +125,19 @@ impl World {
         &self.others
     }
 
+    /// Takes in what is known of others.
+    pub(crate) fn add(&mut self, others: Self) {
+        for (name, mut places) in others.names {
+            self.others.remove(&name);
+            self.names.entry(name).or_default().append(&mut places);
+        }
+        for address in others.addresses {
+            if !self.addresses.contains(&address) {
+                self.addresses.push(address);
+            }
+        }
+    }
+
     /// Connections that are other hosts', and why.
     pub(crate) fn unoriented(&self) -> impl Iterator<Item = (&str, &str)> {
         let others = self.others.iter();
@@ -199,7 +212,36 @@ pub(crate) async fn load_to_run(
     own: &Path,
     known: &Addresses,
 ) -> Result<Loaded, ConfigErrors> {
-    let mut understood = super::load(&files.conf)?;
+    let understood = super::load(&files.conf)?;
+    begin(files, own, known, understood).await
+}
+
+/// The same of one connection alone, besides obol's own. `None`: there is none of this name, or it is
+/// not one that IKE is for.
+///
+/// # Errors
+/// What makes all of it useless.
+pub(crate) async fn load_one(
+    files: &Files,
+    own: &Path,
+    name: &str,
+) -> Result<Option<Loaded>, ConfigErrors> {
+    let understood = super::understand(super::files::read(&files.conf), Some(name))?;
+    match understood.conns.as_slice() {
+        [one] if !one.is_shunt() => {}
+        _ => return Ok(None),
+    }
+    let loaded = begin(files, own, &Addresses::new(), understood).await;
+    // If something is wrong, it is to be said of all of it.
+    Ok(loaded.ok())
+}
+
+async fn begin(
+    files: &Files,
+    own: &Path,
+    known: &Addresses,
+    mut understood: Understood,
+) -> Result<Loaded, ConfigErrors> {
     let view = HostView::now(&understood, known).await.map_err(|e| {
         let name = files.conf.display().to_string();
         ConfigErrors(vec![Finding::of_file(&name, e.to_string(), "")])

@@ -23,7 +23,7 @@ impl Endpoint {
         let (old, known) = self.cx.set_config(Arc::clone(&config));
         for before in &old.connections {
             match self.cx.directory.connection(&before.name).cloned() {
-                Some(after) if after == *before => {}
+                Some(after) if Arc::ptr_eq(&after, before) || after == *before => {}
                 Some(after) => self.change(now, before, &after),
                 None => {
                     self.wishes.forget(&before.name);
@@ -44,6 +44,18 @@ impl Endpoint {
                 if known.connection(&connection.name).is_none() {
                     self.wishes.add_starts(connection);
                 }
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Adds connections behind those that are there, and begins what starts by itself. They have
+    /// names that none of those has.
+    pub fn add(&mut self, now: Instant, connections: &[Arc<Connection>]) {
+        for connection in connections {
+            self.cx.add_connection(connection);
+            if self.shutdown.is_none() {
+                self.wishes.add_starts(connection);
             }
         }
         self.settle(now);

@@ -18,9 +18,7 @@ fn own_key() -> String {
     text.trim().to_owned()
 }
 
-/// Loads files on a host that has 127.0.0.1, beside `obol.toml`.
-async fn load(files: &[(&str, &str)]) -> Result<Loaded, String> {
-    let written = Written::new(files);
+fn paths(written: &Written) -> (Files, PathBuf) {
     let files = Files {
         conf: written.0.join("ipsec.conf"),
         secrets: Some(written.0.join("ipsec.secrets")).filter(|path| path.exists()),
@@ -28,7 +26,13 @@ async fn load(files: &[(&str, &str)]) -> Result<Loaded, String> {
         wanted: Default::default(),
         routed: Default::default(),
     };
-    let own = written.0.join("obol.toml");
+    (files, written.0.join("obol.toml"))
+}
+
+/// Loads files on a host that has 127.0.0.1, beside `obol.toml`.
+async fn load(files: &[(&str, &str)]) -> Result<Loaded, String> {
+    let written = Written::new(files);
+    let (files, own) = paths(&written);
     let loaded = load_to_run(&files, &own, &Addresses::new()).await;
     loaded.map_err(|errors| written.without_path(&errors.to_string()))
 }
@@ -260,4 +264,68 @@ fn what_cannot_run_is_refused_before_it_is_tried() {
     };
     assert_eq!(name, "bad");
     assert!(errors[0].location.ends_with("ipsec.conf:7:6"), "{errors:?}");
+}
+
+/// The connection `more` alone, if it can be had beside those that are loaded.
+async fn addition(before: &Loaded, conf: &str) -> Option<Loaded> {
+    let written = Written::new(&[("ipsec.conf", conf), ("obol.toml", "")]);
+    let (files, own) = paths(&written);
+    let one = load_one(&files, &own, "more").await.unwrap()?;
+    before.addition(one, "more")
+}
+
+#[tokio::test]
+async fn a_connection_is_added_alone_only_where_it_has_nothing_to_do_with_others() {
+    let nets = " leftsubnet=10.1.0.0/16\n rightsubnet=10.3.0.0/16\n auto=start";
+    let good = conn("good", 1, nets);
+    let apart = " leftsubnet=10.1.0.0/16\n rightsubnet=10.4.0.0/16\n auto=add";
+    let table = [
+        (conn("more", 2, apart), true),
+        // Another name is no other peer: the two share an IKE SA.
+        (conn("more", 1, apart), false),
+        (conn("more", 1, &format!(" rightid=@other\n{apart}")), true),
+        (
+            conn("more", 2, &apart.replace("10.4.0.0/16", "10.3.1.0/24")),
+            false,
+        ),
+        (
+            conn("more", 2, &apart.replace("10.4.0.0/16", "10.0.0.0/8")),
+            false,
+        ),
+        (
+            conn("more", 2, &format!(" type=passthrough\n{apart}")),
+            false,
+        ),
+        (conn("more", 2, &apart.replace("add", "ignore")), false),
+        (
+            conn("more", 2, &format!(" rightsubnet=10.5.0.0/16/\n{apart}")),
+            false,
+        ),
+        (
+            conn("more", 2, apart).replace("127.0.0.1", "198.18.77.9"),
+            false,
+        ),
+        (conn("other", 2, apart), false),
+    ];
+    for (more, expected) in table {
+        let mut before = loaded(&good).await;
+        let conf = format!("{good}{more}");
+        let found = addition(&before, &conf).await;
+        assert_eq!(found.is_some(), expected, "{more}");
+        let Some(found) = found else {
+            continue;
+        };
+        assert_eq!(children(&found), ["more/more"]);
+        before.add(found);
+        let all = loaded(&conf).await;
+        assert_eq!(before.policies, all.policies);
+        assert_eq!(before.ike.connections, all.ike.connections);
+        assert_eq!(before.pluto.names, all.pluto.names);
+        assert_eq!(before.data_planes.len(), all.data_planes.len());
+        assert_eq!(
+            before.credentials.keys().len(),
+            all.credentials.keys().len()
+        );
+        assert!(addition(&before, &conf).await.is_none(), "it is there");
+    }
 }

@@ -105,8 +105,7 @@ impl Verifier<'_> {
     }
 
     fn ask<T: serde::de::DeserializeOwned>(&self, request: &Request) -> Result<T, Failure> {
-        let data = ask(self.runtime_dir, request, |_| ())?;
-        serde_json::from_value(data).map_err(|e| Failure::new(ExitClass::Failed, e.to_string()))
+        ask(self.runtime_dir, request, |_| ())?.read()
     }
 
     /// A missing policy is worse than a peer that does not answer, and that worse than one without SA.
