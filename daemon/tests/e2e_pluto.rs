@@ -330,7 +330,7 @@ conn narrow
     let mut lab = lab_with([others, &whole], ": PSK \"the secret of everybody\"\n");
     for host in [&mut lab.a, &mut lab.b] {
         host.start().unwrap();
-        wait_until("ready", host, |host| said(host).contains("ready")).await;
+        wait_until("ready", host, |host| log(host).contains("ready")).await;
     }
     let a = &lab.a;
     let ipsec = |line: &str| {

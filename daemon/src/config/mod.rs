@@ -54,7 +54,7 @@ pub(crate) use finding::{ConfigErrors, Finding, Located, Place, Report, Source};
 pub(crate) use overlap::is_narrower;
 pub(crate) use planes::{ConnectionChoice, DataPlaneChoice};
 use proposals::Proposals;
-use reader::Section;
+use reader::{Section, shifted};
 pub(crate) use reader::{nearest, shorten};
 use secrets::Secrets;
 pub(crate) use values::secret as secret_octets;
@@ -100,14 +100,14 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
 ///
 /// # Errors
 /// Everything that is wrong with either.
-pub(crate) fn load_with(path: &Path, translated: &Translated) -> Result<Loaded, ConfigErrors> {
+pub(crate) fn load_with(path: &Path, mut translated: Translated) -> Result<Loaded, ConfigErrors> {
     let paths = match path == Path::new(DEFAULT_CONFIG) && !path.exists() {
         true => Vec::new(),
         false => all_files(path)?,
     };
     let mut sources = read_sources(&paths)?;
     sources.push(translated.source());
-    let mut loaded = read(&sources, &Disk, Some(translated))?;
+    let mut loaded = read(&sources, &Disk, Some(&translated))?;
     loaded.files = paths;
     Ok(loaded)
 }
@@ -119,7 +119,7 @@ pub(crate) fn load_with(path: &Path, translated: &Translated) -> Result<Loaded, 
 pub(crate) fn load_daemon(path: &Path) -> Result<DaemonSettings, ConfigErrors> {
     let sources = read_sources(&all_files(path)?)?;
     let report = Report::new(&sources);
-    let tables = parse_all(&report, &sources);
+    let tables = parse_all(&report, &wholes(&sources));
     let (daemon, _) = read_daemon(&report, &roots(&report, &tables), None);
     report.finish().map(|_| daemon)
 }
@@ -220,26 +220,38 @@ fn read(
     translated: Option<&Translated>,
 ) -> Result<Loaded, ConfigErrors> {
     let report = Report::new(sources);
-    let tables = parse_all(&report, sources);
+    let mut parts = wholes(sources);
+    let cuts = translated.map_or(&[][..], Translated::cuts);
+    let rest = cuts
+        .first()
+        .map_or_else(Vec::new, |_| cut(&mut parts, cuts));
+    let tables = parse_all(&report, &parts);
     if report.has_errors() {
         // What a broken text lacks was perhaps in its broken part.
         return Err(report.finish().err().unwrap_or_default());
     }
-    let roots = roots(&report, &tables);
+    let first = roots(&report, &tables);
     let foreign = translated.map(|_| sources.len() - 1);
-    let (daemon, settings) = read_daemon(&report, &roots, foreign);
+    let (daemon, settings) = read_daemon(&report, &first, foreign);
     let mut secrets = Secrets::default();
     if let Some(translated) = translated {
         secrets.take(translated);
     }
-    for root in &roots {
+    for root in &first {
         secrets.read(&report, files, root);
     }
-    let connections = read_connections(&report, files, &secrets, &roots);
-    let shunts = shunt::read_all(&report, &roots);
-    for root in roots {
-        root.finish();
+    let mut found = Tables::default();
+    found.read(&report, files, &secrets, first);
+    // Of thousands of connections, a few at a time are there as TOML.
+    for part in rest {
+        let tables = parse_all(&report, &[part]);
+        found.read(&report, files, &secrets, roots(&report, &tables));
     }
+    let Tables {
+        connections,
+        shunts,
+        ..
+    } = found;
     let data_planes = planes::choices(&report, daemon.data_plane, &connections);
     let mut narrower = checks::check(&report, &connections, &data_planes, &secrets);
     shunt::check(&report, &shunts, &connections, &mut narrower);
@@ -272,14 +284,57 @@ fn read(
     })
 }
 
-/// Each source as TOML, as far as it can be read.
-fn parse_all<'s>(report: &Report<'_>, sources: &'s [Source]) -> Vec<Spanned<DeTable<'s>>> {
+/// A text that is read at once: a source, or a part of one.
+#[derive(Clone, Copy)]
+struct Part<'s> {
+    source: usize,
+    /// Where in the source it begins.
+    base: usize,
+    text: &'s str,
+}
+
+fn wholes(sources: &[Source]) -> Vec<Part<'_>> {
+    let sources = sources.iter().enumerate();
+    let whole = sources.map(|(source, whole)| Part {
+        source,
+        base: 0,
+        text: &whole.text,
+    });
+    whole.collect()
+}
+
+/// Cuts the last part at these places; what comes after the first of them.
+fn cut<'s>(parts: &mut [Part<'s>], cuts: &[usize]) -> Vec<Part<'s>> {
+    let Some(last) = parts.last_mut() else {
+        return Vec::new();
+    };
+    let whole = *last;
+    let mut rest = Vec::new();
+    let ends = cuts[1..].iter().copied().chain([whole.text.len()]);
+    for (base, end) in cuts.iter().copied().zip(ends) {
+        let text = &whole.text[base..end];
+        rest.push(Part {
+            base,
+            text,
+            ..whole
+        });
+    }
+    last.text = &whole.text[..cuts[0]];
+    rest
+}
+
+/// A part, and the table that it is.
+type Parsed<'s> = (Part<'s>, Spanned<DeTable<'s>>);
+
+/// Each part as TOML, as far as it can be read.
+fn parse_all<'s>(report: &Report<'_>, parts: &[Part<'s>]) -> Vec<Parsed<'s>> {
     let mut tables = Vec::new();
-    for (source, text) in sources.iter().enumerate() {
-        let (table, errors) = DeTable::parse_recoverable(&text.text);
+    for part in parts {
+        let (table, errors) = DeTable::parse_recoverable(part.text);
         let mut twice = false;
         for error in errors {
-            let span = error.span().unwrap_or_default();
+            let span = shifted(error.span().unwrap_or_default(), part.base);
+            let source = part.source;
             let fix = match error.message() {
                 // A table that is there twice makes all of its keys so.
                 "duplicate key" if twice => continue,
@@ -291,15 +346,15 @@ fn parse_all<'s>(report: &Report<'_>, sources: &'s [Source]) -> Vec<Spanned<DeTa
             };
             report.error(&Place { source, span }, error.message(), fix);
         }
-        tables.push(table);
+        tables.push((*part, table));
     }
     tables
 }
 
-fn roots<'a>(report: &'a Report<'a>, tables: &'a [Spanned<DeTable<'a>>]) -> Vec<Section<'a>> {
-    let tables = tables.iter().enumerate();
+fn roots<'a>(report: &'a Report<'a>, tables: &'a [Parsed<'a>]) -> Vec<Section<'a>> {
+    let tables = tables.iter();
     tables
-        .map(|(source, table)| Section::root(report, source, table))
+        .map(|(part, table)| Section::root(report, (part.source, part.base), table))
         .collect()
 }
 
@@ -333,18 +388,43 @@ fn read_daemon(
     first.map(|(_, read)| read).unwrap_or_default()
 }
 
-fn read_connections(
-    report: &Report<'_>,
-    files: &dyn FileSource,
-    secrets: &Secrets,
-    roots: &[Section<'_>],
-) -> Vec<ReadConnection> {
-    let mut names: HashMap<&str, Place> = HashMap::new();
-    let proposals = Proposals::default();
-    let mut connections = Vec::new();
-    for root in roots {
+/// What the tables of connections and shunts are.
+#[derive(Default)]
+struct Tables {
+    connections: Vec<ReadConnection>,
+    shunts: Vec<shunt::ReadShunt>,
+    /// Where each name of a connection was given.
+    names: HashMap<String, Place>,
+    proposals: Proposals,
+}
+
+impl Tables {
+    /// Reads them, and all that is wrong with them.
+    fn read(
+        &mut self,
+        report: &Report<'_>,
+        files: &dyn FileSource,
+        secrets: &Secrets,
+        roots: Vec<Section<'_>>,
+    ) {
+        for root in &roots {
+            self.read_connections(report, files, secrets, root);
+        }
+        shunt::read_all(report, &roots, &mut self.shunts);
+        for root in roots {
+            root.finish();
+        }
+    }
+
+    fn read_connections(
+        &mut self,
+        report: &Report<'_>,
+        files: &dyn FileSource,
+        secrets: &Secrets,
+        root: &Section<'_>,
+    ) {
         for (name, section) in root.named("connections") {
-            if let Some(first) = names.get(name.value) {
+            if let Some(first) = self.names.get(name.value) {
                 report.clash(
                     &name.place,
                     first,
@@ -353,12 +433,12 @@ fn read_connections(
                 );
                 continue;
             }
-            let beside = (secrets, &proposals);
-            connections.extend(connection::read(report, files, beside, &name, section));
-            names.insert(name.value, name.place);
+            let beside = (secrets, &self.proposals);
+            let read = connection::read(report, files, beside, &name, section);
+            self.connections.extend(read);
+            self.names.insert(name.value.to_owned(), name.place);
         }
     }
-    connections
 }
 
 /// Those of pluto's connections, from the source `foreign`, were found on this host.

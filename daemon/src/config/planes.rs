@@ -22,7 +22,7 @@ pub(crate) struct ConnectionChoice {
     pub(crate) choice: DataPlaneChoice,
     /// A child of it has what only the kernel's data plane does.
     pub(crate) needs_kernel: bool,
-    /// Where to complain: file, line and column.
+    /// Where to complain, if the kernel must carry it: file, line and column.
     pub(crate) place: String,
 }
 
@@ -81,7 +81,10 @@ pub(super) fn choices(
         ConnectionChoice {
             choice,
             needs_kernel,
-            place: report.location(place),
+            place: match choice == DataPlaneChoice::Kernel || needs_kernel {
+                true => report.location(place),
+                false => String::new(),
+            },
         }
     };
     connections.iter().map(choice).collect()

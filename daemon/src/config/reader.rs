@@ -2,7 +2,7 @@
 //! left over at the end was misspelt.
 
 use std::cell::RefCell;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -52,6 +52,8 @@ pub(crate) struct Section<'a> {
     pub(crate) name: String,
     /// Where it is.
     pub(crate) place: Place,
+    /// Where in the source the text begins that the table was read from.
+    base: usize,
     known: RefCell<Vec<&'static str>>,
 }
 
@@ -59,7 +61,7 @@ impl<'a> Section<'a> {
     /// The top level of a text.
     pub(crate) fn root(
         report: &'a Report<'a>,
-        source: usize,
+        (source, base): (usize, usize),
         table: &'a Spanned<DeTable<'a>>,
     ) -> Self {
         Self {
@@ -67,6 +69,7 @@ impl<'a> Section<'a> {
             table: table.get_ref(),
             name: String::new(),
             place: Place { source, span: 0..0 },
+            base,
             known: RefCell::default(),
         }
     }
@@ -80,7 +83,7 @@ impl<'a> Section<'a> {
     fn at<T>(&self, spanned: &Spanned<T>) -> Place {
         Place {
             source: self.place.source,
-            span: spanned.span(),
+            span: shifted(spanned.span(), self.base),
         }
     }
 
@@ -277,6 +280,7 @@ impl<'a> Section<'a> {
                 table,
                 name,
                 place,
+                base: self.base,
                 known: RefCell::default(),
             }),
             None => {
@@ -317,6 +321,11 @@ impl<'a> Section<'a> {
                 .error(&self.at(key), message, suggestion(name, &known));
         }
     }
+}
+
+/// A span of a part, in the whole that the part begins at `base` of.
+pub(super) fn shifted(span: Range<usize>, base: usize) -> Range<usize> {
+    span.start + base..span.end + base
 }
 
 /// What to write for a key that nobody knows.

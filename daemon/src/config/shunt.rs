@@ -35,8 +35,7 @@ impl ReadShunt {
 }
 
 /// Reads all tables that make sense; what does not is reported.
-pub(crate) fn read_all(report: &Report<'_>, roots: &[Section<'_>]) -> Vec<ReadShunt> {
-    let mut shunts: Vec<ReadShunt> = Vec::new();
+pub(crate) fn read_all(report: &Report<'_>, roots: &[Section<'_>], shunts: &mut Vec<ReadShunt>) {
     for (root, (table, pass)) in roots
         .iter()
         .flat_map(|root| [("drop", false), ("pass", true)].map(|kind| (root, kind)))
@@ -63,7 +62,6 @@ pub(crate) fn read_all(report: &Report<'_>, roots: &[Section<'_>]) -> Vec<ReadSh
             });
         }
     }
-    shunts
 }
 
 /// Of two that are about the same packets, one must be the narrower one: which of them would hold?

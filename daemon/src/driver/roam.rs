@@ -62,7 +62,8 @@ pub(super) async fn local_addresses(
 ) -> Result<LocalAddresses, DataPlaneError> {
     let mut addresses = host::addresses().await?;
     addresses.retain(|address| !address.is_loopback() && !is_link_local(*address));
-    let source = |peer: &IpAddr| Some((*peer, host::source_for(*peer, fwmark).ok()?));
+    let sources = host::Sources::new(fwmark);
+    let source = |peer: &IpAddr| Some((*peer, sources.of(*peer).ok()?));
     Ok(LocalAddresses {
         addresses,
         sources: peers.iter().filter_map(source).collect(),

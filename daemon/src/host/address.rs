@@ -1,5 +1,6 @@
 //! Our own addresses, and which of them the system would use towards a peer.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -61,18 +62,57 @@ async fn messages(netlink: &Netlink) -> Result<Vec<AddressMessage>, DataPlaneErr
 /// # Errors
 /// There is no way to `remote`.
 pub(crate) fn source_for(remote: IpAddr, fwmark: u32) -> io::Result<IpAddr> {
-    let any: IpAddr = match remote {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    // Connecting a datagram socket looks the route up and sends nothing; any port will do: 9 is "discard".
-    let to = SocketAddr::new(remote, 9);
-    let socket = Socket::new(Domain::for_address(to), Type::DGRAM, None)?;
-    socket.set_mark(fwmark)?;
-    socket.bind(&SocketAddr::new(any, 0).into())?;
-    socket.connect(&to.into())?;
-    let local = socket.local_addr()?.as_socket();
-    Ok(local.ok_or(io::ErrorKind::AddrNotAvailable)?.ip())
+    Sources::new(fwmark).of(remote)
+}
+
+/// The same for thousands of peers.
+pub(crate) struct Sources {
+    fwmark: u32,
+    /// Of IPv4 and IPv6.
+    sockets: RefCell<[Option<Socket>; 2]>,
+}
+
+impl Sources {
+    /// For sockets with this mark.
+    pub(crate) fn new(fwmark: u32) -> Self {
+        Self {
+            fwmark,
+            sockets: RefCell::default(),
+        }
+    }
+
+    /// See [`source_for`].
+    ///
+    /// # Errors
+    /// There is no way to `remote`.
+    pub(crate) fn of(&self, remote: IpAddr) -> io::Result<IpAddr> {
+        // Connecting a datagram socket looks the route up and sends nothing; any port will do: 9 is "discard".
+        let to = SocketAddr::new(remote, 9);
+        let place = usize::from(remote.is_ipv6());
+        let mut sockets = self.sockets.borrow_mut();
+        let socket = match sockets[place].take() {
+            Some(socket) => {
+                rustix::net::connect_unspec(&socket)?;
+                socket
+            }
+            None => self.open(to)?,
+        };
+        socket.connect(&to.into())?;
+        let local = socket.local_addr()?.as_socket();
+        sockets[place] = Some(socket);
+        Ok(local.ok_or(io::ErrorKind::AddrNotAvailable)?.ip())
+    }
+
+    fn open(&self, to: SocketAddr) -> io::Result<Socket> {
+        let any: IpAddr = match to {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = Socket::new(Domain::for_address(to), Type::DGRAM, None)?;
+        socket.set_mark(self.fwmark)?;
+        socket.bind(&SocketAddr::new(any, 0).into())?;
+        Ok(socket)
+    }
 }
 
 /// On a point-to-point device, `Address` is the peer's and `Local` ours; elsewhere either is.

@@ -7,6 +7,7 @@
 //! ```
 
 mod address;
+mod bulk;
 mod guard;
 pub mod links;
 mod matched;
@@ -26,7 +27,7 @@ mod watch;
 pub(crate) mod xfrm;
 pub(crate) mod xfrm_link;
 
-pub(crate) use address::{addresses, addresses_of_devices, source_for};
+pub(crate) use address::{Sources, addresses, addresses_of_devices, source_for};
 pub(crate) use guard::{
     Carrier, blocked, load as load_guard, load_interim, remove as remove_guard, remove_interim,
 };

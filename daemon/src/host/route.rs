@@ -1,6 +1,6 @@
 //! Routes of our own table: into the TUN, and behind it a blackhole that outlives it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use futures_util::TryStreamExt as _;
@@ -12,6 +12,7 @@ use rtnetlink::packet_route::route::{
 };
 
 use super::RTPROT;
+use super::bulk::Bulk;
 use super::netlink::{Netlink, gone, refused};
 use super::plan::Plan;
 use super::prefix::Prefix;
@@ -21,6 +22,9 @@ use crate::dataplane::DataPlaneError;
 const TUN_METRIC: u32 = 10;
 /// Metric of the blackholes: found only where the TUN's route is gone.
 const BLACKHOLE_METRIC: u32 = 9999;
+
+/// From so many routes on, they are set many at a time.
+const MANY: usize = 16;
 
 /// What the route into the TUN says besides its destination.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -42,12 +46,12 @@ pub(crate) async fn add_blackholes(
     table: u32,
     destinations: impl IntoIterator<Item = Prefix>,
 ) -> Result<(), DataPlaneError> {
-    for destination in destinations {
+    let blackhole = |destination| {
         let mut message = route(destination, table, BLACKHOLE_METRIC);
         message.header.kind = RouteType::BlackHole;
-        replace(netlink, message).await?;
-    }
-    Ok(())
+        message
+    };
+    replace_all(netlink, destinations.into_iter().map(blackhole).collect()).await
 }
 
 /// Adds the routes into the TUN, or replaces them; then removes whatever else is in the table.
@@ -84,19 +88,12 @@ pub(crate) async fn add_all(
     tun: u32,
     wanted: &BTreeMap<Prefix, TunRoute>,
 ) -> Result<(), DataPlaneError> {
-    for (destination, what) in wanted {
-        set_tun_route(netlink, table, tun, *destination, *what).await?;
-    }
-    Ok(())
+    let routes = wanted.iter();
+    let routes = routes.map(|(to, what)| tun_route(table, tun, *to, *what));
+    replace_all(netlink, routes.collect()).await
 }
 
-async fn set_tun_route(
-    netlink: &Netlink,
-    table: u32,
-    tun: u32,
-    destination: Prefix,
-    what: TunRoute,
-) -> Result<(), DataPlaneError> {
+fn tun_route(table: u32, tun: u32, destination: Prefix, what: TunRoute) -> RouteMessage {
     let mut message = route(destination, table, TUN_METRIC);
     message.attributes.push(RouteAttribute::Oif(tun));
     if destination.is_v4() {
@@ -108,15 +105,37 @@ async fn set_tun_route(
     if !metrics.is_empty() {
         message.attributes.push(RouteAttribute::Metrics(metrics));
     }
-    let Some(source) = what.source else {
-        return replace(netlink, message).await;
+    if let Some(source) = what.source {
+        let source = RouteAttribute::PrefSource(source.into());
+        message.attributes.push(source);
+    }
+    message
+}
+
+/// Sets routes, each in place of the one that is there.
+async fn replace_all(netlink: &Netlink, routes: Vec<RouteMessage>) -> Result<(), DataPlaneError> {
+    let failed = match Bulk::open() {
+        Ok(bulk) if routes.len() >= MANY => bulk
+            .replace(routes)
+            .map_err(|source| DataPlaneError::system("cannot set routes", source))?,
+        _ => routes,
     };
-    let mut with_source = message.clone();
-    let source = RouteAttribute::PrefSource(source.into());
-    with_source.attributes.push(source);
-    match replace(netlink, with_source).await {
+    for message in failed {
+        set(netlink, message).await?;
+    }
+    Ok(())
+}
+
+async fn set(netlink: &Netlink, mut message: RouteMessage) -> Result<(), DataPlaneError> {
+    let is_source = |attribute: &RouteAttribute| matches!(attribute, RouteAttribute::PrefSource(_));
+    match replace(netlink, message.clone()).await {
         // The address went, or (IPv6) is not proven unique yet: the system then chooses itself.
-        Err(error) if error.number() == Some(libc::EINVAL) => replace(netlink, message).await,
+        Err(error)
+            if error.number() == Some(libc::EINVAL) && message.attributes.iter().any(is_source) =>
+        {
+            message.attributes.retain(|attribute| !is_source(attribute));
+            replace(netlink, message).await
+        }
         done => done,
     }
 }

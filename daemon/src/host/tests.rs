@@ -457,6 +457,62 @@ fn sets_keep_the_order_of_what_passes_and_what_does_not() {
 }
 
 #[test]
+fn hundreds_of_routes_are_set_also_where_their_source_is_not_ours() {
+    if skipped() {
+        return;
+    }
+    let lab = Lab::new("192.0.2.1", "192.0.2.2", 24);
+    let wanted = (0..250_u8).map(|n| {
+        let to = prefix::Prefix::host(IpAddr::from([10, 9, 0, n]));
+        let source = ip(if n % 2 == 0 {
+            "192.0.2.1"
+        } else {
+            "192.0.2.99"
+        });
+        let what = route::TunRoute {
+            source: Some(source),
+            ..route::TunRoute::default()
+        };
+        (to, what)
+    });
+    let wanted = wanted.collect();
+    let found = lab.host.block_on(async || {
+        let netlink = netlink::Netlink::connect().unwrap();
+        let table = lab.settings.table;
+        route::add_all(&netlink, table, lab.index, &wanted)
+            .await
+            .unwrap();
+        route::ours(&netlink, table).await.unwrap()
+    });
+    let found = found.unwrap();
+    assert_eq!(found.len(), 250);
+    let with_source = found.iter().filter(|route| {
+        let text = format!("{route:?}");
+        text.contains("PrefSource")
+    });
+    assert_eq!(with_source.count(), 125);
+}
+
+#[test]
+fn the_source_towards_each_of_several_peers_is_found() {
+    if skipped() {
+        return;
+    }
+    let lab = Lab::new("192.0.2.1", "192.0.2.2", 24);
+    let other = ip("198.51.100.1");
+    lab.host
+        .configure(async |links| links.address("left", other, 24).await)
+        .unwrap();
+    let found = lab.host.run(|| {
+        let sources = Sources::new(lab.settings.fwmark);
+        let peers = ["192.0.2.2", "203.0.113.1", "198.51.100.7", "192.0.2.9"];
+        peers.map(|peer| sources.of(ip(peer)).ok())
+    });
+    let ours = Some(ip("192.0.2.1"));
+    assert_eq!(found.unwrap(), [ours, None, Some(other), ours]);
+}
+
+#[test]
 fn counts_outlive_a_reload() {
     if skipped() {
         return;

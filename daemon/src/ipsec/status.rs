@@ -1,5 +1,6 @@
 //! The daemon's state in pluto's lines, those of 5.2 or of 4.x.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 use obol_ike::identity::Identity;
@@ -24,6 +25,16 @@ pub(super) struct View {
     places: HashMap<String, usize>,
     /// Which IKE SAs a connection has.
     sas: HashMap<String, Vec<usize>>,
+    /// What lists of proposals offer: thousands of children have few different ones.
+    offers: RefCell<HashMap<Vec<String>, Offer>>,
+}
+
+/// What the ESP proposals of a child offer.
+#[derive(Clone, Copy)]
+struct Offer {
+    pfs: bool,
+    esn: bool,
+    no_esn: bool,
 }
 
 /// pluto counts all SAs by one number; obol counts IKE SAs and Child SAs apart.
@@ -50,7 +61,31 @@ impl View {
             list,
             places,
             sas,
+            offers: RefCell::default(),
         }
+    }
+
+    fn offer(&self, child: &ChildReport) -> Offer {
+        if let Some(known) = self.offers.borrow().get(&child.proposals) {
+            return *known;
+        }
+        let proposals = child.proposals.iter();
+        let proposals: Vec<EspProposal> = proposals
+            .filter_map(|text| EspProposal::parse(text).ok())
+            .flatten()
+            .collect();
+        let has = |esn: bool| {
+            let mut all = proposals.iter();
+            all.any(|proposal| proposal.esn.contains(&esn))
+        };
+        let offer = Offer {
+            pfs: proposals.iter().any(|p| !p.ke.is_empty()),
+            esn: has(true),
+            no_esn: has(false),
+        };
+        let mut offers = self.offers.borrow_mut();
+        offers.insert(child.proposals.clone(), offer);
+        offer
     }
 
     /// A connection by its name.
@@ -269,7 +304,8 @@ impl View {
         more(&format!(
             "initial-contact:{initial_contact}; cisco-unity:no; fake-strongswan:no; send-vendorid:no; send-no-esp-tfc:no;"
         ));
-        more(&format!("policy: {};", policy(connection, child)));
+        let offer = self.offer(child);
+        more(&format!("policy: {};", policy(connection, child, offer)));
         if connection.local.auth != "psk" {
             more("v2-auth-hash-policy: SHA2_256+SHA2_384+SHA2_512;");
         }
@@ -477,16 +513,7 @@ fn lives(style: Style, connection: &ConnectionReport, child: &ChildReport) -> St
 }
 
 /// `IKEv2+PSK+ENCRYPT+TUNNEL+PFS+UP+IKE_FRAG_ALLOW+ESN_NO+ESN_YES`.
-fn policy(connection: &ConnectionReport, child: &ChildReport) -> String {
-    let proposals = child.proposals.iter();
-    let proposals: Vec<EspProposal> = proposals
-        .filter_map(|text| EspProposal::parse(text).ok())
-        .flatten()
-        .collect();
-    let has = |esn: bool| {
-        let mut all = proposals.iter();
-        all.any(|proposal| proposal.esn.contains(&esn))
-    };
+fn policy(connection: &ConnectionReport, child: &ChildReport, offer: Offer) -> String {
     let said = child.cleartext.as_deref().unwrap_or_default();
     let clear = |when: &str| said.ends_with(when);
     let words = [
@@ -496,7 +523,7 @@ fn policy(connection: &ConnectionReport, child: &ChildReport) -> String {
         ("ENCRYPT", true),
         ("TRANSPORT", child.mode == "transport"),
         ("TUNNEL", child.mode != "transport"),
-        ("PFS", proposals.iter().any(|p| !p.ke.is_empty())),
+        ("PFS", offer.pfs),
         ("UP", child.start_action == "start"),
         ("ROUTE", child.start_action == "trap"),
         (
@@ -505,8 +532,8 @@ fn policy(connection: &ConnectionReport, child: &ChildReport) -> String {
         ),
         ("failurePASS", clear("after failure") || clear("without SA")),
         ("IKE_FRAG_ALLOW", connection.fragmentation),
-        ("ESN_NO", has(false)),
-        ("ESN_YES", has(true)),
+        ("ESN_NO", offer.no_esn),
+        ("ESN_YES", offer.esn),
     ];
     let words = words.iter().filter(|(_, holds)| *holds);
     words.map(|(word, _)| *word).collect::<Vec<_>>().join("+")

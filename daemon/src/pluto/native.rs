@@ -20,6 +20,9 @@ use crate::config::shunt::{DROP, PASS};
 use crate::config::write::{self, Lines, key};
 use crate::dataplane::Cleartext;
 
+/// Octets of a text that are read at once, and a little more.
+const PART: usize = 256 << 10;
+
 /// A text in TOML, a table after another.
 #[derive(Default)]
 pub(crate) struct Native {
@@ -29,6 +32,8 @@ pub(crate) struct Native {
     pub(crate) children: Vec<(String, (String, String))>,
     /// From which line on, counted from 1, a table is whose.
     pub(crate) lines: Vec<(usize, Vec<String>)>,
+    /// Where the text may be cut into parts that can be read one by one.
+    pub(crate) cuts: Vec<usize>,
     /// Lines so far.
     written: usize,
     names: HashSet<String>,
@@ -207,6 +212,7 @@ impl Native {
     }
 
     fn connection(&mut self, group: &Group<'_>, unique: bool) {
+        self.cut();
         let first = group.members[0];
         let conn = first.conn;
         // The shortest name of several is most likely the one that the others are derived from.
@@ -267,6 +273,7 @@ impl Native {
 
     /// Packets that pass or are dropped without IKE.
     fn shunt(&mut self, conn: &Oriented<'_>) {
+        self.cut();
         let (table, connection) = match conn.conn.kind {
             Kind::Pass => ("pass", PASS),
             _ => ("drop", DROP),
@@ -386,6 +393,14 @@ impl Native {
         }
         if let Some(packets) = policy.packets {
             self.line(format_args!("rekey_packets = {packets}"));
+        }
+    }
+
+    /// What follows has nothing to do with what was before.
+    fn cut(&mut self) {
+        let since = self.cuts.last().copied().unwrap_or_default();
+        if self.text.len() - since > PART {
+            self.cuts.push(self.text.len());
         }
     }
 

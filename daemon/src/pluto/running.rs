@@ -78,6 +78,8 @@ pub(crate) struct Translated {
     /// What the text is called, if that is not pluto's.
     name: Option<&'static str>,
     text: String,
+    /// Where it may be cut into parts that can be read one by one.
+    cuts: Vec<usize>,
     /// Private keys by the names that they have in the text.
     pub(crate) keys: Vec<(String, PublicKey, FoundKey)>,
     /// Shared secrets.
@@ -97,12 +99,17 @@ impl Translated {
         }
     }
 
-    /// The text.
-    pub(crate) fn source(&self) -> Source {
+    /// Where the text may be cut.
+    pub(crate) fn cuts(&self) -> &[usize] {
+        &self.cuts
+    }
+
+    /// The text, which is given away.
+    pub(crate) fn source(&mut self) -> Source {
         Source {
             name: self.name.unwrap_or(TRANSLATION).into(),
             directory: PathBuf::new(),
-            text: self.text.clone(),
+            text: std::mem::take(&mut self.text),
             exposed: false,
         }
     }
@@ -342,11 +349,12 @@ impl Loader {
             let translated = Translated {
                 name: None,
                 text: native.text,
+                cuts: native.cuts,
                 keys: self.ring.keys(&conns),
                 psks: psks.clone(),
                 lacks_psk,
             };
-            let errors = match config::load_with(own, &translated) {
+            let errors = match config::load_with(own, translated) {
                 Ok(loaded) => return Ok(self.finish(loaded, &conns, native.children, view)),
                 Err(errors) => errors,
             };

@@ -50,7 +50,7 @@ pub(crate) fn load_to_run(files: &Files, own: &Path) -> Result<Loaded, ConfigErr
         return Err(ConfigErrors(vec![Finding::of_file(&name, message, fix)]));
     };
     let translated = Translated::of_text(TRANSLATION, text, draft.lacks_psk);
-    let mut loaded = config::load_with(own, &translated)?;
+    let mut loaded = config::load_with(own, translated)?;
     loaded.warnings.splice(0..0, draft.notices);
     let overrides = &files.overrides;
     if let Some(log) = overrides.log {
