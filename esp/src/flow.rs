@@ -65,11 +65,16 @@ impl FlowKey {
     }
 
     pub(crate) fn has_type_and_code(&self) -> bool {
-        matches!(
-            self.protocol,
-            protocol::ICMP | protocol::ICMPV6 | protocol::MOBILITY
-        )
+        has_type_and_code(self.protocol)
     }
+}
+
+/// Whether packets of a protocol have a type and a code in place of ports.
+pub(crate) fn has_type_and_code(protocol: u8) -> bool {
+    matches!(
+        protocol,
+        protocol::ICMP | protocol::ICMPV6 | protocol::MOBILITY
+    )
 }
 
 fn parse_v4(packet: &[u8]) -> Result<(FlowKey, IpInfo), PacketError> {

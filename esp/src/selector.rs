@@ -8,11 +8,11 @@ use crate::flow::FlowKey;
 /// A protocol, two address ranges and two port ranges, all inclusive.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Selector {
-    protocol: u8,
-    source: (IpAddr, IpAddr),
-    source_ports: (u16, u16),
-    destination: (IpAddr, IpAddr),
-    destination_ports: (u16, u16),
+    pub(crate) protocol: u8,
+    pub(crate) source: (IpAddr, IpAddr),
+    pub(crate) source_ports: (u16, u16),
+    pub(crate) destination: (IpAddr, IpAddr),
+    pub(crate) destination_ports: (u16, u16),
 }
 
 /// Any of these, but none of those that are for others.

@@ -171,7 +171,7 @@ fn merged(lookups: Vec<Rule>, routes: &BTreeMap<Prefix, TunRoute>) -> Vec<Rule> 
     let merge = |rule: Rule| {
         let wider = without_destination(&rule);
         let all = if rule.v4 { known_v4 } else { known_v6 };
-        let whole = rule.protocol == 0 && destinations.get(&wider) == Some(&all);
+        let whole = destinations.get(&wider) == Some(&all);
         if whole { wider } else { rule }
     };
     let merged = lookups.into_iter().map(merge);
@@ -595,6 +595,10 @@ mod tests {
         let mut both = policy(Mode::Tunnel, wide, wide);
         both.local_ts
             .push(ts("0.0.0.3", "255.255.255.254", 6, (2, 2)));
+        // Where there is more than that, they do not become few.
+        let other = ts("0.0.0.0", "0.0.0.0", 17, ANY);
+        both.local_ts.push(other);
+        both.remote_ts.push(other);
         let error = plan(&HostSettings::for_tests(), &[both], &[], 1500).unwrap_err();
         assert!(error.to_string().contains("c.d"), "{error}");
     }
@@ -640,6 +644,37 @@ mod tests {
         assert_eq!(but_one.added_to(&all), None, "a route goes");
         // Few peers have a rule each, and those go when there are many.
         assert_eq!(all.added_to(&plan(&policies[..8])), None);
+    }
+
+    #[test]
+    fn thousands_of_hosts_with_a_service_port_need_a_rule_for_each_role() {
+        let own = ts("10.0.0.1", "10.0.0.1", 6, ANY);
+        let policies = |count: u32| -> Vec<Policy> {
+            let both = (0..count).flat_map(|n| {
+                let peer = std::net::Ipv4Addr::from(0x0a01_0000 + n).to_string();
+                let port = |of: &str, ports| ts(of, of, 6, ports);
+                let server = (port("10.0.0.1", (27017, 27017)), port(&peer, ANY));
+                [(own, port(&peer, (27017, 27017))), server]
+            });
+            both.map(|(local, remote)| policy(Mode::Transport, local, remote))
+                .collect()
+        };
+        let settings = HostSettings::for_tests();
+        let rules = |policies: &[Policy]| {
+            let plan = plan(&settings, policies, &[], 1500).unwrap();
+            plan.rules[3..].iter().map(show).collect::<Vec<String>>()
+        };
+        let mut many = policies(10_000);
+        let merged = rules(&many);
+        assert_eq!(merged.len(), 2, "{merged:?}");
+        for rule in &merged {
+            assert!(rule.starts_with("5201 10.0.0.1/32 any proto 6 "), "{rule}");
+        }
+        // The table leads to one more, for which a rule of each is not.
+        many.truncate(2000);
+        let udp = |of| ts(of, of, 17, ANY);
+        many.push(policy(Mode::Transport, udp("10.0.0.1"), udp("10.2.0.1")));
+        assert_eq!(rules(&many).len(), 2001);
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod clear;
 mod count;
 mod early;
 mod inbound;
+mod lanes;
 mod lead;
 mod others;
 mod outbound;
@@ -27,6 +28,7 @@ mod sa;
 mod sender;
 mod strays;
 mod upkeep;
+mod waiting;
 mod wake;
 mod waning;
 

@@ -15,9 +15,10 @@ use super::Shared;
 use super::audit::{Audit, Drop};
 use super::clear::ClearSender;
 use super::count::Reason;
+use super::lanes::Found;
 use super::lead::Load;
 use super::place::Place;
-use super::policy::{Entry, Fate, Found, Policies};
+use super::policy::{Entry, Fate, Policies};
 use super::sa::Way;
 use super::sender::Sender;
 use super::wake::Orders;
@@ -224,22 +225,7 @@ impl Parts {
             return drops.count(Reason::NoPolicy);
         };
         let Some(found) = entry.sa_for(&frame, users) else {
-            let verdict = entry.without_sa(frame.flow(), octets, self.now);
-            if verdict.ask {
-                self.shared.tell(acquire(entry, frame.flow()));
-            }
-            match verdict.fate {
-                Fate::Kept => {}
-                Fate::Dropped => drops.count(Reason::NoSa),
-                Fate::Clear => {
-                    // Routes of tunnels have the MTU that fits: who sends more has to be told by a
-                    // router, and to cut packets is not ours.
-                    let whole = entry.policy().mode == Mode::Tunnel;
-                    let lost = self.clear.send(&frame, whole);
-                    drops.count_many(Reason::SendFailed, lost);
-                }
-            }
-            return;
+            return self.without_sa(&frame, octets);
         };
         let Some((drop, id)) = seal(found, &frame, &mut self.sender, &self.shared, self.now) else {
             return;
@@ -247,6 +233,30 @@ impl Parts {
         self.audit.tell(self.now, drop);
         self.policies.remove(id);
         self.shared.tell(DataPlaneEvent::HardExpired(id));
+    }
+
+    /// Keeps or drops a frame that has no SA, or sends it in clear, and asks for an SA.
+    fn without_sa(&mut self, frame: &Frame<'_>, octets: &[u8]) {
+        let flow = frame.flow();
+        let verdict = self.policies.without_sa(flow, octets, self.now);
+        let drops = &self.shared.drops;
+        let Some(entry) = self.policies.lookup(flow) else {
+            return drops.count(Reason::NoPolicy);
+        };
+        if verdict.ask {
+            self.shared.tell(acquire(entry, flow));
+        }
+        match verdict.fate {
+            Fate::Kept => {}
+            Fate::Dropped => drops.count(Reason::NoSa),
+            Fate::Clear => {
+                // Routes of tunnels have the MTU that fits: who sends more has to be told by a
+                // router, and to cut packets is not ours.
+                let whole = entry.policy().mode == Mode::Tunnel;
+                let lost = self.clear.send(frame, whole);
+                drops.count_many(Reason::SendFailed, lost);
+            }
+        }
     }
 
     /// Sends what is sealed.

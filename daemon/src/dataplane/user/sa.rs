@@ -31,6 +31,8 @@ pub(super) struct Way {
     pub(super) replaces: Option<ChildSaId>,
     /// What it carries: our selectors, and the peer's.
     pub(super) selectors: (Vec<TrafficSelector>, Vec<TrafficSelector>),
+    /// The same for packets to the peer.
+    pub(super) carries: Vec<Selector>,
     out: Mutex<Out>,
 }
 
@@ -80,8 +82,8 @@ impl Way {
     /// What was negotiated is nothing that `obol_esp` can do.
     pub(super) fn new(sa: OutboundSa, usage: Arc<SaUsage>) -> Result<Self, DataPlaneError> {
         let info = sa.info;
-        let wanted = selectors(&info.local_ts, &info.remote_ts)?;
-        let params = params(&info, sa.keys, info.spi_out.0, wanted)?;
+        let carries = selectors(&info.local_ts, &info.remote_ts)?;
+        let params = params(&info, sa.keys, info.spi_out.0, carries.clone())?;
         let out = Out {
             id: info.id,
             sa: Outbound::new(params).map_err(refused)?,
@@ -96,8 +98,19 @@ impl Way {
             connection: info.connection,
             child: info.child,
             selectors: (info.local_ts, info.remote_ts),
+            carries,
             out: Mutex::new(out),
         })
+    }
+
+    /// Source and destination, where all that it carries is between two hosts.
+    pub(super) fn hosts(&self) -> Option<(IpAddr, IpAddr)> {
+        let host = |all: &[TrafficSelector]| {
+            let first = all.first()?.start;
+            let same = |ts: &TrafficSelector| (ts.start, ts.end) == (first, first);
+            all.iter().all(same).then_some(first)
+        };
+        Some((host(&self.selectors.0)?, host(&self.selectors.1)?))
     }
 
     /// The SA, for this worker alone. `None`: a worker broke off while it sealed, and which sequence

@@ -194,7 +194,6 @@ fn policies_that_cannot_be_set_leave_those_before_in_force() {
     exchange(&at_a, &at_b, b"before");
     let wide = |last: &str| TrafficSelector {
         end: ip(last),
-        // Of a port, so that no rule stands for several.
         ..ts(ip("0.0.0.1"), 6, (1, 1))
     };
     let mut too_much = TUNNEL.policy(&a, &b, true);
@@ -203,6 +202,9 @@ fn policies_that_cannot_be_set_leave_those_before_in_force() {
         .map(|last| wide(&format!("255.255.255.{last}")))
         .to_vec();
     too_much.remote_ts = too_much.local_ts.clone();
+    // One destination more, so that no rule stands for several.
+    too_much.local_ts.push(ts(ip("0.0.0.1"), 17, ANY));
+    too_much.remote_ts.push(ts(ip("0.0.0.0"), 17, ANY));
     a.policies(vec![too_much]).unwrap_err();
     exchange(&at_a, &at_b, b"after");
 }
