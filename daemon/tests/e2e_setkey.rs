@@ -224,6 +224,55 @@ async fn r_a4_policies_hold_without_a_daemon_and_after_its_death() {
 }
 
 #[tokio::test]
+async fn what_setkey_removes_after_a_daemons_death_passes_again() {
+    const OTHER: u16 = 2222;
+    if !is_root() {
+        return;
+    }
+    let bed = Bed::new();
+    let (a, b) = (&bed.lab.a, &bed.lab.b);
+    let _services = services(&bed);
+    let _others = [service(a, OTHER), service(b, OTHER)];
+    let other = POLICIES
+        .replace("10.0.0.0/16", "192.168.0.0/16")
+        .replace("27017", &OTHER.to_string());
+    let gone = other
+        .replace("spdadd", "spddelete")
+        .replace(" ipsec esp/transport//require", "");
+    for host in [a, b] {
+        bed.does(host, "setkey --service start ETC");
+        fs::write(bed.etc(host).join("other.conf"), &other).unwrap();
+        fs::write(bed.etc(host).join("gone.conf"), &gone).unwrap();
+        bed.does(host, "setkey -f ETC/other.conf");
+    }
+    let capture = Capture::start(&a.netns, WIRE, protected()).unwrap();
+    {
+        let racoons = [bed.start(a), bed.start(b)];
+        assert!(talks(a, b, LIMIT).await && talks_at(b, a, OTHER, LIMIT).await);
+        for racoon in racoons {
+            racoon.signal(rustix::process::Signal::KILL);
+        }
+    }
+    for (host, peer) in [(a, b), (b, a)] {
+        assert!(!talks_at(host, peer, OTHER, IN_VAIN).await, "both are dead");
+    }
+    let seen = capture.seen();
+    assert_eq!((seen.clear, seen.other), (0, 0), "{seen:?}");
+    for host in [a, b] {
+        bed.does(host, "setkey -f ETC/gone.conf");
+    }
+    for (host, peer) in [(a, b), (b, a)] {
+        assert!(talks_at(host, peer, OTHER, LIMIT).await, "in clear");
+        assert!(!talks(host, peer, IN_VAIN).await, "its policies stay");
+    }
+    let _racoons = [bed.start(a), bed.start(b)];
+    for (host, peer) in [(a, b), (b, a)] {
+        assert!(talks(host, peer, LIMIT).await, "protected again");
+        assert!(talks_at(host, peer, OTHER, LIMIT).await, "in clear");
+    }
+}
+
+#[tokio::test]
 async fn r_a11_and_r_a12_scripts_change_policies_under_a_running_daemon() {
     if !is_root() {
         return;

@@ -36,7 +36,7 @@ pub(crate) use owner::port_owner;
 pub(crate) use plan::{MTU_OF_IPV6, pairs};
 #[cfg(test)]
 pub(crate) use purge::remove_rules;
-pub(crate) use purge::{Removed, purge, purge_tun};
+pub(crate) use purge::{Removed, purge, purge_tun, stop_steering};
 pub(crate) use steering::{Applied, apply, bring_up};
 pub(crate) use watch::Watch;
 

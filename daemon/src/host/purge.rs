@@ -34,10 +34,8 @@ pub(crate) async fn purge(settings: &HostSettings) -> Result<Removed, DataPlaneE
 /// # Errors
 /// As [`purge`].
 pub(crate) async fn purge_tun(settings: &HostSettings) -> Result<Removed, DataPlaneError> {
-    let netlink = Netlink::connect()?;
-    let rules = rule::purge(&netlink, settings.rule_priority).await?;
-    let routes = route::purge(&netlink, settings.table).await?;
-    let tun = delete_link(&netlink, &settings.tun).await?;
+    let (rules, routes) = stop_steering(settings).await?;
+    let tun = delete_link(&Netlink::connect()?, &settings.tun).await?;
     let guard = guard::remove(settings, Carrier::Tun)?;
     Ok(Removed {
         rules,
@@ -45,6 +43,19 @@ pub(crate) async fn purge_tun(settings: &HostSettings) -> Result<Removed, DataPl
         tun,
         guard,
     })
+}
+
+/// Removes rules and routes: packets go where they would without us, and the guard sees them there. How
+/// many of each there were.
+///
+/// # Errors
+/// As [`purge`].
+pub(crate) async fn stop_steering(
+    settings: &HostSettings,
+) -> Result<(usize, usize), DataPlaneError> {
+    let netlink = Netlink::connect()?;
+    let rules = rule::purge(&netlink, settings.rule_priority).await?;
+    Ok((rules, route::purge(&netlink, settings.table).await?))
 }
 
 /// Removes our rules, as somebody else might.

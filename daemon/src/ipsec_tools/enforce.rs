@@ -27,20 +27,26 @@ pub(super) fn enforce(here: &Here, closed: &[Sides]) -> Result<(), Failure> {
         return open(&host);
     }
     let done = match carrier(&settings, &host).map_err(refused)? {
-        Carrier::Kernel => dataplane::kernel::block(host, policies),
+        Carrier::Kernel => dataplane::kernel::block(host.clone(), policies),
         Carrier::Tun => host::load_guard(&host, &policies, Carrier::Tun, None).map(|_| ()),
     };
-    done.map_err(refused)
+    done.map_err(refused)?;
+    // What a daemon that is dead led into its TUN would be dropped, named by a policy or not.
+    let stopped = runtime()?.block_on(host::stop_steering(&host));
+    stopped.map(|_| ()).map_err(refused)
 }
 
 /// Without policies everything passes.
 fn open(host: &HostSettings) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let purged = runtime()?.block_on(dataplane::purge(host));
+    purged.map(|_| ()).map_err(refused)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|e| Failure::system("cannot start", &e))?;
-    let purged = runtime.block_on(dataplane::purge(host));
-    purged.map(|_| ()).map_err(refused)
+        .map_err(|e| Failure::system("cannot start", &e))
 }
 
 /// The `[daemon]` table of obol's own file, or what holds without one.
