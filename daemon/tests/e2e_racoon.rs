@@ -113,6 +113,43 @@ async fn the_story_protects_a_port_between_any_two_hosts() {
 }
 
 #[tokio::test]
+async fn idle_pairs_go_and_the_next_packet_brings_them_back() {
+    if !is_root() {
+        return;
+    }
+    let mut lab = lab(PSK, 0o400);
+    for name in [lab.a.side.name, lab.b.side.name] {
+        let path = lab.directory().join(format!("{name}-etc/racoon.conf"));
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace("12 hour", "10 sec")).unwrap();
+    }
+    let capture = Capture::start(&lab.a.netns, WIRE, protected()).unwrap();
+    for host in [&mut lab.a, &mut lab.b] {
+        start(host).await;
+    }
+    let children = |host: &Host| installed(&printed_status(host)).len();
+    let service = SocketAddrV4::new(lab.b.side.address, SERVICE);
+    let _service = Service::start(&lab.b.netns, service).unwrap();
+    // Longer than keys live, and shorter than nothing may come.
+    for seconds in [11, 2] {
+        let deadline = Instant::now() + Duration::from_secs(seconds);
+        while Instant::now() < deadline {
+            let done = converse(&lab.a.netns, lab.a.side.address, service, LIMIT).await;
+            assert!(done.is_ok(), "{}", said(&lab.a));
+        }
+        assert_eq!((children(&lab.a), children(&lab.b)), (1, 1));
+        let deadline = Instant::now() + LIMIT;
+        while (children(&lab.a), children(&lab.b)) != (0, 0) {
+            assert!(Instant::now() < deadline, "{}", said(&lab.a));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let rows = [&lab.a, &lab.b].map(|host| ike_sas(&printed_status(host)).len());
+        assert_eq!(rows, [1, 1], "the IKE SA stays until its own end");
+    }
+    assert_only_protected(&capture).await;
+}
+
+#[tokio::test]
 async fn without_usable_secrets_nothing_passes() {
     if !is_root() {
         return;

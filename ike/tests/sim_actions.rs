@@ -237,6 +237,58 @@ fn what_nothing_uses_is_closed_and_the_next_packet_brings_it_up() {
     }
 }
 
+/// Whichever end has less patience, and whoever began.
+#[test]
+fn either_end_closes_what_nothing_uses_and_no_ike_sa_stays_for_nothing() {
+    let idle = Upkeep {
+        inactivity: Some(Duration::from_secs(600)),
+        ..Upkeep::default()
+    };
+    for end in [End::A, End::B] {
+        let patient = Upkeep::default();
+        let (ours, theirs) = match end {
+            End::A => (idle, patient),
+            End::B => (patient, idle),
+        };
+        let setup = with(TRAP, ours);
+        let mut pair = setup.clone().pair(1);
+        let mut config = quiet(&with(TRAP, theirs));
+        let connection = std::sync::Arc::make_mut(&mut config.connections[0]);
+        let child = std::sync::Arc::make_mut(&mut connection.children[0]);
+        child.upkeep = theirs;
+        pair.b
+            .endpoint
+            .reload(pair.now, std::sync::Arc::new(config));
+        pair.start();
+        pair.initiate(End::A, HOSTS);
+        pair.run_for(Duration::from_secs(5));
+        pair.assert_up(1);
+        for used in [&mut pair.a, &mut pair.b] {
+            used.last_use = Some(Duration::ZERO);
+        }
+        pair.run_for(Duration::from_secs(3000));
+        pair.assert_up(1);
+        for used in [&mut pair.a, &mut pair.b] {
+            used.last_use = None;
+        }
+        pair.run_for(Duration::from_secs(1300));
+        pair.assert_up(0);
+        let idle = |e: &Event| matches!(e, Event::ChildIdle { .. });
+        let told = [pair.a.count(idle), pair.b.count(idle)];
+        assert_eq!(told, if end == End::A { [1, 0] } else { [0, 1] });
+        let rekeys = |e: &Event| matches!(e, Event::IkeUp { rekey: true, .. });
+        let before = [pair.a.count(rekeys), pair.b.count(rekeys)];
+        pair.run_for(setup.connection.rekey_time + setup.connection.over_time);
+        assert_eq!([pair.a.count(rekeys), pair.b.count(rekeys)], before);
+        for host in [&pair.a, &pair.b] {
+            assert!(host.endpoint.status(pair.now).is_empty(), "{end:?}");
+        }
+        pair.command(End::A, acquire()).expect("it may");
+        pair.run_for(Duration::from_secs(5));
+        pair.assert_up(1);
+    }
+}
+
 fn trouble() -> Command {
     Command::PathTrouble {
         remote: obol_ike::testing::setup::B,

@@ -172,6 +172,7 @@ impl Native {
         }
         self.time("rekey_time", soft(child.lifetime));
         self.time("life_time", child.lifetime);
+        self.time("inactivity", soft(child.lifetime) / 2);
         self.line(format_args!(""));
     }
 

@@ -1,7 +1,9 @@
 //! Deadlines of an IKE SA and what happens at them.
 
+use std::sync::Arc;
 use std::time::Instant;
 
+use crate::config::{Child, StartAction};
 use crate::context::{Context, Waiting};
 use crate::error::IkeFailure;
 use crate::event::{Ask, ChildSaId};
@@ -188,13 +190,30 @@ impl IkeSa {
         }
         if established.rekey_at.is_some_and(|at| at <= now) {
             established.rekey_at = None;
-            if established.is_current() {
+            if established.is_current() && self.is_unused() {
+                self.close(cx, now, IkeFailure::Expired);
+                return;
+            }
+            if self.is_current() {
                 self.tasks.push(Task::RekeyIke(RekeyIkeTask::default()));
             }
         }
         self.check_proof(cx, now);
         self.check_ticket(now);
         self.check_liveness(cx, now);
+    }
+
+    /// Whether it is there for nothing: all Child SAs that it is for come when a packet asks for them, or
+    /// when the peer does, and none is there. A new IKE SA comes as they do.
+    fn is_unused(&self) -> bool {
+        let children = &self.connection.children;
+        let starts = |child: &Arc<Child>| child.start_action == StartAction::Start;
+        let is_still = self.children.is_empty() && self.tasks.is_empty();
+        is_still
+            && self.requests.open().is_none()
+            && self.in_work.is_none()
+            && !children.is_empty()
+            && !children.iter().any(starts)
     }
 
     /// Whether it is time to ask for a sign of life. What the data plane received counts too.

@@ -275,6 +275,8 @@ fn r_a13_a_child_is_rekeyed_at_four_fifths_of_its_life() {
     for child in &loaded.ike.connections[0].children {
         let lives = (child.rekey_time.as_secs(), child.life_time.as_secs());
         assert_eq!(lives, (48, 60));
+        let idle = child.upkeep.inactivity.expect("idle pairs go");
+        assert_eq!(idle.as_secs(), 24);
     }
 }
 
