@@ -70,8 +70,8 @@ impl Selector {
     /// Whether the packet of this flow may pass.
     pub fn matches(&self, flow: &FlowKey) -> bool {
         (self.protocol == 0 || self.protocol == flow.protocol)
-            && (self.source.0..=self.source.1).contains(&flow.source)
-            && (self.destination.0..=self.destination.1).contains(&flow.destination)
+            && is_within(self.source, flow.source)
+            && is_within(self.destination, flow.destination)
             && self.ports_match(flow)
     }
 
@@ -94,6 +94,20 @@ impl Selector {
                 flow.destination_port,
                 flow.ports_known,
             )
+    }
+}
+
+/// Whether an address is in a range. As numbers: each packet asks twice, and octets are compared one
+/// by one.
+fn is_within(range: (IpAddr, IpAddr), address: IpAddr) -> bool {
+    match (range, address) {
+        ((IpAddr::V4(first), IpAddr::V4(last)), IpAddr::V4(address)) => {
+            (first.to_bits()..=last.to_bits()).contains(&address.to_bits())
+        }
+        ((IpAddr::V6(first), IpAddr::V6(last)), IpAddr::V6(address)) => {
+            (first.to_bits()..=last.to_bits()).contains(&address.to_bits())
+        }
+        _ => false,
     }
 }
 
@@ -319,6 +333,17 @@ mod tests {
         assert!(!selector.matches(&with("10.0.0.0", "10.1.0.8")));
         assert!(!selector.matches(&with("10.1.0.7", "10.0.0.0")));
         assert!(!selector.matches(&with("::ffff:10.0.0.0", "::ffff:10.1.0.7")));
+
+        let any = Selector::ANY_PORT;
+        let (from, to) = (range("fd00::2-fd01::"), range("fd02::1"));
+        let selector = Selector::new(0, from, any, to, any).unwrap();
+        assert!(selector.matches(&with("fd00::2", "fd02::1")));
+        assert!(selector.matches(&with("fd01::", "fd02::1")));
+        assert!(selector.matches(&with("fd00:0:0:1::1", "fd02::1")));
+        assert!(!selector.matches(&with("fd00::1", "fd02::1")));
+        assert!(!selector.matches(&with("fd01::1", "fd02::1")));
+        assert!(!selector.matches(&with("fd00::2", "fd02::2")));
+        assert!(!selector.matches(&with("10.0.0.0", "10.1.0.7")));
     }
 
     #[test]
