@@ -7,7 +7,7 @@ use obol_ike::config::{Mode, StartAction};
 use obol_ike::event::{Command, Event};
 use obol_ike::testing::net::Net;
 use obol_ike::testing::pair::{End, Pair};
-use obol_ike::testing::setup::{HOSTS, Setup, child, pods};
+use obol_ike::testing::setup::{HOSTS, PODS, Setup, child, pods};
 
 fn rest(pair: &mut Pair) {
     pair.run_until_idle();
@@ -154,4 +154,26 @@ fn a_restarted_peer_replaces_what_it_forgot() {
         matches!(e, Event::IkeDown { reason: r, .. } if *r == reason)
     };
     assert!(pair.a.count(replaced) >= 1, "INITIAL_CONTACT");
+}
+
+/// As with files of pluto's, where INITIAL_CONTACT is off, and with a data plane that says nothing of
+/// unknown SPIs, as the kernel's.
+#[test]
+fn a_restarted_peer_that_does_not_say_so_gets_packets_that_it_can_open() {
+    for seed in 0..20 {
+        let children = vec![pods(StartAction::None), other(StartAction::None)];
+        let mut setup = both_start(seed).children(children);
+        setup.connection.initial_contact = false;
+        let mut pair = setup.up(seed);
+        pair.restart(End::B);
+        pair.run_for(Duration::from_secs(30));
+        for child in [PODS, "other"] {
+            let spi = pair.a.plane.spi_out(HOSTS, child).expect("it is up");
+            let mut known = pair.b.plane.inbound.values();
+            assert!(
+                known.any(|sa| sa.info.spi_in == spi),
+                "{child}, seed {seed}"
+            );
+        }
+    }
 }

@@ -208,7 +208,8 @@ impl Endpoint {
         let Some(new) = self.sas.get(id) else {
             return;
         };
-        if new.connection.peer.unique != Unique::Replace {
+        let unique = new.connection.peer.unique;
+        if !matches!(unique, Unique::Replace | Unique::No) {
             return;
         }
         let Some(ends) = self.sas.ends(new) else {
@@ -222,6 +223,11 @@ impl Endpoint {
             .filter(before);
         let old: Vec<(IkeSaId, bool)> =
             old.map(|sa| (sa.id, sa.path.remote.ip() == peer)).collect();
+        if unique == Unique::No {
+            // The peer may have lost them, and does not say so: packets must not go there for long.
+            old.iter().for_each(|(old, _)| self.probe(now, *old));
+            return;
+        }
         for (old, same_address) in old {
             if same_address {
                 // It may be about to move its children: it shall not be interrupted.
