@@ -8,8 +8,9 @@ use rustix::time::Timespec;
 
 use crate::sys::msg::Received;
 
-/// Milliseconds after which a packet is not waited for any more.
-const PATIENCE: u64 = 200;
+/// Milliseconds after which a packet is not waited for any more. A busy or slow machine takes some
+/// hundred to work through the message that an SA comes from.
+const PATIENCE: u64 = 1000;
 /// Packets held.
 const PACKETS: usize = 16;
 /// Octets held.
@@ -94,8 +95,8 @@ impl Early {
     /// How long to wait until something may be forgotten; `None`: nothing is held.
     pub(super) fn patience(&self) -> Option<&'static Timespec> {
         const WAIT: Timespec = Timespec {
-            tv_sec: 0,
-            tv_nsec: PATIENCE as i64 * 1_000_000,
+            tv_sec: (PATIENCE / 1000) as i64,
+            tv_nsec: (PATIENCE % 1000) as i64 * 1_000_000,
         };
         (!self.held.is_empty()).then_some(&WAIT)
     }

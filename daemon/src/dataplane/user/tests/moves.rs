@@ -50,7 +50,7 @@ fn a_packet_just_before_its_sa_is_not_lost() {
     TUNNEL.protect(&mut a, &mut b);
     let (at_a, at_b) = (a.socket(a.subnet, 7000), b.socket(b.subnet, 7000));
     at_b.set_read_timeout(Some(SECOND / 2)).unwrap();
-    // A machine may be too slow once: packets are held for 200 ms.
+    // A machine may be too slow once: packets are held for a while.
     let arrived = (1..20).any(|id| {
         let child = Child { id, ..TUNNEL };
         let (of_a, of_b) = (child.info(&a, &b, true), child.info(&b, &a, false));
