@@ -184,7 +184,8 @@ class Bed:
         """Pings from `peer` to the host of the other end, or of `to`; every one must be answered."""
         own, far = peer.end.hosts[family], (to.end if to else peer.other).hosts[family]
         # For the last answer ping waits as long as between two, or twice the longest round trip.
-        command = f"{PING} -s {size} -c {count} -i {0.1 * PATIENCE} -W 5 -I {own} {far}"
+        interval = max(0.3, 0.1 * PATIENCE)
+        command = f"{PING} -s {size} -c {count} -i {interval} -W 5 -I {own} {far}"
         said = peer.container.sh(command, check=False)
         expect(f" {count} received" in said, f"ping from {peer.end.name}: {said}")
 
