@@ -110,13 +110,18 @@ def lossy_crossing_start(bed):
     struck = 0
 
     def up():
-        return all(any(sa.established and sa.children for sa in peer.sas()) for peer in (bed.moon, bed.sun))
+        """Both have the same children. Until the last answer has come one end may have one that the other lacks."""
+        moon, sun = (
+            {(child.spi_in, child.spi_out) for sa in peer.sas() if sa.established for child in sa.children}
+            for peer in (bed.moon, bed.sun)
+        )
+        return moon and moon == {(spi_out, spi_in) for spi_in, spi_out in sun}
 
     for _ in range(5):
         _strike(bed)
         bed.moon.container.spawn("swanctl --initiate --child nets --timeout 60 --uri unix:///lab/charon.vici")
         bed.sun.initiate()
-        until("both ends have an SA", up, 90)
+        until("both ends have the same children", up, 90)
         struck += _calm(bed)
         for peer in (bed.moon, bed.sun):
             bed.ping(peer, count=10)
