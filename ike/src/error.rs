@@ -114,7 +114,12 @@ pub enum IkeFailure {
         remote: Option<Identity>,
     },
     /// No common algorithms.
-    NoProposalChosen,
+    NoProposalChosen {
+        /// What the peer offers, as far as there is room.
+        offered: String,
+        /// What we have.
+        ours: String,
+    },
     /// No connection is configured between these addresses.
     NoConnection,
     /// The peer broke the protocol.

@@ -8,6 +8,7 @@ mod keywords;
 mod negotiate;
 mod text;
 
+pub(crate) use negotiate::offer_text;
 pub use negotiate::{
     BadAnswer, ChildExchange, ChosenEsp, ChosenIke, check_esp_answer, check_ike_answer, choose_esp,
     choose_ike,

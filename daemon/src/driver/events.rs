@@ -2,6 +2,7 @@
 
 use obol_ike::error::IkeFailure;
 use obol_ike::event::Event;
+use obol_ike::wire::NotifyType;
 use tracing::{info, warn};
 
 use super::Driver;
@@ -52,7 +53,11 @@ impl<D: DataPlane> Driver<D> {
                 path,
                 reason,
             } => {
-                let (code, text) = words::ike_failure(reason, Some(path));
+                let (code, mut text) = words::ike_failure(reason, Some(path));
+                if *reason == IkeFailure::Refused(NotifyType::NO_PROPOSAL_CHOSEN) {
+                    let ours = connection.as_deref().map(|name| self.offers(name));
+                    text.extend(ours.flatten());
+                }
                 let racoons = match reason {
                     IkeFailure::NoAnswer { .. } => {
                         self.racoons("phase1 negotiation failed due to time up: ")
@@ -149,6 +154,13 @@ impl<D: DataPlane> Driver<D> {
 }
 
 impl<D: DataPlane> Driver<D> {
+    /// What a connection offers, for who was refused.
+    fn offers(&self, connection: &str) -> Option<String> {
+        let proposals = &self.endpoint.configured(connection)?.ike_proposals;
+        let texts: Vec<String> = proposals.iter().map(ToString::to_string).collect();
+        Some(format!("; we offer {}", texts.join(", ")))
+    }
+
     /// Words that people look for in the log of racoon, where its files are what runs.
     fn racoons(&self, words: &'static str) -> &'static str {
         match self.origin.racoon {

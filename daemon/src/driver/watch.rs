@@ -177,7 +177,8 @@ impl Watchers {
 fn ike_failed(reason: &IkeFailure) -> &'static str {
     match reason {
         IkeFailure::NoAnswer { .. } => "Phase 1 error: peer not responding",
-        IkeFailure::NoProposalChosen | IkeFailure::Refused(NotifyType::NO_PROPOSAL_CHOSEN) => {
+        IkeFailure::NoProposalChosen { .. }
+        | IkeFailure::Refused(NotifyType::NO_PROPOSAL_CHOSEN) => {
             "Phase 1 error: no proposal chosen"
         }
         _ => "Phase 1 error: authentication failed (bad certificate?)",

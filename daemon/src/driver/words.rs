@@ -38,9 +38,11 @@ pub(super) fn ike_failure(reason: &IkeFailure, path: Option<&Path>) -> (ExitClas
                 ),
             )
         }
-        IkeFailure::NoProposalChosen => (
+        IkeFailure::NoProposalChosen { offered, ours } => (
             ExitClass::Refused,
-            format!("no common IKE algorithms with {peer}: compare `proposals` on both sides"),
+            format!(
+                "no common IKE algorithms with {peer}: it offers {offered}, and we have {ours}; compare `proposals` on both sides"
+            ),
         ),
         IkeFailure::NoConnection => (
             ExitClass::Config,

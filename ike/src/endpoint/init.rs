@@ -11,7 +11,7 @@ use crate::crypto::prf::Prf;
 use crate::error::{Dropped, IkeFailure};
 use crate::event::{Event, Puzzle};
 use crate::exchange::half_open::{self, Fate};
-use crate::proposal::{ChosenIke, choose_ike};
+use crate::proposal::{ChosenIke, choose_ike, offer_text};
 use crate::sa::IkeSa;
 use crate::sa::payloads::Payloads;
 use crate::wire::{
@@ -22,6 +22,9 @@ use crate::wire::{
 /// So many networks share the places for half-open IKE SAs, once cookies are asked for: who
 /// receives at all addresses of one cannot keep everybody out.
 const NETWORKS: usize = 4;
+
+/// Connections whose algorithms are told where none of them is common.
+const KINDS_SHOWN: usize = 4;
 
 /// Octets of an IKE_SA_INIT request, which a half-open IKE SA keeps for AUTH to cover: above the
 /// 3000 that RFC 7296 section 2 asks for.
@@ -244,10 +247,19 @@ impl Endpoint {
         };
         let told = self.refuse_stranger(now, path, header, notify);
         if told && choices.is_empty() {
+            let mut ours: Vec<String> = Vec::new();
+            for connection in self.cx.directory.kinds(path).take(KINDS_SHOWN) {
+                ours.extend(connection.ike_proposals.iter().map(ToString::to_string));
+            }
+            ours.dedup();
+            let reason = IkeFailure::NoProposalChosen {
+                offered: offer_text(offered),
+                ours: ours.join(", "),
+            };
             self.cx.event(Event::IkeFailed {
                 connection: None,
                 path,
-                reason: IkeFailure::NoProposalChosen,
+                reason,
             });
         }
         Err(if choices.is_empty() {

@@ -1,7 +1,7 @@
 //! Proposals on the wire, RFC 7296 sections 2.7 and 3.3: what we offer, what we choose of a
 //! peer's offer, and whether a peer's answer is one to ours.
 
-use super::{Encr, EspProposal, IkeProposal};
+use super::{Encr, EspProposal, IkeProposal, keywords};
 use crate::event::EspSpi;
 use crate::status::IkeAlgorithms;
 use crate::wire::{
@@ -189,6 +189,43 @@ pub fn choose_ike(
             .iter()
             .find_map(|theirs| match_ike(theirs, ours, prefer_ke))
     })
+}
+
+/// Proposals of an offer that are told, and transforms of each: a stranger may send thousands.
+const SHOWN: (usize, usize) = (4, 32);
+
+/// What a peer offers for an IKE SA, in the words that proposals are configured with.
+pub(crate) fn offer_text(offered: &[Proposal]) -> String {
+    let word = |transform: &Transform| match transform.ty {
+        TransformType::ENCR => {
+            let bits = transform.key_bits.unwrap_or_default();
+            Some(Encr::new(EncrId(transform.id), bits).to_string())
+        }
+        TransformType::INTEG => Some(keywords::integ(IntegId(transform.id))),
+        TransformType::PRF => Some(keywords::prf(PrfId(transform.id))),
+        TransformType::KE => Some(keywords::ke(KeMethod(transform.id))),
+        _ => None,
+    };
+    let words = |proposal: &Proposal| {
+        let transforms = proposal.transforms.iter().take(SHOWN.1);
+        let mut transforms: Vec<&Transform> = transforms.collect();
+        // As they are written: integrity before the PRF.
+        transforms.sort_by_key(|transform| match transform.ty {
+            TransformType::INTEG => TransformType::PRF.0,
+            TransformType::PRF => TransformType::INTEG.0,
+            ty => ty.0,
+        });
+        transforms
+            .into_iter()
+            .filter_map(word)
+            .collect::<Vec<_>>()
+            .join("-")
+    };
+    let mut shown: Vec<String> = offered.iter().take(SHOWN.0).map(words).collect();
+    if offered.len() > SHOWN.0 {
+        shown.push(format!("and {} more", offered.len() - SHOWN.0));
+    }
+    shown.join(", ")
 }
 
 //= rfc7296 2.18-2 3.3.3-1 3.3.4-5 3.3.4-6
