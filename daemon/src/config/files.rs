@@ -43,6 +43,14 @@ pub(crate) trait FileSource {
     /// It cannot be read, or is not private to its owner: has mode bits for the group or for
     /// others, is a symbolic link, is no regular file.
     fn secret(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, FileProblem>;
+
+    /// The content of a `psk.txt`, which racoon finds by links too, and takes from its own user alone.
+    ///
+    /// # Errors
+    /// In racoon's words: it cannot be read, or is not private to its owner, or the owner is somebody else.
+    fn psk_txt(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, FileProblem> {
+        self.secret(path)
+    }
 }
 
 /// The file system.
@@ -68,6 +76,29 @@ impl FileSource for Disk {
             });
         }
         read(file, path, KEY_LIMIT)
+    }
+
+    fn psk_txt(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, FileProblem> {
+        let file = open(path, OFlags::empty())?;
+        let mode = regular(&file, path)?;
+        if mode & FOREIGN_BITS != 0 {
+            return Err(FileProblem {
+                message: format!("has weak file permission: others may open it (mode {mode:04o})"),
+                fix: format!("chmod 600 {}", path.display()),
+            });
+        }
+        let owner = file
+            .metadata()
+            .map_err(|e| unreadable(path, &e.to_string()))?
+            .uid();
+        let own = rustix::process::geteuid().as_raw();
+        if owner != own {
+            return Err(FileProblem {
+                message: format!("has invalid owner uid {owner}, not {own}"),
+                fix: format!("chown {own} {}", path.display()),
+            });
+        }
+        read(file, path, TEXT_LIMIT)
     }
 }
 

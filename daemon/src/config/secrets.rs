@@ -13,7 +13,7 @@ use super::reader::Section;
 use super::values;
 use crate::credentials::{Credentials, Psk};
 use crate::pluto::Translated;
-use crate::racoon::psk::PskFile;
+use crate::racoon::PskSource;
 
 /// Shorter secrets can be guessed from one recorded handshake, RFC 7296 section 2.15.
 const SHORT_PSK: usize = 16;
@@ -130,8 +130,14 @@ impl Secrets {
     ) -> Option<()> {
         let fix = "add file = \"/etc/racoon/psk.txt\"";
         let file = file_of(report, name, section, "secret", fix)?;
-        let octets = read_secret_file(report, files, &file)?;
-        let (psks, remarks) = PskFile::read(&octets);
+        let (psks, remarks) = match PskSource::read(files, resolve(report, &file)) {
+            Ok(read) => read,
+            Err(problem) => {
+                let message = format!("{}: {}", file.value, problem.message);
+                report.error(&file.place, message, problem.fix);
+                return None;
+            }
+        };
         let mut right = true;
         for remark in remarks {
             let message = format!("{}, line {}: {}", file.value, remark.line, remark.message);

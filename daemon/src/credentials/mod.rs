@@ -12,7 +12,7 @@ use obol_ike::crypto::signature::{PublicKey, SignatureScheme};
 use obol_ike::identity::Identity;
 
 use crate::pluto::Psks;
-use crate::racoon::psk::PskFile;
+use crate::racoon::PskSource;
 
 /// A pre-shared key, and whose it is.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub(crate) struct Credentials {
     /// Those of `ipsec.secrets`, for whom none of the former fits.
     pub(crate) pluto: Arc<Psks>,
     /// Files of racoon's with more of them.
-    pub(crate) psk_files: Vec<PskFile>,
+    pub(crate) psk_files: Vec<PskSource>,
     keys: Vec<OwnKey>,
 }
 
@@ -72,24 +72,14 @@ impl Credentials {
             Some(((Reverse(fit), psk.ids.len()), psk))
         });
         let best = ranked.min_by_key(|(rank, _)| *rank);
-        let best = best.map(|(_, psk)| &psk.secret).or_else(|| {
-            let mut files = self.psk_files.iter();
-            let (secret, line) = files.find_map(|file| file.find(remote))?;
-            tracing::debug!(peer = %remote, line, "the secret is from psk.txt");
-            Some(secret)
-        });
-        match best {
-            Some(best) => Some(Secret::from(best.expose())),
-            None => self.pluto.psk(local, remote),
-        }
+        let best = best.map(|(_, psk)| Secret::from(psk.secret.expose()));
+        best.or_else(|| self.psk_files.iter().find_map(|file| file.find(remote)))
+            .or_else(|| self.pluto.psk(local, remote))
     }
 
     /// Whether [`Self::psk`] may find one; `None` stands for an identity not known yet.
     pub(crate) fn may_have_psk(&self, local: Option<&Identity>, remote: Option<&Identity>) -> bool {
-        let in_files = self.psk_files.iter().any(|file| match remote {
-            Some(remote) => file.find(remote).is_some(),
-            None => !file.is_empty(),
-        });
+        let in_files = self.psk_files.iter().any(|file| file.may_have(remote));
         let in_tables = self.psks.iter().any(|psk| match (local, remote) {
             (Some(local), Some(remote)) => psk.fit(local, remote).is_some(),
             (None, Some(remote)) => psk.ids.len() < 2 || psk.lists(remote),

@@ -18,6 +18,7 @@ mod names;
 mod native;
 mod plan;
 pub(crate) mod psk;
+mod psk_source;
 mod regions;
 mod running;
 mod setkey;
@@ -33,6 +34,7 @@ pub(crate) use kind::Kind;
 pub(crate) use names::Names;
 use obol_ike::ts::TrafficSelector;
 use psk::PskFile;
+pub(crate) use psk_source::PskSource;
 pub(crate) use running::{Files, Overrides, load_to_run, translated};
 pub(crate) use setkey::{Action, Direction, Level, Store, Stored, script, write};
 use zeroize::Zeroizing;
@@ -77,8 +79,8 @@ struct Draft {
     flows: Vec<Flow>,
     notices: Vec<Finding>,
     text: Option<String>,
-    /// Secrets cannot be had, which was said.
-    lacks_psk: bool,
+    /// Secrets cannot be had, which was said; where they are looked for when they are needed.
+    late_psk: Option<PathBuf>,
 }
 
 /// Reads the files as if they were loaded one after another.
@@ -163,7 +165,7 @@ fn read(
             flows,
             notices,
             text: None,
-            lacks_psk: false,
+            late_psk: None,
         });
     };
     let conf = conf::read(&report, names, &texts);
@@ -185,23 +187,25 @@ fn read(
     let mut notices = report.finish()?;
     notices.insert(0, all_at_once(main));
     let mut psk = psk.filter(|_| !plan.peers.is_empty());
-    let mut lacks_psk = false;
+    let mut late_psk = None;
     if let Some(path) = psk {
         let anybody = plan.peers.iter().any(|peer| peer.remote.peer().is_none());
         match secrets(path, anybody) {
             Ok(more) => {
-                lacks_psk = purpose == Purpose::Run && !path.exists();
+                if purpose == Purpose::Run && !path.exists() {
+                    late_psk = Some(path.clone());
+                }
                 notices.extend(more);
             }
             // As with racoon, nobody can connect, and what the policies name stays closed.
             Err(errors) if purpose == Purpose::Run => {
-                lacks_psk = true;
+                late_psk = Some(path.clone());
                 notices.extend(errors.0);
             }
             Err(errors) => return Err(errors),
         }
     }
-    if lacks_psk {
+    if late_psk.is_some() {
         psk = None;
     }
     let convert = || native::convert(&conf, &plan, psk.map(PathBuf::as_path));
@@ -209,7 +213,7 @@ fn read(
         text: (!flows.is_empty() || store.is_some()).then(convert),
         flows,
         notices,
-        lacks_psk,
+        late_psk,
     })
 }
 
@@ -252,23 +256,16 @@ fn say_what_changes(report: &Report<'_>, conf: &Conf) {
 /// What is to be said of `psk.txt`; `anybody`: peers that nobody knows yet need a line as well.
 fn secrets(path: &Path, anybody: bool) -> Result<Vec<Finding>, ConfigErrors> {
     let name = path.display().to_string();
-    let octets = match Disk.secret(path) {
+    let octets = match Disk.psk_txt(path) {
         Ok(octets) => octets,
         // It may be on another host, and everything else can be said all the same.
         Err(_) if !path.exists() => {
-            let fix = "it is read when obol starts: put it there before";
+            let fix = "put it there: it is read when a secret is needed";
             return Ok(vec![Finding::of_file(&name, "there is no such file", fix)]);
         }
         Err(problem) => {
-            let message = format!(
-                "has weak file permission, or cannot be read: {}",
-                problem.message
-            );
-            return Err(ConfigErrors(vec![Finding::of_file(
-                &name,
-                message,
-                problem.fix,
-            )]));
+            let finding = Finding::of_file(&name, problem.message, problem.fix);
+            return Err(ConfigErrors(vec![finding]));
         }
     };
     let (file, remarks) = PskFile::read(&octets);
@@ -311,7 +308,7 @@ impl FileSource for PskOrNone {
 
     fn secret(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, FileProblem> {
         if path.exists() {
-            return Disk.secret(path);
+            return Disk.psk_txt(path);
         }
         Ok(Zeroizing::new(
             b"* stands for what is not there yet".to_vec(),

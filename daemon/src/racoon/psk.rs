@@ -88,9 +88,9 @@ impl PskFile {
     }
 
     /// Whom lines name, and the lines.
-    pub(crate) fn names(&self) -> impl Iterator<Item = (&str, usize)> {
+    pub(crate) fn names(&self) -> Vec<(String, usize)> {
         let lines = self.lines.iter().filter(|line| line.name != "*");
-        lines.map(|line| (line.name.as_str(), line.number))
+        lines.map(|line| (line.name.clone(), line.number)).collect()
     }
 
     /// Whether there is no secret at all.

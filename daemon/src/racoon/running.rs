@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::names::Names;
-use super::{Draft, Kind, Purpose, Store, read};
+use super::{Draft, Kind, PskSource, Purpose, Store, read};
 use crate::config::{self, ConfigErrors, Finding, Loaded};
 use crate::pluto::Translated;
 
@@ -49,8 +49,10 @@ pub(crate) fn load_to_run(files: &Files, own: &Path) -> Result<Loaded, ConfigErr
         let fix = "name those with spdadd lines: --setkey FILE";
         return Err(ConfigErrors(vec![Finding::of_file(&name, message, fix)]));
     };
-    let translated = Translated::of_text(TRANSLATION, text, draft.lacks_psk);
+    let translated = Translated::of_text(TRANSLATION, text, draft.late_psk.is_some());
     let mut loaded = config::load_with(own, translated)?;
+    let late = draft.late_psk.map(PskSource::late);
+    loaded.credentials.psk_files.extend(late);
     loaded.warnings.splice(0..0, draft.notices);
     let overrides = &files.overrides;
     if let Some(log) = overrides.log {

@@ -89,7 +89,7 @@ fn nodes(native: &Native) -> BTreeMap<String, Vec<String>> {
     }
     for file in &native.loaded.credentials.psk_files {
         for (name, line) in file.names() {
-            add(name.to_owned(), format!("line {line} of psk.txt"));
+            add(name, format!("line {line} of psk.txt"));
         }
     }
     nodes
