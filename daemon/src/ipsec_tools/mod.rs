@@ -24,6 +24,7 @@ use serde::de::DeserializeOwned;
 use crate::cli::{Cli, DEFAULT_CONFIG, ask, complain_line, is_running, print_text};
 use crate::control::protocol::{KeysReport, Request, StatusReport};
 use crate::error::{ExitClass, Failure};
+use crate::racoon::Store;
 use sad::View;
 
 /// The version whose lines these are.
@@ -90,7 +91,16 @@ impl Here {
             true => self.ask(&Request::Keys)?,
             false => KeysReport::default(),
         };
-        Ok(View { status, list, keys })
+        // What cannot be read was said to whoever wrote it, and names no SAs.
+        let store = Store::load(&self.store()).unwrap_or_default();
+        let mut policies = store.policies;
+        policies.sort_by_key(|policy| policy.priority);
+        Ok(View {
+            status,
+            list,
+            keys,
+            policies,
+        })
     }
 
     fn runs(&self) -> Result<bool, Failure> {

@@ -4,18 +4,23 @@
 use std::fmt::Write as _;
 
 use obol_esp::SaParams;
+use obol_ike::ts::TrafficSelector;
 
+use super::spd;
 use super::when::Clock;
 use crate::control::protocol::{
     ChildReport, ChildSaReport, EndReport, IkeSaReport, KeysReport, ListReport, OneWay,
     StatusReport,
 };
+use crate::racoon::{Action, Direction, Level, Stored};
 
 /// What there is, as the daemon tells it.
 pub(super) struct View {
     pub(super) status: StatusReport,
     pub(super) list: ListReport,
     pub(super) keys: KeysReport,
+    /// Those that setkey was told, the first that fits first.
+    pub(super) policies: Vec<Stored>,
 }
 
 /// How much of an IKE SA `racoonctl` tells: `-l`, `-ll`.
@@ -91,6 +96,7 @@ impl View {
                     from: here,
                     to: there,
                     sa: None,
+                    reqid: 0,
                     keys: None,
                 });
             }
@@ -101,12 +107,42 @@ impl View {
                         from,
                         to,
                         sa: Some((child, outbound, lives)),
+                        reqid: self.reqid(child, outbound),
                         keys: self.keys.of(child.id, outbound),
                     });
                 }
             }
         }
         entries
+    }
+
+    /// The number that the policy of an SA gives it: `unique:7`.
+    fn reqid(&self, child: &ChildSaReport, outbound: bool) -> u32 {
+        let side = |texts: &[String]| texts.first()?.parse::<TrafficSelector>().ok();
+        let (Some(here), Some(there)) = (side(&child.local_ts), side(&child.remote_ts)) else {
+            return 0;
+        };
+        let (direction, src, dst) = match outbound {
+            true => (Direction::Out, here, there),
+            false => (Direction::In, there, here),
+        };
+        let fits = |policy: &&Stored| {
+            let key = &policy.key;
+            key.direction == direction && key.src.contains(&src) && key.dst.contains(&dst)
+        };
+        let Some(policy) = self.policies.iter().find(fits) else {
+            return 0;
+        };
+        let Action::Ipsec(rules) = &policy.action else {
+            return 0;
+        };
+        let number = |level: Level| match level {
+            Level::Unique(Some(number)) => Some(u32::from(number)),
+            Level::Unique(None) => Some(spd::automatic(policy)),
+            Level::Use | Level::Require => None,
+        };
+        let mut numbers = rules.iter().filter_map(|rule| number(rule.level));
+        numbers.next().unwrap_or_default()
     }
 
     fn lifetime(&self, connection: &str, child: &str) -> (u64, u64) {
@@ -133,6 +169,8 @@ struct Entry<'a> {
     to: &'a EndReport,
     /// With the direction, and when it is rekeyed and ends, in seconds.
     sa: Option<(&'a ChildSaReport, bool, (u64, u64))>,
+    /// The number that its policy gives it.
+    reqid: u32,
     /// If they are to be shown.
     keys: Option<&'a OneWay>,
 }
@@ -159,8 +197,9 @@ impl Entry<'_> {
             }
             None => (0, "transport", "larval"),
         };
+        let reqid = self.reqid;
         let mut text = format!(
-            "{} {} \n\t{protocol} mode={mode} spi={spi}(0x{spi:08x}) reqid=0(0x00000000)\n",
+            "{} {} \n\t{protocol} mode={mode} spi={spi}(0x{spi:08x}) reqid={reqid}(0x{reqid:08x})\n",
             host(self.from),
             host(self.to)
         );
@@ -249,6 +288,7 @@ fn groups(key: Option<&str>, octets: usize) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::racoon::{Names, Store, script};
 
     /// What the host 10.0.1.13 of the story has.
     pub(in super::super) fn story(encapsulation: &str) -> View {
@@ -291,6 +331,7 @@ pub(super) mod tests {
             status: serde_json::from_value(status).unwrap(),
             list: serde_json::from_value(list).unwrap(),
             keys: KeysReport::default(),
+            policies: Vec::new(),
         }
     }
 
@@ -327,6 +368,20 @@ pub(super) mod tests {
         let mut none = story("none");
         none.status.ike_sas.clear();
         assert_eq!(none.esp(false, &clock), "No SAD entries.\n");
+    }
+
+    #[test]
+    fn r_a9_a_number_of_its_policy_is_the_reqid() {
+        let clock = Clock::for_tests();
+        let mut view = story("none");
+        let text = "spdadd 10.0.0.0/16 10.0.0.0/16[27017] tcp -P out ipsec esp/transport//unique:7;
+            spdadd 10.0.0.0/16[27017] 10.0.0.0/16 tcp -P in ipsec esp/transport//unique;";
+        let outcome = script::run(&Store::default(), &Names::none(), "x", text, 0);
+        view.policies = outcome.store.policies;
+        let text = view.esp(false, &clock);
+        let reqids = text.split(" reqid=").skip(1);
+        let reqids: Vec<_> = reqids.filter_map(|rest| rest.lines().next()).collect();
+        assert_eq!(reqids, ["7(0x00000007)", "16386(0x00004002)"]);
     }
 
     #[test]

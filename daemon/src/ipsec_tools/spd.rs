@@ -44,6 +44,11 @@ fn copy(store: &Store, policy: &Stored) -> Option<Stored> {
     Some(copy)
 }
 
+/// The number of a policy that is to be unique and names none.
+pub(super) fn automatic(policy: &Stored) -> u32 {
+    AUTOMATIC + (policy.spid >> 3)
+}
+
 fn entry(policy: &Stored, seq: usize, pid: u32, clock: &Clock) -> String {
     let key = &policy.key;
     let mut text = format!(
@@ -55,9 +60,7 @@ fn entry(policy: &Stored, seq: usize, pid: u32, clock: &Clock) -> String {
         write::priority(policy.priority),
         write::action_word(&policy.action)
     );
-    for rule in write::rules(&policy.action, |_| {
-        format!("unique#{}", AUTOMATIC + (policy.spid >> 3))
-    }) {
+    for rule in write::rules(&policy.action, |_| format!("unique#{}", automatic(policy))) {
         let _ = writeln!(text, "\t{rule}");
     }
     // When a policy was used last, nobody knows: the line is empty there, as for one never used.

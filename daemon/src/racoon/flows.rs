@@ -111,7 +111,7 @@ fn what(report: &Report<'_>, entry: &Entry) -> Option<What> {
         {
             report.warn(
                 &entry.place,
-                format!("the number in unique:{number} has no effect"),
+                format!("the number in unique:{number} is listed, and has no other effect"),
                 "each policy of obol has its own SAs as it is",
             );
         }
