@@ -132,6 +132,25 @@ fn r_a7_each_error_has_its_place() {
     assert!(error.contains("no proposal in this remote"), "{error}");
 }
 
+/// What a peer asks for is no policy: packets of its choice would go to it.
+#[test]
+fn generate_policy_is_refused_with_its_line_and_what_to_write() {
+    for word in ["on", "require", "unique"] {
+        let error = changed("passive off;", &format!("generate_policy {word};"));
+        assert_eq!(
+            error.lines().next().unwrap(),
+            "racoon.conf:14:21: obol protects what policies say, and never what a peer asks for"
+        );
+        let fix = "write off, and policies for these packets into a script of setkey";
+        assert!(error.contains(fix), "{error}");
+    }
+    let off = RACOON.replace("passive off;", "generate_policy off;");
+    assert_eq!(
+        Files::of(&off, PSK, MONGODB).native(),
+        Files::of(RACOON, PSK, MONGODB).native()
+    );
+}
+
 #[test]
 fn r_a8_weak_algorithms() {
     let refused = [
