@@ -2,16 +2,15 @@
 //! selectors.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
 
 use obol_ike::config::{LocalAuthMethod, RemoteAuthMethod};
 use obol_ike::identity::Identity;
-use obol_ike::ts::TrafficSelector;
 
 use super::child::ReadChild;
 use super::connection::ReadConnection;
-use super::finding::{Located, Report};
-use super::overlap::{Relation, relation};
+use super::finding::Report;
+use super::meeting::Areas;
+use super::overlap::{Relation, relation, values};
 use super::planes::ConnectionChoice;
 use super::secrets::Secrets;
 use crate::host::xfrm::Direction;
@@ -40,70 +39,27 @@ pub(crate) fn check(
 }
 
 /// The pairs of connections that may be in each other's way, the later one first: those between the
-/// same addresses, and those with selectors that meet. Of thousands, most are of neither kind with
-/// any other, so nobody compares all with all.
+/// same ends, and those with packets in common. Of thousands, most are of neither kind with any other,
+/// so nobody compares all with all.
 fn neighbours(connections: &[ReadConnection]) -> BTreeSet<(usize, usize)> {
-    let mut pairs = BTreeSet::new();
+    let mut areas = Areas::default();
     let mut between: HashMap<_, Vec<usize>> = HashMap::new();
     for (second, connection) in connections.iter().enumerate() {
         let config = &connection.config;
-        let ends = (&config.local_addrs, &config.remote_addrs, &config.remote.id);
-        let same = between.entry(ends).or_default();
-        pairs.extend(same.iter().map(|first| (second, *first)));
-        same.push(second);
+        let addresses = (&config.local_addrs, &config.remote_addrs);
+        let ids = (&config.local.id, &config.remote.id);
+        between.entry((addresses, ids)).or_default().push(second);
+        for child in &connection.children {
+            areas.add(second, values(&child.local_ts), values(&child.remote_ts));
+        }
     }
-    // Packets must meet on both sides, so the side on which fewer do says enough.
-    let sides: [Side; 2] = [|child| &child.local_ts, |child| &child.remote_ts];
-    let sides = sides.map(|of| Ranges::of(connections, of));
-    let [local, remote] = sides;
-    pairs.extend(if local.meetings() < remote.meetings() {
-        local.meeting()
-    } else {
-        remote.meeting()
-    });
+    let mut pairs = areas.meeting();
+    for same in between.into_values() {
+        for (at, second) in same.iter().enumerate() {
+            pairs.extend(same[..at].iter().map(|first| (*second, *first)));
+        }
+    }
     pairs
-}
-
-/// The selectors of one side of a child.
-type Side = fn(&ReadChild) -> &[Located<TrafficSelector>];
-
-/// Ranges of addresses, each with whose it is, by their first address.
-struct Ranges(Vec<(IpAddr, IpAddr, usize)>);
-
-impl Ranges {
-    fn of(connections: &[ReadConnection], side: Side) -> Self {
-        let mut ranges = Vec::new();
-        for (owner, connection) in connections.iter().enumerate() {
-            let all = connection.children.iter().flat_map(side);
-            ranges.extend(all.map(|ts| (ts.value.start, ts.value.end, owner)));
-        }
-        ranges.sort_unstable();
-        Self(ranges)
-    }
-
-    /// How many pairs of them meet.
-    fn meetings(&self) -> usize {
-        let mut ends: Vec<IpAddr> = self.0.iter().map(|(_, end, _)| *end).collect();
-        ends.sort_unstable();
-        let before = self.0.iter().enumerate();
-        before
-            .map(|(at, (start, ..))| at - ends.partition_point(|end| end < start))
-            .sum()
-    }
-
-    /// The pairs of owners of ranges that meet, the later one first.
-    fn meeting(&self) -> Vec<(usize, usize)> {
-        let mut pairs = Vec::new();
-        let mut open: Vec<(IpAddr, usize)> = Vec::new();
-        for (start, end, owner) in &self.0 {
-            open.retain(|(end, _)| end >= start);
-            let others = open.iter().map(|(_, other)| *other);
-            let others = others.filter(|other| other != owner);
-            pairs.extend(others.map(|other| (*owner.max(&other), *owner.min(&other))));
-            open.push((*end, *owner));
-        }
-        pairs
-    }
 }
 
 /// A connection with PSK needs one.

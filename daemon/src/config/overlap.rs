@@ -36,9 +36,11 @@ pub(super) fn relation<'t>(one: Sides<'t>, other: Sides<'t>) -> Relation<'t> {
     let (Some(_), Some((ts, other_ts))) = (met(one.0, other.0), met(one.1, other.1)) else {
         return Relation::Apart;
     };
-    let values = |all: &[Located<TrafficSelector>]| all.iter().map(|ts| ts.value).collect();
     let flat = |sides: Sides<'_>| -> Vec<(TrafficSelector, TrafficSelector)> {
-        let (local, remote): (Vec<_>, Vec<_>) = (values(sides.0), values(sides.1));
+        let (local, remote): (Vec<_>, Vec<_>) = (
+            values(sides.0).copied().collect(),
+            values(sides.1).copied().collect(),
+        );
         pairs(&local, &remote)
     };
     let (one, other) = (flat(one), flat(other));
@@ -57,6 +59,13 @@ pub(super) fn relation<'t>(one: Sides<'t>, other: Sides<'t>) -> Relation<'t> {
         (_, _, true) => Relation::Wider,
         _ => Relation::Unclear(ts, other_ts),
     }
+}
+
+/// Selectors without their places.
+pub(super) fn values(
+    all: &[Located<TrafficSelector>],
+) -> impl Iterator<Item = &TrafficSelector> + Clone {
+    all.iter().map(|ts| &ts.value)
 }
 
 /// Packets from one side to the other.

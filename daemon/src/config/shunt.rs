@@ -6,10 +6,11 @@ use std::collections::BTreeSet;
 use obol_ike::config::Mode;
 use obol_ike::ts::TrafficSelector;
 
-use super::child;
+use super::child::{self, ReadChild};
 use super::connection::ReadConnection;
 use super::finding::{Located, Place, Report};
-use super::overlap::{Relation, relation};
+use super::meeting::Areas;
+use super::overlap::{Relation, relation, values};
 use super::reader::Section;
 use crate::dataplane::{KernelOptions, Policy};
 
@@ -72,33 +73,64 @@ pub(crate) fn check(
     connections: &[ReadConnection],
     narrower: &mut BTreeSet<(String, String)>,
 ) {
-    for (i, shunt) in shunts.iter().enumerate() {
+    let children: Vec<(&ReadConnection, &ReadChild)> = connections
+        .iter()
+        .flat_map(|connection| connection.children.iter().map(move |c| (connection, c)))
+        .collect();
+    for (number, other) in meeting(shunts, &children) {
+        let shunt = &shunts[number];
         let own = (shunt.local_ts.as_slice(), shunt.remote_ts.as_slice());
-        for other in &shunts[..i] {
+        let Some(child) = other.checked_sub(shunts.len()) else {
+            let other = &shunts[other];
             let others = (other.local_ts.as_slice(), other.remote_ts.as_slice());
             if let Relation::Unclear(ts, other_ts) = relation(own, others)
                 && shunt.pass != other.pass
             {
                 clash(report, shunt, &other.called(), ts, other_ts);
             }
-        }
-        for connection in connections {
-            for child in &connection.children {
-                let of_child = (child.local_ts.as_slice(), child.remote_ts.as_slice());
-                match relation(own, of_child) {
-                    Relation::Apart | Relation::Narrower => {}
-                    Relation::Wider => {
-                        let name = child.config.name.clone();
-                        narrower.insert((connection.config.name.clone(), name));
-                    }
-                    Relation::Unclear(ts, other_ts) => {
-                        let called = format!("child {}", child.config.name);
-                        clash(report, shunt, &called, ts, other_ts);
-                    }
-                }
+            continue;
+        };
+        let (connection, child) = children[child];
+        let of_child = (child.local_ts.as_slice(), child.remote_ts.as_slice());
+        match relation(own, of_child) {
+            Relation::Apart | Relation::Narrower => {}
+            Relation::Wider => {
+                let name = child.config.name.clone();
+                narrower.insert((connection.config.name.clone(), name));
+            }
+            Relation::Unclear(ts, other_ts) => {
+                let called = format!("child {}", child.config.name);
+                clash(report, shunt, &called, ts, other_ts);
             }
         }
     }
+}
+
+/// The shunts, each with those before it and the children that have packets in common with it: those
+/// are counted behind the shunts.
+fn meeting(
+    shunts: &[ReadShunt],
+    children: &[(&ReadConnection, &ReadChild)],
+) -> BTreeSet<(usize, usize)> {
+    if shunts.is_empty() {
+        return BTreeSet::new();
+    }
+    let of_shunts = shunts.iter().map(|one| (&one.local_ts, &one.remote_ts));
+    let of_children = children
+        .iter()
+        .map(|(_, one)| (&one.local_ts, &one.remote_ts));
+    let mut areas = Areas::default();
+    for (number, (local, remote)) in of_shunts.chain(of_children).enumerate() {
+        areas.add(number, values(local), values(remote));
+    }
+    let pairs = areas.meeting().into_iter();
+    let pairs = pairs.filter(|(_, first)| *first < shunts.len());
+    pairs
+        .map(|(second, first)| match second < shunts.len() {
+            true => (second, first),
+            false => (first, second),
+        })
+        .collect()
 }
 
 fn clash(

@@ -12,7 +12,7 @@ use obol_ike::event::{ChildSaId, EspSpi, InboundSa, MovedSa, OutboundSa};
 use super::assign::{Assignment, Which, assign};
 use super::kernel::{self, KernelDataPlane};
 use super::user::UserDataPlane;
-use super::{DataPlane, DataPlaneError, DataPlaneEvent, Doing, Policy, Usage};
+use super::{DataPlane, DataPlaneError, DataPlaneEvent, Doing, Policy, Usage, meeting};
 use crate::config::{Loaded, is_narrower};
 use crate::host::{self, Carrier, HostSettings};
 use crate::ports::Ports;
@@ -227,17 +227,15 @@ impl Plane {
 /// is to go there. What passes is told to both.
 fn check_one_plane(policies: &[Policy], assigned: &Assignment) -> Result<(), DataPlaneError> {
     let by = |policy: &Policy| assigned.of(&policy.connection).by;
-    for narrow in policies.iter().filter(|own| own.narrower && !own.pass) {
+    for (narrow, wide) in meeting(policies) {
+        let (narrow, wide) = (&policies[narrow], &policies[wide]);
+        if narrow.pass || wide.pass || by(wide) == by(narrow) {
+            continue;
+        }
         let inner = host::pairs(&narrow.local_ts, &narrow.remote_ts);
-        let around = |wide: &&Policy| {
-            let outer = host::pairs(&wide.local_ts, &wide.remote_ts);
-            let mut outer = outer.iter();
-            outer.any(|wide| inner.iter().any(|narrow| is_narrower(narrow, wide)))
-        };
-        let mut others = policies
-            .iter()
-            .filter(|own| !own.pass && by(own) != by(narrow));
-        if let Some(wide) = others.find(around) {
+        let outer = host::pairs(&wide.local_ts, &wide.remote_ts);
+        let mut outer = outer.iter();
+        if outer.any(|wide| inner.iter().any(|narrow| is_narrower(narrow, wide))) {
             return Err(DataPlaneError::Refused(format!(
                 "{}.{} lies within {}.{}, which the {} data plane carries: give both connections the same `dataplane`",
                 narrow.connection,

@@ -15,11 +15,11 @@ pub(crate) use options::{HwOffload, KernelOptions};
 use obol_ike::config::{Mode, Path};
 use obol_ike::event::{ChildSaId, EspSpi, InboundSa, MovedSa, OutboundSa, PacketFlow};
 use obol_ike::ts::TrafficSelector;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::pin::Pin;
 use std::time::Duration;
 
-use crate::config::Loaded;
+use crate::config::{Areas, Loaded};
 use crate::ports::Ports;
 
 /// A call that was made: resolves when every worker acts on it, or one refuses. Calls take effect in
@@ -50,6 +50,24 @@ pub(crate) struct Policy {
     pub(crate) clear: Clear,
     /// What the kernel's data plane is to do beside. The other one has nothing of it.
     pub(crate) kernel: KernelOptions,
+}
+
+/// Each policy that is narrower than others may be, with each that has packets in common with it, both by
+/// their places; the narrower first.
+pub(crate) fn meeting(policies: &[Policy]) -> BTreeSet<(usize, usize)> {
+    let is_narrower = |place: &usize| policies[*place].narrower;
+    if !policies.iter().any(|policy| policy.narrower) {
+        return BTreeSet::new();
+    }
+    let mut areas = Areas::default();
+    for (place, policy) in policies.iter().enumerate() {
+        areas.add(place, policy.local_ts.iter(), policy.remote_ts.iter());
+    }
+    let pairs = areas.meeting().into_iter();
+    let both_ways = pairs.flat_map(|(one, other)| [(one, other), (other, one)]);
+    both_ways
+        .filter(|(narrow, _)| is_narrower(narrow))
+        .collect()
 }
 
 /// For so long packets of an SA that was replaced are accepted after its end: they were on their way,

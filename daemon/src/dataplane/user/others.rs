@@ -10,7 +10,7 @@ use obol_ike::ts::TrafficSelector;
 use super::sa::selectors;
 use crate::config::is_narrower;
 use crate::dataplane::flow::Flow;
-use crate::dataplane::{DataPlaneError, Policy};
+use crate::dataplane::{DataPlaneError, Policy, meeting};
 use crate::host::pairs;
 
 /// By connection and child: packets to us that are for others.
@@ -24,18 +24,17 @@ impl Others {
     /// A range that ends before it starts.
     pub(super) fn of(policies: &[Policy]) -> Result<Arc<Self>, DataPlaneError> {
         let mut others = Self::default();
-        for narrow in policies.iter().filter(|policy| policy.narrower) {
+        for (narrow, wide) in meeting(policies) {
+            let (narrow, wide) = (&policies[narrow], &policies[wide]);
             let inner = pairs(&narrow.local_ts, &narrow.remote_ts);
             let is_inner = |wide: &(TrafficSelector, TrafficSelector)| {
                 inner.iter().any(|narrow| is_narrower(narrow, wide))
             };
-            for wide in policies {
-                let same = wide.connection == narrow.connection;
-                if !same && pairs(&wide.local_ts, &wide.remote_ts).iter().any(is_inner) {
-                    let children = others.0.entry(wide.connection.clone()).or_default();
-                    let found = children.entry(wide.child.clone()).or_default();
-                    found.extend(selectors(&narrow.remote_ts, &narrow.local_ts)?);
-                }
+            let mut outer = pairs(&wide.local_ts, &wide.remote_ts).into_iter();
+            if wide.connection != narrow.connection && outer.any(|wide| is_inner(&wide)) {
+                let children = others.0.entry(wide.connection.clone()).or_default();
+                let found = children.entry(wide.child.clone()).or_default();
+                found.extend(selectors(&narrow.remote_ts, &narrow.local_ts)?);
             }
         }
         Ok(Arc::new(others))
