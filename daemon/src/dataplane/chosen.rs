@@ -419,13 +419,18 @@ impl DataPlane for Plane {
         if self.assigned.is_none() || !new.is_all(open) {
             return Ok(false);
         }
-        let more = addition.policies.iter().cloned();
-        let mut wanted = self.policies.clone();
-        match open {
-            Which::Kernel => wanted.kernel.extend(more),
-            Which::User => wanted.user.extend(more),
+        let more = &addition.policies;
+        match (&mut self.user, open) {
+            (Some(user), Which::User) => {
+                user.add_policies(more).await?;
+                self.policies.user.extend_from_slice(more);
+            }
+            _ => {
+                let mut wanted = self.policies.clone();
+                wanted.kernel.extend_from_slice(more);
+                self.replace_policies(wanted).await?;
+            }
         }
-        self.replace_policies(wanted).await?;
         new.mark(&mut addition.ike);
         if let Some(assigned) = &mut self.assigned {
             assigned.add(new);

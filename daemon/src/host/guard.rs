@@ -21,7 +21,7 @@
 use obol_ike::config::Mode;
 
 use super::HostSettings;
-use super::matched::{Matched, matched};
+use super::matched::{Matched, matched, sets_of};
 use super::nft::{self, Base, Batch, Hook, HookNumber, LoadedTable, Meta, Rule, Table, Verdict};
 use crate::dataplane::{DataPlaneError, Policy};
 
@@ -117,6 +117,43 @@ pub(crate) fn load(
     });
     table.whole(&counts).commit().map_err(refused)?;
     Ok(table.loaded())
+}
+
+/// Adds the packets of further policies to the guard that was loaded, where sets of it are about such
+/// packets already; `false`: they are not, or somebody removed the guard. Nothing may pass in clear, by
+/// these policies and by those before; where one of these is for a tunnel, so was one of those.
+///
+/// # Errors
+/// The kernel refuses; the guard is as it was.
+pub(crate) fn add(
+    settings: &HostSettings,
+    policies: &[Policy],
+    carrier: Carrier,
+    loaded: &mut LoadedTable,
+) -> Result<bool, DataPlaneError> {
+    let name = table(settings, carrier);
+    let mut ranges = Vec::new();
+    for policy in policies {
+        let Some(pairs) = sets_of(policy) else {
+            return Ok(false);
+        };
+        for sets in pairs {
+            let known = sets.into_iter().find(|(set, _)| loaded.has_set(set));
+            let Some(known) = known else {
+                return Ok(false);
+            };
+            ranges.push(known);
+        }
+    }
+    let Some(more) = loaded.more(&name, &ranges) else {
+        return Ok(false);
+    };
+    let is_there = blocked(settings, carrier)?.is_some();
+    let added = is_there && (more.is_empty() || more.commit().is_ok());
+    if added {
+        loaded.add(ranges);
+    }
+    Ok(added)
 }
 
 fn guard(name: String, settings: &HostSettings, policies: &[Policy], carrier: Carrier) -> Table {

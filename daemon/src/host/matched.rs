@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use obol_ike::ts::TrafficSelector;
 
 use super::nft::{Base, Rule};
-use super::plan::{Ordered, in_order};
+use super::plan::{Ordered, in_order, pairs};
 use crate::dataplane::Policy;
 
 /// From so many pairs on, they become a set.
@@ -31,7 +31,7 @@ enum Side {
 }
 
 /// Sets by their names.
-pub(super) type Sets = Vec<(String, Vec<(IpAddr, IpAddr)>)>;
+pub(super) type Sets = Vec<(String, Vec<Range>)>;
 
 /// What the rules for these policies are about, in the order in which they count.
 pub(super) fn matched(policies: &[Policy]) -> (Vec<Matched<'_>>, Sets) {
@@ -51,6 +51,24 @@ pub(super) fn matched(policies: &[Policy]) -> (Vec<Matched<'_>>, Sets) {
     }
     (all, sets)
 }
+
+/// The sets that may have the addresses of this policy's packets, and these addresses; `None`: packets of
+/// this kind are in none.
+pub(super) fn sets_of(policy: &Policy) -> Option<Vec<[(String, Range); 2]>> {
+    let pairs = pairs(&policy.local_ts, &policy.remote_ts).into_iter();
+    let of_pair = |(local, remote): (TrafficSelector, TrafficSelector)| {
+        let pair = (policy, local, remote, 0);
+        let range = |ts: TrafficSelector| (ts.start, ts.end);
+        [
+            (name(&key(&pair, Side::Remote), 0), range(remote)),
+            (name(&key(&pair, Side::Local), 0), range(local)),
+        ]
+    };
+    is_plain(policy).then(|| pairs.map(of_pair).collect())
+}
+
+/// Addresses from the first to the last.
+pub(super) type Range = (IpAddr, IpAddr);
 
 /// All of a policy that decides what the guard does with its packets, but for marks.
 fn becomes(policy: &Policy) -> impl PartialEq {

@@ -37,7 +37,7 @@ pub(crate) use plan::{MTU_OF_IPV6, pairs};
 #[cfg(test)]
 pub(crate) use purge::remove_rules;
 pub(crate) use purge::{Removed, purge, purge_tun, stop_steering};
-pub(crate) use steering::{Applied, apply, bring_up};
+pub(crate) use steering::{Applied, add, apply, bring_up};
 pub(crate) use watch::Watch;
 
 /// Marks our routes and rules as ours (RTPROT), so that they are told from those of others.

@@ -1,5 +1,7 @@
 //! From policies to the rules and routes that steer their packets into the TUN: pure functions.
 
+mod more;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::TryStreamExt as _;
+use obol_ike::config::Mode;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage};
 use rtnetlink::{LinkUnspec, RouteMessageBuilder};
@@ -13,7 +14,7 @@ use super::address::addresses;
 use super::netlink::{Netlink, gone, refused};
 use super::plan::{Plan, plan};
 use super::{HostSettings, LoadedTable, guard, route, rule};
-use crate::dataplane::{DataPlaneError, Policy};
+use crate::dataplane::{Cleartext, DataPlaneError, Policy};
 
 /// Longest packet in octets that fits where no device says otherwise: Ethernet.
 const DEFAULT_MTU: u32 = 1500;
@@ -54,6 +55,13 @@ pub(crate) struct Applied {
     tun: u32,
     guard: LoadedTable,
     plan: Plan,
+    /// What the plan was made for besides policies.
+    own: Vec<IpAddr>,
+    path_mtu: u32,
+    /// Whether nothing of them may pass in clear.
+    closed: bool,
+    /// Whether some are for tunnels.
+    with_tunnels: bool,
 }
 
 /// Makes guard, rules and routes be what the policies want. What is new is added before what is
@@ -70,8 +78,7 @@ pub(crate) async fn apply(
     before: Option<Applied>,
 ) -> Result<Applied, DataPlaneError> {
     let netlink = Netlink::connect()?;
-    let mut own = addresses().await?;
-    own.retain(|address| !address.is_loopback() && !is_link_local(*address));
+    let own = own_addresses().await?;
     let path_mtu = path_mtu(settings, &netlink).await?;
     let plan = plan(settings, policies, &own, path_mtu)?;
     let before = before.filter(|before| before.tun == tun);
@@ -79,7 +86,7 @@ pub(crate) async fn apply(
     let guard = guard::load(settings, policies, guard::Carrier::Tun, known)?;
     let more = before.and_then(|before| plan.added_to(&before.plan));
     let added = match &more {
-        Some(more) => add(settings, &netlink, tun, more).await.is_ok(),
+        Some(more) => add_planned(settings, &netlink, tun, more).await.is_ok(),
         None => false,
     };
     if !added {
@@ -89,11 +96,66 @@ pub(crate) async fn apply(
         route::sync(&netlink, settings.table, tun, &plan).await?;
     }
     tell_of_strict_filters(settings, policies);
-    Ok(Applied { tun, guard, plan })
+    Ok(Applied {
+        tun,
+        guard,
+        plan,
+        own,
+        path_mtu,
+        closed: are_closed(policies),
+        with_tunnels: have_tunnels(policies),
+    })
+}
+
+/// Tells the system of further policies, which have no packets in common with those before; `false`: it
+/// has to be told of all, and perhaps it was told of some.
+///
+/// # Errors
+/// The system refuses; what was added until then stays, and protects.
+pub(crate) async fn add(
+    settings: &HostSettings,
+    tun: u32,
+    policies: &[Policy],
+    applied: &mut Applied,
+) -> Result<bool, DataPlaneError> {
+    let same_kind = applied.tun == tun
+        && applied.closed
+        && are_closed(policies)
+        && (applied.with_tunnels || !have_tunnels(policies));
+    if !same_kind || applied.own != own_addresses().await? {
+        return Ok(false);
+    }
+    let (own, path_mtu) = (&applied.own, applied.path_mtu);
+    let Some(more) = applied.plan.more(settings, policies, own, path_mtu) else {
+        return Ok(false);
+    };
+    if !guard::add(settings, policies, guard::Carrier::Tun, &mut applied.guard)? {
+        return Ok(false);
+    }
+    add_planned(settings, &Netlink::connect()?, tun, &more).await?;
+    applied.plan.add(more);
+    Ok(true)
+}
+
+/// Nothing passes in clear by these policies, now or at other times.
+fn are_closed(policies: &[Policy]) -> bool {
+    let is_closed = |policy: &Policy| !policy.pass && policy.clear.when == Cleartext::Never;
+    policies.iter().all(is_closed)
+}
+
+fn have_tunnels(policies: &[Policy]) -> bool {
+    policies.iter().any(|policy| policy.mode == Mode::Tunnel)
+}
+
+/// Addresses of this host that others may know.
+async fn own_addresses() -> Result<Vec<IpAddr>, DataPlaneError> {
+    let mut own = addresses().await?;
+    own.retain(|address| !address.is_loopback() && !is_link_local(*address));
+    Ok(own)
 }
 
 /// Adds rules and routes to those that are there.
-async fn add(
+async fn add_planned(
     settings: &HostSettings,
     netlink: &Netlink,
     tun: u32,

@@ -418,6 +418,54 @@ fn a_peer_is_guarded_like_all_others_once_it_is_added_to_them() {
     assert!(passes(&here, &there) && passes(&there, &here));
 }
 
+#[test]
+fn a_peer_that_is_added_alone_has_all_that_it_would_have_had_with_the_others() {
+    if skipped() {
+        return;
+    }
+    let (local, remote) = ("192.0.2.1", "192.0.2.2");
+    let lab = Lab::new(local, remote, 24);
+    let here = Lab::socket(&lab.host, local, 7000);
+    let there = Lab::socket(&lab.peer, remote, 7000);
+    let peer = |addr: &str| {
+        policy(
+            Mode::Tunnel,
+            ts(local, local, 0, ANY),
+            ts(addr, addr, 0, ANY),
+        )
+    };
+    let mut policies: Vec<_> = (1..100).map(|n| peer(&format!("10.9.0.{n}"))).collect();
+    let mut applied = lab.apply(&policies);
+    let mut grow = |policy: &Policy| {
+        let policies = std::slice::from_ref(policy);
+        let done = lab
+            .host
+            .block_on(async || add(&lab.settings, lab.index, policies, &mut applied).await);
+        done.unwrap().unwrap()
+    };
+    assert!(passes(&here, &there) && passes(&there, &here));
+    let new = peer(remote);
+    assert!(grow(&new));
+    assert!(!passes(&here, &there) && !passes(&there, &here));
+    assert_eq!(lab.blocked().incoming, 1);
+    let state = lab.state();
+    policies.push(new);
+    lab.apply(&policies);
+    assert_eq!(lab.state(), state);
+    // Of another kind than those that are there, or beside a guard that is gone: all is to be told.
+    let mut of_port = peer("10.9.1.1");
+    of_port.remote_ts = vec![ts("10.9.1.1", "10.9.1.1", 17, PORT)];
+    assert!(!grow(&of_port));
+    let mut passing = peer("10.9.1.1");
+    passing.pass = true;
+    assert!(!grow(&passing));
+    let removed = lab
+        .host
+        .run(|| guard::remove(&lab.settings, Carrier::Tun).unwrap());
+    assert!(removed.unwrap());
+    assert!(!grow(&peer("10.9.1.1")));
+}
+
 /// What passes goes before wider policies that block, however many there are of each.
 #[test]
 fn sets_keep_the_order_of_what_passes_and_what_does_not() {

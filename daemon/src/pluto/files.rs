@@ -1,10 +1,12 @@
 //! `ipsec.conf` and all that it includes, as text, and as sections with known keywords.
 
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::keyword::{Fate, Key, Place as Kind, Unknown};
-use super::text::{self, Item, Parameter, Token};
+use super::merge::DEFAULT;
+use super::text::{self, Item, Parameter, Parsed, Token};
 use crate::config::files::read_text;
 use crate::config::{Finding, Located, Place, Report, Source};
 
@@ -47,6 +49,27 @@ pub(crate) struct Texts {
     errors: Vec<(Place, String, String)>,
     warnings: Vec<(Place, String, String)>,
     unreadable: Vec<Finding>,
+    /// Only an outline of each text is made.
+    outline: Option<Outline>,
+}
+
+/// What is known where only outlines of texts are made.
+#[derive(Default)]
+struct Outline {
+    /// Keywords of the setup, and of a conn.
+    words: [HashSet<String>; 2],
+    /// Some text is remarkable: it takes a look at all of it to say how.
+    failed: bool,
+}
+
+impl Outline {
+    fn knows(&mut self, in_conn: bool, word: &str) -> bool {
+        let (words, kind) = match in_conn {
+            false => (&mut self.words[0], Kind::Setup),
+            true => (&mut self.words[1], Kind::Conn),
+        };
+        words.contains(word) || Key::find(kind, word).is_ok() && words.insert(word.to_owned())
+    }
 }
 
 /// Reads a file with all that it includes.
@@ -56,7 +79,51 @@ pub(crate) fn read(path: &Path) -> Texts {
     texts
 }
 
+/// Reads a file with all that it includes, and of its sections those that one conn is made of: the others
+/// are looked at for what is wrong with lines and keywords, and no more. `None`: something is, or is
+/// remarkable.
+pub(crate) fn read_one(path: &Path, name: &str) -> Option<Texts> {
+    let mut texts = Texts {
+        outline: Some(Outline::default()),
+        ..Texts::default()
+    };
+    texts.open(path, None, 0);
+    let made = texts.outline.take().is_some_and(|outline| !outline.failed);
+    made.then(|| {
+        texts.keep(name);
+        texts
+    })
+}
+
 impl Texts {
+    /// Of sections without their parameters, reads those that a conn is made of; the others go.
+    fn keep(&mut self, name: &str) {
+        let mut wanted = vec![name.to_owned(), DEFAULT.to_owned()];
+        let mut kept = vec![false; self.sections.len()];
+        let mut next = 0;
+        while let Some(name) = wanted.get(next).cloned() {
+            for (place, (source, section)) in self.sections.iter_mut().enumerate() {
+                let is_it = match &section.name {
+                    Some(own) => own.text == name,
+                    None => next == 0,
+                };
+                if !is_it || kept[place] {
+                    continue;
+                }
+                kept[place] = true;
+                section.parameters = text::parameters(&self.sources[*source].text, section);
+                for target in section.parameters.iter().flat_map(targets) {
+                    if !wanted.iter().any(|known| known == target) {
+                        wanted.push(target.to_owned());
+                    }
+                }
+            }
+            next += 1;
+        }
+        let mut kept = kept.into_iter();
+        self.sections.retain(|_| kept.next() == Some(true));
+    }
+
     /// A text alone: what it includes is not read.
     pub(super) fn of_text(text: &str) -> Self {
         let mut texts = Self::default();
@@ -84,9 +151,10 @@ impl Texts {
         for (place, message, fix) in &self.warnings {
             report.warn(place, message, fix);
         }
+        let mut words = Words::default();
         let sections = self.sections.iter();
         Ok(sections
-            .map(|(source, section)| understand(report, *source, section))
+            .map(|(source, section)| understand(report, &mut words, *source, section))
             .collect())
     }
 
@@ -122,7 +190,20 @@ impl Texts {
 
     fn add(&mut self, file: Source, depth: usize) {
         let source = self.sources.len();
-        let parsed = text::parse(&file.text);
+        let parsed = match &mut self.outline {
+            None => text::parse(&file.text),
+            Some(outline) => {
+                let knows = |in_conn, word: &str| outline.knows(in_conn, word);
+                let Some(items) = text::outline(&file.text, knows) else {
+                    outline.failed = true;
+                    return;
+                };
+                Parsed {
+                    items,
+                    ..Parsed::default()
+                }
+            }
+        };
         self.sources.push(file);
         for error in parsed.errors {
             let place = Place {
@@ -153,6 +234,9 @@ impl Texts {
             source,
             span: pattern.span.clone(),
         };
+        if self.outline.as_ref().is_some_and(|outline| outline.failed) {
+            return;
+        }
         if depth == DEEPEST || self.sources.len() >= MOST_FILES {
             let message = format!(
                 "{} is not read: too many includes within includes",
@@ -208,7 +292,23 @@ pub(super) fn matches(pattern: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(paths)
 }
 
-fn understand(report: &Report<'_>, source: usize, section: &text::Section) -> Section {
+/// What a parameter inherits from, if it is an `also=`.
+fn targets(parameter: &Parameter) -> impl Iterator<Item = &str> {
+    let key = Key::find(Kind::Conn, &parameter.key.text).ok();
+    let inherits = key.is_some_and(|key| matches!(key.keyword.word, "also" | "alsoflip"));
+    let value = if inherits { &*parameter.value.text } else { "" };
+    value.split_whitespace()
+}
+
+/// Keywords that were found before, of each kind of section: thousands of conns have the same.
+type Words<'t> = [HashMap<&'t str, Key>; 2];
+
+fn understand<'t>(
+    report: &Report<'_>,
+    words: &mut Words<'t>,
+    source: usize,
+    section: &'t text::Section,
+) -> Section {
     let located = |token: &Token| Located {
         value: token.text.clone(),
         place: Place {
@@ -216,13 +316,20 @@ fn understand(report: &Report<'_>, source: usize, section: &text::Section) -> Se
             span: token.span.clone(),
         },
     };
-    let kind = match &section.name {
-        None => Kind::Setup,
-        Some(_) => Kind::Conn,
+    let [setup, conn] = words;
+    let (words, kind) = match &section.name {
+        None => (setup, Kind::Setup),
+        Some(_) => (conn, Kind::Conn),
     };
-    let entry = |parameter: &Parameter| {
+    let mut entry = |parameter: &'t Parameter| {
         let written = located(&parameter.key);
-        let key = known(report, kind, &written)?;
+        let key = match words.get(&*parameter.key.text) {
+            Some(key) => *key,
+            None => {
+                let key = known(report, kind, &written)?;
+                *words.entry(&parameter.key.text).or_insert(key)
+            }
+        };
         Some(Entry {
             key,
             written,
@@ -235,7 +342,7 @@ fn understand(report: &Report<'_>, source: usize, section: &text::Section) -> Se
             source,
             span: section.span.clone(),
         },
-        entries: section.parameters.iter().filter_map(entry).collect(),
+        entries: section.parameters.iter().filter_map(&mut entry).collect(),
     }
 }
 
@@ -283,6 +390,77 @@ impl Entry {
         match self.key.keyword.fate {
             Fate::Idle(why) => Some(why),
             Fate::Read => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pluto::tests::Files;
+    use crate::pluto::understand;
+
+    /// What both ways of reading one conn come to, in words; and whether the short one did.
+    fn both(files: &[(&str, &str)], name: &str) -> ([String; 2], bool) {
+        let written = Files::new(files);
+        let path = written.0.join("ipsec.conf");
+        let said = |texts: Texts| match understand(texts, Some(name)) {
+            Ok(understood) => format!("{understood:?}"),
+            Err(errors) => errors.to_string(),
+        };
+        let one = read_one(&path, name);
+        let is_short = one.is_some();
+        let whole = said(read(&path));
+        ([one.map_or_else(|| whole.clone(), said), whole], is_short)
+    }
+
+    const ENDS: &str = " left=127.0.0.1\n right=198.18.0.1\n";
+
+    #[test]
+    fn one_conn_is_what_it_is_among_all() {
+        let base = format!("conn base\n{ENDS} authby=secret\n also=lives\n");
+        let conf = format!(
+            "version 2.0\n# c\nconfig setup\n\tuniqueids=yes\n\ninclude more/*.conf\nconn %default\n esp=aes256-sha2\n\
+             conn a\n also=base\n leftsubnet=10.1.0.0/16 # c\nconn other\n left=%any\n rightid=\"x y\"\n authby=none\n\
+             conn twice\n{ENDS}conn twice\n{ENDS}conn lost\n also=nobody\n{ENDS}conn bad\n{ENDS} authby=pks\n\
+             conn flipped\n alsoflip=base\n"
+        );
+        let files = [
+            ("ipsec.conf", conf.as_str()),
+            ("more/b.conf", "conn lives\n ikelifetime=1h\n also=base\n"),
+            ("more/a.conf", base.as_str()),
+            (
+                "more/c.conf",
+                "conn %default\n salifetime=2h\ninclude gone.conf\n",
+            ),
+        ];
+        for name in [
+            "a", "other", "twice", "lost", "bad", "flipped", "lives", "nobody",
+        ] {
+            let ([one, whole], is_short) = both(&files, name);
+            assert!(is_short, "{name}");
+            assert_eq!(one, whole, "{name}");
+        }
+        let ([one, _], _) = both(&files, "a");
+        assert!(one.contains("could not open include filename"), "{one}");
+    }
+
+    #[test]
+    fn what_is_wrong_with_others_is_found() {
+        for wrong in [
+            " lefsubnet=10.0.0.0/8\n",
+            " plutodebug=none\n",
+            "left=127.0.0.1\n",
+            " left=127.0.0.1 127.0.0.2\n",
+            " leftid=\"x\n",
+            " conn c\n",
+            " left=127.0.0.1\r\n",
+            "config setup\n left=127.0.0.1\n",
+        ] {
+            let conf = format!("conn a\n{ENDS}conn b\n{wrong}");
+            let ([one, whole], is_short) = both(&[("ipsec.conf", &conf)], "a");
+            assert!(!is_short, "{wrong}");
+            assert_eq!(one, whole);
         }
     }
 }

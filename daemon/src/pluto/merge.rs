@@ -55,7 +55,7 @@ impl Problem {
 }
 
 /// What the name of the section with defaults is.
-const DEFAULT: &str = "%default";
+pub(super) const DEFAULT: &str = "%default";
 
 /// All `conn` sections but `%default`, or the one of this name, flat, in the order of the files.
 pub(crate) fn flatten(report: &Report<'_>, sections: &[Section], only: Option<&str>) -> Vec<Flat> {

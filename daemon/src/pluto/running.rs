@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use super::Understood;
 use super::conn::{Auth, Auto};
+use super::files::read_one;
 use super::native;
 use super::orient::{ChildOf, HostView, Oriented, host_text, orient};
 use super::ring::Ring;
@@ -233,7 +234,9 @@ pub(crate) async fn load_one(
     own: &Path,
     name: &str,
 ) -> Result<Option<Loaded>, ConfigErrors> {
-    let understood = super::understand(super::files::read(&files.conf), Some(name))?;
+    let texts = read_one(&files.conf, name);
+    let texts = texts.unwrap_or_else(|| super::files::read(&files.conf));
+    let understood = super::understand(texts, Some(name))?;
     match understood.conns.as_slice() {
         [one] if !one.is_shunt() => {}
         _ => return Ok(None),

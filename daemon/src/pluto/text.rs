@@ -30,6 +30,8 @@ pub(crate) struct Section {
     pub(crate) name: Option<Token>,
     /// The header, as octets of the text.
     pub(crate) span: Range<usize>,
+    /// The lines below it.
+    pub(crate) body: Range<usize>,
     /// Its parameters in their order.
     pub(crate) parameters: Vec<Parameter>,
 }
@@ -104,6 +106,69 @@ fn parse_line(items: &mut Vec<Item>, line: Rest<'_>) -> Result<(), SyntaxError> 
     }
 }
 
+/// The items of one file, without the parameters of its sections. `knows` is asked about each keyword, in a
+/// `conn` or not. `None`: a line is wrong, or remarkable.
+pub(crate) fn outline(text: &str, mut knows: impl FnMut(bool, &str) -> bool) -> Option<Vec<Item>> {
+    let mut items = Vec::new();
+    let mut at = 0;
+    for line in text.split('\n') {
+        let line = Rest { text: line, at };
+        at += line.text.len() + 1;
+        let statement = line.skip_blanks();
+        if line.text.ends_with('\r') {
+            return None;
+        } else if statement.is_over() {
+            continue;
+        } else if statement.at == line.at {
+            header(&mut items, line).ok()?;
+            continue;
+        }
+        let Some(Item::Section(section)) = items.last_mut() else {
+            return None;
+        };
+        section.body.end = line.at + line.text.len();
+        let in_conn = section.name.is_some();
+        let is_known = match plain_key(statement.text) {
+            Some(key) => key.starts_with("x-") || knows(in_conn, key),
+            None => match parameter(statement).ok()? {
+                Some(parameter) => knows(in_conn, &parameter.key.text),
+                None => true,
+            },
+        };
+        if !is_known {
+            return None;
+        }
+    }
+    Some(items)
+}
+
+/// The key of a parameter with a value that is one word without quotes; `None`: it may be anything.
+fn plain_key(statement: &str) -> Option<&str> {
+    let (key, value) = statement.split_once('=')?;
+    let plain = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'-';
+    let blank = |octet: u8| matches!(octet, b' ' | b'\t');
+    let first = value.bytes().next()?;
+    let is_plain = !key.is_empty()
+        && key.bytes().all(plain)
+        && !matches!(first, b'"' | b'{' | b'#')
+        && !value.bytes().any(blank);
+    is_plain.then_some(key)
+}
+
+/// The parameters of a section that was found by an outline of its text.
+pub(crate) fn parameters(text: &str, section: &Section) -> Vec<Parameter> {
+    let mut found = Vec::new();
+    let mut at = section.body.start;
+    for line in text[section.body.clone()].split('\n') {
+        let statement = Rest { text: line, at }.skip_blanks();
+        at += line.len() + 1;
+        if !statement.is_over() {
+            found.extend(parameter(statement).ok().flatten());
+        }
+    }
+    found
+}
+
 fn header(items: &mut Vec<Item>, line: Rest<'_>) -> Result<(), SyntaxError> {
     const FIX: &str = "at the start of a line is `config setup`, `conn NAME` or `include FILE`; indent parameters";
     let (word, rest) = line.bare_word();
@@ -112,10 +177,12 @@ fn header(items: &mut Vec<Item>, line: Rest<'_>) -> Result<(), SyntaxError> {
     if argument.text.is_empty() || !rest.ends_here() {
         return Err(SyntaxError { span, fix: FIX });
     }
+    let over = line.at + line.text.len();
     let section = |name| {
         Item::Section(Section {
             name,
             span: span.clone(),
+            body: over..over,
             parameters: Vec::new(),
         })
     };
@@ -324,6 +391,50 @@ mod tests {
         assert_eq!(shape(text), "a: left=1.2.3.4");
         assert_eq!(parse(text).carriage_return, Some(6..7));
         assert_eq!(parse("conn a\n").carriage_return, None);
+    }
+
+    #[test]
+    fn an_outline_has_the_same_sections_or_none() {
+        let words = ["left", "right", "leftid", "leftsubnets", "plutodebug"];
+        let text = "version 2\n# c\nconfig setup\n\tplutodebug=none\n\nconn a # x\n  left=1.2.3.4\n\n  # c\n  right = %any  # c\n\tx-a=b c\n\tx_b = c\ninclude /etc/*.conf\nconn b\n\tleftid=\"b c\"\n leftsubnets={a b} # c\n leftid=@#0a\n left=\n right=#x";
+        let knows =
+            |in_conn, word: &str| in_conn != (word == "plutodebug") && words.contains(&word);
+        let items = outline(text, knows);
+        let parsed = parse(text);
+        let items = items.unwrap();
+        assert_eq!(items.len(), parsed.items.len());
+        for (item, whole) in items.iter().zip(&parsed.items) {
+            match (item, whole) {
+                (Item::Section(section), Item::Section(whole)) => {
+                    assert_eq!((&section.name, &section.span), (&whole.name, &whole.span));
+                    let found = parameters(text, section);
+                    let parts = |all: &[Parameter]| -> Vec<(Token, Token)> {
+                        all.iter()
+                            .map(|p| (p.key.clone(), p.value.clone()))
+                            .collect()
+                    };
+                    assert_eq!(parts(&found), parts(&whole.parameters));
+                }
+                (Item::Include(pattern), Item::Include(whole)) => assert_eq!(pattern, whole),
+                other => panic!("{other:?}"),
+            }
+        }
+        for text in [
+            "conn a\n left=1\n lefd=2\n",
+            "conn a\n plutodebug=2\n",
+            "conn a\r\n",
+            "conn a\n left=1\r\n",
+            "left=1\n",
+            " left=1\n",
+            "conn a\n left=1 2\n",
+            "conn a\n conn b\n",
+            "conn a\n leftid=\"x\n",
+            "conn a\n =x\n",
+            "include x\n left=1\n",
+            "conn a b\n",
+        ] {
+            assert!(outline(text, knows).is_none(), "{text}");
+        }
     }
 
     #[test]

@@ -248,13 +248,30 @@ impl UserDataPlane {
             answers_of(ask_all(&self.inbound, command)?).await?;
             self.others = others;
         }
-        let with_selectors = policies
-            .iter()
-            .map(|policy| Ok((policy.clone(), sa::policy_selectors(policy)?)))
-            .collect::<Result<Vec<_>, DataPlaneError>>()?;
+        let with_selectors = with_selectors(policies)?;
         let command = |answer| outbound::Command::Policies(with_selectors.clone(), answer);
         answers_of(ask_all(&self.outbound, command)?).await?;
         Ok(())
+    }
+
+    /// Adds policies that are not narrower than others and have no packets in common with those before.
+    ///
+    /// # Errors
+    /// The system refuses: then all is as before.
+    pub(crate) async fn add_policies(&mut self, more: &[Policy]) -> Result<(), DataPlaneError> {
+        let with_selectors = with_selectors(more)?;
+        let command = |answer| outbound::Command::More(with_selectors.clone(), answer);
+        answers_of(ask_all(&self.outbound, command)?).await?;
+        let added = match &mut self.applied {
+            Some(applied) => host::add(&self.settings, self.tun, more, applied).await,
+            None => Ok(false),
+        };
+        if matches!(added, Ok(true)) {
+            self.policies.extend_from_slice(more);
+            return Ok(());
+        }
+        let all = [&self.policies[..], more].concat();
+        self.set_policies(all).await
     }
 
     /// The inbound worker of an SPI.
@@ -393,6 +410,15 @@ impl DataPlane for UserDataPlane {
     fn name(&self) -> &'static str {
         "userspace"
     }
+}
+
+fn with_selectors(
+    policies: &[Policy],
+) -> Result<Vec<(Policy, Vec<obol_esp::Selector>)>, DataPlaneError> {
+    let policies = policies.iter();
+    policies
+        .map(|policy| Ok((policy.clone(), sa::policy_selectors(policy)?)))
+        .collect()
 }
 
 /// Hands a worker a command that is answered.

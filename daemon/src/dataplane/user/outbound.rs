@@ -40,6 +40,8 @@ const LAST_TURNS: usize = 64;
 pub(super) enum Command {
     /// Use these policies, with their selectors.
     Policies(Vec<(Policy, Vec<Selector>)>, oneshot::Sender<()>),
+    /// Use these too, which have no packets in common with those before.
+    More(Vec<(Policy, Vec<Selector>)>, oneshot::Sender<()>),
     /// Use this SA from here on.
     Use(Arc<Way>, oneshot::Sender<()>),
     /// Send packets of an SA by another path; whether it is there.
@@ -131,6 +133,10 @@ impl Worker {
         match command {
             Command::Policies(policies, answer) => {
                 parts.policies.replace(policies);
+                let _ = answer.send(());
+            }
+            Command::More(policies, answer) => {
+                parts.policies.add(policies);
                 let _ = answer.send(());
             }
             Command::Use(sa, answer) => {

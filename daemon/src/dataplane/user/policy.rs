@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use obol_esp::{FlowKey, Frame, Spd};
+use obol_esp::{FlowKey, Frame, Selector, Spd};
 use obol_ike::config::Mode;
 use obol_ike::event::ChildSaId;
 use obol_ike::ts::TrafficSelector;
@@ -23,6 +23,9 @@ const ASKED_AT_ONCE: u32 = 1024;
 /// Milliseconds after which one more may be asked for.
 const ASKED_EVERY: u64 = 16;
 
+/// So many selectors are added one by one before they are sorted in among the others.
+const ADDED_MAX: usize = 256;
+
 /// Whom a question was about, in a policy that spans several pairs of hosts.
 type Hosts = Option<(IpAddr, IpAddr)>;
 
@@ -30,6 +33,8 @@ type Hosts = Option<(IpAddr, IpAddr)>;
 pub(super) struct Policies {
     place: Place,
     spd: Spd<usize>,
+    /// Of those that were added since: none of their packets are in the other one.
+    added: Spd<usize>,
     entries: Vec<Entry>,
     /// Connection -> child -> index of its policy.
     by_name: HashMap<String, HashMap<String, usize>>,
@@ -89,6 +94,7 @@ impl Policies {
         Self {
             place,
             spd: Spd::default(),
+            added: Spd::default(),
             entries: Vec::new(),
             by_name: HashMap::new(),
             orphans: Vec::new(),
@@ -112,7 +118,7 @@ impl Policies {
     }
 
     /// Replaces all policies; SAs stay with the policy of their names.
-    pub(super) fn replace(&mut self, wanted: Vec<(Policy, Vec<obol_esp::Selector>)>) {
+    pub(super) fn replace(&mut self, wanted: Vec<(Policy, Vec<Selector>)>) {
         let mut old: HashMap<(String, String), Vec<Entry>> = HashMap::new();
         for entry in std::mem::take(&mut self.entries) {
             old.entry(entry.name()).or_default().push(entry);
@@ -143,6 +149,7 @@ impl Policies {
             self.entries.push(entry);
         }
         self.spd = by_selector.into_iter().collect();
+        self.added = Spd::default();
         let stay: HashSet<u64> = self.entries.iter().map(|entry| entry.number).collect();
         self.waiting.retain(|policy| stay.contains(&policy));
         for entry in old.into_values().flatten() {
@@ -156,15 +163,49 @@ impl Policies {
             .fold(Workers::default(), Workers::with);
     }
 
+    /// Adds policies that have no packets in common with those before, so that their order does not count.
+    pub(super) fn add(&mut self, more: Vec<(Policy, Vec<Selector>)>) {
+        let mut by_selector = Vec::new();
+        for (policy, selectors) in more {
+            let index = self.entries.len();
+            let children = self.by_name.entry(policy.connection.clone()).or_default();
+            children.entry(policy.child.clone()).or_insert(index);
+            by_selector.extend(selectors.into_iter().map(|selector| (selector, index)));
+            self.numbers += 1;
+            self.entries.push(Entry::new(self.numbers, policy));
+        }
+        let of = |spd: &Spd<usize>| -> Vec<(Selector, usize)> {
+            spd.iter()
+                .map(|(selector, index)| (*selector, *index))
+                .collect()
+        };
+        if self.added.len() < ADDED_MAX {
+            by_selector.splice(0..0, of(&self.added));
+            self.added = by_selector.into_iter().collect();
+        } else {
+            let all = of(&self.spd).into_iter().chain(of(&self.added));
+            self.spd = all.chain(by_selector).collect();
+            self.added = Spd::default();
+        }
+        for sa in std::mem::take(&mut self.orphans).into_iter().rev() {
+            self.adopt(sa);
+        }
+    }
+
     /// The policy for a packet.
     pub(super) fn lookup(&self, flow: &FlowKey) -> Option<&Entry> {
-        self.entries.get(*self.spd.lookup(flow)?)
+        self.entries.get(self.index(flow)?)
+    }
+
+    fn index(&self, flow: &FlowKey) -> Option<usize> {
+        let found = self.spd.lookup(flow);
+        found.or_else(|| self.added.lookup(flow)).copied()
     }
 
     /// What to do with a frame that has no SA; keeps it, as it came from the device, if it is not to
     /// leave in clear, and there is room.
     pub(super) fn without_sa(&mut self, flow: &FlowKey, octets: &[u8], now: u64) -> Verdict {
-        let index = self.spd.lookup(flow).copied();
+        let index = self.index(flow);
         let Some(entry) = index.and_then(|index| self.entries.get_mut(index)) else {
             return Verdict {
                 ask: false,

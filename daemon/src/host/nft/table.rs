@@ -70,6 +70,12 @@ impl Ranges {
         Some(Self(added.map(|(start, end)| (*start, *end)).collect()))
     }
 
+    /// Whether none of these is in a range.
+    fn are_apart(&self, (start, end): (IpAddr, IpAddr)) -> bool {
+        let mut before = self.0.range(..=end);
+        before.next_back().is_none_or(|(_, last)| *last < start)
+    }
+
     fn is_v4(&self) -> bool {
         self.0.keys().next().is_none_or(IpAddr::is_ipv4)
     }
@@ -156,6 +162,41 @@ impl Table {
     }
 }
 
+impl LoadedTable {
+    /// Whether it has a set.
+    pub(in crate::host) fn has_set(&self, name: &str) -> bool {
+        self.sets.contains_key(name)
+    }
+
+    /// What tells the kernel of further ranges in sets; `None`: some are there in part, or a set is not.
+    pub(in crate::host) fn more(
+        &self,
+        table: &str,
+        ranges: &[(String, (IpAddr, IpAddr))],
+    ) -> Option<Batch> {
+        let mut batch = Batch::changing(table);
+        let mut more: BTreeMap<&str, Ranges> = BTreeMap::new();
+        for (name, range) in ranges {
+            let new = more.entry(name).or_default();
+            if !self.sets.get(name)?.are_apart(*range) || !new.are_apart(*range) {
+                return None;
+            }
+            new.0.insert(range.0, range.1);
+        }
+        for (name, ranges) in more {
+            batch.elements(name, &ranges);
+        }
+        Some(batch)
+    }
+
+    /// The kernel has them.
+    pub(in crate::host) fn add(&mut self, ranges: Vec<(String, (IpAddr, IpAddr))>) {
+        for (name, (start, end)) in ranges {
+            self.sets.entry(name).or_default().0.insert(start, end);
+        }
+    }
+}
+
 impl Batch {
     fn set(&mut self, name: &str, ranges: &Ranges) {
         let (kind, octets) = if ranges.is_v4() { (7, 4) } else { (8, 16) };
@@ -223,6 +264,33 @@ fn after(address: IpAddr) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sets_grow_by_ranges_that_are_apart_from_what_they_have() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let range = |set: &str, start, end| (set.to_owned(), (ip(start), ip(end)));
+        let mut table = Table::new("obol".into());
+        table.set("peers".into(), vec![(ip("10.0.1.0"), ip("10.0.1.255"))]);
+        let mut loaded = table.loaded();
+        let one = range("peers", "10.0.2.0", "10.0.2.255");
+        let batch = loaded.more("obol", std::slice::from_ref(&one)).unwrap();
+        assert!(!batch.is_empty());
+        loaded.add(vec![one]);
+        for other in [
+            range("peers", "10.0.2.255", "10.0.3.0"),
+            range("peers", "10.0.0.0", "10.0.1.0"),
+            range("peers", "10.0.1.1", "10.0.1.2"),
+            range("peers", "10.0.0.0", "10.0.9.0"),
+            range("own", "10.0.4.0", "10.0.4.1"),
+        ] {
+            assert!(loaded.more("obol", &[other]).is_none());
+        }
+        let twice = [
+            range("peers", "10.0.4.0", "10.0.4.9"),
+            range("peers", "10.0.4.9", "10.0.5.0"),
+        ];
+        assert!(loaded.more("obol", &twice).is_none());
+    }
 
     fn ranges(texts: &[(&str, &str)]) -> Ranges {
         let parse = |text: &str| text.parse::<IpAddr>().unwrap();

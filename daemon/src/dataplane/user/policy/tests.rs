@@ -29,7 +29,7 @@ fn policies(mode: Mode, last: [u8; 4], trap: bool) -> Policies {
     policies
 }
 
-fn wanted(mode: Mode, last: [u8; 4], trap: bool) -> (Policy, Vec<obol_esp::Selector>) {
+fn wanted(mode: Mode, last: [u8; 4], trap: bool) -> (Policy, Vec<Selector>) {
     let policy = Policy {
         connection: "c".into(),
         child: "d".into(),
@@ -199,4 +199,38 @@ fn of_many_sas_the_newest_that_carries_a_packet_is_found() {
         assert!(!carried(&wide, number), "{number}");
     }
     assert!(!wide.remove(ChildSaId(1)));
+}
+
+#[test]
+fn policies_that_are_added_are_found_beside_the_others_and_have_their_sas() {
+    let mut policies = policies(Mode::Tunnel, [10, 0, 0, 9], true);
+    let more = |n: u8| {
+        let (mut policy, _) = wanted(Mode::Tunnel, [10, 0, 0, 9], true);
+        policy.child = format!("more-{n}");
+        policy.remote_ts = vec![ts([10, 1, n, 0], [10, 1, n, 255])];
+        let selectors = crate::dataplane::user::sa::policy_selectors(&policy).unwrap();
+        vec![(policy, selectors)]
+    };
+    let child = |policies: &Policies, destination| {
+        let entry = policies.lookup(&flow(destination));
+        entry.map(|entry| entry.policy().child.clone())
+    };
+    for n in 0..=255 {
+        policies.add(more(n));
+        assert_eq!(child(&policies, [10, 1, n, 1]), Some(format!("more-{n}")));
+    }
+    assert_eq!(policies.added.len(), ADDED_MAX);
+    // Then all are sorted in.
+    let (mut last, _) = more(0).remove(0);
+    last.child = "last".to_owned();
+    last.remote_ts = vec![ts([10, 2, 0, 0], [10, 2, 0, 255])];
+    let selectors = crate::dataplane::user::sa::policy_selectors(&last).unwrap();
+    policies.add(vec![(last, selectors)]);
+    assert_eq!((policies.spd.len(), policies.added.len()), (258, 0));
+    for n in 0..=255 {
+        assert_eq!(child(&policies, [10, 1, n, 1]), Some(format!("more-{n}")));
+    }
+    assert_eq!(child(&policies, [10, 0, 0, 2]), Some("d".to_owned()));
+    assert_eq!(child(&policies, [10, 2, 0, 2]), Some("last".to_owned()));
+    assert_eq!(child(&policies, [10, 3, 0, 2]), None);
 }
