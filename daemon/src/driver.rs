@@ -42,6 +42,7 @@ mod puzzles;
 pub(crate) mod report;
 mod roam;
 mod scripts;
+mod single;
 mod watch;
 mod words;
 

@@ -95,9 +95,11 @@ fn waits(request: &Request) -> Duration {
         Request::Watch => Duration::from_secs(86_400 * 365),
         Request::Status
         | Request::List
+        | Request::Overview { .. }
         | Request::Keys
         | Request::Establish { .. }
         | Request::Reload
+        | Request::Secrets
         | Request::Change { .. }
         | Request::Redirect { .. } => Duration::ZERO,
     }

@@ -481,6 +481,7 @@ hosts: established for 5s, rekey in 4h00m, initiator
             local_ts: vec!["10.1.0.0/16".into()],
             remote_ts: vec!["10.2.0.0/16".into()],
             proposals: vec!["aes256gcm16".into(), "aes128gcm16".into()],
+            offer: None,
             life_s: 3600,
             rekey_bytes: None,
             rekey_packets: None,

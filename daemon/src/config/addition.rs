@@ -1,5 +1,9 @@
-//! One connection more, beside all that is loaded: what a client of pluto's asks for with `ipsec add`.
-//! It must not cost what reading all of them does.
+//! One connection more or less, beside all that is loaded: what a client of pluto's asks for with `ipsec add`
+//! and `ipsec delete`. It must not cost what reading all of them does, nor have to do with what else the
+//! files say by now.
+
+use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::Loaded;
 use crate::dataplane::Policy;
@@ -51,6 +55,34 @@ impl Loaded {
                 let mut all = addition.policies.iter();
                 all.all(|new| !new.narrower && !new.pass && !meet(known, new))
             })
+    }
+
+    /// Takes children out, by the names of their connections and their own, and connections that have no
+    /// others.
+    pub(crate) fn remove(&mut self, children: &[(String, String)]) {
+        let gone: HashSet<(&str, &str)> = children.iter().map(|(c, n)| (&**c, &**n)).collect();
+        let mut keep = Vec::new();
+        for connection in &mut self.ike.connections {
+            let name = connection.name.clone();
+            let is_gone = |child: &str| gone.contains(&(name.as_str(), child));
+            let had = connection.children.len();
+            if connection.children.iter().any(|own| is_gone(&own.name)) {
+                let changed = Arc::make_mut(connection);
+                changed.children.retain(|own| !is_gone(&own.name));
+            }
+            keep.push(had == 0 || !connection.children.is_empty());
+        }
+        let mut kept = keep.iter();
+        self.ike.connections.retain(|_| kept.next() == Some(&true));
+        let mut kept = keep.iter();
+        self.data_planes.retain(|_| kept.next() == Some(&true));
+        let is_gone = |connection: &str, child: &str| gone.contains(&(connection, child));
+        self.policies
+            .retain(|policy| !is_gone(&policy.connection, &policy.child));
+        self.updown
+            .retain(|(connection, child), _| !is_gone(connection, child));
+        self.pluto
+            .remove(|connection, child| is_gone(connection, child));
     }
 
     /// Takes in what was found to be an addition.

@@ -9,7 +9,7 @@ use obol_ike::config::{
 use obol_ike::crypto::signature::PublicKey;
 use obol_ike::identity::Identity;
 
-use super::protocol::{AuthReport, ChildReport, ConnectionReport};
+use super::protocol::{AuthReport, ChildReport, ConnectionReport, OfferReport};
 use crate::config::Loaded;
 use crate::dataplane::Policy;
 
@@ -51,6 +51,15 @@ pub(crate) fn texts<T: ToString>(items: &[T]) -> Vec<String> {
 
 /// One connection, without states.
 pub(crate) fn connection(connection: &Connection) -> ConnectionReport {
+    ConnectionReport {
+        proposals: texts(&connection.ike_proposals),
+        children: connection.children.iter().map(|c| child(c)).collect(),
+        ..in_short(connection)
+    }
+}
+
+/// The same with what proposals come to in their place.
+pub(crate) fn in_short(connection: &Connection) -> ConnectionReport {
     let (local_auth, local_keys) = match &connection.local.method {
         LocalAuthMethod::Psk => ("psk", Vec::new()),
         LocalAuthMethod::Key(key) => ("pubkey", vec![key_text(key)]),
@@ -73,13 +82,17 @@ pub(crate) fn connection(connection: &Connection) -> ConnectionReport {
         remote_addrs: texts(&connection.remote_addrs),
         local: side(local_auth, connection.local.id.as_ref(), local_keys),
         remote: side(remote_auth, connection.remote.id.as_ref(), remote_keys),
-        proposals: texts(&connection.ike_proposals),
+        proposals: Vec::new(),
         dpd_delay_s: connection.dpd_delay.map_or(0, |delay| delay.as_secs()),
         ike_life_s: connection.over_time.as_secs(),
         margin_s: margin.as_secs(),
         initial_contact: connection.initial_contact,
         fragmentation: connection.fragmentation.mode != FragmentationMode::No,
-        children: connection.children.iter().map(|c| child(c)).collect(),
+        children: connection
+            .children
+            .iter()
+            .map(|c| child_in_short(c))
+            .collect(),
     }
 }
 
@@ -88,8 +101,27 @@ fn key_text(key: &PublicKey) -> String {
     key.to_rfc3110().unwrap_or_else(|| key.to_openssh(""))
 }
 
+/// What the proposals of a child come to.
+fn offer(child: &Child) -> OfferReport {
+    let proposals = &child.esp_proposals;
+    let has = |esn: bool| proposals.iter().any(|p| p.esn.contains(&esn));
+    OfferReport {
+        pfs: proposals.iter().any(|p| !p.ke.is_empty()),
+        esn: has(true),
+        no_esn: has(false),
+    }
+}
+
 /// One child, without its state.
 pub(crate) fn child(child: &Child) -> ChildReport {
+    ChildReport {
+        proposals: texts(&child.esp_proposals),
+        offer: None,
+        ..child_in_short(child)
+    }
+}
+
+fn child_in_short(child: &Child) -> ChildReport {
     ChildReport {
         name: child.name.clone(),
         state: None,
@@ -100,7 +132,8 @@ pub(crate) fn child(child: &Child) -> ChildReport {
         dpd_action: action(child.upkeep.dpd_action.unwrap_or(child.start_action)).to_owned(),
         local_ts: texts(&child.local_ts),
         remote_ts: texts(&child.remote_ts),
-        proposals: texts(&child.esp_proposals),
+        proposals: Vec::new(),
+        offer: Some(offer(child)),
         life_s: child.life_time.as_secs(),
         rekey_bytes: child.rekey_bytes,
         rekey_packets: child.rekey_packets,

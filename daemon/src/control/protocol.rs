@@ -9,6 +9,7 @@
 //!
 //! Any number of progress lines, then one line with `ok`, which ends the exchange.
 
+mod overview;
 mod secret;
 
 use std::net::IpAddr;
@@ -19,6 +20,7 @@ use serde_json::value::RawValue;
 
 use crate::config::changes::ChildChange;
 use crate::error::{ExitClass, Failure};
+pub(crate) use overview::{OfferReport, OverviewReport};
 pub(crate) use secret::{KeysReport, OneWay, SecretJson};
 
 /// Version of requests and replies. Raised by changes that an older end would misread.
@@ -45,6 +47,11 @@ pub(crate) enum Request {
     Status,
     /// What is configured; answered by a [`ListReport`].
     List,
+    /// Both, in short; answered by an [`OverviewReport`].
+    Overview {
+        /// The name that it is for; `None`: all are meant.
+        name: Option<String>,
+    },
     /// The keys of all Child SAs; answered by a [`KeysReport`], if the daemon keeps them.
     Keys,
     /// Bring up a connection, or one child of it, and wait for it; answered by [`UpReport`].
@@ -65,6 +72,9 @@ pub(crate) enum Request {
     },
     /// Read the configuration again; answered by [`ReloadReport`].
     Reload,
+    /// Read secrets and private keys again, and leave connections as they are; answered by
+    /// [`ReloadReport`].
+    Secrets,
     /// Tell what happens as it happens, a progress line each, until the client goes away.
     Watch,
     /// Ask for a Child SA as a packet would; answered by a [`ChildReport`] that carries it.
@@ -607,6 +617,9 @@ pub(crate) struct ChildReport {
     pub(crate) remote_ts: Vec<String>,
     /// ESP proposals in order of preference.
     pub(crate) proposals: Vec<String>,
+    /// What they come to, in an [`OverviewReport`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) offer: Option<OfferReport>,
     /// Seconds that a Child SA lives at most.
     #[serde(default)]
     pub(crate) life_s: u64,
@@ -696,7 +709,11 @@ mod tests {
             up,
             Request::Status,
             Request::List,
+            Request::Overview {
+                name: Some("pods".into()),
+            },
             Request::Reload,
+            Request::Secrets,
             Request::Watch,
             Request::Establish {
                 source: IpAddr::from([10, 0, 1, 13]),

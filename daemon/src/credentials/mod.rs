@@ -105,13 +105,16 @@ impl Credentials {
         });
     }
 
-    /// Takes in what there is besides: keys of other names, and the secrets of pluto's as they are
-    /// now.
+    /// Takes in what there is besides: keys of other names, private halves that were missing, and the
+    /// secrets of pluto's as they are now.
     pub(crate) fn add(&mut self, others: Self) {
         self.pluto = others.pluto;
         for key in others.keys {
-            if self.keys.iter().all(|known| known.name != key.name) {
-                self.keys.push(key);
+            let mut known = self.keys.iter_mut();
+            match known.find(|known| known.name == key.name) {
+                None => self.keys.push(key),
+                Some(known) if known.private.is_err() => *known = key,
+                Some(_) => {}
             }
         }
     }

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use obol_ike::config::Connection;
 use obol_ike::endpoint::Endpoint;
 use obol_ike::event::Command;
-use tracing::warn;
 
 use super::Driver;
 use crate::config::changes::{Changes, ChildChange};
@@ -64,11 +63,22 @@ impl<D: DataPlane> Driver<D> {
     pub(super) async fn call(&mut self, now: Instant, call: Call) {
         match call.request.clone() {
             Request::Status => call.reply(Reply::done(&self.status_report())),
+            Request::Overview { name } => {
+                call.reply(Reply::done(&self.overview_report(name.as_deref())));
+            }
             Request::List => call.reply(Reply::done(&self.list_report())),
             Request::Keys => call.reply(self.keys_reply()),
             Request::Reload => {
                 let before = self.loaded.ike.clone();
                 let reply = match self.reload(now, &Addresses::new()).await {
+                    Ok(()) => Reply::done(&self.reload_report(&before)),
+                    Err(failure) => failure.into(),
+                };
+                call.reply(reply);
+            }
+            Request::Secrets => {
+                let before = self.loaded.ike.clone();
+                let reply = match self.read_secrets(now).await {
                     Ok(()) => Reply::done(&self.reload_report(&before)),
                     Err(failure) => failure.into(),
                 };
@@ -137,6 +147,11 @@ impl<D: DataPlane> Driver<D> {
         {
             return Ok(children);
         }
+        if to == ChildChange::Unload
+            && let Some(children) = self.unload(now, name).await?
+        {
+            return Ok(children);
+        }
         let known = Addresses::new();
         let loaded = crate::run::load_checked(&self.origin, &known).await?;
         let mut children = Changes::find(&loaded, name);
@@ -156,38 +171,6 @@ impl<D: DataPlane> Driver<D> {
         }
         self.take(now, loaded).await?;
         Ok(children)
-    }
-
-    /// Adds what a name means, where it is new and has nothing to do with what is there: the rest is
-    /// not looked at.
-    async fn add(
-        &mut self,
-        now: Instant,
-        name: &str,
-    ) -> Result<Option<Vec<(String, String)>>, Failure> {
-        let addition = crate::run::load_addition(&self.origin, &self.loaded, name).await?;
-        let Some(mut addition) = addition else {
-            return Ok(None);
-        };
-        let children = Changes::find(&addition, name);
-        let taken = self.plane.take_more(&mut addition).await;
-        if !taken.map_err(crate::run::system)? {
-            return Ok(None);
-        }
-        for child in &children {
-            self.changes.say(child.clone(), ChildChange::Load);
-        }
-        // What is about all of the files was said before.
-        let known = &self.loaded.warnings;
-        addition.warnings.retain(|warning| !known.contains(warning));
-        for warning in &addition.warnings {
-            warn!("{warning}");
-        }
-        let connections = addition.ike.connections.clone();
-        self.loaded.add(addition);
-        self.endpoint.add(now, &connections);
-        self.configure_scripts().await;
-        Ok(Some(children))
     }
 
     fn redirect(&mut self, now: Instant, connection: String, to: IpAddr) -> Result<Reply, Failure> {

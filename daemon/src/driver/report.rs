@@ -10,15 +10,35 @@ use obol_ike::status::{ChildOutlook, ChildSaStatus, IkeSaStatus};
 use obol_ike::wire::{EncrId, IntegId};
 
 use super::Driver;
+use crate::config::shunt::{DROP, PASS};
 use crate::control::describe::{self, mode, texts};
 use crate::control::protocol::{
     CarrierReport, ChildSaReport, ConnectionReport, DaemonReport, EndReport, IkeAlgorithmsReport,
-    IkeSaReport, ListReport, NatReport, PolicyReport, PolicyState, SCHEMA_VERSION, StatusReport,
+    IkeSaReport, ListReport, Names, NatReport, OverviewReport, PolicyReport, PolicyState,
+    SCHEMA_VERSION, StatusReport,
 };
 use crate::dataplane::{DataPlane, Policy, Usage};
 
 impl<D: DataPlane> Driver<D> {
+    /// State and configuration in short, for who asks about a name, or all.
+    pub(super) fn overview_report(&self, name: Option<&str>) -> OverviewReport {
+        let known = &self.loaded.pluto.names;
+        let named = name.and_then(|name| known.get_key_value(name)).into_iter();
+        let names = named.map(|(name, places)| (name.clone(), places.clone()));
+        let is_shunt = |policy: &&Policy| [PASS, DROP].contains(&&*policy.connection);
+        let policies: Vec<&Policy> = self.loaded.policies.iter().filter(is_shunt).collect();
+        OverviewReport {
+            status: self.status_of(&policies, names.collect()),
+            list: self.list_of(describe::in_short),
+        }
+    }
+
     pub(super) fn status_report(&self) -> StatusReport {
+        let policies: Vec<&Policy> = self.loaded.policies.iter().collect();
+        self.status_of(&policies, self.loaded.pluto.names.clone())
+    }
+
+    fn status_of(&self, policies: &[&Policy], names: Names) -> StatusReport {
         let now = self.clock.now();
         let sas = self.endpoint.status(now);
         let outlook = self.endpoint.outlook(now);
@@ -59,20 +79,22 @@ impl<D: DataPlane> Driver<D> {
                     .as_ref()
                     .is_some_and(|files| files.store.is_some()),
             },
-            policies: self
-                .loaded
-                .policies
+            policies: policies
                 .iter()
                 .map(|p| children.policy(p, self.plane.carrier(&p.connection).0))
                 .collect(),
             ike_sas: sas.iter().map(|sa| self.ike_sa(sa, &usages)).collect(),
-            names: self.loaded.pluto.names.clone(),
+            names,
             not_loaded: self.loaded.pluto.not_loaded().clone(),
             drops,
         }
     }
 
     pub(super) fn list_report(&self) -> ListReport {
+        self.list_of(describe::connection)
+    }
+
+    fn list_of(&self, describe: fn(&Connection) -> ConnectionReport) -> ListReport {
         let now = self.clock.now();
         let sas = self.endpoint.status(now);
         let outlook = self.endpoint.outlook(now);
@@ -92,7 +114,11 @@ impl<D: DataPlane> Driver<D> {
                     let (name, why) = (name.to_owned(), why.to_owned());
                     ConnectionReport {
                         data_plane: Some(CarrierReport { name, why }),
-                        ..list_connection(connection, of.get(&*connection.name), &children)
+                        ..list_connection(
+                            describe(connection),
+                            of.get(&*connection.name),
+                            &children,
+                        )
                     }
                 })
                 .collect(),
@@ -231,7 +257,7 @@ impl<'a> Children<'a> {
 }
 
 fn list_connection(
-    connection: &Connection,
+    mut report: ConnectionReport,
     sas: Option<&Vec<&IkeSaStatus>>,
     children: &Children<'_>,
 ) -> ConnectionReport {
@@ -241,10 +267,9 @@ fn list_connection(
         false if !sas.is_empty() => "connecting",
         false => "down",
     };
-    let mut report = describe::connection(connection);
     report.state = Some(state.to_owned());
     for child in &mut report.children {
-        child.state = Some(children.state(&connection.name, &child.name));
+        child.state = Some(children.state(&report.name, &child.name));
     }
     report
 }

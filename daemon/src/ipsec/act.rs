@@ -19,7 +19,7 @@ const DOWN: u64 = 10_000;
 
 /// Brings up what a name means; the exit code is that of the first which does not come up.
 pub(super) fn up(daemon: &Daemon, out: &Out, name: &str, asynchronous: bool) -> Result<u8, Ended> {
-    let before = daemon.view()?;
+    let before = daemon.view(Some(name))?;
     let wanted: Vec<(String, String)> = before
         .find(Some(name))
         .map(|(connection, child)| (connection.name.clone(), child.name.clone()))
@@ -42,7 +42,7 @@ pub(super) fn up(daemon: &Daemon, out: &Out, name: &str, asynchronous: bool) -> 
             timeout_ms: if asynchronous { 0 } else { UP },
         };
         match daemon.ask::<UpReport>(&request) {
-            Ok(_) => established(&daemon.view()?, &before, out, connection, child),
+            Ok(_) => established(&daemon.view(Some(name))?, &before, out, connection, child),
             // It goes on by itself.
             Err(ended) if asynchronous && ended.code == code::NO_RESPONSE => {}
             Err(ended) => {
@@ -58,6 +58,17 @@ pub(super) fn up(daemon: &Daemon, out: &Out, name: &str, asynchronous: bool) -> 
         }
     }
     Ok(worst)
+}
+
+/// Loads what a name means as the files have it now, and brings it up.
+pub(super) fn start(
+    daemon: &Daemon,
+    out: &Out,
+    name: &str,
+    asynchronous: bool,
+) -> Result<u8, Ended> {
+    change(daemon, out, Verb::Add, name)?;
+    up(daemon, out, name, asynchronous)
 }
 
 fn announce(view: &View, out: &Out, connection: &str, child: &str) {
@@ -123,7 +134,7 @@ fn established(view: &View, before: &View, out: &Out, connection: &str, child: &
 
 /// Closes what a name means, and the IKE SA with it unless others use it.
 pub(super) fn down(daemon: &Daemon, out: &Out, name: &str) -> Result<u8, Ended> {
-    let view = daemon.view()?;
+    let view = daemon.view(Some(name))?;
     let wanted: Vec<(&str, &str)> = view
         .find(Some(name))
         .map(|(connection, child)| (&*connection.name, &*child.name))
@@ -232,13 +243,18 @@ pub(super) fn change(daemon: &Daemon, out: &Out, verb: Verb, name: &str) -> Resu
 
 /// Has the daemon read its files again.
 pub(super) fn read_again(daemon: &Daemon, out: &Out, verb: Verb) -> Result<u8, Ended> {
-    let report: ReloadReport = daemon.ask(&Request::Reload)?;
+    let request = match verb {
+        Verb::RereadSecrets => Request::Secrets,
+        _ => Request::Reload,
+    };
+    let report: ReloadReport = daemon.ask(&request)?;
     for warning in &report.warnings {
         complain_line(warning);
     }
     match verb {
         Verb::Listen => out.line("002", "listening for IKE messages"),
         Verb::Reread => out.line("002", "configuration and secrets are read again"),
+        Verb::RereadSecrets => out.line("002", "secrets are read again"),
         _ => {
             for name in report.added.iter().chain(&report.changed) {
                 out.line("002", &format!("\"{name}\": added IKEv2 connection"));

@@ -13,12 +13,15 @@ pub(super) enum Verb {
     Add,
     Delete,
     Up,
+    /// Add, and bring up.
+    Start,
     Down,
     Route,
     Unroute,
     /// All that the daemon does by itself, or that a reload does.
     Listen,
     Reread,
+    RereadSecrets,
     Status,
     BriefStatus,
     GlobalStatus,
@@ -74,8 +77,8 @@ const VERBS: &[(&str, Verb, Need)] = &[
     ("unroute", Verb::Unroute, Need::Name),
     ("listen", Verb::Listen, Need::Nothing),
     ("ready", Verb::Listen, Need::Nothing),
-    ("secrets", Verb::Reread, Need::Nothing),
-    ("rereadsecrets", Verb::Reread, Need::Nothing),
+    ("secrets", Verb::RereadSecrets, Need::Nothing),
+    ("rereadsecrets", Verb::RereadSecrets, Need::Nothing),
     ("rereadcerts", Verb::Reread, Need::Nothing),
     ("rereadall", Verb::Reread, Need::Nothing),
     ("fetchcrls", Verb::Without(""), Need::Nothing),
@@ -124,6 +127,8 @@ enum Need {
     Name,
 }
 
+/// Options that all commands have, and that may come before the verb.
+const COMMON: &[&str] = &["config", "ctlsocket", "rundir", "asynchronous", "verbose"];
 /// Options of `whack` that are no verbs, and have a value.
 const VALUES: &[&str] = &["remote-host", "oppohere", "oppothere"];
 /// Those without a value that change nothing here.
@@ -150,8 +155,8 @@ impl Call {
             .split_first()
             .ok_or_else(|| Usage("Usage: ipsec COMMAND [ARGUMENT]...".to_owned()))?;
         match first.as_str() {
-            "auto" => Self::of_options(rest, true),
-            "whack" => Self::of_options(rest, false),
+            "auto" => Self::of_options(rest, "auto "),
+            "whack" => Self::of_options(rest, "whack "),
             "addconn" => Self::addconn(rest),
             "setup" => match rest.first().map(String::as_str) {
                 Some("start" | "stop" | "restart" | "condrestart" | "status") => Self::read(rest),
@@ -159,6 +164,10 @@ impl Call {
                     "Usage: ipsec setup {start|stop|restart|status}".to_owned(),
                 )),
             },
+            // `ipsec --config FILE --up NAME`: as with `auto`, of which 5.x makes no more than that.
+            option if COMMON.iter().any(|common| is_option(option, common)) => {
+                Self::of_options(arguments, "")
+            }
             // A connection may have any name, so only options are looked for behind the verb.
             verb => {
                 let word = verb.strip_prefix("--").unwrap_or(verb);
@@ -169,23 +178,17 @@ impl Call {
                 })?;
                 let mut call = Self::new(*verb);
                 call.options(rest, |_| false)?;
-                if call.verb == Verb::Unit("start") && call.name.is_some() {
-                    // `ipsec start NAME` adds and brings up.
-                    call.verb = Verb::Up;
-                }
                 call.finish(word, *need)
             }
         }
     }
 
-    /// `ipsec auto` and `ipsec whack`, whose verbs are options.
-    fn of_options(arguments: &[String], by_auto: bool) -> Result<Self, Usage> {
+    /// `ipsec auto`, `ipsec whack`, or without a program between, whose verbs are options.
+    fn of_options(arguments: &[String], program: &str) -> Result<Self, Usage> {
         let mut call = Self::new(Verb::Help);
         let mut found: Option<(&'static str, Verb, Need)> = None;
         call.options(arguments, |option| {
             let verb = match option {
-                // Of a connection that is there already, start is up.
-                "start" if by_auto => find("up"),
                 "shutdown" => find("stop"),
                 "list" | "listall" => find("listpubkeys"),
                 other => find(other),
@@ -193,11 +196,12 @@ impl Call {
             found = found.or(verb.copied());
             verb.is_some()
         })?;
-        call.by_auto = by_auto;
-        let (word, verb, need) = found.ok_or_else(|| {
-            let program = if by_auto { "auto" } else { "whack" };
-            Usage(format!("Usage: ipsec {program} --VERB [NAME]"))
-        })?;
+        call.by_auto = program == "auto ";
+        let (word, verb, mut need) =
+            found.ok_or_else(|| Usage(format!("Usage: ipsec {program}--VERB [NAME]")))?;
+        if verb == Verb::Unit("start") {
+            need = Need::Name;
+        }
         call.verb = verb;
         call.finish(word, need)
     }
@@ -260,7 +264,10 @@ impl Call {
         Ok(())
     }
 
-    fn finish(self, word: &str, need: Need) -> Result<Self, Usage> {
+    fn finish(mut self, word: &str, need: Need) -> Result<Self, Usage> {
+        if self.verb == Verb::Unit("start") && self.name.is_some() {
+            self.verb = Verb::Start;
+        }
         match (need, &self.name) {
             (Need::Name, None) => Err(Usage(format!(
                 "ipsec: \"{word}\" needs the name of a connection"
@@ -271,6 +278,13 @@ impl Call {
             _ => Ok(self),
         }
     }
+}
+
+/// Whether an argument is this option, perhaps with its value.
+fn is_option(argument: &str, name: &str) -> bool {
+    let rest = argument.strip_prefix("--");
+    let rest = rest.and_then(|rest| rest.strip_prefix(name));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
 }
 
 fn find(word: &str) -> Option<&'static (&'static str, Verb, Need)> {
@@ -299,13 +313,22 @@ mod tests {
             "auto --up a-b",
             "whack --initiate --name a-b",
             "whack --name a-b --initiate",
-            "start a-b",
-            "auto --config /x --ctlsocket /run/pluto/pluto.ctl --start a-b",
+            "--config=/x --ctlsocket /run/pluto/pluto.ctl --up a-b",
         ] {
             let call = read(line).unwrap();
             assert_eq!(call.verb, Verb::Up, "{line}");
             assert_eq!(call.name.as_deref(), Some("a-b"), "{line}");
         }
+        for line in [
+            "start a-b",
+            "auto --config /x --ctlsocket /run/pluto/pluto.ctl --start --asynchronous a-b",
+            "--ctlsocket /run/pluto/pluto.ctl --start a-b",
+        ] {
+            let call = read(line).unwrap();
+            assert_eq!(call.verb, Verb::Start, "{line}");
+            assert_eq!(call.name.as_deref(), Some("a-b"), "{line}");
+        }
+        assert!(!read("--rundir /x --status").unwrap().by_auto);
         let call = read("auto --ctlsocket /run/x/pluto.ctl --asynchronous --up a").unwrap();
         assert_eq!(call.rundir, Some("/run/x".into()));
         assert!(call.asynchronous && call.by_auto);
@@ -324,7 +347,9 @@ mod tests {
             ("", "Usage: ipsec COMMAND"),
             ("frob", "unknown IPsec command \"frob\""),
             ("up", "needs the name"),
-            ("auto a-b", "Usage: ipsec auto"),
+            ("auto a-b", "Usage: ipsec auto --VERB"),
+            ("auto --start", "needs the name"),
+            ("--config /x", "Usage: ipsec --VERB"),
             ("status a-b", "takes no name"),
             ("up a b", "unexpected argument \"b\""),
             ("up a --frob", "\"--frob\""),

@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 
 use crate::cli::{Cli, ask, complain_line, print_line};
 pub(crate) use crate::config::changes::is_meant;
-use crate::control::protocol::{Request, SOCKET_NAME};
+use crate::control::protocol::{OverviewReport, Request, SOCKET_NAME};
 use crate::error::{ExitClass, Failure};
 use call::{Call, Usage, Verb};
 use out::Out;
@@ -157,18 +157,19 @@ impl Daemon {
     fn run(&self, call: &Call, out: &Out) -> Result<u8, Ended> {
         let name = call.name.as_deref();
         match (call.verb, name) {
+            (Verb::Start, Some(name)) => return act::start(self, out, name, call.asynchronous),
             (Verb::Up, Some(name)) => return act::up(self, out, name, call.asynchronous),
             (Verb::Down, Some(name)) => return act::down(self, out, name),
             (Verb::Add | Verb::Delete | Verb::Route | Verb::Unroute, Some(name)) => {
                 return act::change(self, out, call.verb, name);
             }
-            (Verb::Listen | Verb::Reread | Verb::AddAll, _) => {
+            (Verb::Listen | Verb::Reread | Verb::RereadSecrets | Verb::AddAll, _) => {
                 return act::read_again(self, out, call.verb);
             }
             _ => {}
         }
         out.gather();
-        let view = self.view()?;
+        let view = self.view(name)?;
         if let Some(name) = name
             && view.find(Some(name)).next().is_none()
             && !view.status.not_loaded.contains_key(name)
@@ -190,9 +191,13 @@ impl Daemon {
         Ok(0)
     }
 
-    fn view(&self) -> Result<View, Ended> {
-        let status = self.ask(&Request::Status)?;
-        Ok(View::new(status, self.ask(&Request::List)?))
+    /// What there is of a name, or at all.
+    fn view(&self, name: Option<&str>) -> Result<View, Ended> {
+        let request = Request::Overview {
+            name: name.map(str::to_owned),
+        };
+        let OverviewReport { status, list } = self.ask(&request)?;
+        Ok(View::new(status, list))
     }
 
     fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T, Ended> {

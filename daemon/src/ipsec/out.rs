@@ -1,6 +1,7 @@
 //! Lines as pluto's programs print them: those of 5.x plain, those of 4.x behind a number.
 
 use std::cell::{Cell, RefCell};
+use std::fmt::{Arguments, Write as _};
 
 use crate::cli::print_text;
 
@@ -42,13 +43,18 @@ impl Out {
 
     /// A line; `code` is what 4.x has before it.
     pub(super) fn line(&self, code: &str, text: &str) {
+        self.write(code, format_args!("{text}"));
+    }
+
+    /// The same of what is to be put together.
+    pub(super) fn write(&self, code: &str, text: Arguments<'_>) {
         let mut waiting = self.waiting.borrow_mut();
         if self.style == Style::Four {
             waiting.push_str(code);
             waiting.push(' ');
         }
-        waiting.push_str(text);
-        waiting.push('\n');
+        // A text always takes more.
+        let _ = writeln!(waiting, "{text}");
         if !self.gathers.get() || waiting.len() > MOST_WAITING {
             // Where nothing can be printed, nobody reads; the exit code still tells.
             let _ = print_text(&waiting);

@@ -146,6 +146,14 @@ impl World {
         }
     }
 
+    /// Forgets what stands for children that are gone.
+    pub(crate) fn remove(&mut self, is_gone: impl Fn(&str, &str) -> bool) {
+        for places in self.names.values_mut() {
+            places.retain(|(connection, child)| !is_gone(connection, child));
+        }
+        self.names.retain(|_, places| !places.is_empty());
+    }
+
     /// Connections that are other hosts', and why.
     pub(crate) fn unoriented(&self) -> impl Iterator<Item = (&str, &str)> {
         let others = self.others.iter();

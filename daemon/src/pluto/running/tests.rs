@@ -329,3 +329,30 @@ async fn a_connection_is_added_alone_only_where_it_has_nothing_to_do_with_others
         assert!(addition(&before, &conf).await.is_none(), "it is there");
     }
 }
+
+#[tokio::test]
+async fn connections_are_taken_out_child_by_child() {
+    let nets = |n: u8| format!(" leftsubnet=10.1.0.0/16\n rightsubnet=10.{n}.0.0/16\n auto=start");
+    let conf = [("a", 1, 3), ("b", 1, 4), ("c", 2, 5)]
+        .map(|(name, peer, net)| conn(name, peer, &nets(net)))
+        .concat();
+    let mut loaded = loaded(&conf).await;
+    let names = |loaded: &Loaded| -> Vec<String> { loaded.pluto.names.keys().cloned().collect() };
+    assert_eq!(children(&loaded), ["a/a", "a/b", "c/c"]);
+    loaded.remove(&[("a".into(), "a".into())]);
+    assert_eq!(children(&loaded), ["a/b", "c/c"]);
+    assert_eq!(names(&loaded), ["b", "c"]);
+    assert_eq!(
+        (loaded.ike.connections.len(), loaded.data_planes.len()),
+        (2, 2)
+    );
+    // Its last child: the connection goes with it.
+    loaded.remove(&[("a".into(), "b".into())]);
+    assert_eq!(children(&loaded), ["c/c"]);
+    assert_eq!(loaded.ike.connections[0].name, "c");
+    assert_eq!(
+        (loaded.ike.connections.len(), loaded.data_planes.len()),
+        (1, 1)
+    );
+    assert_eq!(names(&loaded), ["c"]);
+}

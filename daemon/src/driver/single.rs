@@ -1,0 +1,91 @@
+//! One conn of pluto's more or less, or its secrets anew: nothing else of the files counts, whatever they
+//! say by now.
+
+use std::time::Instant;
+
+use tracing::warn;
+
+use super::Driver;
+use crate::config::changes::{Changes, ChildChange};
+use crate::dataplane::DataPlane;
+use crate::error::Failure;
+use crate::pluto::Addresses;
+
+/// Children, each by the names of its connection and its own.
+type Names = Vec<(String, String)>;
+
+impl<D: DataPlane> Driver<D> {
+    /// Adds what a name means, where it is new and has nothing to do with what is there: the rest is
+    /// not looked at.
+    pub(super) async fn add(&mut self, now: Instant, name: &str) -> Result<Option<Names>, Failure> {
+        let addition = crate::run::load_addition(&self.origin, &self.loaded, name).await?;
+        let Some(mut addition) = addition else {
+            return Ok(None);
+        };
+        let children = Changes::find(&addition, name);
+        let taken = self.plane.take_more(&mut addition).await;
+        if !taken.map_err(crate::run::system)? {
+            return Ok(None);
+        }
+        for child in &children {
+            self.changes.say(child.clone(), ChildChange::Load);
+        }
+        // What is about all of the files was said before.
+        let known = &self.loaded.warnings;
+        addition.warnings.retain(|warning| !known.contains(warning));
+        for warning in &addition.warnings {
+            warn!("{warning}");
+        }
+        let connections = addition.ike.connections.clone();
+        self.loaded.add(addition);
+        self.endpoint.add(now, &connections);
+        self.configure_scripts().await;
+        Ok(Some(children))
+    }
+
+    /// Takes out what a name means; `None`: nothing of it is loaded.
+    pub(super) async fn unload(
+        &mut self,
+        now: Instant,
+        name: &str,
+    ) -> Result<Option<Names>, Failure> {
+        let children = Changes::find(&self.loaded, name);
+        if children.is_empty() {
+            return Ok(None);
+        }
+        let loaded = &mut self.loaded;
+        let before = (
+            loaded.ike.clone(),
+            loaded.data_planes.clone(),
+            loaded.policies.clone(),
+        );
+        let (updown, names) = (loaded.updown.clone(), loaded.pluto.names.clone());
+        loaded.remove(&children);
+        let taken = self.plane.set_policies(loaded.policies.clone()).await;
+        if let Err(error) = taken {
+            (loaded.ike, loaded.data_planes, loaded.policies) = before;
+            (loaded.updown, loaded.pluto.names) = (updown, names);
+            return Err(crate::run::system(error));
+        }
+        for child in &children {
+            self.changes.say(child.clone(), ChildChange::Unload);
+        }
+        self.endpoint
+            .reload(now, std::sync::Arc::new(self.loaded.ike.clone()));
+        self.configure_scripts().await;
+        self.cleartexts.look_again(now);
+        Ok(Some(children))
+    }
+
+    /// Takes over secrets and private keys as they are now. With files of obol's own alone, which have
+    /// them beside all else, that is a reload.
+    pub(super) async fn read_secrets(&mut self, now: Instant) -> Result<(), Failure> {
+        let known = Addresses::new();
+        if self.origin.pluto.is_none() {
+            return self.reload(now, &known).await;
+        }
+        let read = crate::run::load_checked(&self.origin, &known).await?;
+        self.loaded.credentials.add(read.credentials);
+        Ok(())
+    }
+}

@@ -1,0 +1,117 @@
+//! pluto's words for what obol calls otherwise.
+
+use obol_ike::identity::Identity;
+
+use crate::control::protocol::{ChildSaReport, ConnectionReport, IkeSaReport};
+
+/// pluto counts all SAs by one number; obol counts IKE SAs and Child SAs apart.
+pub(in crate::ipsec) fn ike_number(sa: &IkeSaReport) -> u64 {
+    (2 * sa.id).saturating_sub(1)
+}
+
+/// The same of a Child SA.
+pub(in crate::ipsec) fn child_number(child: &ChildSaReport) -> u64 {
+    2 * child.id
+}
+
+/// Selectors as pluto writes them: `10.1.0.0/24`, `192.0.2.1/32/TCP/27017`.
+pub(super) fn client(selectors: &[String]) -> String {
+    let one = |selector: &String| {
+        let (address, rest) = selector.split_once('[').unwrap_or((selector, ""));
+        let whole = match address {
+            range if range.contains('-') || range.contains('/') => range.to_owned(),
+            v6 if v6.contains(':') => format!("{v6}/128"),
+            v4 => format!("{v4}/32"),
+        };
+        match rest.trim_end_matches(']') {
+            "" => whole,
+            protocol => format!("{whole}/{}", protocol.to_uppercase()),
+        }
+    };
+    selectors.iter().map(one).collect::<Vec<_>>().join(",")
+}
+
+/// The same in the way of 4.x: `10.1.0.0-10.1.0.255:0-65535 0`.
+pub(super) fn range(selectors: &[String]) -> String {
+    let one = |selector: &String| {
+        let Ok(ts) = selector.parse::<obol_ike::ts::TrafficSelector>() else {
+            return selector.clone();
+        };
+        format!(
+            "{}-{}:{}-{} {}",
+            ts.start, ts.end, ts.start_port, ts.end_port, ts.protocol
+        )
+    };
+    selectors.iter().map(one).collect::<Vec<_>>().join(" ")
+}
+
+pub(in crate::ipsec) fn local_id(connection: &ConnectionReport) -> String {
+    let address = connection
+        .local_addrs
+        .first()
+        .map_or("%any", String::as_str);
+    connection
+        .local
+        .id
+        .as_deref()
+        .map_or(address.to_owned(), written)
+}
+
+pub(in crate::ipsec) fn remote_id(connection: &ConnectionReport) -> String {
+    connection
+        .remote
+        .id
+        .as_deref()
+        .map_or("%any".to_owned(), written)
+}
+
+/// An identity as pluto writes it: with `@` before a name.
+pub(in crate::ipsec) fn written(id: &str) -> String {
+    match id.parse() {
+        Ok(Identity::Fqdn(_)) if !id.starts_with('@') => format!("@{id}"),
+        _ => id.to_owned(),
+    }
+}
+
+/// pluto's word for the kind of an identity.
+pub(in crate::ipsec) fn id_type(id: &str) -> &'static str {
+    match id.parse() {
+        Ok(Identity::Ipv4(_)) => "ID_IPV4_ADDR",
+        Ok(Identity::Ipv6(_)) => "ID_IPV6_ADDR",
+        Ok(Identity::Fqdn(_)) => "ID_FQDN",
+        Ok(Identity::Rfc822(_)) => "ID_USER_FQDN",
+        Ok(Identity::KeyId(_)) => "ID_KEY_ID",
+        _ => "%none",
+    }
+}
+
+/// `AES_GCM_16_256-HMAC_SHA2_512-DH19`.
+pub(super) fn ike_algorithms(sa: &IkeSaReport) -> Option<String> {
+    let algorithms = sa.algorithms.as_ref()?;
+    Some(format!(
+        "{}-{}-{}",
+        algorithms.encr.replace('-', "_"),
+        algorithms.prf.trim_start_matches("PRF_"),
+        key_exchange(&algorithms.ke)
+    ))
+}
+
+pub(super) fn esp_algorithms(child: &ChildSaReport) -> String {
+    let integ = child.integ.as_deref().unwrap_or("NONE");
+    format!(
+        "{}-{}",
+        child.encr.replace('-', "_"),
+        integ.trim_start_matches("AUTH_")
+    )
+}
+
+/// pluto names the elliptic curves by number.
+pub(super) fn key_exchange(ke: &str) -> String {
+    match ke {
+        "ECP_256" => "DH19".to_owned(),
+        "ECP_384" => "DH20".to_owned(),
+        "ECP_521" => "DH21".to_owned(),
+        "CURVE25519" => "DH31".to_owned(),
+        modp => modp.replacen("MODP_", "MODP", 1),
+    }
+}
