@@ -409,6 +409,34 @@ async fn a9_subnets_are_children_of_one_ike_sa() {
     files.stop();
 }
 
+/// What obol calls the connection is the name of one of its conns, which is closed first.
+#[tokio::test]
+async fn the_ike_sa_goes_with_the_last_of_its_conns_whichever_that_is() {
+    if !is_root() {
+        return;
+    }
+    let files = Files::new(
+        "conn hosts-nets\n\talso=hosts\n\tleftsubnet=172.16.1.0/24\n\trightsubnet=172.16.2.0/24\n\n\
+         conn hosts\n\tleft=192.168.0.1\n\tleftid=@a\n\tright=192.168.0.2\n\trightid=@b\n\tauthby=secret\n\tauto=add\n",
+    );
+    let a = &files.bed.lab.a;
+    for order in [["hosts", "hosts-nets"], ["hosts-nets", "hosts"]] {
+        for (line, counts) in [
+            (format!("up {}", order[0]), (1, 1)),
+            (format!("up {}", order[1]), (1, 2)),
+            (format!("down {}", order[0]), (1, 1)),
+            (format!("down {}", order[1]), (0, 0)),
+        ] {
+            let (code, text) = files.on(a, &line);
+            assert_eq!(code, 0, "{line}: {text}");
+            let (_, text) = files.on(a, "briefstatus");
+            let (ike, children) = (format!("IKE SAs: total({}), *", counts.0), counts.1);
+            assert_lines(&text, &[&ike, &format!("IPsec SAs: total({children}), *")]);
+        }
+    }
+    files.stop();
+}
+
 #[tokio::test]
 async fn a10_without_a_secret_up_says_whose_is_lacking() {
     if !is_root() {

@@ -109,8 +109,10 @@ pub(crate) enum Request {
 pub(crate) enum DownTarget {
     /// Every SA; the daemon then lifts the protection of all policies and ends.
     All,
-    /// One connection with all its children.
+    /// What a name means: a connection with all its children, or what pluto calls so.
     Connection(String),
+    /// One connection with all its children, whatever pluto calls by its name.
+    Whole(String),
     /// One child.
     Child {
         /// Name of the connection.
@@ -730,6 +732,7 @@ mod tests {
             },
             down(DownTarget::All),
             down(DownTarget::Connection("a".into())),
+            down(DownTarget::Whole("a".into())),
             down(DownTarget::Child {
                 connection: "a".into(),
                 child: "b".into(),

@@ -233,6 +233,7 @@ impl<D: DataPlane> Driver<D> {
                 return self.stop(now);
             }
             DownTarget::Connection(connection) => self.meant(connection, None),
+            DownTarget::Whole(connection) => self.whole(connection),
             DownTarget::Child { connection, child } => self.meant(connection, Some(child)),
         };
         let meant = match meant {
@@ -292,6 +293,15 @@ impl<D: DataPlane> Driver<D> {
             connection: connection.clone(),
             is_whole: all.iter().all(|child| children.contains(child)),
             children,
+        })
+    }
+
+    /// A connection by obol's name for it.
+    fn whole(&self, connection: String) -> Result<Meant, Failure> {
+        Ok(Meant {
+            children: self.children_of(&connection, None)?,
+            connection,
+            is_whole: true,
         })
     }
 
@@ -495,7 +505,7 @@ fn standing_of(endpoint: &Endpoint, now: Instant, target: &DownTarget) -> Vec<St
             names.dedup();
             return names;
         }
-        DownTarget::Connection(connection) => (connection, None),
+        DownTarget::Connection(connection) | DownTarget::Whole(connection) => (connection, None),
         DownTarget::Child { connection, child } => (connection, Some(child)),
     };
     let stands = endpoint.has(connection, child.map(String::as_str));

@@ -148,7 +148,7 @@ pub(super) fn down(daemon: &Daemon, out: &Out, name: &str) -> Result<u8, Ended> 
                 connection: (*connection).to_owned(),
                 child: (*child).to_owned(),
             },
-            false => DownTarget::Connection((*connection).to_owned()),
+            false => DownTarget::Whole((*connection).to_owned()),
         };
         say_end(&view, out, connection, child, &request);
         daemon.ask::<DownReport>(&Request::Down {
