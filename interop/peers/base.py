@@ -82,7 +82,8 @@ class Peer:
         """The configured children: name -> our and the other end's networks. One for all
         networks, or one for each."""
         if "children" in self.settings.extra:
-            return self.settings.extra["children"]
+            children = self.settings.extra["children"]
+            return children(self.end, self.other) if callable(children) else children
         ours, theirs = list(self.end.nets), list(self.other.nets)
         if self.settings.extra.get("narrow"):
             ours, theirs = ([net.replace("/16", "/24") for net in side] for side in (ours, theirs))

@@ -8,8 +8,12 @@ from lab.plan import CHILD, CONNECTION, ChildSa, IkeSa, spi
 from lab.wait import Failure, until
 
 from .base import Peer
+from .libreswan import rsasigkey
 
+# Where the files of pluto are, for those scenarios that have them.
+FILES = "--ipsec-conf /lab/etc/ipsec.conf --ipsec-secrets /lab/etc/ipsec.secrets --nssdir /lab/etc/nss"
 OBOL = "obol --runtime-dir /lab/run"
+IPSEC = "OBOL_RUNTIME_DIR=/lab/run obol ipsec"
 
 
 class Obol(Peer):
@@ -24,7 +28,8 @@ class Obol(Peer):
 
     def launch(self):
         """Starts the daemon with the configuration that is there."""
-        self.container.spawn(f"exec {OBOL} run --config /lab/etc/obol.toml >>/lab/obol.log 2>&1")
+        more = FILES if "pluto" in self.settings.extra else ""
+        self.container.spawn(f"exec {OBOL} run --config /lab/etc/obol.toml {more} >>/lab/obol.log 2>&1")
         until("obol answers", self._answers, 20)
 
     def _answers(self):
@@ -35,6 +40,9 @@ class Obol(Peer):
         return False
 
     def _configure(self):
+        if "pluto" in self.settings.extra:
+            self._configure_as_pluto(self.settings.extra["pluto"])
+            return
         s, me, peer = self.settings, self.end, self.other
         local, remote = {"auth": _auth(s.auth)}, {"auth": _auth(s.peer_auth)}
         secrets = []
@@ -85,6 +93,17 @@ class Obol(Peer):
             *secrets,
         ]))
 
+    def _configure_as_pluto(self, conns):
+        """Conns for moon and sun with their public keys, and the private one where `ipsec newhostkey` leaves it."""
+        s, ends = self.settings, {end.name: end for end in (self.end, self.other)}
+        keys = {name: rsasigkey(self.keys("rsa", name)[1]) for name in ends}
+        auto = {"none": "add", "trap": "route", "start": "start"}[s.start]
+        self.write("etc/obol.toml", _table("daemon", {"dataplane": self.plane} if self.plane else {}))
+        self.write("etc/ipsec.conf", "config setup\n" + conns.format(**ends, keys=keys, auto=auto))
+        self.write("etc/ipsec.secrets", "")
+        os.makedirs(os.path.join(self.share, "etc", "nss", "obol-keys"), mode=0o700, exist_ok=True)
+        self._install(self.keys("rsa", self.end.name)[0], "nss/obol-keys/own.pem")
+
     def _install(self, source, name):
         os.makedirs(os.path.join(self.share, "etc"), exist_ok=True)
         shutil.copy(source, os.path.join(self.share, "etc", name))
@@ -110,9 +129,15 @@ class Obol(Peer):
     def version(self):
         return self.container.sh("obol --version")
 
+    def _orders(self, verb):
+        """The commands that do this to the connection: pluto's conns have names of their own, and its commands."""
+        if "pluto" not in self.settings.extra:
+            return [f"{OBOL} {verb} {CONNECTION} 2>&1"]
+        return [f"{IPSEC} {verb} {name} 2>&1" for name in self.children()]
+
     def initiate(self):
         try:
-            return True, self.container.sh(f"{OBOL} up {CONNECTION} 2>&1", timeout=60)
+            return True, self.container.sh("set -e; " + "; ".join(self._orders("up")), timeout=60)
         except Failure as failure:
             return False, str(failure)
 
@@ -122,7 +147,8 @@ class Obol(Peer):
 
     def terminate(self):
         try:
-            self.container.sh(f"{OBOL} down {CONNECTION}")
+            for order in self._orders("down"):
+                self.container.sh(order)
         except Failure as failure:  # in the VM some peers take longer than `down` waits
             if "goes on trying" not in str(failure):
                 raise

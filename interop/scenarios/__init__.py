@@ -66,6 +66,6 @@ def in_vm():
 
 def load():
     """All scenarios, in the order of their files."""
-    from . import auth, negotiate, selectors, suites, families, rekey, protect, liveness, nat, moving, lossy, openiked, bulk, vm, vm_plane  # noqa: F401
+    from . import auth, negotiate, selectors, suites, families, rekey, protect, liveness, nat, moving, lossy, openiked, bulk, pluto, vm, vm_plane  # noqa: F401
 
     return ALL
