@@ -14,6 +14,7 @@ mod support;
 use daemons::{LIMIT, PATIENCE};
 use obol_daemon::demo::lab::{B, Host, Lab};
 use obol_daemon::demo::traffic::ping;
+use std::net::UdpSocket;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -324,6 +325,15 @@ async fn plutos_files_are_started_asked_changed_and_stopped() {
             "Total IPsec connections: loaded 2, active 1",
         ],
     );
+    // A conn of other hosts is added without a word of error, as on each of many hosts with the same files.
+    let (code, text) = on(a, "add elsewhere");
+    assert_eq!(code, 0, "{text}");
+    assert_lines(
+        &text,
+        &[
+            "\"elsewhere\": added unoriented IKEv2 connection (neither left=192.168.0.8 nor right=192.168.0.9 match an interface)",
+        ],
+    );
     // One that is not loaded at start is there once it is asked for, and comes up beside the other.
     assert_eq!(on(a, "up later").0, 21);
     for host in [&bed.lab.a, &bed.lab.b] {
@@ -406,6 +416,41 @@ async fn a9_subnets_are_children_of_one_ike_sa() {
         &text,
         &["IPsec SAs: total(0), authenticated(0), anonymous(0)"],
     );
+    files.stop();
+}
+
+#[tokio::test]
+async fn a14_octets_of_inner_packets_are_counted() {
+    if !is_root() {
+        return;
+    }
+    let files = Files::new(CONNS);
+    let lab = &files.bed.lab;
+    let (code, text) = files.on(&lab.a, "up nets");
+    assert_eq!(code, 0, "{text}");
+    // With their headers, 84 octets.
+    let datagram = [0x55; 84 - 20 - 8];
+    let bind = |host: &Host| {
+        let socket = host.netns.run(|| UdpSocket::bind((host.side.pod, 7000)));
+        let socket = socket.unwrap().unwrap();
+        socket.set_read_timeout(Some(LIMIT)).unwrap();
+        socket
+    };
+    let (here, there) = (bind(&lab.a), bind(&lab.b));
+    for (from, to, host) in [(&here, &there, &lab.b), (&there, &here, &lab.a)] {
+        from.send_to(&datagram, (host.side.pod, 7000)).unwrap();
+        let mut octets = [0; 100];
+        assert_eq!(to.recv(&mut octets).unwrap(), datagram.len());
+    }
+    for host in files.hosts() {
+        let (_, text) = files.on(host, "trafficstatus");
+        assert_lines(
+            &text,
+            &[
+                "#*: \"nets\", type=ESP, add_time=*, inBytes=84, outBytes=84, maxBytes=2^63B, id='@*'",
+            ],
+        );
+    }
     files.stop();
 }
 

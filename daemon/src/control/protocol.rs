@@ -328,6 +328,16 @@ pub(crate) struct DownReport {
 pub(crate) struct ChangeReport {
     /// Each with the name of its connection.
     pub(crate) children: Vec<(String, String)>,
+    /// There are none yet, and why: what the name means is another host's, or not routed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) waits: Option<String>,
+}
+
+impl From<Vec<(String, String)>> for ChangeReport {
+    fn from(children: Vec<(String, String)>) -> Self {
+        let waits = None;
+        Self { children, waits }
+    }
 }
 
 /// What `redirect` told the clients.

@@ -132,8 +132,7 @@ impl<D: DataPlane> Driver<D> {
         if done.is_err() {
             (self.changes, self.origin) = before;
         }
-        let children = done?;
-        Ok(Reply::done(&ChangeReport { children }))
+        Ok(Reply::done(&done?))
     }
 
     async fn change_found(
@@ -141,16 +140,16 @@ impl<D: DataPlane> Driver<D> {
         now: Instant,
         name: &str,
         to: ChildChange,
-    ) -> Result<Vec<(String, String)>, Failure> {
+    ) -> Result<ChangeReport, Failure> {
         if to == ChildChange::Load
             && let Some(children) = self.add(now, name).await?
         {
-            return Ok(children);
+            return Ok(children.into());
         }
         if to == ChildChange::Unload
             && let Some(children) = self.unload(now, name).await?
         {
-            return Ok(children);
+            return Ok(children.into());
         }
         let known = Addresses::new();
         let loaded = crate::run::load_checked(&self.origin, &known).await?;
@@ -160,7 +159,15 @@ impl<D: DataPlane> Driver<D> {
             children = Changes::find(&self.loaded, name);
         }
         if children.is_empty() {
-            let text = match loaded.pluto.why_not(name) {
+            let text = match loaded.pluto.why_not(name).map(str::to_owned) {
+                // It is there, and waits for what it lacks.
+                Some(why) if to == ChildChange::Load => {
+                    self.take(now, loaded).await?;
+                    return Ok(ChangeReport {
+                        children: Vec::new(),
+                        waits: Some(why),
+                    });
+                }
                 Some(why) => format!("{name} is not loaded: {why}"),
                 None => format!("no connection or alias named {name:?}"),
             };
@@ -170,7 +177,7 @@ impl<D: DataPlane> Driver<D> {
             self.changes.say(child.clone(), to);
         }
         self.take(now, loaded).await?;
-        Ok(children)
+        Ok(children.into())
     }
 
     fn redirect(&mut self, now: Instant, connection: String, to: IpAddr) -> Result<Reply, Failure> {

@@ -230,6 +230,13 @@ pub(super) fn change(daemon: &Daemon, out: &Out, verb: Verb, name: &str) -> Resu
             false => ended,
         }
     })?;
+    if let Some(why) = &report.waits {
+        let what = match why.contains("match an interface") {
+            true => "unoriented IKEv2 connection",
+            false => "connection",
+        };
+        out.line("002", &format!("\"{name}\": added {what} ({why})"));
+    }
     for (_, child) in &report.children {
         let text = match to {
             ChildChange::Load => format!("\"{child}\": added IKEv2 connection"),

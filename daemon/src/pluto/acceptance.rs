@@ -14,7 +14,7 @@
 //! | A10 which secret | `secrets::tests`, `secrets_are_found_by_the_ranks_and_what_is_missing_is_said` of `e2e_pluto` |
 //! | A11 proposals | `proposals::tests` |
 //! | A12 forms of keys | here, `nss::tests`, and `ipsec::keys::tests` |
-//! | A13 strongSwan | `interop/scenarios` |
+//! | A13 strongSwan | `pluto-story` of `interop/scenarios` |
 //! | A14 commands | `e2e_ipsec` |
 //! | A15 never in clear | `e2e_hostile`, `e2e_crash` |
 //! | A16 refusals | `tests::refusals_are_alone_and_say_why` |
