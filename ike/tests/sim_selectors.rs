@@ -4,10 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use obol_ike::config::{Child, Config, Connection, LocalAuth, Mode, StartAction};
+use obol_ike::config::{Child, Config, Mode, StartAction};
 use obol_ike::error::ChildFailure;
 use obol_ike::event::{ChildSaInfo, Command, Event, PacketFlow};
-use obol_ike::identity::Identity;
 use obol_ike::testing::pair::{End, Node, Pair};
 use obol_ike::testing::setup::{A, B, HOSTS, Setup, child};
 
@@ -229,6 +228,9 @@ fn packets_do_not_ask_a_peer_that_refuses_again_and_again() {
     assert!((3..=10).contains(&tries), "{tries} tries in a minute");
 }
 
+/// Another address of the first host.
+const A2: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 168, 0, 9));
+
 /// A policy between all hosts of a network, and a connection that names no peer.
 fn any_peer() -> Pair {
     let service =
@@ -241,23 +243,16 @@ fn any_peer() -> Pair {
     setup.connection.remote_addrs.clear();
     setup.connection.local_addrs.clear();
     setup.connection.remote.id = None;
-    let connection = |own| Connection {
-        local: LocalAuth {
-            id: Some(own),
-            ..setup.connection.local.clone()
-        },
-        ..setup.connection.clone()
-    };
+    // Each is who its address says.
+    setup.connection.local.id = None;
     let node = |address: IpAddr, seed| {
         let config = Config {
-            connections: vec![Arc::new(connection(Identity::from(address)))],
+            connections: vec![Arc::new(setup.connection.clone())],
             settings: setup.settings.clone(),
         };
-        Node::new(address, config, seed).with_secret(
-            &A.to_string(),
-            &B.to_string(),
-            b"a secret of all",
-        )
+        let node = Node::new(address, config, seed);
+        let node = node.with_secret(&A.to_string(), &B.to_string(), b"a secret of all");
+        node.with_secret(&A2.to_string(), &B.to_string(), b"a secret of all")
     };
     Pair::new(node(A, 1), node(B, 2), setup.net.clone())
 }
@@ -297,4 +292,32 @@ fn a_connection_without_peer_is_up_with_each_on_its_own() {
     pair.run_for(Duration::from_secs(1));
     assert_eq!(peers(&pair, "connecting"), [third]);
     assert_eq!(info(&pair.a, "client").id, client.id);
+}
+
+#[test]
+fn a_host_with_two_addresses_is_up_from_each_of_them() {
+    let from = |own: IpAddr| Command::Acquire {
+        connection: HOSTS.to_owned(),
+        child: "client".to_owned(),
+        flow: Some(tcp((own, 40_000), (B, 27017))),
+        remote: Some(B),
+        local: Some(own),
+    };
+    let mut pair = any_peer();
+    pair.start();
+    pair.readdress(End::A, &[A, A2]);
+    let up = |pair: &Pair| {
+        let sas = pair.a.endpoint.status(pair.now).into_iter();
+        let mut up: Vec<(IpAddr, usize)> = sas
+            .filter(|sa| sa.state == "established")
+            .map(|sa| (sa.path.local.ip(), sa.children.len()))
+            .collect();
+        up.sort();
+        up
+    };
+    for own in [A, A2, A, A2] {
+        pair.command(End::A, from(own)).unwrap();
+        pair.run_for(Duration::from_secs(1));
+    }
+    assert_eq!(up(&pair), [(A, 1), (A2, 1)]);
 }

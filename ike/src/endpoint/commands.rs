@@ -50,7 +50,11 @@ impl Endpoint {
                 let trapped = self
                     .find_child(&connection, &child)
                     .is_none_or(|(c, child)| self.wishes.is_trapped(&c, &child, remote));
-                if !trapped || self.wishes.is_pausing(&connection, &child, remote, now) {
+                if !trapped
+                    || self
+                        .wishes
+                        .is_pausing(&connection, &child, (local, remote), now)
+                {
                     return Ok(());
                 }
                 let mut wish = Wish::between(local, remote);
@@ -63,7 +67,7 @@ impl Endpoint {
             Command::RekeyIke { connection } => self.rekey_ike(now, &connection),
             Command::Reauthenticate { connection } => {
                 self.connection(&connection)?;
-                let id = self.current(&connection, None);
+                let id = self.current(&connection, None, None);
                 let id = id.ok_or(CommandError::NotUp(connection))?;
                 self.reauthenticate(now, id);
                 Ok(())
@@ -149,7 +153,8 @@ impl Endpoint {
         if connection.children.is_empty() && connection.childless == Childless::Never {
             return Err(CommandError::NoChildren(name.to_owned()));
         }
-        if self.current(name, wish.peer(&connection)).is_none()
+        let (peer, own) = (wish.peer(&connection), wish.own(&connection));
+        if self.current(name, peer, own).is_none()
             && start_path(&connection, wish, &self.cx.local).is_none()
         {
             return Err(CommandError::NoRemote(name.to_owned()));
@@ -229,7 +234,7 @@ impl Endpoint {
     fn rekey_ike(&mut self, now: Instant, name: &str) -> Result<(), CommandError> {
         self.connection(name)?;
         let id = self
-            .current(name, None)
+            .current(name, None, None)
             .ok_or_else(|| CommandError::NotUp(name.to_owned()))?;
         self.with(now, id, |sa, _| {
             sa.tasks.push(Task::RekeyIke(RekeyIkeTask::default()));

@@ -1,7 +1,8 @@
 //! Both ends started at once: of two IKE SAs, or two Child SAs, one is closed, and both ends find
 //! the same one without a word (the rule of RFC 7296 section 2.8.1).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Instant;
 
 use super::table::Ends;
@@ -29,11 +30,22 @@ impl Endpoint {
             }
             let theirs = self.sas.with_peer(name, peer);
             let theirs = theirs.filter(|sa| sa.is_current() && sa.role == Role::Responder);
-            let Some(since) = theirs.filter_map(|sa| Some(sa.established()?.since)).max() else {
-                continue;
-            };
+            let theirs =
+                theirs.filter_map(|sa| Some((sa.path.local.ip(), sa.established()?.since)));
+            // Where the connection leaves open with which address of ours it is, each has its own.
+            let one =
+                !ends.connection.remote_addrs.is_empty() || !ends.connection.local_addrs.is_empty();
+            let mut since: BTreeMap<Option<IpAddr>, Instant> = BTreeMap::new();
+            for (own, at) in theirs {
+                let last = since.entry(Some(own).filter(|_| !one)).or_insert(at);
+                *last = at.max(*last);
+            }
             // One that was there before is what ours is to replace.
-            crossed.extend(ours.filter(|sa| sa.begun <= since).map(|sa| sa.id));
+            let stands = |sa: &&IkeSa| {
+                let own = Some(sa.path.local.ip()).filter(|_| !one);
+                since.get(&own).is_some_and(|since| sa.begun <= *since)
+            };
+            crossed.extend(ours.filter(stands).map(|sa| sa.id));
         }
         for id in crossed {
             if let Some(mut sa) = self.sas.lend(id) {

@@ -28,6 +28,7 @@ pub(super) struct Table {
     by_host: Index,
     by_connection: Index,
     by_peer: Index,
+    by_pair: Index,
     /// Those of `by_peer` that we are starting and nobody has answered.
     by_start: Index,
     by_identity: Index,
@@ -70,6 +71,8 @@ pub(super) struct Ends {
     pub(super) connection: Arc<Connection>,
     /// Where the peer was at first: that is what it is wanted for.
     pub(super) peer: IpAddr,
+    /// Our own address.
+    pub(super) own: IpAddr,
     /// Where it is.
     host: IpAddr,
     /// Hash of the identities that were proven.
@@ -81,8 +84,8 @@ pub(super) struct Ends {
 impl PartialEq for Ends {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.connection, &other.connection)
-            && (self.peer, self.host, self.identity, self.starts)
-                == (other.peer, other.host, other.identity, other.starts)
+            && (self.peer, self.own, self.host) == (other.peer, other.own, other.host)
+            && (self.identity, self.starts) == (other.identity, other.starts)
     }
 }
 
@@ -91,7 +94,7 @@ impl Ends {
     /// since.
     fn extends(&self, old: &Self) -> bool {
         Arc::ptr_eq(&self.connection, &old.connection)
-            && self.peer == old.peer
+            && (self.peer, self.own) == (old.peer, old.own)
             && (old.identity.is_none() || self.identity == old.identity)
     }
 }
@@ -165,7 +168,18 @@ impl Table {
             .filter(move |sa| sa.connection.name == name && sa.peer() == peer)
     }
 
-    /// Those of them that we are starting and nobody has answered.
+    /// Those of them that are from this address of ours.
+    pub(super) fn with_pair<'a>(
+        &'a self,
+        name: &'a str,
+        (own, peer): (IpAddr, IpAddr),
+    ) -> impl Iterator<Item = &'a IkeSa> {
+        let is_pair = move |sa: &&IkeSa| sa.peer() == peer && sa.path.local.ip() == own;
+        self.find(&self.by_pair, self.hash((name, own, peer)))
+            .filter(move |sa| sa.connection.name == name && is_pair(sa))
+    }
+
+    /// Those of a connection with this peer that we are starting and nobody has answered.
     pub(super) fn starts_with<'a>(
         &'a self,
         name: &'a str,
@@ -245,6 +259,7 @@ impl Table {
         known.then(|| Ends {
             connection: Arc::clone(&sa.connection),
             peer: sa.peer(),
+            own: sa.path.local.ip(),
             host: sa.path.remote.ip(),
             identity: sa.established().map(|e| self.pair(e)),
             starts: matches!(sa.phase, Phase::Init(_)),
@@ -393,6 +408,7 @@ impl Table {
         let mut hashes = vec![
             (By::Connection, self.hash(name)),
             (By::Peer, peer),
+            (By::Pair, self.hash((name, ends.own, ends.peer))),
             (By::Host, self.hash(ends.host)),
         ];
         hashes.extend(ends.starts.then_some((By::Start, peer)));
@@ -404,6 +420,7 @@ impl Table {
         match by {
             By::Connection => &mut self.by_connection,
             By::Peer => &mut self.by_peer,
+            By::Pair => &mut self.by_pair,
             By::Start => &mut self.by_start,
             By::Host => &mut self.by_host,
             By::Identity => &mut self.by_identity,
@@ -416,6 +433,7 @@ impl Table {
 enum By {
     Connection,
     Peer,
+    Pair,
     Start,
     Host,
     Identity,

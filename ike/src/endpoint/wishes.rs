@@ -121,15 +121,21 @@ impl Endpoint {
 
     /// Whether this is true of any IKE SA on which this child belongs.
     fn any_of_key<'a>(&'a self, key: &'a Key, is_so: impl FnMut(&'a IkeSa) -> bool) -> bool {
-        match key.peer {
-            Some(peer) => self.sas.with_peer(&key.connection, peer).any(is_so),
-            None => self.sas.of_connection(&key.connection).any(is_so),
+        match (key.peer, key.local) {
+            (Some(peer), Some(own)) => self.sas.with_pair(&key.connection, (own, peer)).any(is_so),
+            (Some(peer), None) => self.sas.with_peer(&key.connection, peer).any(is_so),
+            (None, _) => self.sas.of_connection(&key.connection).any(is_so),
         }
     }
 
-    /// The IKE SA of a connection, and with this peer if one is named, on which new exchanges
-    /// begin. Of several, the one that stays: both ends find the same.
-    pub(super) fn current(&self, connection: &str, peer: Option<IpAddr>) -> Option<IkeSaId> {
+    /// The IKE SA of a connection, and with this peer, and from this address of ours, if one is named, on
+    /// which new exchanges begin. Of several, the one that stays: both ends find the same.
+    pub(super) fn current(
+        &self,
+        connection: &str,
+        peer: Option<IpAddr>,
+        own: Option<IpAddr>,
+    ) -> Option<IkeSaId> {
         let current = |sa: &&IkeSa| sa.is_current();
         let lasts = |sa: &IkeSa| sa.established().is_some_and(|e| e.renewal.is_none());
         let better = |best, sa| {
@@ -139,13 +145,18 @@ impl Endpoint {
             };
             if stays { sa } else { best }
         };
-        let best = match peer {
-            Some(peer) => self
+        let best = match (peer, own) {
+            (Some(peer), Some(own)) => self
+                .sas
+                .with_pair(connection, (own, peer))
+                .filter(current)
+                .reduce(better),
+            (Some(peer), None) => self
                 .sas
                 .with_peer(connection, peer)
                 .filter(current)
                 .reduce(better),
-            None => self
+            (None, _) => self
                 .sas
                 .of_connection(connection)
                 .filter(current)
@@ -159,7 +170,8 @@ impl Endpoint {
         changes.extend(self.sas.changes());
         let mut keys = self.wishes.take_changed(now);
         for ends in changes {
-            keys.extend(self.wishes.with_peer(&ends.connection.name, ends.peer));
+            let name = &ends.connection.name;
+            keys.extend(self.wishes.with_pair(name, ends.own, ends.peer));
         }
         keys.iter().for_each(|key| self.wishes.visit(key));
         let open = keys.iter().filter(|key| self.wishes.is_open(key));
@@ -235,7 +247,7 @@ impl Endpoint {
             return;
         };
         let task = ChildTask::new(child, wish.flow, None);
-        if let Some(id) = self.current(&key.connection, key.peer) {
+        if let Some(id) = self.current(&key.connection, key.peer, key.local) {
             self.with(now, id, |sa, _| sa.tasks.push(Task::Child(task)));
             return;
         }

@@ -25,6 +25,8 @@ pub(super) struct Key {
     pub(super) connection: String,
     /// With whom, for a connection that names no peer and so may be up with many.
     pub(super) peer: Option<IpAddr>,
+    /// From which address of ours, where that is asked for and open: each has SAs of its own.
+    pub(super) local: Option<IpAddr>,
     pub(super) child: String,
 }
 
@@ -33,10 +35,19 @@ impl Key {
         Self::named(&connection.name, &child.name, peer)
     }
 
+    /// What a wish is known by.
+    fn of_wish(connection: &Connection, child: &Child, wish: &Wish) -> Self {
+        Self {
+            local: wish.own(connection),
+            ..Self::new(connection, child, wish.peer(connection))
+        }
+    }
+
     fn named(connection: &str, child: &str, peer: Option<IpAddr>) -> Self {
         Self {
             connection: connection.to_owned(),
             peer,
+            local: None,
             child: child.to_owned(),
         }
     }
@@ -48,7 +59,7 @@ impl Key {
 
     /// Whether the two belong on the same IKE SAs.
     pub(super) fn is_beside(&self, other: &Self) -> bool {
-        (&self.connection, self.peer) == (&other.connection, other.peer)
+        (&self.connection, self.peer, self.local) == (&other.connection, other.peer, other.local)
     }
 
     /// Whether it is one of this connection, and this child if one is named.
@@ -125,6 +136,12 @@ impl Wish {
         self.remote.filter(|_| connection.remote_addrs.is_empty())
     }
 
+    /// From where, where the connection leaves that open and names no peer.
+    pub(in crate::endpoint) fn own(&self, connection: &Connection) -> Option<IpAddr> {
+        let open = self.peer(connection).is_some() && connection.local_addrs.is_empty();
+        self.local.filter(|_| open)
+    }
+
     fn failed(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
         let pause = FIRST_PAUSE * 2u32.pow(self.failures.min(6));
         self.failures += 1;
@@ -144,7 +161,7 @@ impl Wishes {
 
     /// Wishes for a child.
     pub(in crate::endpoint) fn add(&mut self, connection: &Connection, child: &Child, wish: Wish) {
-        let key = Key::new(connection, child, wish.peer(connection));
+        let key = Key::of_wish(connection, child, &wish);
         let lasting = child.start_action == StartAction::Start && key.peer.is_none();
         let failures = self.open.get(&key).map_or(0, |wish| wish.failures);
         self.remove(&key);
@@ -225,12 +242,16 @@ impl Wishes {
         &self,
         connection: &str,
         child: &str,
-        remote: Option<IpAddr>,
+        (local, remote): (Option<IpAddr>, Option<IpAddr>),
         now: Instant,
     ) -> bool {
-        [None, remote].into_iter().any(|peer| {
-            let wish = self.open.get(&Key::named(connection, child, peer));
-            let not_before = wish.and_then(|wish| wish.not_before);
+        let keys = [(None, None), (remote, None), (remote, local)];
+        keys.into_iter().any(|(peer, local)| {
+            let key = Key {
+                local,
+                ..Key::named(connection, child, peer)
+            };
+            let not_before = self.open.get(&key).and_then(|wish| wish.not_before);
             not_before.is_some_and(|at| at > now)
         })
     }
@@ -345,6 +366,17 @@ impl Wishes {
 
     /// What is wanted of a connection with this peer.
     pub(super) fn with_peer(&self, connection: &str, peer: IpAddr) -> Vec<Key> {
+        self.with(connection, peer, |_| true)
+    }
+
+    /// What of it may be up from this address of ours.
+    pub(super) fn with_pair(&self, connection: &str, own: IpAddr, peer: IpAddr) -> Vec<Key> {
+        self.with(connection, peer, |key| {
+            key.local.is_none_or(|local| local == own)
+        })
+    }
+
+    fn with(&self, connection: &str, peer: IpAddr, which: impl Fn(&Key) -> bool) -> Vec<Key> {
         if self.open.is_empty() {
             return Vec::new();
         }
@@ -353,7 +385,8 @@ impl Wishes {
             keys.map(|(key, _)| key)
                 .take_while(move |key| key.connection == connection && key.peer == peer)
         };
-        with(None).chain(with(Some(peer))).cloned().collect()
+        let all = with(None).chain(with(Some(peer)));
+        all.filter(|key| which(key)).cloned().collect()
     }
 
     /// Forgets one.
