@@ -24,6 +24,10 @@ const DEFAULT_MTU: u32 = 1500;
 /// packet still is an IP packet.
 const TUN_MTU: u32 = 65_400;
 
+/// Frames that wait in the TUN device until they are read: of as many hosts as a policy asks for at once, all
+/// of which may begin at the same moment, there is a first packet or two. The system's own 500 lost some.
+const TUN_QUEUE: u32 = 2048;
+
 /// Brings the TUN device up; its index. It gets no address.
 ///
 /// # Errors
@@ -40,7 +44,11 @@ pub(crate) async fn bring_up(name: &str) -> Result<u32, DataPlaneError> {
     configure(name, "ipv4", "rp_filter", if strict { "2" } else { "0" });
     // No link-local address, and so no router solicitations into the tunnel.
     configure(name, "ipv6", "addr_gen_mode", "1");
-    let message = LinkUnspec::new_with_index(index).mtu(TUN_MTU).up().build();
+    let message = LinkUnspec::new_with_index(index)
+        .mtu(TUN_MTU)
+        .append_extra_attribute(LinkAttribute::TxQueueLen(TUN_QUEUE))
+        .up()
+        .build();
     let request = netlink.link().set(message);
     request
         .execute()
