@@ -61,17 +61,20 @@ async fn use_all(encap: bool) {
         let used = |sa: &Sa| sa.packets_in >= 10 && sa.packets_out >= 10;
         pods(&lab.a).iter().all(used) && pods(&lab.b).iter().all(used)
     });
-    // Answers take the pair that the question came by.
-    for sa in pods(&lab.a) {
-        let (most, least) = (
-            sa.packets_in.max(sa.packets_out),
-            sa.packets_in.min(sa.packets_out),
+    // Answers take the pair that the question came by: now that all queues are on, which they are a moment
+    // after their SAs.
+    let before = pods(&lab.a);
+    (0..4).for_each(|_| talk.round());
+    for (sa, before) in pods(&lab.a).iter().zip(&before) {
+        assert_eq!(sa.spi, before.spi);
+        let sent = sa.packets_out - before.packets_out;
+        let come = sa.packets_in - before.packets_in;
+        println!("queue {}: {sent} out, {come} in", sa.queue);
+        let (most, least) = (sent.max(come), sent.min(come));
+        assert!(
+            least >= 10 && least * 2 > most,
+            "{sa:?}, before: {before:?}"
         );
-        println!(
-            "queue {}: {} out, {} in",
-            sa.queue, sa.packets_out, sa.packets_in
-        );
-        assert!(least * 2 > most, "{sa:?}");
     }
     assert_only_protected(&capture).await;
 }
