@@ -83,7 +83,8 @@ class OpenIked(Peer):
         until("iked is gone", lambda: not self.running("iked"), 5)
 
     def version(self):
-        return f"OpenIKED {self.container.sh('dpkg-query -W -f ${Version} openiked').split('-')[0]}"
+        package = self.container.sh("dpkg-query -W -f '${Version}' openiked")
+        return f"OpenIKED {package.split('-')[0]}"
 
     def initiate(self):
         """iked begins what its policy says as soon as it runs."""
