@@ -268,9 +268,9 @@ impl Parts {
     /// Sends what is sealed.
     fn flush(&mut self) {
         self.sender.flush();
-        self.shared
-            .drops
-            .count_many(Reason::SendFailed, self.sender.take_lost());
+        let drops = &self.shared.drops;
+        drops.count_many(Reason::SendFailed, self.sender.take_lost());
+        drops.count_many(Reason::NoSa, self.policies.take_lost());
     }
 }
 

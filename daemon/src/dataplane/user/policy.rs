@@ -225,6 +225,11 @@ impl Policies {
         Verdict { ask, fate }
     }
 
+    /// Frames that have waited for an SA in vain, since the last time.
+    pub(super) fn take_lost(&mut self) -> u64 {
+        self.waiting.take_lost()
+    }
+
     /// Takes an SA in, before all others of its policy, in place of the one that it replaces.
     /// The frames that waited for it come back.
     pub(super) fn take_in(&mut self, sa: Arc<Way>, now: u64) -> Vec<Vec<u8>> {

@@ -35,11 +35,20 @@ pub(super) struct Waiting {
     by_whom: HashMap<Whom, u64>,
     octets: usize,
     begun: u64,
+    /// Frames that nobody got.
+    lost: u64,
 }
 
 struct Queue {
     whom: Whom,
     frames: VecDeque<Kept>,
+    octets: usize,
+}
+
+/// What was too old.
+#[derive(Default)]
+struct Old {
+    frames: u64,
     octets: usize,
 }
 
@@ -64,7 +73,9 @@ impl Waiting {
         let Some(queue) = self.queues.get_mut(&number) else {
             return false;
         };
-        self.octets -= queue.expire(now);
+        let old = queue.expire(now);
+        self.octets -= old.octets;
+        self.lost += old.frames;
         let room = queue.frames.len() < FRAMES && queue.octets + octets.len() <= OCTETS;
         if room {
             queue.octets += octets.len();
@@ -87,8 +98,15 @@ impl Waiting {
         let mut frames = self
             .remove(number)
             .map_or_else(VecDeque::new, |queue| queue.frames);
+        let all = frames.len();
         frames.retain(|kept| !kept.is_old(now));
+        self.lost += (all - frames.len()) as u64;
         frames
+    }
+
+    /// Frames that have waited in vain, since the last time: too old, or gone with their policy or for others.
+    pub(super) fn take_lost(&mut self) -> u64 {
+        std::mem::take(&mut self.lost)
     }
 
     /// Puts back what was taken out and still has to wait.
@@ -118,7 +136,7 @@ impl Waiting {
             .filter(|(_, queue)| !stays(queue.whom.policy));
         let gone: Vec<u64> = gone.map(|(number, _)| *number).collect();
         for number in gone {
-            self.remove(number);
+            self.drop(number);
         }
     }
 
@@ -144,14 +162,21 @@ impl Waiting {
                 return;
             }
             let number = *number;
-            self.remove(number);
+            self.drop(number);
         }
     }
 
     /// Drops what began to wait first beside this one; whether there was any.
     fn drop_first(&mut self, but: u64) -> bool {
         let first = self.queues.keys().copied().find(|number| *number != but);
-        first.is_some_and(|number| self.remove(number).is_some())
+        first.is_some_and(|number| self.drop(number))
+    }
+
+    /// Drops what waits there; whether there was anything.
+    fn drop(&mut self, number: u64) -> bool {
+        let queue = self.remove(number);
+        self.lost += queue.as_ref().map_or(0, |queue| queue.frames.len()) as u64;
+        queue.is_some()
     }
 
     fn remove(&mut self, number: u64) -> Option<Queue> {
@@ -163,13 +188,15 @@ impl Waiting {
 }
 
 impl Queue {
-    /// Drops what is too old; how many octets.
-    fn expire(&mut self, now: u64) -> usize {
-        let before = self.octets;
+    /// Drops what is too old; how much that was.
+    fn expire(&mut self, now: u64) -> Old {
+        let mut old = Old::default();
         while let Some(first) = self.frames.pop_front_if(|kept| kept.is_old(now)) {
-            self.octets -= first.octets.len();
+            old.frames += 1;
+            old.octets += first.octets.len();
         }
-        before - self.octets
+        self.octets -= old.octets;
+        old
     }
 }
 
@@ -219,8 +246,10 @@ mod tests {
         assert!(keep(&mut waiting, 1, b"packet", FOR + 1));
         assert_eq!(waiting.octets, 12);
         assert_eq!(waiting.take(whom(1), FOR + 1).len(), 1);
+        assert_eq!(waiting.take_lost(), FRAMES as u64);
         assert!(waiting.take(whom(2), 2 * FOR).is_empty());
         assert_eq!((waiting.octets, waiting.queues.len()), (0, 0));
+        assert_eq!((waiting.take_lost(), waiting.take_lost()), (1, 0));
 
         let packet = vec![0; 60_000];
         let kept = (0..100).filter(|_| keep(&mut waiting, 1, &packet, 1));
@@ -247,6 +276,7 @@ mod tests {
     fn no_more_is_kept_whoever_is_asked_for_and_the_last_are() {
         let mut waiting = Waiting::default();
         let packet = vec![0; 60_000];
+        let mut kept = 0;
         for number in 0..100_000 {
             let octets = if number % 2 == 0 {
                 &packet[..]
@@ -254,12 +284,20 @@ mod tests {
                 b"short"
             };
             assert!(keep(&mut waiting, number, octets, 1));
+            kept += 1;
             assert!(waiting.octets <= OCTETS_IN_ALL && waiting.queues.len() <= MOST);
         }
         for number in 100_000..110_000 {
             assert!(keep(&mut waiting, number, b"short", 1));
             assert!(waiting.queues.len() <= MOST && waiting.by_whom.len() <= MOST);
         }
+        kept += 10_000;
+        let there: usize = waiting
+            .queues
+            .values()
+            .map(|queue| queue.frames.len())
+            .sum();
+        assert_eq!(waiting.take_lost() + there as u64, kept);
         assert_eq!(waiting.take(whom(109_999), 2).len(), 1);
         assert!(waiting.take(whom(0), 2).is_empty());
     }
@@ -273,7 +311,9 @@ mod tests {
         waiting.put_back(whom(1), frames);
         waiting.retain(|policy| policy == 1);
         assert_eq!((waiting.octets, waiting.of_policy(2).len()), (6, 0));
+        assert_eq!(waiting.take_lost(), 0);
         waiting.retain(|policy| policy == 2);
         assert_eq!((waiting.octets, waiting.queues.len()), (0, 0));
+        assert_eq!(waiting.take_lost(), 1);
     }
 }
