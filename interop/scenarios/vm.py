@@ -166,14 +166,15 @@ def _asked(bed, client, server, port):
     expect(said == text, f"the server at {server.end.name} answered: {said}")
 
 
-def _up(bed, *names):
-    """Waits until both ends have these children and one IKE SA; moon's names may be others."""
+def _up(bed, *names, most=1):
+    """Waits until both ends have these children, each once, and at most so many IKE SAs; moon mirrors the names."""
 
     def check():
         for peer, wanted in ((bed.sun, names), (bed.moon, [_mirror(name) for name in names])):
             sas = [sa for sa in peer.sas() if sa.established]
             found = sorted(child.name for sa in sas for child in sa.children if child.installed)
-            expect(len(sas) == 1 and found == sorted(wanted), f"{peer.kind} has {sas}, not {sorted(wanted)}")
+            fits = 1 <= len(sas) <= most and found == sorted(wanted)
+            expect(fits, f"{peer.kind} has {sas}, not {sorted(wanted)} with {most} IKE SAs at most")
         return True
 
     until(f"both ends have {names}", check)
@@ -236,7 +237,9 @@ def vxlan(bed):
             end.container.sh("ip link set vx up")
         ping = f"ping -p {MARKER.hex()} -W 5 -c 1 {inner[other]}"
         until("a ping through the vxlan is answered", lambda: peer.container.ok(ping), 20)
-        _up(bed, "client", "server")
+        # Both devices say something of their own at once. Then either end may have an IKE SA of its own for its child,
+        # which the other one does not need for anything.
+        _up(bed, "client", "server", most=2)
         peer.container.sh(f"ping -p {MARKER.hex()} -i 0.5 -W 5 -c 10 -s 1300 {inner[other]}")
         bed.check_wire()
         # Its neighbours are looked for at any time, and that would bring up what is to be gone.
