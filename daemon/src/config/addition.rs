@@ -2,11 +2,34 @@
 //! and `ipsec delete`. It must not cost what reading all of them does, nor have to do with what else the
 //! files say by now.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+use obol_ike::config::{Child, Connection};
 
 use super::Loaded;
 use crate::dataplane::Policy;
+
+/// Children that go, by their connections.
+struct Gone<'a> {
+    of: HashMap<&'a str, HashSet<&'a str>>,
+}
+
+impl<'a> Gone<'a> {
+    fn of(children: &'a [(String, String)]) -> Self {
+        let mut of: HashMap<&str, HashSet<&str>> = HashMap::new();
+        for (connection, child) in children {
+            of.entry(connection).or_default().insert(child);
+        }
+        Self { of }
+    }
+
+    fn has(&self, connection: &str, child: &str) -> bool {
+        self.of
+            .get(connection)
+            .is_some_and(|children| children.contains(child))
+    }
+}
 
 impl Loaded {
     /// Of another configuration, what a name of pluto's means there, as something to be added to this
@@ -19,16 +42,7 @@ impl Loaded {
         if places.is_empty() || self.pluto.names.contains_key(name) || !same_daemon {
             return None;
         }
-        let meant: Vec<bool> = other
-            .ike
-            .connections
-            .iter()
-            .map(|connection| is_meant(&connection.name))
-            .collect();
-        let mut keep = meant.iter();
-        other.ike.connections.retain(|_| keep.next() == Some(&true));
-        let mut keep = meant.iter();
-        other.data_planes.retain(|_| keep.next() == Some(&true));
+        other.retain_connections(|connection| is_meant(&connection.name));
         other.policies.retain(|policy| is_meant(&policy.connection));
         other
             .updown
@@ -57,32 +71,46 @@ impl Loaded {
             })
     }
 
+    /// The policies of all children but these, by the names of their connections and their own.
+    pub(crate) fn policies_but(&self, children: &[(String, String)]) -> Vec<Policy> {
+        let gone = Gone::of(children);
+        let left = self.policies.iter();
+        left.filter(|policy| !gone.has(&policy.connection, &policy.child))
+            .cloned()
+            .collect()
+    }
+
     /// Takes children out, by the names of their connections and their own, and connections that have no
     /// others.
     pub(crate) fn remove(&mut self, children: &[(String, String)]) {
-        let gone: HashSet<(&str, &str)> = children.iter().map(|(c, n)| (&**c, &**n)).collect();
-        let mut keep = Vec::new();
+        let gone = Gone::of(children);
         for connection in &mut self.ike.connections {
-            let name = connection.name.clone();
-            let is_gone = |child: &str| gone.contains(&(name.as_str(), child));
-            let had = connection.children.len();
-            if connection.children.iter().any(|own| is_gone(&own.name)) {
-                let changed = Arc::make_mut(connection);
-                changed.children.retain(|own| !is_gone(&own.name));
+            let is_gone = |child: &Arc<Child>| gone.has(&connection.name, &child.name);
+            let left = connection.children.iter().filter(|child| !is_gone(child));
+            let left: Vec<Arc<Child>> = left.cloned().collect();
+            if left.len() < connection.children.len() {
+                Arc::make_mut(connection).children = left;
             }
-            keep.push(had == 0 || !connection.children.is_empty());
         }
+        self.retain_connections(|connection| {
+            !connection.children.is_empty() || !gone.of.contains_key(connection.name.as_str())
+        });
+        self.policies
+            .retain(|policy| !gone.has(&policy.connection, &policy.child));
+        self.updown
+            .retain(|(connection, child), _| !gone.has(connection, child));
+        self.pluto
+            .remove(|connection, child| gone.has(connection, child));
+    }
+
+    /// Keeps the connections of which this is true, with what is to carry them, which is said by their
+    /// places.
+    pub(super) fn retain_connections(&mut self, stays: impl Fn(&Connection) -> bool) {
+        let keep: Vec<bool> = self.ike.connections.iter().map(|c| stays(c)).collect();
         let mut kept = keep.iter();
         self.ike.connections.retain(|_| kept.next() == Some(&true));
         let mut kept = keep.iter();
         self.data_planes.retain(|_| kept.next() == Some(&true));
-        let is_gone = |connection: &str, child: &str| gone.contains(&(connection, child));
-        self.policies
-            .retain(|policy| !is_gone(&policy.connection, &policy.child));
-        self.updown
-            .retain(|(connection, child), _| !is_gone(connection, child));
-        self.pluto
-            .remove(|connection, child| is_gone(connection, child));
     }
 
     /// Takes in what was found to be an addition.

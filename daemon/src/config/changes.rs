@@ -1,7 +1,7 @@
 //! What operators say about single children while the daemon runs. It counts until the daemon ends
 //! or they say otherwise, whatever is read again meanwhile.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use obol_ike::config::{Config, StartAction};
@@ -58,17 +58,14 @@ impl Changes {
         if self.0.is_empty() {
             return;
         }
-        let planes = std::mem::take(&mut loaded.data_planes);
-        let names: Vec<String> = (loaded.ike.connections.iter())
-            .map(|connection| connection.name.clone())
-            .collect();
         self.change(&mut loaded.ike);
-        // What carries a connection is said by its place.
-        let left = loaded.ike.connections.iter();
-        let left: HashSet<&str> = left.map(|connection| connection.name.as_str()).collect();
-        let both = names.iter().zip(planes);
-        let both = both.filter(|(name, _)| left.contains(name.as_str()));
-        loaded.data_planes = both.map(|(_, plane)| plane).collect();
+        let unloaded = |name: &str| {
+            let mut of_it = self.0.iter().filter(|((own, _), _)| own == name);
+            of_it.any(|(_, change)| *change == ChildChange::Unload)
+        };
+        loaded.retain_connections(|connection| {
+            !connection.children.is_empty() || !unloaded(&connection.name)
+        });
         let said = |policy: &Policy| {
             let key = (policy.connection.clone(), policy.child.clone());
             self.0.get(&key).copied()
@@ -113,13 +110,6 @@ impl Changes {
                 *connection = Arc::new(changed);
             }
         }
-        let unloaded = |name: &str| {
-            let mut of_it = self.0.iter().filter(|((own, _), _)| own == name);
-            of_it.any(|(_, change)| *change == ChildChange::Unload)
-        };
-        config
-            .connections
-            .retain(|connection| !connection.children.is_empty() || !unloaded(&connection.name));
     }
 }
 

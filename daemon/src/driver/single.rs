@@ -53,20 +53,10 @@ impl<D: DataPlane> Driver<D> {
         if children.is_empty() {
             return Ok(None);
         }
-        let loaded = &mut self.loaded;
-        let before = (
-            loaded.ike.clone(),
-            loaded.data_planes.clone(),
-            loaded.policies.clone(),
-        );
-        let (updown, names) = (loaded.updown.clone(), loaded.pluto.names.clone());
-        loaded.remove(&children);
-        let taken = self.plane.set_policies(loaded.policies.clone()).await;
-        if let Err(error) = taken {
-            (loaded.ike, loaded.data_planes, loaded.policies) = before;
-            (loaded.updown, loaded.pluto.names) = (updown, names);
-            return Err(crate::run::system(error));
-        }
+        let policies = self.loaded.policies_but(&children);
+        let taken = self.plane.set_policies(policies).await;
+        taken.map_err(crate::run::system)?;
+        self.loaded.remove(&children);
         for child in &children {
             self.changes.say(child.clone(), ChildChange::Unload);
         }
