@@ -1,8 +1,9 @@
 //! Selectors, found by the packets that they match: however many there are, a packet costs a look into a
 //! table for each form that selectors have, and forms are few.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use crate::flow::{FlowKey, has_type_and_code};
 use crate::selector::Selector;
@@ -21,13 +22,16 @@ struct Table<T> {
     form: Form,
     /// No rank in it is lower.
     lowest: u64,
-    /// By what a packet has in common with a selector; the lowest rank comes first.
-    entries: HashMap<Key, Vec<Entry<T>>>,
+    /// By what a packet has in common with a selector; the lowest rank comes first. However many have
+    /// that in common, one more, or less, costs next to nothing: a peer may have a say in selectors.
+    entries: HashMap<Key, BTreeMap<Place, Entry<T>>>,
 }
+
+/// A rank, and which one of those with this rank.
+type Place = (u64, u32);
 
 #[derive(Clone, Debug)]
 struct Entry<T> {
-    rank: u64,
     selector: Selector,
     value: T,
 }
@@ -75,35 +79,36 @@ impl<T> Index<T> {
             }
         };
         let entries = table.entries.entry(form.key(&selector)).or_default();
-        let place = entries.partition_point(|entry| entry.rank <= rank);
-        let entry = Entry {
-            rank,
-            selector,
-            value,
-        };
-        entries.insert(place, entry);
+        let mut same = entries.range(all_with(rank));
+        let next = same.next_back().map_or(0, |((_, last), _)| last + 1);
+        entries.insert((rank, next), Entry { selector, value });
         if rank < table.lowest {
             table.lowest = rank;
             self.tables.sort_by_key(|table| table.lowest);
         }
     }
 
-    /// Takes a value with this rank away, as far as it has this selector.
-    pub fn remove(&mut self, selector: &Selector, rank: u64) {
-        let form = Form::of(selector);
-        let Some(at) = self.tables.iter().position(|table| table.form == form) else {
-            return;
-        };
-        let table = &mut self.tables[at];
-        let key = form.key(selector);
-        if let Some(entries) = table.entries.get_mut(&key) {
-            entries.retain(|entry| entry.rank != rank || entry.selector != *selector);
-            if entries.is_empty() {
-                table.entries.remove(&key);
+    /// Takes what has this rank away; `selectors`: all that it has.
+    pub fn remove<'s>(&mut self, selectors: impl IntoIterator<Item = &'s Selector>, rank: u64) {
+        for selector in selectors {
+            let form = Form::of(selector);
+            let Some(at) = self.tables.iter().position(|table| table.form == form) else {
+                continue;
+            };
+            let table = &mut self.tables[at];
+            let key = form.key(selector);
+            if let Some(entries) = table.entries.get_mut(&key) {
+                // Of several with one key, the first one finds them all.
+                while let Some(place) = entries.range(all_with(rank)).next().map(|(at, _)| *at) {
+                    entries.remove(&place);
+                }
+                if entries.is_empty() {
+                    table.entries.remove(&key);
+                }
             }
-        }
-        if table.entries.is_empty() {
-            self.tables.remove(at);
+            if table.entries.is_empty() {
+                self.tables.remove(at);
+            }
         }
     }
 
@@ -115,32 +120,37 @@ impl<T> Index<T> {
     ) -> Option<R> {
         let mut from = 0;
         loop {
-            let entry = self.next(flow, from)?;
-            if let Some(found) = visit(&entry.value) {
+            let (rank, value) = self.next(flow, from)?;
+            if let Some(found) = visit(value) {
                 return Some(found);
             }
-            from = entry.rank.checked_add(1)?;
+            from = rank.checked_add(1)?;
         }
     }
 
-    /// The lowest rank from this one on.
-    fn next(&self, flow: &FlowKey, from: u64) -> Option<&Entry<T>> {
-        let mut best: Option<&Entry<T>> = None;
+    /// The lowest rank from this one on, and its value.
+    fn next(&self, flow: &FlowKey, from: u64) -> Option<(u64, &T)> {
+        let mut best: Option<(u64, &T)> = None;
         for table in &self.tables {
-            if best.is_some_and(|best| best.rank <= table.lowest) {
+            if best.is_some_and(|(best, _)| best <= table.lowest) {
                 break;
             }
-            let lower = |entry: &&Entry<T>| best.is_none_or(|best| entry.rank < best.rank);
             let entries = table
                 .form
                 .key_in(flow)
                 .and_then(|key| table.entries.get(&key));
-            let mut entries = entries.into_iter().flatten();
-            let found = entries.find(|entry| entry.rank >= from && entry.selector.matches(flow));
+            let mut entries = entries.into_iter().flat_map(|all| all.range((from, 0)..));
+            let found = entries.find(|(_, entry)| entry.selector.matches(flow));
+            let found = found.map(|((rank, _), entry)| (*rank, &entry.value));
+            let lower = |(rank, _): &(u64, &T)| best.is_none_or(|(best, _)| *rank < best);
             best = found.filter(lower).or(best);
         }
         best
     }
+}
+
+fn all_with(rank: u64) -> RangeInclusive<Place> {
+    (rank, 0)..=(rank, u32::MAX)
 }
 
 impl<T> Default for Index<T> {

@@ -142,9 +142,7 @@ impl Lanes {
             self.by_sa.remove(&way.id);
         }
         if let Some(index) = &mut self.index {
-            for selector in &lane.used.carries {
-                index.remove(selector, rank(number));
-            }
+            index.remove(&lane.used.carries, rank(number));
         }
         lane.ways.clone()
     }
