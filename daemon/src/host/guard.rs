@@ -16,6 +16,7 @@
 //!  both:     what a policy lets pass, always or while it has no SA, is accepted before the wider ones
 //!            that would drop it
 //!  incoming: not by the TUN, and matches remote -> local:  counted, dropped
+//!            asked before destination NAT and once more after it
 //! ```
 
 use obol_ike::config::Mode;
@@ -26,6 +27,7 @@ use super::nft::{self, Base, Batch, Hook, HookNumber, LoadedTable, Meta, Rule, T
 use crate::dataplane::{DataPlaneError, Policy};
 
 const LEAVING: &str = "leaving";
+const INCOMING: &str = "incoming";
 const BLOCKED_OUT: &str = "blocked-out";
 const BLOCKED_IN: &str = "blocked-in";
 
@@ -35,6 +37,8 @@ const BEFORE_NAT: i32 = -150;
 const AFTER_NAT: i32 = 300;
 /// As early as packets can be filtered: before connection tracking and any NAT.
 const RAW: i32 = -300;
+/// After any destination NAT (-100): the address that it put in may be one that a policy is about.
+const AFTER_DESTINATION_NAT: i32 = -99;
 /// One step before the source NAT of others.
 const JUST_BEFORE_NAT: i32 = 99;
 
@@ -355,12 +359,7 @@ fn guard_incoming(
     carrier: Carrier,
     more: Vec<Rule>,
 ) {
-    let hook = Hook {
-        kind: "filter",
-        hook: HookNumber::Prerouting,
-        priority: RAW,
-    };
-    table.chain("incoming", Some(hook));
+    table.chain(INCOMING, None);
     // What has a mark has it from elsewhere, later than here: the kernel's own policies drop it.
     let guarded = |policy: &Policy| policy.kernel.if_id == 0 && policy.kernel.mark_in.mask == 0;
     let guarded = || matched.iter().filter(|matched| guarded(matched.policy));
@@ -396,6 +395,15 @@ fn guard_incoming(
             false => Verdict::Goto(BLOCKED_IN),
         };
         table.rule(matched.selected(false).verdict(verdict));
+    }
+    for (chain, priority) in [("arriving", RAW), ("redirected", AFTER_DESTINATION_NAT)] {
+        let hook = Hook {
+            kind: "filter",
+            hook: HookNumber::Prerouting,
+            priority,
+        };
+        table.chain(chain, Some(hook));
+        table.rule(rule().verdict(Verdict::Jump(INCOMING)));
     }
 }
 

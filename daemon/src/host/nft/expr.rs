@@ -2,7 +2,7 @@
 //!
 //! The numbers are those of the kernel's `linux/netfilter/nf_tables.h`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::attr::Attributes;
 use crate::host::xfrm::Mark;
@@ -228,6 +228,20 @@ impl Rule {
         let mut data = Attributes::default();
         data.put_u32(1, 1 << 4);
         self.push("masq", &data)
+    }
+
+    /// Has the flow of this packet go to another address: what Docker does for a published port, and tests
+    /// must hold against.
+    pub(crate) fn redirect(self, to: Ipv4Addr) -> Self {
+        let mut address = Attributes::default();
+        address.put(1, &to.octets());
+        let mut data = Attributes::default();
+        data.put_u32(1, REG_1).put_list(2, &address);
+        let loaded = self.push("immediate", &data);
+        let mut data = Attributes::default();
+        // Type: destination, family, register with the address.
+        data.put_u32(1, 1).put_u32(2, 2).put_u32(3, REG_1);
+        loaded.push("nat", &data)
     }
 
     fn meta(self, key: Meta) -> Self {

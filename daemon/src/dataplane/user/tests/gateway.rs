@@ -1,7 +1,7 @@
 //! A host that forwards for others: its own addresses are not those that are protected.
 
 use super::*;
-use crate::host::nat::masquerade;
+use crate::host::nat::{masquerade, publish};
 
 /// A container behind the first host, at 172.16.1.2.
 pub(super) fn container(host: &Host) -> Netns {
@@ -91,4 +91,34 @@ fn a_masquerade_that_makes_a_packet_match_a_policy_does_not_let_it_out_in_clear(
     eventually("the guard counts it", || {
         (a.drops("clear-out") > 0).then_some(())
     });
+}
+
+#[test]
+fn a_published_port_lets_nothing_in_that_a_tunnel_must_bring() {
+    if skipped() {
+        return;
+    }
+    let (mut a, mut b) = hosts(true);
+    let container = container(&a);
+    protect_networks(&mut a, &mut b);
+    let (own, inside) = ([192, 0, 2, 1].into(), [172, 16, 1, 2].into());
+    assert_eq!(a.address, IpAddr::V4(own));
+    a.netns.run(|| publish(own, inside)).unwrap().unwrap();
+    let bind = || UdpSocket::bind((ip("172.16.1.2"), 7000));
+    let published = eventually("the address is there", || container.run(bind).unwrap().ok());
+    published.set_read_timeout(Some(5 * SECOND)).unwrap();
+
+    // In clear, from an address that only the tunnel may bring: no policy of the sender's is about it, and
+    // at its arrival none of ours, until the other destination is put in.
+    let spoofed = b.socket(b.subnet, 7001);
+    spoofed.send_to(b"in clear?", (a.address, 7000)).unwrap();
+    eventually("the guard counts it", || {
+        (a.drops("clear-in") > 0).then_some(())
+    });
+    // What nothing protects is published.
+    let outside = b.socket(b.address, 7001);
+    outside.send_to(b"published", (a.address, 7000)).unwrap();
+    let mut octets = [0; 64];
+    let (length, _) = published.recv_from(&mut octets).unwrap();
+    assert_eq!(&octets[..length], b"published");
 }
