@@ -63,7 +63,7 @@ pub(crate) struct KernelDataPlane {
 
 /// How often the guard is looked for. A `flush ruleset` of somebody's firewall takes it away; the
 /// kernel's policies hold until then.
-const GUARD_EVERY: Duration = Duration::from_secs(10);
+const GUARD_EVERY: Duration = Duration::from_millis(500);
 
 impl KernelDataPlane {
     /// Takes over what an earlier run left in the kernel, and has these sockets of port 4500 take ESP

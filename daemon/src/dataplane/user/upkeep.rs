@@ -22,9 +22,9 @@ pub(super) enum Task {
 const SETTLE: Duration = Duration::from_millis(300);
 /// How long to wait until what failed is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
-/// How often the guard is looked for. A `flush ruleset` of somebody's firewall takes it away;
-/// rules and blackholes hold until then.
-const GUARD_EVERY: Duration = Duration::from_secs(10);
+/// How often the guard is looked for. A `flush ruleset` of somebody's firewall takes it away. Until it is back, rules
+/// and blackholes hold what leaves, and nothing what arrives in clear.
+const GUARD_EVERY: Duration = Duration::from_millis(500);
 
 /// What is due when.
 pub(super) struct Upkeep {
