@@ -138,7 +138,7 @@ async fn scripts_are_told_and_nothing_waits_for_them() {
     let expected = ["prepare-client", "route-client", "up-client"];
     until("told", &mut lab.a, |_| verbs(&directory) == expected).await;
     let last = told(&directory).pop().unwrap();
-    let id = "b\\047;touch\\044{IFS}INJECTED;\\047@example.com";
+    let id = "b\\047\\073touch\\044\\173IFS\\175INJECTED\\073\\047@example.com";
     let id = id.replace(
         "INJECTED",
         &directory.join("injected").display().to_string(),

@@ -184,13 +184,16 @@ fn port(ts: &TrafficSelector) -> String {
     }
 }
 
-/// A text that is one word to a shell, whatever it is written into.
+/// A text with nothing in it that a shell would act on, wherever it is written into. Blanks are left, since names of
+/// certificates have them: at worst there are more words.
 fn harmless(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
-            b'\'' | b'"' | b'`' | b'$' | b'\\' => out.push_str(&format!("\\{byte:03o}")),
-            b' '..=b'~' => out.push(char::from(byte)),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => out.push(char::from(byte)),
+            b' ' | b'@' | b'.' | b'_' | b':' | b'/' | b'=' | b',' | b'+' | b'%' | b'#' | b'-' => {
+                out.push(char::from(byte));
+            }
             other => out.push_str(&format!("\\{other:03o}")),
         }
     }
@@ -271,10 +274,27 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_a_peer_calls_itself_is_one_word() {
+    fn what_a_peer_calls_itself_does_nothing_in_a_shell() {
         let mut facts = facts();
-        facts.remote_id = "a'; rm -rf $HOME `id` \"\\\n\u{e9}".into();
-        let expected = "a\\047; rm -rf \\044HOME \\140id\\140 \\042\\134\\012\\303\\251";
-        assert_eq!(value(&facts, "PLUTO_PEER_ID"), expected);
+        let cases = [
+            (
+                "a'; rm -rf $HOME `id` \"\\\n\u{e9}",
+                "a\\047\\073 rm -rf \\044HOME \\140id\\140 \\042\\134\\012\\303\\251",
+            ),
+            ("x;reboot", "x\\073reboot"),
+            ("a|b&c<d>e", "a\\174b\\046c\\074d\\076e"),
+            (
+                "(*)!{~}[?]",
+                "\\050\\052\\051\\041\\173\\176\\175\\133\\077\\135",
+            ),
+            (
+                "C=US, O=Ex Inc, CN=a+b@host_1.example/2%3#4:5-6",
+                "C=US, O=Ex Inc, CN=a+b@host_1.example/2%3#4:5-6",
+            ),
+        ];
+        for (id, expected) in cases {
+            facts.remote_id = id.into();
+            assert_eq!(value(&facts, "PLUTO_PEER_ID"), expected);
+        }
     }
 }

@@ -21,6 +21,10 @@ use obol_ike::event::ChildSaId;
 pub(crate) use environment::Facts;
 use runner::{Job, Runner};
 
+/// Scripts about one connection that may wait when it comes up once more. Peers can make SAs come and go, and
+/// scripts are slow.
+const WAITING: usize = 1024;
+
 /// Names of a connection and a child.
 pub(crate) type Name = (String, String);
 
@@ -55,6 +59,19 @@ struct Told {
 struct Up {
     sas: BTreeSet<ChildSaId>,
     facts: Facts,
+    /// The script knows; else too many waited.
+    is_known: bool,
+}
+
+impl Up {
+    fn new(sas: BTreeSet<ChildSaId>, facts: Facts) -> Self {
+        let is_known = true;
+        Self {
+            sas,
+            facts,
+            is_known,
+        }
+    }
 }
 
 impl Told {
@@ -93,11 +110,18 @@ impl Told {
         }
     }
 
+    /// Whoever heard that it is up hears this too, however many wait.
+    fn down(&self, jobs: &mut Vec<Job>, up: &Up) {
+        if up.is_known {
+            self.tell(jobs, &["down"], &up.facts);
+        }
+    }
+
     fn end(mut self, jobs: &mut Vec<Job>) {
         self.wanted.routed = false;
         let mut last = self.wanted.facts.clone();
         for up in std::mem::take(&mut self.up).into_values() {
-            self.tell(jobs, &["down"], &up.facts);
+            self.down(jobs, &up);
             last = up.facts;
         }
         self.unroute(jobs, &last);
@@ -147,7 +171,7 @@ impl Scripts {
             for (peer, (sas, facts)) in replaced.remove(&name).unwrap_or_default() {
                 told.route(&mut self.jobs, &facts);
                 told.tell(&mut self.jobs, &["up"], &facts);
-                told.up.insert(peer, Up { sas, facts });
+                told.up.insert(peer, Up::new(sas, facts));
             }
             told.unroute(&mut self.jobs, &facts);
         }
@@ -167,10 +191,16 @@ impl Scripts {
             up.sas.insert(id);
             return;
         }
-        told.route(&mut self.jobs, &facts);
-        told.tell(&mut self.jobs, &["up"], &facts);
-        let sas = BTreeSet::from([id]);
-        told.up.insert(peer, Up { sas, facts });
+        let mut up = Up::new(BTreeSet::from([id]), facts);
+        let jobs = self.jobs.iter().filter(|job| job.name == up.facts.name);
+        up.is_known = jobs.count() + self.runner.waiting(&up.facts.name) < WAITING;
+        if up.is_known {
+            told.route(&mut self.jobs, &up.facts);
+            told.tell(&mut self.jobs, &["up"], &up.facts);
+        } else {
+            tracing::warn!(connection = up.facts.name, %peer, "updown is not told: too many of its scripts wait");
+        }
+        told.up.insert(peer, up);
     }
 
     /// An SA is gone. Only the last one of a child with a peer is told.
@@ -185,7 +215,7 @@ impl Scripts {
             if up.sas.is_empty()
                 && let Some(up) = told.up.remove(&peer)
             {
-                told.tell(&mut self.jobs, &["down"], &up.facts);
+                told.down(&mut self.jobs, &up);
                 told.unroute(&mut self.jobs, &up.facts);
             }
             return;
@@ -267,6 +297,38 @@ mod tests {
         assert_eq!(told(&mut scripts), ["a up-client", "a down-client"]);
         scripts.set(wanted("a", false));
         assert_eq!(told(&mut scripts), ["a unroute-client"]);
+    }
+
+    #[test]
+    fn a_connection_that_comes_and_goes_keeps_no_other_one_from_being_told() {
+        let mut scripts = Scripts::new();
+        let mut both = wanted("a", false);
+        let (other, script) = (("others".to_owned(), "net".to_owned()), wanted("b", false));
+        let script = script.into_values().next().unwrap();
+        let others = Facts {
+            name: "others".into(),
+            ..facts()
+        };
+        both.insert(other.clone(), script);
+        scripts.set(both);
+        scripts.up(&other, PEER, ChildSaId(0), others);
+        for id in 1..1000 {
+            scripts.up(&name(), PEER, ChildSaId(id), facts());
+            scripts.down(ChildSaId(id));
+        }
+        scripts.up(&name(), PEER, ChildSaId(1000), facts());
+        scripts.down(ChildSaId(0));
+        let all = told(&mut scripts);
+        let count = |what: &str| all.iter().filter(|job| *job == what).count();
+        assert!(count("a up-client") < 300, "{}", count("a up-client"));
+        assert_eq!(count("a up-client"), count("a down-client"));
+        assert_eq!(count("b up-client"), 1);
+        assert_eq!(count("b down-client"), 1);
+        // There is room again.
+        scripts.down(ChildSaId(1000));
+        assert_eq!(told(&mut scripts), [""; 0], "it was not told of that one");
+        scripts.up(&name(), PEER, ChildSaId(1001), facts());
+        assert_eq!(told(&mut scripts).last().unwrap(), "a up-client");
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Runs scripts one after another, each for so long at most.
 
+use std::collections::HashMap;
 use std::io::{PipeReader, Read as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SendError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -16,8 +17,6 @@ use super::environment::Environment;
 
 /// How long a script may take. Then it is killed, with all that it has started.
 const LIMIT: Duration = Duration::from_secs(10);
-/// Scripts that may wait. Peers can make SAs come and go.
-const WAITING: usize = 1024;
 /// Octets of what a script says that are told in the log.
 const SAID: usize = 4096;
 /// Where its programs are.
@@ -42,7 +41,7 @@ impl Job {
 
 /// The thread, which is there once there was a script.
 pub(super) struct Runner {
-    work: Option<(SyncSender<Job>, JoinHandle<()>)>,
+    work: Option<(Sender<Job>, JoinHandle<()>)>,
     now: Arc<Mutex<Now>>,
 }
 
@@ -53,6 +52,8 @@ struct Now {
     group: Option<Pid>,
     /// No other one is to be begun.
     over: bool,
+    /// How many wait, by the connections that they are about.
+    waiting: HashMap<String, usize>,
 }
 
 impl Runner {
@@ -69,7 +70,7 @@ impl Runner {
         let sender = match &self.work {
             Some((sender, _)) => sender,
             None => {
-                let (sender, jobs) = sync_channel(WAITING);
+                let (sender, jobs) = channel();
                 let thread = std::thread::Builder::new().name("obol-updown".to_owned());
                 let now = Arc::clone(&self.now);
                 match thread.spawn(move || run_all(&jobs, &now)) {
@@ -78,10 +79,16 @@ impl Runner {
                 }
             }
         };
-        if let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) = sender.try_send(job)
-        {
-            told("is not run", &job, "too many scripts wait already");
+        let mut now = locked(&self.now);
+        *now.waiting.entry(job.name.clone()).or_default() += 1;
+        if let Err(SendError(job)) = sender.send(job) {
+            told("is not run", &job, "the thread that runs scripts has ended");
         }
+    }
+
+    /// How many scripts about this connection wait.
+    pub(super) fn waiting(&self, name: &str) -> usize {
+        locked(&self.now).waiting.get(name).copied().unwrap_or(0)
     }
 
     /// Waits until all have run, but no longer than this. Then the one that runs is killed, and the
@@ -122,6 +129,12 @@ fn locked(now: &Mutex<Now>) -> MutexGuard<'_, Now> {
 /// Runs one, and tells what it said and how it ended if not well.
 fn run(job: &Job, now: &Mutex<Now>) {
     let mut state = locked(now);
+    if let Some(waiting) = state.waiting.get_mut(&job.name) {
+        *waiting -= 1;
+        if *waiting == 0 {
+            state.waiting.remove(&job.name);
+        }
+    }
     if state.over {
         return;
     }
