@@ -4,8 +4,9 @@
 //! configuration, the rights, a second instance, the addresses, the ports. Then protection
 //! goes up, and only then the first packet out.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -375,14 +376,20 @@ impl Lock {
                 e,
             )
         };
-        std::fs::create_dir_all(runtime_dir).map_err(|e| cannot(&e))?;
+        // Who can open the file can take its lock, and keep us from starting.
+        let mut directory = std::fs::DirBuilder::new();
+        let directory = directory.recursive(true).mode(0o700);
+        directory.create(runtime_dir).map_err(|e| cannot(&e))?;
         let mut file = File::options()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
+            .mode(LOCK_MODE)
             .open(runtime_dir.join(LOCK_NAME))
             .map_err(|e| cannot(&e))?;
+        let private = Permissions::from_mode(LOCK_MODE);
+        file.set_permissions(private).map_err(|e| cannot(&e))?;
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
             let mut pid = String::new();
             let _ = file.read_to_string(&mut pid);
@@ -429,6 +436,8 @@ impl Lock {
 
 /// The file that is locked; it holds the process ID.
 const LOCK_NAME: &str = "obol.pid";
+/// Its owner's alone.
+const LOCK_MODE: u32 = 0o600;
 /// How often a lock is tried that is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
