@@ -17,6 +17,9 @@ const TEXT_LIMIT: u64 = 16 * 1024 * 1024;
 /// Mode bits of the group and of others.
 const FOREIGN_BITS: u32 = 0o077;
 
+/// The mode bit that lets anybody write.
+const ANYBODY_WRITES: u32 = 0o002;
+
 /// Mode bits that let the group or others read.
 const FOREIGN_READ_BITS: u32 = 0o044;
 
@@ -75,6 +78,14 @@ impl FileSource for Disk {
                 fix: format!("chmod 600 {}", path.display()),
             });
         }
+        let owner = owner(&file, path)?;
+        let own = rustix::process::geteuid().as_raw();
+        if owner != own && owner != 0 {
+            return Err(FileProblem {
+                message: format!("{} belongs to another user (uid {owner})", path.display()),
+                fix: format!("chown {own} {}", path.display()),
+            });
+        }
         read(file, path, KEY_LIMIT)
     }
 
@@ -87,10 +98,7 @@ impl FileSource for Disk {
                 fix: format!("chmod 600 {}", path.display()),
             });
         }
-        let owner = file
-            .metadata()
-            .map_err(|e| unreadable(path, &e.to_string()))?
-            .uid();
+        let owner = owner(&file, path)?;
         let own = rustix::process::geteuid().as_raw();
         if owner != own {
             return Err(FileProblem {
@@ -115,10 +123,16 @@ impl FileSource for NoFiles {
 /// A configuration text, and whether others than its owner may read it.
 ///
 /// # Errors
-/// It cannot be read, or is no UTF-8.
+/// It cannot be read, or is no UTF-8; or anybody may write it, and have us run what they like.
 pub(crate) fn read_text(path: &Path) -> Result<(String, bool), FileProblem> {
     let file = open(path, OFlags::empty())?;
     let mode = regular(&file, path)?;
+    if mode & ANYBODY_WRITES != 0 {
+        return Err(FileProblem {
+            message: format!("anybody may change {} (mode {mode:04o})", path.display()),
+            fix: format!("chmod o-w {}", path.display()),
+        });
+    }
     let octets = read(file, path, TEXT_LIMIT)?;
     let text = std::str::from_utf8(&octets).map_err(|e| FileProblem {
         message: format!("{} is no text: {e}", path.display()),
@@ -138,6 +152,12 @@ fn open(path: &Path, flags: OFlags) -> Result<File, FileProblem> {
         }),
         Err(e) => Err(unreadable(path, &std::io::Error::from(e).to_string())),
     }
+}
+
+fn owner(file: &File, path: &Path) -> Result<u32, FileProblem> {
+    let metadata = file.metadata();
+    let metadata = metadata.map_err(|e| unreadable(path, &e.to_string()))?;
+    Ok(metadata.uid())
 }
 
 /// The mode of an open file, which must be a regular one.

@@ -65,6 +65,28 @@ fn a_file_with_a_secret_must_be_private() {
     let path = directory.write("b.toml", &with_secret_file(), 0o644);
     directory.write("hosts.psk", "0sZGVtby1zZWNyZXQtZGVtby1zZWNyZXQ=\n", 0o600);
     assert!(load(&path).is_ok(), "a file without a secret may be public");
+    directory.write("b.toml", &with_secret_file(), 0o646);
+    let error = error(&path);
+    assert!(error.contains("anybody may change"), "{error}");
+    assert!(error.contains("(mode 0646)"), "{error}");
+}
+
+#[test]
+fn secret_files_of_another_user_are_refused() {
+    let directory = Directory::new("owner");
+    let path = directory.write("a.toml", &with_secret_file(), 0o644);
+    let secret = directory.write("hosts.psk", "a long enough secret", 0o600);
+    assert!(load(&path).is_ok());
+    if let Err(error) = std::os::unix::fs::chown(&secret, Some(12_345), None) {
+        assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
+        println!("skipped: only root can give a file to another user");
+        return;
+    }
+    let error = error(&path);
+    assert!(
+        error.contains("belongs to another user (uid 12345)"),
+        "{error}"
+    );
 }
 
 #[test]
