@@ -127,7 +127,7 @@ const CONNS: &str = "config setup\n\nconn a-b\n\tleft=192.0.2.1\n\tleftid=@a\n\t
 #[test]
 fn a1_checkconfig_is_silent_or_says_why() {
     let directory = Directory::new("check");
-    new_key(&directory, "--eddsa", "EdDSA");
+    new_key(&directory, "--rsa --bits 2192", "RSA");
     let (_, key, _) = directory.ipsec("showhostkey --left --nssdir nss");
     let text = format!("{CONNS}{key}{}", key.replace("left", "right"));
     fs::write(directory.0.join("ipsec.conf"), &text).unwrap();

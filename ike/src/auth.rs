@@ -7,7 +7,7 @@ use subtle::ConstantTimeEq;
 
 use crate::crypto::prf::Prf;
 use crate::crypto::secret::Secret;
-use crate::crypto::signature::{PublicKey, SignatureScheme};
+use crate::crypto::signature::{PublicKey, SignatureScheme, Signatures};
 use crate::keys::IkeKeys;
 use crate::wire::AuthMethod;
 
@@ -139,6 +139,13 @@ pub enum AuthError {
     WrongResumption,
     /// AUTH method 1 with SHA-1, without the option that allows it.
     Sha1NotAllowed,
+    /// A scheme that the configuration leaves out.
+    NotAccepted {
+        /// How the signature claims to be made.
+        scheme: SignatureScheme,
+        /// How it may be made.
+        accepted: Signatures,
+    },
 }
 
 impl fmt::Display for AuthError {
@@ -178,11 +185,34 @@ impl fmt::Display for AuthError {
                 "the peer signs with RSA and SHA-1 (AUTH method 1): enable RFC 7427 signatures \
                  on the peer, or set allow_sha1_rsa on this side",
             ),
+            Self::NotAccepted { scheme, accepted } => not_accepted(f, *scheme, *accepted),
         }
     }
 }
 
 impl std::error::Error for AuthError {}
+
+fn not_accepted(
+    f: &mut fmt::Formatter<'_>,
+    scheme: SignatureScheme,
+    accepted: Signatures,
+) -> fmt::Result {
+    write!(
+        f,
+        "the peer signs with {scheme}, and this side accepts {accepted} only (`signatures`, or authby= of \
+         ipsec.conf): "
+    )?;
+    let mut rsa = SignatureScheme::RSA.into_iter();
+    let takes_pss = rsa.any(|rsa| !rsa.is_rsa_pkcs1() && accepted.contains(rsa));
+    let pss_instead = scheme.is_rsa_pkcs1() && takes_pss;
+    f.write_str(match pss_instead {
+        true => {
+            "have the peer sign with RSASSA-PSS (strongSwan: `charon.rsa_pss = yes` in strongswan.conf), or \
+             accept rsa-pkcs1 (authby=rsasig) on this side"
+        }
+        false => "have the peer sign so, or accept that on this side",
+    })
+}
 
 fn method_words(method: AuthMethod) -> String {
     match method {
@@ -202,6 +232,8 @@ pub(crate) fn is_signature(method: AuthMethod) -> bool {
 pub struct SignatureOptions {
     /// AUTH method 1, RSA with SHA-1.
     pub allow_sha1_rsa: bool,
+    /// The schemes.
+    pub accepted: Signatures,
 }
 
 /// Our Authentication Data of AUTH method 2:
@@ -305,6 +337,10 @@ pub fn verify_signature(
             }
         },
     };
+    let accepted = options.accepted;
+    if !accepted.contains(scheme) {
+        return Err(AuthError::NotAccepted { scheme, accepted });
+    }
     let fitting = || keys.iter().filter(|key| key.fits(scheme));
     if fitting().any(|key| key.verify(scheme, octets.octets(), signature).is_ok()) {
         return Ok(AuthVerified(()));

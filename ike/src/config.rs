@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::crypto::signature::PublicKey;
+use crate::crypto::signature::{PublicKey, Signatures};
 use crate::identity::Identity;
 use crate::proposal::{EspProposal, IkeProposal};
 use crate::ts::TrafficSelector;
@@ -287,6 +287,8 @@ pub struct LocalAuth {
     pub id: Option<Identity>,
     /// The proof.
     pub method: LocalAuthMethod,
+    /// How we sign, where that is with a key.
+    pub signatures: Signatures,
 }
 
 /// Our proof of identity.
@@ -306,6 +308,8 @@ pub struct RemoteAuth {
     pub id: Option<Identity>,
     /// The proof asked for.
     pub method: RemoteAuthMethod,
+    /// How the peer may sign, where that is the proof.
+    pub signatures: Signatures,
 }
 
 /// The peer's proof of identity.

@@ -163,5 +163,6 @@ fn same_kind(a: &Connection, b: &Connection) -> bool {
     a.local_addrs == b.local_addrs
         && a.ike_proposals == b.ike_proposals
         && a.redirect.to == b.redirect.to
+        && a.remote.signatures == b.remote.signatures
         && accepted(a) == accepted(b)
 }

@@ -366,6 +366,7 @@ fn signatures_of_every_scheme() {
     let strict = SignatureOptions::default();
     let lenient = SignatureOptions {
         allow_sha1_rsa: true,
+        ..strict
     };
     for scheme in [
         S::RsaPkcs1Sha256,
@@ -405,6 +406,41 @@ fn signatures_of_every_scheme() {
         check_signature(&rsa, &[&rsa], S::RsaPkcs1Sha1, lenient),
         None
     );
+}
+
+/// What a set leaves out is refused, whoever made it.
+#[test]
+fn signatures_of_schemes_that_are_not_accepted() {
+    use SignatureScheme as S;
+    let mut rng = ChaCha20Rng::seed_from_u64(7);
+    let rsa = PrivateKey::generate_rsa(2048, &mut rng).unwrap();
+    let ecdsa = PrivateKey::generate_ecdsa(Curve::P384, &mut rng);
+    let keys = [&rsa, &ecdsa];
+    for (word, key, scheme, is_accepted) in [
+        ("rsa-pss", &rsa, S::RsaPssSha256, true),
+        ("rsa-pss", &rsa, S::RsaPssSha512, true),
+        ("rsa-pss", &rsa, S::RsaPkcs1Sha256, false),
+        ("rsa-pss", &rsa, S::RsaPkcs1Sha512, false),
+        ("rsa-pss", &rsa, S::RsaPkcs1Sha1, false),
+        ("rsa-pss", &ecdsa, S::EcdsaSha384, false),
+        ("rsa-pss-sha512", &rsa, S::RsaPssSha512, true),
+        ("rsa-pss-sha512", &rsa, S::RsaPssSha256, false),
+        ("rsa-pkcs1", &rsa, S::RsaPkcs1Sha384, true),
+        ("rsa-pkcs1", &rsa, S::RsaPkcs1Sha1, true),
+        ("rsa-pkcs1", &rsa, S::RsaPssSha384, false),
+        ("ecdsa-sha384", &ecdsa, S::EcdsaSha384, true),
+        ("ecdsa-sha384", &ecdsa, S::EcdsaP384, true),
+        ("ecdsa-sha384", &ecdsa, S::EcdsaSha512, false),
+    ] {
+        let accepted = word.parse().unwrap();
+        let options = SignatureOptions {
+            allow_sha1_rsa: true,
+            accepted,
+        };
+        let refused = (!is_accepted).then_some(AuthError::NotAccepted { scheme, accepted });
+        let error = check_signature(key, &keys, scheme, options);
+        assert_eq!(error, refused, "{word} {scheme}");
+    }
 }
 
 /// By AUTH method 14, and by 9 to 11 (RFC 4754), where the method says hash and curve.
@@ -480,6 +516,7 @@ fn proofs_that_are_no_signatures() {
     ] {
         let options = SignatureOptions {
             allow_sha1_rsa: true,
+            ..SignatureOptions::default()
         };
         let keys = std::slice::from_ref(&key);
         let verified = verify_signature(keys, &initiator_octets(), Proof { method, data }, options);
@@ -504,6 +541,20 @@ fn every_error_says_which_side_changes_what() {
         ),
         (AuthError::UnsupportedScheme, "let the peer sign"),
         (AuthError::Sha1NotAllowed, "allow_sha1_rsa on this side"),
+        (
+            AuthError::NotAccepted {
+                scheme: SignatureScheme::RsaPkcs1Sha256,
+                accepted: "rsa-pss".parse().unwrap(),
+            },
+            "have the peer sign with RSASSA-PSS (strongSwan: `charon.rsa_pss = yes`",
+        ),
+        (
+            AuthError::NotAccepted {
+                scheme,
+                accepted: "rsa-pss".parse().unwrap(),
+            },
+            "accepts rsa-pss only",
+        ),
     ] {
         assert!(error.to_string().contains(hint), "{error}");
     }

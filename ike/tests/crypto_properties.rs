@@ -187,7 +187,7 @@ proptest! {
         let keys = IkeKeys::derive(&alg, &[1; 32], &[2; 32], &shared, IkeSpi(1), IkeSpi(2))
             .expect("implemented");
         let octets = InitiatorSignedOctets::new(b"message", &[2; 32], &keys, b"id");
-        let options = SignatureOptions { allow_sha1_rsa: true };
+        let options = SignatureOptions { allow_sha1_rsa: true, ..SignatureOptions::default() };
         let known = SignatureScheme::Ed25519.to_auth_data(&data);
         for data in [&data[..], &known[..]] {
             let proof = Proof { method: AuthMethod(method), data };

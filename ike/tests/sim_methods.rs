@@ -111,3 +111,95 @@ fn without_an_announcement_the_peer_decides() {
     );
     assert_eq!(failures(&other.a).len(), 1);
 }
+
+/// Both have an RSA key. The first signs with what `signs` says, the second takes what `takes` says.
+fn rsa_pair(signs: &str, takes: &str, announces: bool) -> Pair {
+    let key = |seed| {
+        let key = PrivateKey::generate_rsa(2048, &mut ChaCha20Rng::seed_from_u64(seed));
+        key.expect("of a legal size")
+    };
+    let (key_a, key_b) = (key(21), key(22));
+    let setup = Setup::started(1);
+    let mut at_a = setup.connection.clone();
+    at_a.local.method = LocalAuthMethod::Key(key_a.public());
+    at_a.local.signatures = signs.parse().expect("a word");
+    at_a.remote.method = RemoteAuthMethod::Keys(vec![key_b.public()]);
+    let mut at_b = mirror(&setup.connection, StartAction::None);
+    at_b.local.method = LocalAuthMethod::Key(key_b.public());
+    at_b.remote.method = RemoteAuthMethod::Keys(vec![key_a.public()]);
+    at_b.remote.signatures = takes.parse().expect("a word");
+    let config = |connection| Config {
+        connections: vec![std::sync::Arc::new(connection)],
+        settings: Settings {
+            announce_auth_methods: announces,
+            ..Settings::default()
+        },
+    };
+    let mut pair = setup.pair(6);
+    pair.a = Node::new(pair.a.address, config(at_a), 11).with_key(key_a);
+    pair.b = Node::new(pair.b.address, config(at_b), 12).with_key(key_b);
+    pair.start();
+    pair.run_for(Duration::from_millis(1500));
+    pair
+}
+
+#[test]
+fn rsa_signatures_are_taken_as_the_configuration_says() {
+    for (signs, takes) in [
+        ("rsa-pss", "rsa-pss"),
+        ("rsa-pss", "rsa-pss-sha512"),
+        ("rsa-pkcs1", "rsa-pkcs1"),
+    ] {
+        rsa_pair(signs, takes, false).assert_up(1);
+        rsa_pair(signs, takes, true).assert_up(1);
+    }
+    // Who has not said so beforehand refuses it, and says what to change.
+    let pair = rsa_pair("rsa-pkcs1", "rsa-pss", false);
+    let [IkeFailure::PeerNotProven { reason, .. }] = failures(&pair.b)[..] else {
+        panic!("{:?}", pair.b.events);
+    };
+    for part in ["signs with RSA PKCS#1 v1.5", "charon.rsa_pss", "RSASSA-PSS"] {
+        assert!(reason.contains(part), "{reason}");
+    }
+    let [IkeFailure::WeAreNotProven { .. }] = failures(&pair.a)[..] else {
+        panic!("{:?}", pair.a.events);
+    };
+    // Who has, is not even asked.
+    let pair = rsa_pair("rsa-pkcs1", "rsa-pss", true);
+    let [IkeFailure::Credentials(why)] = failures(&pair.a)[..] else {
+        panic!("{:?}", pair.a.events);
+    };
+    assert!(
+        why.contains("key with rsa-pkcs1: it announces RSA PSS"),
+        "{why}"
+    );
+    assert_eq!(failures(&pair.b).len(), 0, "{:?}", pair.b.events);
+}
+
+/// The hashes that the first request names are those of the schemes that the initiator takes.
+#[test]
+fn hashes_that_no_scheme_uses_are_not_named() {
+    let hashes = |pair: &Pair| {
+        let request = Message::parse(&pair.net.sent[0].datagram).expect("the endpoint's own");
+        let mut notifies = request
+            .payloads
+            .iter()
+            .filter_map(|raw| match raw.decode() {
+                Ok(Payload::Notify(n)) => Some(n),
+                _ => None,
+            });
+        let named = notifies.find(|n| n.ty == NotifyType::SIGNATURE_HASH_ALGORITHMS);
+        named.map(|n| n.data.to_vec())
+    };
+    let setup = Setup::started(1);
+    let mut pair = setup.pair(5);
+    pair.start();
+    pair.run_for(Duration::from_millis(1500));
+    assert_eq!(hashes(&pair), Some(vec![0, 2, 0, 3, 0, 4, 0, 5]));
+    let mut setup = Setup::started(1);
+    setup.connection.remote.signatures = "rsa-pss-sha512".parse().expect("a word");
+    let mut pair = setup.pair(5);
+    pair.start();
+    pair.run_for(Duration::from_millis(1500));
+    assert_eq!(hashes(&pair), Some(vec![0, 4]));
+}

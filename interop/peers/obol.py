@@ -65,7 +65,7 @@ class Obol(Peer):
             # Rekeyed this often, it must still be allowed to grow older than a lost request.
             "over_time": "1m" if s.ike_rekey_seconds else None,
             "local": {**local, "id": me.identity},
-            "remote": {**remote, "id": self.remote_identity},
+            "remote": {**remote, "id": self.remote_identity, **s.extra.get("obol remote", {})},
             **s.extra.get("obol connection", {}),
         }
         children = {

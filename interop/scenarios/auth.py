@@ -178,6 +178,36 @@ def rsa_pss(bed):
     whole_life(bed)
 
 
+@scenario("rsa-pss-required", needs_obol=True)
+def rsa_pss_required(bed):
+    """obol takes RSASSA-PSS only (`signatures`), and strongSwan signs so with rsa_pss = yes."""
+    bed.both(auth="rsa")
+    bed.moon_settings.extra["strongswan.conf"] = "rsa_pss = yes"
+    bed.sun_settings.extra["obol remote"] = {"signatures": ["rsa-pss"]}
+    whole_life(bed)
+
+
+@scenario("rsa-pss-refused", needs_obol=True)
+def rsa_pss_refused(bed):
+    """The same where strongSwan signs with PKCS#1 v1.5: refused, and obol's log names charon.rsa_pss."""
+    bed.both(auth="rsa")
+    bed.sun_settings.extra["obol remote"] = {"signatures": ["rsa-pss"]}
+    refused_for_pkcs1(bed)
+
+
+def refused_for_pkcs1(bed):
+    """It does not come up, nothing is left, and obol says what strongSwan has to change."""
+    bed.start()
+    done, said = bed.initiator.initiate()
+    expect(not done, f"{bed.initiator.kind} says that it is up: {said}")
+    line = bed.sun.wait_log(r"^.*PKCS#1.*$").group(0)
+    for word in ("RSASSA-PSS", "charon.rsa_pss"):
+        expect(word in line, f"{word} is not in the log line: {line}")
+    for peer in (bed.moon, bed.sun):
+        until(f"{peer.kind} at {peer.end.name} has no SA", peer.nothing, 30)
+    bed.expect_no_esp()
+
+
 @scenario("rsa-sha1")
 def rsa_sha1(bed):
     """strongSwan speaks no RFC 7427: AUTH method 1 with SHA-1, which obol must be told to allow."""

@@ -4,6 +4,7 @@ from lab.bed import PING
 from lab.wait import expect
 
 from . import BOTH_STRONGSWANS, scenario
+from .auth import refused_for_pkcs1
 
 # The same on all hosts: one conn between the hosts themselves, and one that adds networks to it.
 STORY = """
@@ -19,6 +20,21 @@ conn moon-sun
   leftrsasigkey={keys[moon]}
   rightid=@{sun.identity}
   right={sun.outer}
+  rightrsasigkey={keys[sun]}
+  authby=rsasig
+  auto={auto}
+"""
+
+# The networks alone.
+NETS = """
+conn moon-sun
+  leftid=@{moon.identity}
+  left={moon.outer}
+  leftsubnet={moon.nets[0]}
+  leftrsasigkey={keys[moon]}
+  rightid=@{sun.identity}
+  right={sun.outer}
+  rightsubnet={sun.nets[0]}
   rightrsasigkey={keys[sun]}
   authby=rsasig
   auto={auto}
@@ -50,6 +66,31 @@ def story(bed):
     bed.traffic()
     _between_hosts(bed)
     bed.down()
+
+
+@scenario("pluto-rsa-sha2", needs_obol=True, peers=BOTH_STRONGSWANS)
+def rsa_sha2(bed):
+    """`authby=rsa-sha2` of pluto's files: strongSwan signs with RSASSA-PSS, as rsa_pss = yes has it."""
+    _rsa_sha2(bed)
+    bed.moon_settings.extra["strongswan.conf"] = "rsa_pss = yes"
+    bed.start()
+    bed.up()
+    bed.traffic()
+    bed.down()
+
+
+@scenario("pluto-rsa-sha2-refused", needs_obol=True, peers=BOTH_STRONGSWANS)
+def rsa_sha2_refused(bed):
+    """`authby=rsa-sha2`, and strongSwan signs with PKCS#1 v1.5: refused, and obol's log names charon.rsa_pss."""
+    _rsa_sha2(bed)
+    refused_for_pkcs1(bed)
+
+
+def _rsa_sha2(bed):
+    bed.both(auth="rsa")
+    bed.sun_settings.extra["pluto"] = NETS.replace("authby=rsasig", "authby=rsa-sha2")
+    for settings in (bed.moon_settings, bed.sun_settings):
+        settings.extra["children"] = lambda own, far: {"moon-sun": (own.nets, far.nets)}
 
 
 def children(own, far):

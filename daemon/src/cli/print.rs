@@ -1,7 +1,7 @@
 //! Reports as people read them.
 
 use crate::control::protocol::{
-    ChildReport, ChildSaReport, ConnectionReport, EndReport, IkeSaReport, PolicyReport,
+    AuthReport, ChildReport, ChildSaReport, ConnectionReport, EndReport, IkeSaReport, PolicyReport,
     PolicyState, StatusReport,
 };
 
@@ -253,12 +253,12 @@ fn connection(report: &ConnectionReport) -> String {
         row([
             "local",
             &addrs(&report.local_addrs),
-            &format!("{} as {local_id}", report.local.auth),
+            &format!("{} as {local_id}", proof(&report.local)),
         ]),
         row([
             "remote",
             &addrs(&report.remote_addrs),
-            &format!("{} as {remote_id}", report.remote.auth),
+            &format!("{} as {remote_id}", proof(&report.remote)),
         ]),
     ];
     if let Some(carrier) = &report.data_plane {
@@ -290,6 +290,14 @@ fn connection(report: &ConnectionReport) -> String {
     }
     text.push_str(&esp_proposals(&report.children));
     text
+}
+
+/// `pubkey`, with the kinds of signatures where they are not just any.
+fn proof(side: &AuthReport) -> String {
+    match side.signatures.as_slice() {
+        [] => side.auth.clone(),
+        some => format!("{} ({})", side.auth, some.join(", ")),
+    }
 }
 
 /// ESP proposals: once if all children have the same.
@@ -340,7 +348,7 @@ pub(crate) fn bytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::protocol::{AuthReport, CarrierReport};
+    use crate::control::protocol::CarrierReport;
 
     #[test]
     fn columns_line_up() {
@@ -491,6 +499,7 @@ hosts: established for 5s, rekey in 4h00m, initiator
             auth: "psk".into(),
             id: id.map(Into::into),
             keys: Vec::new(),
+            signatures: Vec::new(),
         };
         let mut report = ConnectionReport {
             name: "hosts".into(),
@@ -523,6 +532,10 @@ hosts: up
         aes128gcm16
 ";
         assert_eq!(connections(&[report.clone()]), expected);
+        report.remote.auth = "pubkey".into();
+        report.remote.signatures = vec!["rsa-pss".into()];
+        let said = connections(&[report.clone()]);
+        assert!(said.contains("pubkey (rsa-pss) as b.example.com"), "{said}");
         report.children = vec![child("a", None)];
         assert!(!connections(&[report]).contains("PACKETS"));
         assert_eq!(connections(&[]), "no connections\n");

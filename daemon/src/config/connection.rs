@@ -21,6 +21,7 @@ use super::reader::{Section, nearest, shorten};
 use super::redirect;
 use super::resumption;
 use super::secrets::{Secrets, read_id, resolve};
+use super::signatures;
 use super::values;
 
 const REKEY_TIME: Duration = Duration::from_secs(4 * 3600);
@@ -115,6 +116,7 @@ pub(crate) fn read(
         resumption,
     };
     redirect::check(report, &name.place, &config, &children);
+    signatures::check(report, &name.place, &config);
     Some(ReadConnection {
         config,
         place: name.place.clone(),
@@ -394,11 +396,21 @@ fn read_local(
         );
         local.strings("pubkeys");
     }
+    let keys = method.as_ref().map(|method| match method {
+        LocalAuthMethod::Psk => None,
+        LocalAuthMethod::Key(key) => Some(std::slice::from_ref(key)),
+    });
+    let signatures = keys.map(|keys| signatures::read(report, &local, keys));
     if psk.is_some() && method.is_some() {
         local.finish();
     }
-    let (id, method) = (id.ok()?, method?);
-    Some((place, LocalAuth { id, method }))
+    let (id, method, signatures) = (id.ok()?, method?, signatures??);
+    let auth = LocalAuth {
+        id,
+        method,
+        signatures,
+    };
+    Some((place, auth))
 }
 
 /// Our key: the one named, or the only one.
@@ -471,12 +483,22 @@ fn read_remote(
         None => None,
     };
     let place = remote.place.clone();
+    let keys = method.as_ref().map(|method| match method {
+        RemoteAuthMethod::Psk => None,
+        RemoteAuthMethod::Keys(keys) => Some(keys.as_slice()),
+    });
+    let signatures = match keys {
+        Some(keys) => signatures::read(report, &remote, keys),
+        // What is wrong with it waits until the keys are right.
+        None => remote.strings("signatures").and(None),
+    };
     if psk.is_some() {
         remote.finish();
     }
     let value = RemoteAuth {
         id: id.ok()?,
         method: method?,
+        signatures: signatures?,
     };
     Some((Located { value, place }, said_id))
 }

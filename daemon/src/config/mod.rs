@@ -29,6 +29,7 @@ mod redirect;
 mod resumption;
 mod secrets;
 pub(crate) mod shunt;
+mod signatures;
 #[cfg(test)]
 mod tests;
 mod values;

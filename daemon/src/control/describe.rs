@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use obol_ike::config::{
     Child, Connection, FragmentationMode, LocalAuthMethod, Mode, RemoteAuthMethod, StartAction,
 };
-use obol_ike::crypto::signature::PublicKey;
+use obol_ike::crypto::signature::{PublicKey, Signatures};
 use obol_ike::identity::Identity;
 
 use super::protocol::{AuthReport, ChildReport, ConnectionReport, OfferReport};
@@ -60,19 +60,24 @@ pub(crate) fn connection(connection: &Connection) -> ConnectionReport {
 
 /// The same with what proposals come to in their place.
 pub(crate) fn in_short(connection: &Connection) -> ConnectionReport {
-    let (local_auth, local_keys) = match &connection.local.method {
+    let local = match &connection.local.method {
         LocalAuthMethod::Psk => ("psk", Vec::new()),
         LocalAuthMethod::Key(key) => ("pubkey", vec![key_text(key)]),
     };
-    let (remote_auth, remote_keys) = match &connection.remote.method {
+    let remote = match &connection.remote.method {
         RemoteAuthMethod::Psk => ("psk", Vec::new()),
         RemoteAuthMethod::Keys(keys) => ("pubkey", keys.iter().map(key_text).collect()),
     };
-    let side = |auth: &str, id: Option<&Identity>, keys| AuthReport {
+    let side = |(auth, keys): (&str, _), id: Option<&Identity>, signatures| AuthReport {
         auth: auth.to_owned(),
         id: id.map(ToString::to_string),
         keys,
+        signatures: match signatures {
+            Signatures::ALL => Vec::new(),
+            some => texts(&some.to_words()),
+        },
     };
+    let (own, peer) = (&connection.local, &connection.remote);
     let margin = connection.over_time.saturating_sub(connection.rekey_time);
     ConnectionReport {
         name: connection.name.clone(),
@@ -80,8 +85,8 @@ pub(crate) fn in_short(connection: &Connection) -> ConnectionReport {
         data_plane: None,
         local_addrs: texts(&connection.local_addrs),
         remote_addrs: texts(&connection.remote_addrs),
-        local: side(local_auth, connection.local.id.as_ref(), local_keys),
-        remote: side(remote_auth, connection.remote.id.as_ref(), remote_keys),
+        local: side(local, own.id.as_ref(), own.signatures),
+        remote: side(remote, peer.id.as_ref(), peer.signatures),
         proposals: Vec::new(),
         dpd_delay_s: connection.dpd_delay.map_or(0, |delay| delay.as_secs()),
         ike_life_s: connection.over_time.as_secs(),

@@ -14,7 +14,7 @@
 //! | A10 which secret | `secrets::tests`, `secrets_are_found_by_the_ranks_and_what_is_missing_is_said` of `e2e_pluto` |
 //! | A11 proposals | `proposals::tests` |
 //! | A12 forms of keys | here, `nss::tests`, and `ipsec::keys::tests` |
-//! | A13 strongSwan | `pluto-story` of `interop/scenarios` |
+//! | A13 strongSwan | `pluto-story`, `pluto-rsa-sha2`, `pluto-rsa-sha2-refused` of `interop/scenarios`; what `authby` means: here |
 //! | A14 commands | `e2e_ipsec` |
 //! | A15 never in clear | `e2e_hostile`, `e2e_crash` |
 //! | A16 refusals | `tests::refusals_are_alone_and_say_why` |
@@ -240,6 +240,84 @@ fn a12_keys_of_wrong_forms_refuse_their_connection() {
         let error = alone(&format!("\t{key}"));
         assert!(error.contains(expected), "{key}: {error}");
         assert!(error.contains("ipsec.conf:7:"), "{key}: {error}");
+    }
+}
+
+/// What `obol convert` writes of the proofs of both ends: the one line of each, if there is one.
+fn signatures(authby: &str, key: &str) -> Vec<String> {
+    let text = format!(
+        "conn a\n\tleft=10.0.0.1\n\tright=10.0.0.2\n\tleft{key}\n\tright{key}\n\t{authby}\n\tauto=add\n"
+    );
+    let understood = read(&text);
+    assert!(understood.refused.is_empty(), "{:?}", understood.refused);
+    let ours = orient(&understood.conns[0], &host(&["10.0.0.1"])).unwrap();
+    let toml = convert(&understood.setup, &[ours]);
+    let lines = toml
+        .lines()
+        .filter_map(|line| line.strip_prefix("signatures = "));
+    lines.map(str::to_owned).collect()
+}
+
+#[test]
+fn a13_authby_says_which_signatures_are_made_and_taken() {
+    let rng = &mut rand_core::UnwrapErr(getrandom::SysRng);
+    let rsa = format!("rsasigkey={}", rsa_key(3));
+    let curve = |curve| {
+        let key = PrivateKey::generate_ecdsa(curve, rng).public();
+        format!("ecdsakey=0s{}", keystore::blob(&key))
+    };
+    let [p256, p384] = [Curve::P256, Curve::P384].map(curve);
+    for (authby, key, written) in [
+        // Both forms of RSA.
+        ("", &rsa, None),
+        ("authby=rsasig", &rsa, None),
+        ("authby=rsa", &rsa, None),
+        ("authby=rsasig,ecdsa", &rsa, None),
+        ("authby=rsa-sha2,rsasig", &rsa, None),
+        // RSASSA-PSS alone.
+        ("authby=rsa-sha2", &rsa, Some("[\"rsa-pss\"]")),
+        ("authby=RSA-SHA2", &rsa, Some("[\"rsa-pss\"]")),
+        ("authby=rsa-sha2_256", &rsa, Some("[\"rsa-pss-sha256\"]")),
+        ("authby=rsa-sha2_384", &rsa, Some("[\"rsa-pss-sha384\"]")),
+        ("authby=rsa-sha2_512", &rsa, Some("[\"rsa-pss-sha512\"]")),
+        (
+            "authby=rsa-sha2_512,rsa-sha2_384",
+            &rsa,
+            Some("[\"rsa-pss-sha384\", \"rsa-pss-sha512\"]"),
+        ),
+        ("leftauth=rsasig\n\trightauth=rsasig", &rsa, None),
+        ("", &p256, None),
+        ("authby=ecdsa", &p256, None),
+        ("authby=ecdsa-sha2", &p384, None),
+        ("authby=ecdsa-sha2_384", &p384, Some("[\"ecdsa-sha384\"]")),
+        ("authby=ecdsa-sha2_512", &p256, Some("[\"ecdsa-sha512\"]")),
+    ] {
+        let both = vec![written.unwrap_or_default().to_owned(); 2];
+        let expected = if written.is_some() { both } else { Vec::new() };
+        assert_eq!(signatures(authby, key), expected, "{authby}");
+    }
+}
+
+#[test]
+fn a13_authby_that_keys_do_not_go_with_refuses_the_conn() {
+    let rsa = format!("\tleftrsasigkey={}\n", rsa_key(3));
+    for (lines, expected) in [
+        (
+            format!("{rsa}\tauthby=ecdsa"),
+            "the key is RSA 2048, and authby is for ecdsa",
+        ),
+        (
+            format!("{rsa}\tauthby=eddsa,ecdsa-sha2_256"),
+            "the key is RSA 2048",
+        ),
+        ("\tauthby=rsa-sha1".to_owned(), "SHA-1"),
+        ("\tauthby=rsa-sha2,rsa-sha1".to_owned(), "SHA-1"),
+        ("\tauthby=ecdsa-sha1".to_owned(), "write ecdsa"),
+        ("\tauthby=rsa-sha3".to_owned(), "authby=rsa-sha3 is unknown"),
+        ("\tauthby=secret,rsasig".to_owned(), "not both in one list"),
+    ] {
+        let error = alone(&lines);
+        assert!(error.contains(expected), "{lines}: {error}");
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use obol_ike::crypto::signature::PublicKey;
+use obol_ike::crypto::signature::{PublicKey, Signatures};
 use obol_ike::proposal::{EspProposal, IkeProposal};
 use obol_ike::ts::TrafficSelector;
 
@@ -73,8 +73,8 @@ pub(crate) enum Kind {
 pub(crate) enum Auth {
     /// A shared secret.
     Secret,
-    /// Signatures, of the kind that the keys are of.
-    Signature,
+    /// These signatures, as far as the keys make them.
+    Signature(Signatures),
     /// Not at all: packets pass or are dropped without IKE.
     Never,
 }
@@ -271,7 +271,7 @@ impl Reader<'_> {
             has.then(|| self.value_of(Some(side), "auth", authby))
         });
         match ends {
-            [None, None] => Some(Auth::Signature),
+            [None, None] => Some(Auth::Signature(Signatures::ALL)),
             [Some(left), Some(right)] => {
                 let (left, right) = (left?, right?);
                 if left.value != right.value {
@@ -422,6 +422,18 @@ impl Reader<'_> {
             let problem = Problem::new(&conn.name.place, message, "make both IPv4 or both IPv6");
             self.errors.push(problem);
         }
+        if let Auth::Signature(signatures) = conn.auth {
+            let keys = conn.ends.iter().filter_map(|end| end.key.as_ref());
+            for key in keys.filter(|key| !signatures.suit(&key.value)) {
+                let message = format!(
+                    "the key is {}, and authby is for {signatures}",
+                    key.value.kind()
+                );
+                let fix =
+                    "name the key's kind in authby (rsasig, ecdsa, eddsa), or leave authby out";
+                self.errors.push(Problem::new(&key.place, message, fix));
+            }
+        }
         if conn.kind == Kind::Transport {
             for (side, end) in Side::BOTH.iter().zip(&conn.ends) {
                 let itself = |ts: &TrafficSelector| match end.host.value {
@@ -461,28 +473,56 @@ fn ckaid(text: &str) -> Result<String, String> {
     }
 }
 
-/// Words for proofs of identity, in a list.
+/// Words for proofs of identity, in a list: what of signatures they add up to.
 fn authby(text: &str) -> Result<Auth, String> {
     let mut found = None;
     for word in text.split([',', ' ', '\t']).filter(|word| !word.is_empty()) {
         let auth = match word.to_ascii_lowercase().as_str() {
             "secret" | "psk" => Auth::Secret,
-            "rsasig" | "rsa" | "rsa-sha2" | "rsa-sha2_256" | "rsa-sha2_384" | "rsa-sha2_512"
-            | "eddsa" | "ecdsa" | "ecdsa-sha2" | "ecdsa-sha2_256" | "ecdsa-sha2_384"
-            | "ecdsa-sha2_512" => Auth::Signature,
             "never" => return Err("never goes with type=passthrough, drop or reject only".into()),
-            "rsa-sha1" => return Err("obol signs nothing with SHA-1 here; write rsasig".into()),
+            "rsa-sha1" => {
+                return Err(
+                    "obol neither signs nor accepts SHA-1 here; write rsasig, on both ends".into(),
+                );
+            }
+            "ecdsa-sha1" => return Err("nobody signs so; write ecdsa".into()),
             "null" => {
                 return Err("obol lets nobody in without a proof; write secret or rsasig".into());
             }
-            _ => return Err(format!("authby={} is unknown", shorten(word))),
+            word => match signatures(word) {
+                Some(signatures) => Auth::Signature(signatures),
+                None => return Err(format!("authby={} is unknown", shorten(word))),
+            },
         };
-        if found.is_some_and(|found| found != auth) {
-            return Err("obol translates secret or signatures, not both in one list".into());
-        }
-        found = Some(auth);
+        found = Some(match (found, auth) {
+            (Some(Auth::Signature(some)), Auth::Signature(more)) => Auth::Signature(some.and(more)),
+            (Some(found), auth) if found != auth => {
+                return Err("obol translates secret or signatures, not both in one list".into());
+            }
+            _ => auth,
+        });
     }
     found.ok_or_else(|| "write secret or rsasig".into())
+}
+
+/// The signatures that a word of `authby` stands for. With SHA-2 in its name, RSA is RSASSA-PSS alone; else
+/// it may be PKCS#1 v1.5 too (RFC 7427 in both cases).
+fn signatures(word: &str) -> Option<Signatures> {
+    let words: &[&str] = match word {
+        "rsasig" | "rsa" => &["rsa-pss", "rsa-pkcs1"],
+        "rsa-sha2" => &["rsa-pss"],
+        "rsa-sha2_256" => &["rsa-pss-sha256"],
+        "rsa-sha2_384" => &["rsa-pss-sha384"],
+        "rsa-sha2_512" => &["rsa-pss-sha512"],
+        "ecdsa" | "ecdsa-sha2" => &["ecdsa"],
+        "ecdsa-sha2_256" => &["ecdsa-sha256"],
+        "ecdsa-sha2_384" => &["ecdsa-sha384"],
+        "ecdsa-sha2_512" => &["ecdsa-sha512"],
+        "eddsa" => &["ed25519"],
+        _ => return None,
+    };
+    let each = words.iter().map(|word| word.parse::<Signatures>());
+    each.reduce(|all, more| Ok(all?.and(more?)))?.ok()
 }
 
 /// A lifetime, clamped as pluto does.

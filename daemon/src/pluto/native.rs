@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use obol_ike::crypto::signature::PublicKey;
+use obol_ike::crypto::signature::{PublicKey, Signatures};
 use obol_ike::proposal::{EspProposal, IkeProposal};
 
 use super::conn::{Auth, Auto, Conn, End, Kind};
@@ -154,11 +154,28 @@ fn shares(one: &Oriented<'_>, other: &Oriented<'_>) -> bool {
             policy.initial_contact,
         )
     };
-    one.conn.auth == other.conn.auth
+    let proof = |conn: &Oriented<'_>| proofs(conn.conn.auth, [conn.local_end(), conn.remote_end()]);
+    proof(one) == proof(other)
         && one.conn.ike == other.conn.ike
         && of_ike(&one.conn.policy) == of_ike(&other.conn.policy)
         && same(one.local_end(), other.local_end())
         && same(one.remote_end(), other.remote_end())
+}
+
+/// Whether it is by signatures, and by which at either end.
+fn proofs(auth: Auth, ends: [&End; 2]) -> (bool, [Option<Signatures>; 2]) {
+    let by_secret = auth == Auth::Secret;
+    (by_secret, ends.map(|end| signatures(auth, end)))
+}
+
+/// The signatures of an end, where that says more than its key does.
+fn signatures(auth: Auth, end: &End) -> Option<Signatures> {
+    let Auth::Signature(signatures) = auth else {
+        return None;
+    };
+    let key = end.key.as_ref();
+    let limits = key.is_none_or(|key| signatures.limit(&key.value));
+    (limits && signatures != Signatures::ALL).then_some(signatures)
 }
 
 impl Native {
@@ -183,8 +200,7 @@ impl Native {
 
     /// What is secret is not in `ipsec.conf`, so only a hint where it is.
     fn secrets(&mut self, setup: &Setup, conns: &[Oriented<'_>]) {
-        let uses = |auth| conns.iter().any(|conn| conn.conn.auth == auth);
-        if uses(Auth::Secret) {
+        if conns.iter().any(|conn| conn.conn.auth == Auth::Secret) {
             let path = setup
                 .secrets
                 .as_deref()
@@ -198,7 +214,7 @@ impl Native {
             self.line(format_args!("# ids = [\"@own\", \"@peer\"]"));
             self.line(format_args!("# file = \"NAME.psk\""));
         }
-        if uses(Auth::Signature) {
+        if conns.iter().any(|conn| conn.conn.signs()) {
             let nss = setup.nss.as_deref().or(setup.directory.as_deref());
             let path = nss.unwrap_or(Path::new("/var/lib/ipsec/nss"));
             self.line(format_args!(
@@ -295,9 +311,10 @@ impl Native {
     }
 
     fn side(&mut self, name: &str, side: &str, auth: Auth, end: &End, addr: Option<IpAddr>) {
+        let signatures = signatures(auth, end);
         let auth = match auth {
             Auth::Secret => "psk",
-            Auth::Signature | Auth::Never => "pubkey",
+            Auth::Signature(_) | Auth::Never => "pubkey",
         };
         self.line(format_args!("[connections.{}.{side}]", key(name)));
         self.text("auth", auth);
@@ -305,6 +322,9 @@ impl Native {
             (Id::Is(id), _) => self.text("id", &id.to_string()),
             (Id::Unset | Id::Resolve(_), Some(addr)) => self.text("id", &addr.to_string()),
             _ => self.text("id", "%any"),
+        }
+        if let Some(signatures) = signatures {
+            self.list("signatures", signatures.to_words());
         }
         if auth == "pubkey"
             && side == "remote"

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use obol_ike::ts::TrafficSelector;
 
-use super::conn::{Conn, End, Kind};
+use super::conn::{Auth, Conn, End, Kind};
 use super::keyword::Side;
 use super::values::{self, Host, Port};
 
@@ -172,6 +172,11 @@ impl Conn {
     /// Whether packets pass or are dropped without IKE.
     pub(crate) fn is_shunt(&self) -> bool {
         matches!(self.kind, Kind::Pass | Kind::Drop)
+    }
+
+    /// Whether the ends prove who they are by signatures.
+    pub(crate) fn signs(&self) -> bool {
+        matches!(self.auth, Auth::Signature(_))
     }
 
     /// One of its ends.

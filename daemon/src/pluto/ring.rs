@@ -8,7 +8,7 @@ use std::sync::Arc;
 use obol_ike::crypto::private_key::PrivateKey;
 use obol_ike::crypto::signature::PublicKey;
 
-use super::conn::{Auth, Conn};
+use super::conn::Conn;
 use super::keystore;
 use super::native;
 use super::nss;
@@ -100,7 +100,7 @@ impl Ring {
         named: Vec<PrivateKey>,
     ) -> Self {
         let mut ring = Self::default();
-        if conns.iter().all(|conn| conn.auth != Auth::Signature) {
+        if !conns.iter().any(Conn::signs) {
             return ring;
         }
         named.into_iter().for_each(|key| ring.add(key));
@@ -156,7 +156,7 @@ impl Ring {
     /// A key that is named by its CKAID alone must be there, since nobody knows the public one.
     pub(super) fn has_named(&self, conn: &Oriented<'_>) -> Result<(), Refusal> {
         match (&conn.local_end().key, &conn.local_end().ckaid) {
-            (None, Some(ckaid)) if conn.conn.auth == Auth::Signature => Err((
+            (None, Some(ckaid)) if conn.conn.signs() => Err((
                 self.not_found(&ckaid.value),
                 "ipsec showhostkey --list prints which there are",
             )),

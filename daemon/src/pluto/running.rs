@@ -428,10 +428,7 @@ impl Loader {
         children: Vec<(String, (String, String))>,
         view: HostView,
     ) -> Loaded {
-        for conn in conns
-            .iter()
-            .filter(|conn| conn.conn.auth == Auth::Signature)
-        {
+        for conn in conns.iter().filter(|conn| conn.conn.signs()) {
             if let Some(key) = &conn.local_end().key
                 && let Err(why) = self.ring.private(&key.value)
             {
@@ -550,7 +547,7 @@ fn usable(conn: &Oriented<'_>) -> Result<(), Refusal> {
         }
         _ => {}
     }
-    if conn.conn.auth != Auth::Signature {
+    if !conn.conn.signs() {
         return Ok(());
     }
     let (local, other) = (conn.local, conn.local.other());

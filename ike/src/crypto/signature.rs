@@ -14,6 +14,10 @@ use super::algorithm_identifier;
 use super::ecdsa::{Curve, EcdsaPublic, Form};
 use crate::wire::{AuthMethod, HashId};
 
+mod accepted;
+
+pub use accepted::{Signatures, UnknownSignature};
+
 /// A public key that has passed its sanity checks.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum PublicKey {
@@ -266,27 +270,24 @@ impl SignatureScheme {
         Self::RsaPkcs1Sha512,
     ];
 
-    /// What to announce in SIGNATURE_HASH_ALGORITHMS (RFC 7427 section 4).
-    pub const ANNOUNCED: [HashId; 4] = [
-        HashId::SHA2_256,
-        HashId::SHA2_384,
-        HashId::SHA2_512,
-        HashId::IDENTITY,
-    ];
+    /// Whether it is RSASSA-PKCS1-v1_5.
+    pub(crate) fn is_rsa_pkcs1(self) -> bool {
+        matches!(
+            self,
+            Self::RsaPkcs1Sha1 | Self::RsaPkcs1Sha256 | Self::RsaPkcs1Sha384 | Self::RsaPkcs1Sha512
+        )
+    }
 
     //= rfc7427 4-1
     //= security S-42
-    /// The scheme to sign with for a peer that announced these hashes; `None` if there is none
-    /// in common, or the peer announced nothing (it does not know RFC 7427).
+    /// The scheme of these to sign with for a peer that announced these hashes; `None` if there is
+    /// none in common, or the peer announced nothing (it does not know RFC 7427).
     ///
-    /// For RSA this is PSS, with the smallest hash in common, which everybody has.
-    pub fn choose(key: &PublicKey, peer_hashes: &[HashId]) -> Option<Self> {
-        let candidates = match key {
-            PublicKey::Rsa(_) => &Self::RSA[..3],
-            _ => key.schemes(),
-        };
-        let mut candidates = candidates.iter().copied();
-        candidates.find(|scheme| peer_hashes.contains(&scheme.hash()))
+    /// For RSA this is PSS wherever that is among them, with the smallest hash in common, which
+    /// everybody has.
+    pub fn choose(key: &PublicKey, peer_hashes: &[HashId], among: Signatures) -> Option<Self> {
+        let mut candidates = key.schemes().iter().copied();
+        candidates.find(|scheme| among.contains(*scheme) && peer_hashes.contains(&scheme.hash()))
     }
 
     /// The AUTH method that it goes with.

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::config::{Connection, LocalAuthMethod, RemoteAuthMethod};
 use crate::crypto::secret::Secret;
+use crate::crypto::signature::Signatures;
 use crate::identity::Identity;
 use crate::proposal::Encr;
 use crate::status::IkeAlgorithms;
@@ -68,6 +69,9 @@ impl Policy {
             RemoteAuthMethod::Keys(keys) => {
                 keys.iter().for_each(|key| add(&key.to_spki_der()));
             }
+        }
+        if connection.remote.signatures != Signatures::ALL {
+            add(connection.remote.signatures.to_string().as_bytes());
         }
         Self(digest.finalize().into())
     }
@@ -256,13 +260,15 @@ pub(crate) mod tests {
         use crate::crypto::signature::PublicKey;
         let base = setup::connection(Vec::new());
         let key = |n: u8| PublicKey::rsa(&[n; 256], &[1, 0, 1]).expect("of a legal size");
-        let mut others = vec![base.clone(); 6];
+        let mut others = vec![base.clone(); 7];
         others[0].local.id = None;
         others[1].remote.id = None;
         others[2].local.method = LocalAuthMethod::Key(key(0xff));
         others[3].remote.method = RemoteAuthMethod::Keys(vec![key(0xff)]);
         others[4].remote.method = RemoteAuthMethod::Keys(vec![key(0xff), key(0xfd)]);
         others[5].remote.method = RemoteAuthMethod::Keys(vec![key(0xfd)]);
+        others[6].remote = others[3].remote.clone();
+        others[6].remote.signatures = "rsa-pss".parse().expect("a word");
         others.push(base.clone());
         for (n, one) in others.iter().enumerate() {
             for (m, other) in others.iter().enumerate() {

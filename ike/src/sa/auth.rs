@@ -13,7 +13,7 @@ use crate::config::{Connection, LocalAuthMethod, RemoteAuthMethod};
 use crate::context::{Context, Waiting};
 use crate::crypto::prf::Prf;
 use crate::crypto::secret::Secret;
-use crate::crypto::signature::{PublicKey, SignatureScheme};
+use crate::crypto::signature::{PublicKey, SignatureScheme, Signatures};
 use crate::error::IkeFailure;
 use crate::event::{Answer, Ask};
 use crate::exchange::session::Session;
@@ -93,20 +93,31 @@ pub(crate) fn own_method(
         LocalAuthMethod::Psk => return psk_method(methods),
         LocalAuthMethod::Key(key) => key,
     };
-    let allow_sha1 = connection.allow_sha1_rsa;
+    let (allow_sha1, among) = (connection.allow_sha1_rsa, connection.local.signatures);
     let scheme = match (methods, peer_hashes) {
-        (Some(methods), hashes) => methods.choose(key, hashes, allow_sha1),
-        (None, Some(hashes)) => SignatureScheme::choose(key, hashes),
-        (None, None) => key.old_scheme(allow_sha1),
+        (Some(methods), hashes) => methods.choose(key, hashes, allow_sha1, among),
+        (None, Some(hashes)) => SignatureScheme::choose(key, hashes, among),
+        (None, None) => key
+            .old_scheme(allow_sha1)
+            .filter(|old| among.contains(*old)),
     };
     match scheme {
         Some(scheme) => Ok(OwnMethod::Signature(Box::new(key.clone()), scheme)),
         None => Err(IkeFailure::Credentials(format!(
-            "the peer does not verify signatures of our {} key: it announces {}; update the peer \
+            "the peer does not verify signatures of our {} key{}: it announces {}; update the peer \
              or use another kind of key on this side",
             key.kind(),
+            made_with(among),
             announced(peer_hashes, methods),
         ))),
+    }
+}
+
+/// ` with rsa-pss`, where signatures are not made with just anything.
+fn made_with(signatures: Signatures) -> String {
+    match signatures {
+        Signatures::ALL => String::new(),
+        some => format!(" with {some}"),
     }
 }
 
@@ -165,6 +176,7 @@ pub(crate) fn check_peer<O: SignedOctets>(
         RemoteAuthMethod::Keys(keys) => {
             let options = SignatureOptions {
                 allow_sha1_rsa: connection.allow_sha1_rsa,
+                accepted: connection.remote.signatures,
             };
             verify_signature(keys, &octets(), peer.proof(), options)
         }

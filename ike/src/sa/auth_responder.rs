@@ -201,8 +201,14 @@ impl IkeSa {
         let chosen = by_id()
             .filter(|connection| wanted.is_none_or(|wanted| self.is_called(connection, wanted)))
             .filter(|connection| method_fits(connection, peer.method))
-            // A connection that names this peer goes before one that takes any.
-            .min_by_key(|connection| connection.remote.id.is_none());
+            // A connection that names this peer goes before one that takes any, and one that takes its
+            // signature before one that does not.
+            .min_by_key(|connection| {
+                (
+                    connection.remote.id.is_none(),
+                    !takes_signature(connection, peer),
+                )
+            });
         if let Some(connection) = chosen {
             return Ok(Arc::clone(connection));
         }
@@ -553,6 +559,18 @@ pub(crate) fn offers(connection: &Connection, alg: &IkeAlgorithms) -> bool {
             && proposal.ke.contains(&alg.ke)
             && (alg.encr.is_aead() || proposal.integ.contains(&alg.integ))
     })
+}
+
+/// Whether a connection takes signatures of the scheme that this one claims to be of.
+fn takes_signature(connection: &Connection, peer: &PeerProof) -> bool {
+    let scheme = match peer.method {
+        AuthMethod::DIGITAL_SIGNATURE => {
+            let read = SignatureScheme::from_auth_data(&peer.data);
+            read.ok().map(|(scheme, _)| scheme)
+        }
+        old => SignatureScheme::of_method(old),
+    };
+    scheme.is_none_or(|scheme| connection.remote.signatures.contains(scheme))
 }
 
 fn method_fits(connection: &Connection, method: AuthMethod) -> bool {

@@ -192,5 +192,6 @@ fn accepts(after: &Connection, before: &Connection, established: &Established) -
         }
         _ => false,
     };
-    id && method
+    let signatures = before.remote.signatures.is_within(after.remote.signatures);
+    id && method && signatures
 }

@@ -30,12 +30,23 @@ use crate::wire::{
 };
 
 /// Hash algorithms we verify signatures with, RFC 7427 section 4.
-pub(crate) const OUR_HASHES: [HashId; 4] = [
+const OUR_HASHES: [HashId; 4] = [
     HashId::SHA2_256,
     HashId::SHA2_384,
     HashId::SHA2_512,
     HashId::IDENTITY,
 ];
+
+/// SIGNATURE_HASH_ALGORITHMS with those that one of these connections lets a peer sign with.
+pub(crate) fn our_hashes(connections: &[&Connection]) -> Notify<'static> {
+    let mut hashes = OUR_HASHES.to_vec();
+    hashes.retain(|hash| {
+        connections
+            .iter()
+            .any(|c| c.remote.signatures.use_hash(*hash))
+    });
+    Notify::hash_algorithms(&hashes)
+}
 /// Cookies that are kept to be tried later.
 const MAX_SPARE: usize = 16;
 
@@ -464,7 +475,7 @@ impl IkeSa {
             payloads.extend(self.nat_hashes(IkeSpi(0), init.path));
         }
         if init.ticket.is_none() {
-            payloads.push(Payload::Notify(Notify::hash_algorithms(&OUR_HASHES)));
+            payloads.push(Payload::Notify(our_hashes(&[&*self.connection])));
         }
         let flags = Flags {
             initiator: true,

@@ -19,7 +19,7 @@ use crate::keys::IkeKeys;
 use crate::proposal::ChosenIke;
 use crate::sa::auth::Transcript;
 use crate::sa::fragment::Fragmentation;
-use crate::sa::init::OUR_HASHES;
+use crate::sa::init::our_hashes;
 use crate::sa::methods::AuthMethods;
 use crate::sa::mobike::Mobility;
 use crate::sa::payloads::Payloads;
@@ -42,13 +42,25 @@ pub(crate) struct HalfOpen {
     pub(crate) until: Instant,
 }
 
-/// How a peer on this path may prove itself, RFC 9593 section 3.1. Who it is comes later, so
-/// this is what any connection accepts.
-fn announced(cx: &Context, path: Path) -> Option<Notify<'static>> {
-    let connections = cx.directory.kinds(path).map(|c| &**c);
-    let methods = AuthMethods::accepted_by(connections);
-    let enabled = cx.settings().announce_auth_methods;
-    enabled.then(|| methods.notify())
+/// How a peer may prove itself.
+struct Announced {
+    /// SIGNATURE_HASH_ALGORITHMS, for peers with RFC 7427.
+    hashes: Notify<'static>,
+    /// SUPPORTED_AUTH_METHODS, RFC 9593 section 3.1, where there is room.
+    methods: Option<Notify<'static>>,
+}
+
+impl Announced {
+    /// On this path. Who the peer is comes later, so this is what any connection accepts.
+    fn on(cx: &Context, path: Path) -> Self {
+        let connections: Vec<&Connection> = cx.directory.kinds(path).map(|c| &**c).collect();
+        let enabled = cx.settings().announce_auth_methods;
+        Self {
+            hashes: our_hashes(&connections),
+            methods: enabled
+                .then(|| AuthMethods::accepted_by(connections.iter().copied()).notify()),
+        }
+    }
 }
 
 impl IkeSa {
@@ -81,7 +93,7 @@ impl IkeSa {
         let mut sa = Self::half_open(cx, now, path, payloads, connection, (spi_i, protection));
         sa.spi_r = spi_r;
         let length = message.octets.len();
-        let optional = (length, announced(cx, path));
+        let optional = (length, Announced::on(cx, path));
         let reply = sa.init_reply(path, payloads, chosen, (&ours, &nr), optional)?;
         sa.open_half(cx, now, message, payloads, (nr, reply), None);
         Ok(sa)
@@ -168,7 +180,7 @@ impl IkeSa {
         payloads: &Payloads<'_>,
         chosen: &ChosenIke,
         (ours, nr): (&KeyExchange, &[u8]),
-        (request_len, methods): (usize, Option<Notify<'_>>),
+        (request_len, announced): (usize, Announced),
     ) -> Result<Vec<u8>, Dropped> {
         let mut reply = vec![
             Payload::Sa(vec![chosen.answer(&[])]),
@@ -180,7 +192,7 @@ impl IkeSa {
         ];
         reply.extend(self.nat_answer(path, payloads));
         if payloads.hashes().is_some() {
-            reply.push(Payload::Notify(Notify::hash_algorithms(&OUR_HASHES)));
+            reply.push(Payload::Notify(announced.hashes));
         }
         if self.fragmentation.is_agreed() {
             reply.extend(self.fragmentation_notify());
@@ -193,7 +205,7 @@ impl IkeSa {
             room -= BARE_NOTIFY;
         }
         let fits = |notify: &Notify<'_>| BARE_NOTIFY + notify.data.len() <= room;
-        reply.extend(methods.filter(fits).map(Payload::Notify));
+        reply.extend(announced.methods.filter(fits).map(Payload::Notify));
         emit_message(&header, &reply).map_err(|_| Dropped::Malformed)
     }
 

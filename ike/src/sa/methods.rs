@@ -2,7 +2,7 @@
 //! has a choice makes the one that is accepted.
 
 use crate::config::{Connection, RemoteAuthMethod};
-use crate::crypto::signature::{PublicKey, SignatureScheme};
+use crate::crypto::signature::{PublicKey, SignatureScheme, Signatures};
 use crate::sa::payloads::Payloads;
 use crate::wire::{AuthMethod, HashId, Notify, NotifyType};
 
@@ -29,10 +29,12 @@ impl AuthMethods {
             match &connection.remote.method {
                 RemoteAuthMethod::Psk => methods.push(Method::Psk),
                 RemoteAuthMethod::Keys(keys) => {
-                    let schemes = keys.iter().flat_map(|key| key.schemes());
-                    methods.extend(schemes.copied().map(Method::Signature));
+                    let schemes = keys.iter().flat_map(|key| key.schemes()).copied();
                     let old = |key: &PublicKey| key.old_scheme(connection.allow_sha1_rsa);
-                    methods.extend(keys.iter().filter_map(old).map(Method::Signature));
+                    let schemes = schemes.chain(keys.iter().filter_map(old));
+                    let accepted = connection.remote.signatures;
+                    let schemes = schemes.filter(|scheme| accepted.contains(*scheme));
+                    methods.extend(schemes.map(Method::Signature));
                 }
             }
         }
@@ -73,14 +75,17 @@ impl AuthMethods {
         self.0.contains(&Method::Psk)
     }
 
-    /// The best scheme for a key that is accepted, with a hash that the peer knows (RFC 7427).
+    /// The best scheme of these for a key that is accepted, with a hash that the peer knows (RFC 7427).
     pub(crate) fn choose(
         &self,
         key: &PublicKey,
         hashes: Option<&[HashId]>,
         allow_sha1: bool,
+        among: Signatures,
     ) -> Option<SignatureScheme> {
-        let accepted = |scheme: &SignatureScheme| self.0.contains(&Method::Signature(*scheme));
+        let accepted = |scheme: &SignatureScheme| {
+            among.contains(*scheme) && self.0.contains(&Method::Signature(*scheme))
+        };
         let hash_fits = |scheme: &SignatureScheme| match hashes {
             Some(hashes) => hashes.contains(&scheme.hash()),
             None => false,
@@ -212,15 +217,33 @@ mod tests {
         ];
         for (accepted, hashes, chosen) in cases {
             let list = list(accepted);
-            assert_eq!(list.choose(&key, Some(hashes), false), chosen, "{list}");
+            let among = Signatures::ALL;
+            assert_eq!(
+                list.choose(&key, Some(hashes), false, among),
+                chosen,
+                "{list}"
+            );
             assert!(!list.takes_psk());
         }
         let sha1 = list(&[S::RsaPkcs1Sha1]);
-        assert_eq!(sha1.choose(&key, None, true), Some(S::RsaPkcs1Sha1));
+        let among = Signatures::ALL;
+        assert_eq!(sha1.choose(&key, None, true, among), Some(S::RsaPkcs1Sha1));
         assert_eq!(
-            list(&[S::RsaPssSha256]).choose(&key, None, true),
+            list(&[S::RsaPssSha256]).choose(&key, None, true, among),
             None,
             "RFC 7427"
+        );
+        let pss = "rsa-pss".parse().expect("a word");
+        assert_eq!(sha1.choose(&key, None, true, pss), None);
+        let both = list(&[S::RsaPkcs1Sha256, S::RsaPssSha512]);
+        assert_eq!(
+            both.choose(&key, Some(&all), false, pss),
+            Some(S::RsaPssSha512)
+        );
+        let pkcs1 = "rsa-pkcs1".parse().expect("a word");
+        assert_eq!(
+            both.choose(&key, Some(&all), false, pkcs1),
+            Some(S::RsaPkcs1Sha256)
         );
     }
 }

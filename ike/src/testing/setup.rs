@@ -11,6 +11,7 @@ use crate::config::{
     PeerPolicy, Redirect, RemoteAuth, RemoteAuthMethod, Resumption, Settings, SpiHalf, StartAction,
     Upkeep,
 };
+use crate::crypto::signature::Signatures;
 use crate::proposal::{EspProposal, IkeProposal};
 
 /// Address of the first host.
@@ -114,10 +115,12 @@ pub fn connection(children: Vec<Child>) -> Connection {
         local: LocalAuth {
             id: ID_A.parse().ok(),
             method: LocalAuthMethod::Psk,
+            signatures: Signatures::ALL,
         },
         remote: RemoteAuth {
             id: ID_B.parse().ok(),
             method: RemoteAuthMethod::Psk,
+            signatures: Signatures::ALL,
         },
         children: children.into_iter().map(Arc::new).collect(),
         rekey_time: Duration::from_secs(4 * 3600),

@@ -8,6 +8,7 @@ use obol_ike::config::{
     RemoteAuthMethod, Resumption, Settings, StartAction, Unique, Upkeep,
 };
 use obol_ike::crypto::private_key::PrivateKey;
+use obol_ike::crypto::signature::Signatures;
 use obol_ike::proposal::{EspProposal, IkeProposal};
 
 use super::{HOSTS, Table};
@@ -357,6 +358,52 @@ fn each_side_has_its_own_way_to_authenticate() {
     assert_eq!(
         connection.remote.method,
         RemoteAuthMethod::Keys(vec![key.public()])
+    );
+}
+
+#[test]
+fn signatures_are_those_that_are_listed() {
+    let key = PrivateKey::generate_ed25519(&mut rand_core::UnwrapErr(getrandom::SysRng));
+    let mut files = Table::default();
+    let pem = key.public().to_pem().into_bytes();
+    files.0.insert("peer.pub", pem);
+    let with = |list: &str| {
+        let remote = format!("remote = {{ pubkeys = [\"peer.pub\"], auth = \"pubkey\"{list}");
+        HOSTS.replace("remote = { auth = \"psk\"", &remote)
+    };
+    let signatures = |list: &str| {
+        let loaded = parse_str("test.toml", &with(list), &files).unwrap();
+        let connection = &loaded.ike.connections[0];
+        assert_eq!(connection.local.signatures, Signatures::ALL);
+        connection.remote.signatures.to_string()
+    };
+    assert_eq!(signatures(""), Signatures::ALL.to_string());
+    let list = ", signatures = [\"ed25519\", \"rsa-pss-sha512\", \"rsa-pss-sha256\"]";
+    assert_eq!(signatures(list), "ed25519, rsa-pss-sha256, rsa-pss-sha512");
+    for (list, says) in [
+        ("\"rsa-pss\"", "no Ed25519 key signs with rsa-pss"),
+        ("\"ed25519\", \"rsa-psss\"", "did you mean \"rsa-pss\"?"),
+        (
+            "\"ed25519\", \"sha1\"",
+            "known are rsa-pss, rsa-pkcs1, ecdsa",
+        ),
+        ("", "signatures is an empty list"),
+    ] {
+        let text = with(&format!(", signatures = [{list}]"));
+        let errors = parse_str("test.toml", &text, &files).unwrap_err();
+        assert!(errors.to_string().contains(says), "{errors}");
+        assert_eq!(errors.0.len(), 1, "{errors}");
+    }
+    let text = with(", signatures = [\"ed25519\"]");
+    let text = text.replace(
+        "[connections.hosts]",
+        "[connections.hosts]\nallow_sha1_rsa = true",
+    );
+    let errors = parse_str("test.toml", &text, &files).unwrap_err();
+    assert!(
+        errors
+            .to_string()
+            .contains("allow_sha1_rsa = true, and signatures leave it out")
     );
 }
 

@@ -72,6 +72,9 @@ pub(crate) struct AuthReport {
     /// The public keys that prove it: `0s` and RFC 3110, or lines as OpenSSH has them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) keys: Vec<String>,
+    /// The words of `signatures`; empty: any that the keys make.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) signatures: Vec<String>,
 }
 
 /// One configured child.

@@ -3,7 +3,8 @@
 use std::fmt::Arguments;
 
 use super::words::{
-    client, esp_algorithms, id_type, ike_algorithms, key_exchange, local_id, remote_id,
+    client, esp_algorithms, hashes, id_type, ike_algorithms, key_exchange, local_id, remote_id,
+    signatures,
 };
 use super::{IGNORED, View, child_number, ike_number};
 use crate::control::protocol::{ChildReport, ChildSaReport, ConnectionReport, PolicyState};
@@ -75,14 +76,14 @@ impl View {
             host += &format!(" established IKE SA: #{};", ike_number(ike));
         }
         more(format_args!("{host}"));
-        let both = [&connection.local, &connection.remote];
-        let [own, peer] = both.map(|auth| match auth.auth.as_str() {
-            "psk" => "secret",
-            _ => "RSASIG+RSASIG_v1_5",
+        let both = [&connection.local, &connection.remote].map(signatures);
+        let [own, peer] = both.each_ref().map(|words| match words.as_slice() {
+            [] => "secret".to_owned(),
+            words => words.join("+"),
         });
-        let own = match own {
-            "secret" => own.to_owned(),
-            proofs => format!("rsasig({proofs})"),
+        let own = match both[0].first() {
+            None => own,
+            Some(first) => format!("{}({own})", first.to_lowercase()),
         };
         more(format_args!(
             "our auth:{own}, their auth:{peer}, our autheap:none, their autheap:none;"
@@ -100,7 +101,8 @@ impl View {
         more(format_args!("policy: {};", policy(connection, child)));
         if connection.local.auth != "psk" {
             more(format_args!(
-                "v2-auth-hash-policy: SHA2_256+SHA2_384+SHA2_512;"
+                "v2-auth-hash-policy: {};",
+                hashes(&connection.local).join("+")
             ));
         }
         let (ours, theirs) = (local_id(connection), remote_id(connection));
@@ -150,10 +152,11 @@ fn policy(connection: &ConnectionReport, child: &ChildReport) -> String {
     let offer = child.offer.unwrap_or_default();
     let said = child.cleartext.as_deref().unwrap_or_default();
     let clear = |when: &str| said.ends_with(when);
+    let signatures = signatures(&connection.local).join("+");
     let words = [
         ("IKEv2", true),
         ("PSK", connection.local.auth == "psk"),
-        ("RSASIG+RSASIG_v1_5", connection.local.auth != "psk"),
+        (signatures.as_str(), connection.local.auth != "psk"),
         ("ENCRYPT", true),
         ("TRANSPORT", child.mode == "transport"),
         ("TUNNEL", child.mode != "transport"),

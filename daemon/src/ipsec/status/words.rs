@@ -2,7 +2,7 @@
 
 use obol_ike::identity::Identity;
 
-use crate::control::protocol::{ChildSaReport, ConnectionReport, IkeSaReport};
+use crate::control::protocol::{AuthReport, ChildSaReport, ConnectionReport, IkeSaReport};
 
 /// pluto counts all SAs by one number; obol counts IKE SAs and Child SAs apart.
 pub(in crate::ipsec) fn ike_number(sa: &IkeSaReport) -> u64 {
@@ -113,5 +113,91 @@ pub(super) fn key_exchange(ke: &str) -> String {
         "ECP_521" => "DH21".to_owned(),
         "CURVE25519" => "DH31".to_owned(),
         modp => modp.replacen("MODP_", "MODP", 1),
+    }
+}
+
+/// `RSASIG`, `ECDSA`, `EDDSA`, `RSASIG_v1_5`: the signatures of one side; none, where it has a shared secret.
+pub(super) fn signatures(side: &AuthReport) -> Vec<&'static str> {
+    // What the words of obol begin with, and keys as they are reported.
+    let kinds = [
+        ("RSASIG", "rsa-pss", "0s"),
+        ("ECDSA", "ecdsa", "ecdsa-"),
+        ("EDDSA", "ed25519", "ssh-ed25519"),
+        ("RSASIG_v1_5", "rsa-pkcs1", "0s"),
+    ];
+    let begins = |list: &[String], with: &str| list.iter().any(|text| text.starts_with(with));
+    let made = kinds.into_iter().filter(|(_, word, key)| {
+        let is_let = side.signatures.is_empty() || begins(&side.signatures, word);
+        is_let && begins(&side.keys, key)
+    });
+    made.map(|(name, ..)| name).collect()
+}
+
+/// `SHA2_256`, `SHA2_384`, `SHA2_512`: the hashes of these signatures.
+pub(super) fn hashes(side: &AuthReport) -> Vec<&'static str> {
+    let all = [
+        ("SHA2_256", "-sha256"),
+        ("SHA2_384", "-sha384"),
+        ("SHA2_512", "-sha512"),
+    ];
+    let uses = |ending: &str| {
+        let mut words = side.signatures.iter();
+        side.signatures.is_empty()
+            || words.any(|word| word.ends_with(ending) || !word.contains("-sha"))
+    };
+    let used = all.into_iter().filter(|(_, ending)| uses(ending));
+    used.map(|(name, _)| name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signatures_have_plutos_names() {
+        let side = |key: &str, words: &[&str]| AuthReport {
+            auth: "pubkey".to_owned(),
+            id: None,
+            keys: vec![key.to_owned()],
+            signatures: words.iter().map(|word| (*word).to_owned()).collect(),
+        };
+        let rsa = "0sAwEAAb";
+        for (key, words, expected, of) in [
+            (
+                rsa,
+                &[][..],
+                "RSASIG+RSASIG_v1_5",
+                "SHA2_256+SHA2_384+SHA2_512",
+            ),
+            (rsa, &["rsa-pss"], "RSASIG", "SHA2_256+SHA2_384+SHA2_512"),
+            (rsa, &["rsa-pss-sha512"], "RSASIG", "SHA2_512"),
+            (
+                rsa,
+                &["ecdsa", "rsa-pkcs1-sha256"],
+                "RSASIG_v1_5",
+                "SHA2_256+SHA2_384+SHA2_512",
+            ),
+            (
+                "ecdsa-sha2-nistp384 AAAA",
+                &["ecdsa-sha384"],
+                "ECDSA",
+                "SHA2_384",
+            ),
+            (
+                "ssh-ed25519 AAAA",
+                &[],
+                "EDDSA",
+                "SHA2_256+SHA2_384+SHA2_512",
+            ),
+        ] {
+            let side = side(key, words);
+            assert_eq!(signatures(&side).join("+"), expected, "{words:?}");
+            assert_eq!(hashes(&side).join("+"), of, "{words:?}");
+        }
+        let psk = AuthReport {
+            keys: Vec::new(),
+            ..side(rsa, &[])
+        };
+        assert!(signatures(&psk).is_empty());
     }
 }

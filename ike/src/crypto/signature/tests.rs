@@ -260,7 +260,32 @@ fn the_scheme_is_one_that_the_peer_announced() {
         ("P-521, only 256", &p521, &[H::SHA2_256], None),
         ("P-256, only SHA-1", &p256, &[H::SHA1], None),
     ] {
-        assert_eq!(SignatureScheme::choose(key, hashes), expected, "{name}");
+        let all = Signatures::ALL;
+        assert_eq!(
+            SignatureScheme::choose(key, hashes, all),
+            expected,
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_scheme_is_chosen_among_those_that_may_be_used() {
+    use HashId as H;
+    use SignatureScheme as S;
+    let rsa = PublicKey::rsa(&[0xff; 256], &[1, 0, 1]).unwrap();
+    let all = [H::SHA2_256, H::SHA2_384, H::SHA2_512, H::IDENTITY];
+    for (word, hashes, expected) in [
+        ("rsa-pss", &all[..], Some(S::RsaPssSha256)),
+        ("rsa-pss-sha512", &all, Some(S::RsaPssSha512)),
+        ("rsa-pss-sha512", &all[..1], None),
+        ("rsa-pkcs1", &all, Some(S::RsaPkcs1Sha256)),
+        ("rsa-pkcs1-sha384", &all, Some(S::RsaPkcs1Sha384)),
+        ("ecdsa", &all, None),
+        ("ed25519", &all, None),
+    ] {
+        let among = word.parse().unwrap();
+        assert_eq!(S::choose(&rsa, hashes, among), expected, "{word}");
     }
 }
 
