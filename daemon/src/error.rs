@@ -23,11 +23,13 @@ pub(crate) enum ExitClass {
     NotPermitted = 7,
     /// A firewall or the path blocks.
     Blocked = 8,
+    /// A daemon runs already, in whose way this one would be. The number is pluto's.
+    AlreadyRuns = 10,
 }
 
 impl ExitClass {
     /// All classes, in the order of their codes.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Failed,
         Self::Usage,
         Self::NotRunning,
@@ -36,6 +38,7 @@ impl ExitClass {
         Self::Config,
         Self::NotPermitted,
         Self::Blocked,
+        Self::AlreadyRuns,
     ];
 
     /// The exit code.
@@ -98,7 +101,7 @@ mod tests {
     #[test]
     fn exit_codes_are_the_documented_ones() {
         let codes: Vec<u8> = ExitClass::ALL.into_iter().map(ExitClass::code).collect();
-        assert_eq!(codes, [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(codes, [1, 2, 3, 4, 5, 6, 7, 8, 10]);
         assert_eq!(ExitClass::try_from(6), Ok(ExitClass::Config));
         assert!(ExitClass::try_from(0).is_err());
     }

@@ -134,7 +134,7 @@ fn refuse_beside_pluto(origin: &Origin) -> Result<(), Failure> {
             "pluto (pid {pid}) runs, and two IKE daemons cannot share UDP 500: {}",
             pluto::REMEDY
         );
-        Err(Failure::new(ExitClass::Failed, text))
+        Err(Failure::new(ExitClass::AlreadyRuns, text))
     })
 }
 
@@ -394,7 +394,7 @@ impl Lock {
             let mut pid = String::new();
             let _ = file.read_to_string(&mut pid);
             return Err(Failure::new(
-                ExitClass::Failed,
+                ExitClass::AlreadyRuns,
                 format!(
                     "another obol (pid {}) runs with runtime directory {}: stop it, or give this one its own --runtime-dir, ports and tun",
                     pid.trim(),
@@ -483,6 +483,7 @@ mod tests {
             failure.message.contains(&std::process::id().to_string()),
             "{failure}"
         );
+        assert_eq!(failure.code, ExitClass::AlreadyRuns);
         drop(first);
         Lock::take(&dir).expect("free again");
         std::fs::remove_dir_all(&dir).expect("cleaned up");

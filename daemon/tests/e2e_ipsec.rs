@@ -313,7 +313,7 @@ async fn plutos_files_are_started_asked_changed_and_stopped() {
         "{text}"
     );
     assert!(
-        text.contains("192.168.0.8") && text.contains("192.168.0.9"),
+        text.contains("192.168.0.8 or 192.168.0.9 are not usable"),
         "{text}"
     );
     let (_, text) = on(a, "status");
@@ -321,7 +321,8 @@ async fn plutos_files_are_started_asked_changed_and_stopped() {
         &text,
         &[
             "\"nets\": 172.16.1.0/24===192.168.0.1[@a]...192.168.0.2[@b]===172.16.2.0/24; routed-tunnel; *",
-            "\"elsewhere\": unoriented; *",
+            "\"elsewhere\": 192.168.0.8[@a]...192.168.0.9[@b]; unoriented; my_ip=unset; their_ip=unset;",
+            "\"elsewhere\":   host: unoriented; local: 192.168.0.8; remote: 192.168.0.9;",
             "Total IPsec connections: loaded 2, active 1",
         ],
     );
@@ -426,7 +427,7 @@ async fn a14_octets_of_inner_packets_are_counted() {
     }
     let files = Files::new(CONNS);
     let lab = &files.bed.lab;
-    let (code, text) = files.on(&lab.a, "up nets");
+    let (code, text) = files.on(&lab.a, "auto --up nets");
     assert_eq!(code, 0, "{text}");
     // With their headers, 84 octets.
     let datagram = [0x55; 84 - 20 - 8];
@@ -450,6 +451,10 @@ async fn a14_octets_of_inner_packets_are_counted() {
                 "#*: \"nets\", type=ESP, add_time=*, inBytes=84, outBytes=84, maxBytes=2^63B, id='@*'",
             ],
         );
+        let rundir = lab.directory().join(host.side.name);
+        let line = format!("trafficstatus --rundir {}", rundir.display());
+        let (_, four) = files.bed.run_as(&files.bed.ipsec, host, &line, "4");
+        assert_eq!(four, format!("006 {text}"));
     }
     files.stop();
 }
@@ -492,6 +497,67 @@ async fn a10_without_a_secret_up_says_whose_is_lacking() {
     assert_eq!(code, 56, "{text}");
     let line = "no shared secret for other and b: add one for these identities on this side";
     assert!(text.contains(line), "{text}");
+    files.stop();
+}
+
+#[tokio::test]
+async fn a14_a_second_daemon_ends_with_ten() {
+    if !is_root() {
+        return;
+    }
+    let files = Files::new(CONNS);
+    let a = &files.bed.lab.a;
+    let rundir = files.bed.lab.directory().join(a.side.name);
+    let line = format!(
+        "run --ipsec-conf {} --runtime-dir {}",
+        files.conf.display(),
+        rundir.display()
+    );
+    let (code, text) = files.bed.run_as(obol(), a, &line, "5");
+    assert_eq!(code, 10, "{text}");
+    assert!(text.contains("another obol (pid "), "{text}");
+    // The first one goes on, and who starts it again has what was asked for.
+    assert_eq!(files.on(a, "start").0, 0);
+    assert_eq!(files.on(a, "up nets").0, 0);
+    files.stop();
+}
+
+/// Secrets are read whatever is wrong with the connections by now, and with a mistake in them nothing changes.
+#[tokio::test]
+async fn secrets_are_read_again_without_a_look_at_connections() {
+    if !is_root() {
+        return;
+    }
+    let files = Files::new(CONNS);
+    let secrets = files.conf.with_file_name("ipsec.secrets");
+    let right = std::fs::read_to_string(&secrets).unwrap();
+    std::fs::write(&secrets, "@a @b : PSK \"another one for b\"\n").unwrap();
+    let [a, b] = files.hosts();
+    let good = std::fs::read_to_string(&files.conf).unwrap();
+    std::fs::write(
+        &files.conf,
+        format!("{good}\nconn more\n\tlefsubnet=10.0.0.0/8\n"),
+    )
+    .unwrap();
+    let (code, text) = files.on(b, "rereadsecrets");
+    assert_eq!(code, 0, "{text}");
+    let said = format!(
+        "forgetting secrets\nloading secrets from \"{}\"\n",
+        secrets.display()
+    );
+    assert_eq!(text, said);
+    let (code, text) = files.on(a, "up nets");
+    assert_eq!(code, 56, "{text}");
+    std::fs::remove_file(&secrets).unwrap();
+    let (code, text) = files.on(b, "secrets");
+    assert_eq!(code, 3, "{text}");
+    assert!(text.contains("ipsec.secrets"), "{text}");
+    std::fs::write(&secrets, &right).unwrap();
+    std::fs::set_permissions(&secrets, PermissionsExt::from_mode(0o600)).unwrap();
+    assert_eq!(files.on(b, "whack --rereadsecrets").0, 0);
+    assert_eq!(files.on(a, "up nets").0, 0);
+    files.bed.pinged().await;
+    std::fs::write(&files.conf, &good).unwrap();
     files.stop();
 }
 

@@ -30,6 +30,7 @@ Exit codes:
   6  the configuration of this host is wrong
   7  a right is missing (root, or the capabilities that the message names)
   8  a firewall or the path blocks (not told apart yet: today that is a 5)
+  10  a daemon runs already (obol with this runtime directory, or pluto)
 
 Words:
   connection  one peer, and how the two prove who they are: negotiated as an IKE SA

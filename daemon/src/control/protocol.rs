@@ -26,8 +26,8 @@ pub(crate) use list::{AuthReport, CarrierReport, ChildReport, ConnectionReport, 
 pub(crate) use overview::{OfferReport, OverviewReport};
 pub(crate) use secret::{KeysReport, OneWay, SecretJson};
 pub(crate) use status::{
-    ChildSaReport, DaemonReport, EndReport, IkeAlgorithmsReport, IkeSaReport, Names, NatReport,
-    PolicyReport, PolicyState, StatusReport,
+    Absence, ChildSaReport, DaemonReport, EndReport, IkeAlgorithmsReport, IkeSaReport, Names,
+    NatReport, NotLoaded, PolicyReport, PolicyState, StatusReport, WrittenEnd,
 };
 
 /// Version of requests and replies. Raised by changes that an older end would misread.
@@ -35,7 +35,7 @@ pub(crate) const VERSION: u32 = 1;
 
 /// Version of [`StatusReport`] and [`ListReport`]. Raised when a field changes or goes; new
 /// fields do not raise it.
-pub(crate) const SCHEMA_VERSION: u32 = 1;
+pub(crate) const SCHEMA_VERSION: u32 = 2;
 
 /// Name of the socket within the runtime directory.
 pub(crate) const SOCKET_NAME: &str = "obol.sock";
@@ -80,7 +80,7 @@ pub(crate) enum Request {
     /// Read the configuration again; answered by [`ReloadReport`].
     Reload,
     /// Read secrets and private keys again, and leave connections as they are; answered by
-    /// [`ReloadReport`].
+    /// [`SecretsReport`].
     Secrets,
     /// Tell what happens as it happens, a progress line each, until the client goes away.
     Watch,
@@ -330,7 +330,7 @@ pub(crate) struct ChangeReport {
     pub(crate) children: Vec<(String, String)>,
     /// There are none yet, and why: what the name means is another host's, or not routed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) waits: Option<String>,
+    pub(crate) waits: Option<NotLoaded>,
 }
 
 impl From<Vec<(String, String)>> for ChangeReport {
@@ -361,6 +361,15 @@ pub(crate) struct ReloadReport {
     /// Untouched ones.
     pub(crate) unchanged: Vec<String>,
     /// Warnings about the configuration.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Where secrets were read from again.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct SecretsReport {
+    /// The files.
+    pub(crate) files: Vec<String>,
+    /// What is not good about them.
     pub(crate) warnings: Vec<String>,
 }
 

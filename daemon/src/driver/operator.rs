@@ -77,9 +77,8 @@ impl<D: DataPlane> Driver<D> {
                 call.reply(reply);
             }
             Request::Secrets => {
-                let before = self.loaded.ike.clone();
                 let reply = match self.read_secrets(now).await {
-                    Ok(()) => Reply::done(&self.reload_report(&before)),
+                    Ok(report) => Reply::done(&report),
                     Err(failure) => failure.into(),
                 };
                 call.reply(reply);
@@ -159,16 +158,16 @@ impl<D: DataPlane> Driver<D> {
             children = Changes::find(&self.loaded, name);
         }
         if children.is_empty() {
-            let text = match loaded.pluto.why_not(name).map(str::to_owned) {
+            let text = match loaded.pluto.why_not(name).cloned() {
                 // It is there, and waits for what it lacks.
-                Some(why) if to == ChildChange::Load => {
+                Some(not) if to == ChildChange::Load => {
                     self.take(now, loaded).await?;
                     return Ok(ChangeReport {
                         children: Vec::new(),
-                        waits: Some(why),
+                        waits: Some(not),
                     });
                 }
-                Some(why) => format!("{name} is not loaded: {why}"),
+                Some(not) => format!("{name} is not loaded: {}", not.why),
                 None => format!("no connection or alias named {name:?}"),
             };
             return Err(Failure::new(ExitClass::Usage, text));
@@ -275,8 +274,8 @@ impl<D: DataPlane> Driver<D> {
             Some(child) => format!("{connection}/{child}"),
         };
         let world = &self.loaded.pluto;
-        if let Some(why) = world.why_not(&name) {
-            let text = format!("{name} is not loaded: {why}");
+        if let Some(not) = world.why_not(&name) {
+            let text = format!("{name} is not loaded: {}", not.why);
             return Err(Failure::new(ExitClass::Config, text));
         }
         let Some(places) = world.names.get(&name) else {

@@ -7,8 +7,9 @@ use tracing::warn;
 
 use super::Driver;
 use crate::config::changes::{Changes, ChildChange};
+use crate::control::protocol::SecretsReport;
 use crate::dataplane::DataPlane;
-use crate::error::Failure;
+use crate::error::{ExitClass, Failure};
 use crate::pluto::Addresses;
 
 /// Children, each by the names of its connection and its own.
@@ -67,15 +68,35 @@ impl<D: DataPlane> Driver<D> {
         Ok(Some(children))
     }
 
-    /// Takes over secrets and private keys as they are now. With files of obol's own alone, which have
-    /// them beside all else, that is a reload.
-    pub(super) async fn read_secrets(&mut self, now: Instant) -> Result<(), Failure> {
-        let known = Addresses::new();
+    /// Takes over secrets and private keys as they are now; with pluto's files, whatever `ipsec.conf` says
+    /// by now. With files of obol's own alone, which have them beside all else, that is a reload.
+    pub(super) async fn read_secrets(&mut self, now: Instant) -> Result<SecretsReport, Failure> {
         if self.origin.pluto.is_none() {
-            return self.reload(now, &known).await;
+            self.reload(now, &Addresses::new()).await?;
+            return Ok(SecretsReport {
+                files: Vec::new(),
+                warnings: self
+                    .loaded
+                    .warnings
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect(),
+            });
         }
-        let read = crate::run::load_checked(&self.origin, &known).await?;
-        self.loaded.credentials.add(read.credentials);
-        Ok(())
+        let keys = self.loaded.credentials.keys().into_iter();
+        let read = self.loaded.pluto.places.read_again(keys);
+        let again = read.map_err(|errors| Failure::new(ExitClass::Config, errors.to_string()))?;
+        self.loaded.credentials.add(again.credentials);
+        for warning in &again.warnings {
+            warn!("{warning}");
+        }
+        Ok(SecretsReport {
+            files: again
+                .files
+                .iter()
+                .map(|path| path.display().to_string())
+                .collect(),
+            warnings: again.warnings.iter().map(ToString::to_string).collect(),
+        })
     }
 }

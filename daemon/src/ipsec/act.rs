@@ -9,7 +9,8 @@ use super::{CONFIG, Daemon, Ended, code};
 use crate::cli::complain_line;
 use crate::config::changes::ChildChange;
 use crate::control::protocol::{
-    ChangeReport, ConnectionReport, DownReport, DownTarget, ReloadReport, Request, UpReport,
+    Absence, ChangeReport, ConnectionReport, DownReport, DownTarget, ReloadReport, Request,
+    SecretsReport, UpReport,
 };
 use crate::pluto;
 
@@ -230,12 +231,12 @@ pub(super) fn change(daemon: &Daemon, out: &Out, verb: Verb, name: &str) -> Resu
             false => ended,
         }
     })?;
-    if let Some(why) = &report.waits {
-        let what = match why.contains("match an interface") {
-            true => "unoriented IKEv2 connection",
-            false => "connection",
+    if let Some(not) = &report.waits {
+        let what = match not.kind {
+            Absence::Unoriented => "unoriented IKEv2 connection",
+            Absence::Ignored | Absence::Unrouted => "connection",
         };
-        out.line("002", &format!("\"{name}\": added {what} ({why})"));
+        out.line("002", &format!("\"{name}\": added {what} ({})", not.why));
     }
     for (_, child) in &report.children {
         let text = match to {
@@ -250,23 +251,31 @@ pub(super) fn change(daemon: &Daemon, out: &Out, verb: Verb, name: &str) -> Resu
 
 /// Has the daemon read its files again.
 pub(super) fn read_again(daemon: &Daemon, out: &Out, verb: Verb) -> Result<u8, Ended> {
-    let request = match verb {
-        Verb::RereadSecrets => Request::Secrets,
-        _ => Request::Reload,
-    };
-    let report: ReloadReport = daemon.ask(&request)?;
+    let report: ReloadReport = daemon.ask(&Request::Reload)?;
     for warning in &report.warnings {
         complain_line(warning);
     }
     match verb {
         Verb::Listen => out.line("002", "listening for IKE messages"),
         Verb::Reread => out.line("002", "configuration and secrets are read again"),
-        Verb::RereadSecrets => out.line("002", "secrets are read again"),
         _ => {
             for name in report.added.iter().chain(&report.changed) {
                 out.line("002", &format!("\"{name}\": added IKEv2 connection"));
             }
         }
+    }
+    Ok(0)
+}
+
+/// Has the daemon read secrets and private keys again, and nothing else.
+pub(super) fn read_secrets(daemon: &Daemon, out: &Out) -> Result<u8, Ended> {
+    let report: SecretsReport = daemon.ask(&Request::Secrets)?;
+    out.line("002", "forgetting secrets");
+    for file in &report.files {
+        out.line("002", &format!("loading secrets from \"{file}\""));
+    }
+    for warning in &report.warnings {
+        complain_line(warning);
     }
     Ok(0)
 }

@@ -80,6 +80,7 @@ impl From<Failure> for Ended {
             ExitClass::Config => code::CONFIG,
             ExitClass::NoAnswer => code::NO_RESPONSE,
             ExitClass::Refused => code::FATAL,
+            ExitClass::AlreadyRuns => code::ALREADY,
             _ => code::FAILED,
         };
         Self::new(code, failure.message)
@@ -163,7 +164,8 @@ impl Daemon {
             (Verb::Add | Verb::Delete | Verb::Route | Verb::Unroute, Some(name)) => {
                 return act::change(self, out, call.verb, name);
             }
-            (Verb::Listen | Verb::Reread | Verb::RereadSecrets | Verb::AddAll, _) => {
+            (Verb::RereadSecrets, _) => return act::read_secrets(self, out),
+            (Verb::Listen | Verb::Reread | Verb::AddAll, _) => {
                 return act::read_again(self, out, call.verb);
             }
             _ => {}
@@ -172,7 +174,7 @@ impl Daemon {
         let view = self.view(name)?;
         if let Some(name) = name
             && view.find(Some(name)).next().is_none()
-            && !view.status.not_loaded.contains_key(name)
+            && !view.has_absent(name)
         {
             return Err(view.unknown(name));
         }

@@ -10,13 +10,11 @@ use std::collections::HashMap;
 use super::{Ended, code};
 use crate::config::shunt::{DROP, PASS};
 use crate::control::protocol::{
-    ChildReport, ChildSaReport, ConnectionReport, IkeSaReport, ListReport, StatusReport,
+    Absence, ChildReport, ChildSaReport, ConnectionReport, IkeSaReport, ListReport, NotLoaded,
+    StatusReport,
 };
 pub(super) use states::child_words;
 pub(super) use words::{child_number, id_type, ike_number, local_id, remote_id, written};
-
-/// Why a connection is not there at all.
-pub(super) const IGNORED: &str = "auto=ignore";
 
 /// What the daemon says of itself.
 pub(super) struct View {
@@ -73,13 +71,39 @@ impl View {
 
     /// Why there is nothing of this name.
     pub(super) fn unknown(&self, name: &str) -> Ended {
-        match self.status.not_loaded.get(name) {
-            Some(why) if !why.starts_with(IGNORED) => Ended::new(
+        let Some(not) = self.status.not_loaded.get(name) else {
+            return Ended::unknown(name);
+        };
+        match (not.kind, not.ends.as_slice()) {
+            (Absence::Unoriented, [left, right]) => Ended::new(
                 code::NOT_ORIENTED,
-                format!("we cannot identify ourselves with either end of this connection.  {why}"),
+                format!(
+                    "\"{name}\": we cannot identify ourselves with either end of this connection.  {} or {} are not usable",
+                    left.host, right.host
+                ),
+            ),
+            (Absence::Unrouted, _) => Ended::new(
+                code::NEVER,
+                format!(
+                    "\"{name}\": cannot initiate connection: authby=never, and {}",
+                    not.why
+                ),
             ),
             _ => Ended::unknown(name),
         }
+    }
+
+    /// Connections that pluto would have, and that are not in force here.
+    pub(super) fn absent(&self) -> impl Iterator<Item = (&str, &NotLoaded)> {
+        let all = self.status.not_loaded.iter();
+        all.filter(|(_, not)| not.kind != Absence::Ignored)
+            .map(|(name, not)| (name.as_str(), not))
+    }
+
+    /// Whether there is one of this name.
+    pub(super) fn has_absent(&self, name: &str) -> bool {
+        let not = self.status.not_loaded.get(name);
+        not.is_some_and(|not| not.kind != Absence::Ignored)
     }
 
     /// Whether a name means packets that pass or are dropped without IKE.

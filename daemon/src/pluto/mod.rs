@@ -19,6 +19,7 @@ mod merge;
 mod native;
 mod nss;
 mod orient;
+mod places;
 mod policy;
 mod process;
 mod proposals;

@@ -13,8 +13,7 @@ use super::keystore;
 use super::native;
 use super::nss;
 use super::orient::Oriented;
-use super::running::{Files, Refusal};
-use super::setup::Setup;
+use super::running::Refusal;
 use crate::credentials::FoundKey;
 
 /// Where pluto has its NSS database, most often.
@@ -23,7 +22,7 @@ const NSS: &str = "/var/lib/ipsec/nss";
 const IPSEC_D: &str = "/etc/ipsec.d";
 
 /// Where the databases may be; on older systems it is beside other files, in `directory` perhaps.
-fn nss_directories(directory: Option<PathBuf>) -> Vec<PathBuf> {
+pub(super) fn nss_directories(directory: Option<PathBuf>) -> Vec<PathBuf> {
     vec![NSS.into(), directory.unwrap_or_else(|| IPSEC_D.into())]
 }
 
@@ -92,22 +91,13 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// Reads all that there is, if somebody needs a key; `named` are those of `ipsec.secrets`.
-    pub(super) fn open(
-        files: &Files,
-        setup: &Setup,
-        conns: &[Conn],
-        named: Vec<PrivateKey>,
-    ) -> Self {
-        let mut ring = Self::default();
-        if !conns.iter().any(Conn::signs) {
-            return ring;
-        }
-        named.into_iter().for_each(|key| ring.add(key));
-        ring.databases = match files.nss.as_ref().or(setup.nss.as_ref()) {
-            Some(said) => vec![said.clone()],
-            None => nss_directories(setup.directory.clone()),
+    /// Reads all that there is; `named` are those of `ipsec.secrets`.
+    pub(super) fn open(databases: Vec<PathBuf>, named: Vec<PrivateKey>) -> Self {
+        let mut ring = Self {
+            databases,
+            ..Self::default()
         };
+        named.into_iter().for_each(|key| ring.add(key));
         ring.read();
         ring
     }

@@ -17,16 +17,16 @@ use obol_ike::identity::Identity;
 use tokio::time::timeout;
 
 use super::Understood;
-use super::conn::{Auth, Auto};
+use super::conn::{Auth, Auto, Conn, End};
 use super::files::read_one;
 use super::native;
 use super::orient::{ChildOf, HostView, Oriented, host_text, orient};
+use super::places::Places;
 use super::ring::Ring;
 use super::secrets::{self, Psks};
-use super::setup::Setup;
 use super::values::{Host, Id};
 use crate::config::{self, ConfigErrors, DaemonSettings, Finding, Loaded, Source};
-use crate::control::protocol::Names;
+use crate::control::protocol::{Absence, Names, NotLoaded, WrittenEnd};
 use crate::credentials::FoundKey;
 use crate::dataplane::DataPlaneError;
 use crate::host;
@@ -122,14 +122,16 @@ pub(crate) struct World {
     /// Their names and aliases, and what they stand for.
     pub(crate) names: Names,
     /// Those that are other hosts', and why.
-    others: BTreeMap<String, String>,
+    others: BTreeMap<String, NotLoaded>,
     /// The addresses that counted as this host's.
     pub(crate) addresses: Addresses,
+    /// Where secrets and private keys are.
+    pub(crate) places: Places,
 }
 
 impl World {
     /// Connections that are not loaded, and why.
-    pub(crate) fn not_loaded(&self) -> &BTreeMap<String, String> {
+    pub(crate) fn not_loaded(&self) -> &BTreeMap<String, NotLoaded> {
         &self.others
     }
 
@@ -157,12 +159,12 @@ impl World {
     /// Connections that are other hosts', and why.
     pub(crate) fn unoriented(&self) -> impl Iterator<Item = (&str, &str)> {
         let others = self.others.iter();
-        others.map(|(name, why)| (name.as_str(), why.as_str()))
+        others.map(|(name, not)| (name.as_str(), not.why.as_str()))
     }
 
-    /// Why a connection is other hosts', if it is.
-    pub(crate) fn why_not(&self, name: &str) -> Option<&str> {
-        self.others.get(name).map(String::as_str)
+    /// Why a connection is not loaded, if it is not.
+    pub(crate) fn why_not(&self, name: &str) -> Option<&NotLoaded> {
+        self.others.get(name)
     }
 }
 
@@ -264,12 +266,13 @@ async fn begin(
         let name = files.conf.display().to_string();
         ConfigErrors(vec![Finding::of_file(&name, e.to_string(), "")])
     })?;
-    let mut secrets = read_secrets(files, &understood.setup)?;
-    let named = std::mem::take(&mut secrets.keys);
+    let places = Places::of(files, &understood.setup);
+    let mut secrets = places.read_secrets()?;
+    let signs = understood.conns.iter().any(Conn::signs);
     let loader = Loader {
-        ring: Ring::open(files, &understood.setup, &understood.conns, named),
+        ring: places.ring(&mut secrets, signs),
         secrets,
-        secrets_path: secrets_path(files, &understood.setup).0,
+        places,
         warnings: std::mem::take(&mut understood.notices),
         wanted: files.wanted.clone(),
         routed: files.routed.clone(),
@@ -278,26 +281,10 @@ async fn begin(
     loader.load(own, understood, view)
 }
 
-/// Where the secrets are, and whether somebody said so.
-fn secrets_path(files: &Files, setup: &Setup) -> (PathBuf, bool) {
-    match files.secrets.as_ref().or(setup.secrets.as_ref()) {
-        Some(path) => (path.clone(), true),
-        None => (secrets::default_path(), false),
-    }
-}
-
-fn read_secrets(files: &Files, setup: &Setup) -> Result<secrets::Secrets, ConfigErrors> {
-    let (path, said) = secrets_path(files, setup);
-    match said || path.exists() {
-        true => secrets::read(&path),
-        false => Ok(secrets::Secrets::default()),
-    }
-}
-
 struct Loader {
     ring: Ring,
     secrets: secrets::Secrets,
-    secrets_path: PathBuf,
+    places: Places,
     warnings: Vec<Finding>,
     wanted: BTreeSet<String>,
     routed: BTreeSet<String>,
@@ -317,9 +304,9 @@ impl Loader {
                 .into_iter()
                 .for_each(|error| self.refuse(&name, error));
         }
-        self.world
-            .others
-            .extend(std::mem::take(&mut understood.parts));
+        let parts = std::mem::take(&mut understood.parts).into_iter();
+        let parts = parts.map(|(name, why)| (name, NotLoaded::ignored(why)));
+        self.world.others.extend(parts);
         for conn in &mut understood.conns {
             self.ring.complete(conn);
         }
@@ -327,16 +314,13 @@ impl Loader {
         for conn in &understood.conns {
             let wanted = self.wanted.contains(&conn.name.value);
             if conn.auto == Auto::Ignore && !wanted {
-                let why = "auto=ignore";
-                self.world
-                    .others
-                    .insert(conn.name.value.clone(), why.into());
+                self.leave_out(conn, Absence::Ignored, "auto=ignore".into());
                 continue;
             }
             let waits = conn.is_shunt() && conn.auto == Auto::Add;
             if waits && !self.routed.contains(&conn.name.value) {
                 let why = "it is not routed (auto=add)".to_owned();
-                self.world.others.insert(conn.name.value.clone(), why);
+                self.leave_out(conn, Absence::Unrouted, why);
                 continue;
             }
             match orient(conn, &view) {
@@ -347,10 +331,7 @@ impl Loader {
                         self.refuse(&conn.name.value, finding);
                     }
                 },
-                Err(why) => {
-                    let name = conn.name.value.clone();
-                    self.world.others.insert(name, why.to_string());
-                }
+                Err(why) => self.leave_out(conn, Absence::Unoriented, why.to_string()),
             }
         }
         let psks = Arc::new(std::mem::take(&mut self.secrets.psks));
@@ -386,6 +367,14 @@ impl Loader {
         }
     }
 
+    fn leave_out(&mut self, conn: &Conn, kind: Absence, why: String) {
+        let ends = conn.ends.iter().map(written_end).collect();
+        let not_loaded = NotLoaded { kind, why, ends };
+        self.world
+            .others
+            .insert(conn.name.value.clone(), not_loaded);
+    }
+
     fn refuse(&mut self, name: &str, mut finding: Finding) {
         finding.message = format!("{name} is refused: {}", finding.message);
         self.warnings.push(finding);
@@ -409,10 +398,10 @@ impl Loader {
                 .flatten()
                 .map(Identity::from)
                 .collect();
-            let text = psks.missing(&local, peer.as_ref(), &addresses, &self.secrets_path);
+            let text = psks.missing(&local, peer.as_ref(), &addresses, self.places.secrets());
             let name = &conn.conn.name.value;
             let finding = Finding::of_file(
-                &self.secrets_path.display().to_string(),
+                &self.places.secrets().display().to_string(),
                 format!("{name} cannot come up: {text}"),
                 "add a record, then: obol reload",
             );
@@ -450,10 +439,29 @@ impl Loader {
             }
         }
         self.world.addresses = view.addrs;
+        self.world.places = self.places;
         self.warnings.append(&mut loaded.warnings);
         loaded.warnings = self.warnings;
         loaded.pluto = self.world;
         loaded
+    }
+}
+
+/// An end for a report of what is not loaded.
+fn written_end(end: &End) -> WrittenEnd {
+    let id = match &end.id {
+        Id::Is(id) => Some(id.to_string()),
+        Id::Resolve(name) => Some(name.clone()),
+        Id::Any => Some("%any".to_owned()),
+        Id::FromCertificate => Some("%fromcert".to_owned()),
+        Id::Null => Some("%null".to_owned()),
+        Id::Unset => None,
+    };
+    let clients = end.subnets.iter().chain(&end.more_subnets);
+    WrittenEnd {
+        host: host_text(&end.host.value),
+        id,
+        clients: clients.map(ToString::to_string).collect(),
     }
 }
 

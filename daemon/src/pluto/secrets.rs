@@ -63,6 +63,8 @@ pub(crate) struct Secrets {
     pub(crate) keys: Vec<PrivateKey>,
     /// Records that are left out, and what else is not good.
     pub(crate) notices: Vec<Finding>,
+    /// The files that were read.
+    pub(crate) files: Vec<PathBuf>,
 }
 
 /// Reads a file with all that it includes. A record that makes no sense is left out with a notice.
@@ -107,6 +109,7 @@ impl Reader {
             let message = "others may read it, and it is for secrets";
             self.notice(&name, message, &format!("chmod 600 {name}"));
         }
+        self.secrets.files.push(path.to_owned());
         self.text(path, &text, depth);
     }
 
@@ -190,8 +193,11 @@ impl Reader {
                 self.secrets.keys.extend(rsa::read(directory, values)?);
             }
             "ECDSA" => {
-                let message = "obol has no ECDSA keys yet";
-                return Err((message.into(), "make another one: ipsec newhostkey"));
+                let message = "ECDSA keys are not read from here";
+                return Err((
+                    message.into(),
+                    "make another one: ipsec newhostkey --keytype ecdsa",
+                ));
             }
             "XAUTH" => return Err(("XAUTH was for IKEv1".into(), "remove it")),
             "PPKS" => {

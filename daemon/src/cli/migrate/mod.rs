@@ -43,7 +43,7 @@ pub(super) fn migrate(
     }
     if is_running(runtime_dir)? {
         let text = "an obol runs already: obol down --all ends it";
-        return Err(Failure::new(ExitClass::Failed, text));
+        return Err(Failure::new(ExitClass::AlreadyRuns, text));
     }
     let pluto = Pluto::find(&args.pluto_rundir)?;
     let (up, instances) = pluto.up()?;

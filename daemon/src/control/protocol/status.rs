@@ -22,7 +22,55 @@ pub(crate) struct StatusReport {
     pub(crate) names: Names,
     /// Connections of pluto's that are not loaded, and why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) not_loaded: BTreeMap<String, String>,
+    pub(crate) not_loaded: BTreeMap<String, NotLoaded>,
+}
+
+/// A connection of pluto's that is not loaded.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct NotLoaded {
+    /// What kind of reason that has.
+    pub(crate) kind: Absence,
+    /// The reason, in words.
+    pub(crate) why: String,
+    /// Its ends, left and right; none, where it is only a part of others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) ends: Vec<WrittenEnd>,
+}
+
+/// Why a connection of pluto's is not loaded.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Absence {
+    /// Neither end, or both, are this host's.
+    Unoriented,
+    /// It says `auto=ignore`, and nobody asked for it.
+    Ignored,
+    /// It is without IKE, and nobody asked for it to be in force.
+    Unrouted,
+}
+
+/// An end as it is written.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct WrittenEnd {
+    /// Its address, a name, or one of pluto's words.
+    pub(crate) host: String,
+    /// Its identity; `None`: its address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) id: Option<String>,
+    /// What is behind it; none: itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) clients: Vec<String>,
+}
+
+impl NotLoaded {
+    /// For a reason that has nothing to do with its ends.
+    pub(crate) fn ignored(why: impl Into<String>) -> Self {
+        Self {
+            kind: Absence::Ignored,
+            why: why.into(),
+            ends: Vec::new(),
+        }
+    }
 }
 
 /// Further names of children: for each, connections and children that it stands for.

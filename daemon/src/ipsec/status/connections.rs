@@ -6,8 +6,10 @@ use super::words::{
     client, esp_algorithms, hashes, id_type, ike_algorithms, key_exchange, local_id, remote_id,
     signatures,
 };
-use super::{IGNORED, View, child_number, ike_number};
-use crate::control::protocol::{ChildReport, ChildSaReport, ConnectionReport, PolicyState};
+use super::{View, child_number, ike_number};
+use crate::control::protocol::{
+    Absence, ChildReport, ChildSaReport, ConnectionReport, NotLoaded, PolicyState, WrittenEnd,
+};
 use crate::ipsec::out::{Out, Style};
 
 impl View {
@@ -23,10 +25,10 @@ impl View {
             count += 1;
             self.print_connection(out, connection, child, brief);
         }
-        for (own, why) in &self.status.not_loaded {
-            if !why.starts_with(IGNORED) && name.is_none_or(|name| name == own) {
+        for (own, not) in self.absent() {
+            if name.is_none_or(|name| name == own) {
                 count += 1;
-                out.line("000", &format!("\"{own}\": unoriented; {why};"));
+                print_absent(out, own, not, brief);
             }
         }
         count
@@ -127,6 +129,56 @@ impl View {
             ));
         }
     }
+}
+
+/// A connection that is not loaded: left first, since nobody knows which end is this host.
+fn print_absent(out: &Out, name: &str, not: &NotLoaded, brief: bool) {
+    let [left, right] = not.ends.as_slice() else {
+        return;
+    };
+    let state = match not.kind {
+        Absence::Unoriented => "unoriented",
+        Absence::Ignored | Absence::Unrouted => "unrouted",
+    };
+    let (first, second) = match out.style {
+        Style::Five => (
+            format!("{state}; my_ip=unset; their_ip=unset;"),
+            format!(
+                "host: {state}; local: {}; remote: {};",
+                left.host, right.host
+            ),
+        ),
+        Style::Four => (
+            "unrouted; eroute owner: #0".to_owned(),
+            format!("  {state}; my_ip=unset; their_ip=unset;"),
+        ),
+    };
+    let (left, right) = (written_end(left), written_end(right));
+    let client = |client: Option<String>, before, after| {
+        client.map_or_else(String::new, |client| format!("{before}{client}{after}"))
+    };
+    let ends = format!(
+        "{}{}...{}{}",
+        client(left.1, "", "==="),
+        left.0,
+        right.0,
+        client(right.1, "===", "")
+    );
+    out.write("000", format_args!("\"{name}\": {ends}; {first}"));
+    if !brief {
+        out.write("000", format_args!("\"{name}\":   {second}"));
+        out.write("000", format_args!("\"{name}\":   {};", not.why));
+    }
+}
+
+/// An end, and what is behind it.
+fn written_end(written: &WrittenEnd) -> (String, Option<String>) {
+    let id = written
+        .id
+        .as_deref()
+        .map_or(written.host.clone(), super::written);
+    let (host, end) = end(std::slice::from_ref(&written.host), &id);
+    (end, client_beside(&written.clients, &host))
 }
 
 /// How long SAs live. obol lets them end a tenth earlier at random at most, which is its fuzz.

@@ -134,11 +134,27 @@ async fn connections_of_other_hosts_are_none_and_it_is_known_why() {
     let loaded = loaded(&format!("{other}{idle}")).await;
     assert_eq!(children(&loaded), [""; 0]);
     assert_eq!(warnings(&loaded), "");
+    let why_not = |name: &str| {
+        let not = loaded.pluto.why_not(name).unwrap();
+        let hosts: Vec<&str> = not.ends.iter().map(|end| &*end.host).collect();
+        (not.kind, not.why.as_str(), hosts)
+    };
     assert_eq!(
-        loaded.pluto.why_not("other"),
-        Some("neither left=198.18.78.1 nor right=198.18.77.1 match an interface")
+        why_not("other"),
+        (
+            Absence::Unoriented,
+            "neither left=198.18.78.1 nor right=198.18.77.1 match an interface",
+            vec!["198.18.78.1", "198.18.77.1"]
+        )
     );
-    assert_eq!(loaded.pluto.why_not("idle"), Some("auto=ignore"));
+    assert_eq!(
+        why_not("idle"),
+        (
+            Absence::Ignored,
+            "auto=ignore",
+            vec!["127.0.0.1", "198.18.77.2"]
+        )
+    );
 }
 
 #[tokio::test]

@@ -165,7 +165,7 @@ fn what_is_left_out_is_named_and_the_rest_counts() {
         (": XAUTH \"hidden-word\"", "IKEv1"),
         (": PPKS \"id\" \"hidden-word\"", "post-quantum"),
         (": PIN hidden", "smartcards"),
-        (": ECDSA hidden", "no ECDSA keys yet"),
+        (": ECDSA hidden", "ECDSA keys are not read from here"),
         (
             ": RSA {\n  Modulus: 0xhidden\n }",
             "Modulus of the RSA key is no number",
