@@ -226,9 +226,11 @@ impl<'h> Setkey<'h> {
     }
 
     /// All policies are those of these scripts from now on, in one step; with a mistake in one of
-    /// them, all is as it was. Whether every line was done.
+    /// them, all is as it was. Where nothing was, as when a host starts, what they are to protect must not be open
+    /// for a mistake: then what can be used of them is. Whether every line was done.
     pub(super) fn swap(&mut self, scripts: &[(String, String)]) -> Result<bool, Ended> {
         let now = Clock::here().now;
+        let first = self.store.policies.is_empty();
         let mut store = self.store.clone();
         store.policies.clear();
         let (mut failed, mut broken) = (false, false);
@@ -241,10 +243,22 @@ impl<'h> Setkey<'h> {
             failed |= outcome.failed;
             broken |= outcome.broken;
         }
-        if broken {
+        if broken && !first {
             return Err(Ended::new(
                 "setkey: nothing of these files is used; all is as it was",
             ));
+        }
+        if first && let Err(errors) = closed(&store) {
+            complain_line(&errors.to_string());
+            complain_line(
+                "setkey: these policies cannot hold together: what they are to protect is dropped until that is mended",
+            );
+            store.drop_all();
+            failed = true;
+        } else if broken {
+            complain_line(
+                "setkey: what is before a mistake, and without one, holds; mend the rest",
+            );
         }
         self.commit(store)?;
         Ok(!failed)

@@ -47,6 +47,14 @@ const FIRST: &str = "# The policies of setkey, as obol keeps them. setkey -DP li
 const LONGEST: usize = 1_000_000;
 
 impl Store {
+    /// What policies are to protect is dropped from now on, and there are no others.
+    pub(crate) fn drop_all(&mut self) {
+        self.policies.retain(|policy| policy.action != Action::Pass);
+        for policy in &mut self.policies {
+            policy.action = Action::Discard;
+        }
+    }
+
     /// Reads a store; where there is none, nothing was added yet.
     ///
     /// # Errors

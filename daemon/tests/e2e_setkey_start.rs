@@ -1,0 +1,75 @@
+//! `setkey --service start` of a host that has just been started, with mistakes in its files. As root; in
+//! namespaces.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "clippy knows tests by their attribute, and helpers of tests have none"
+)]
+
+#[path = "support/daemons.rs"]
+#[allow(dead_code, reason = "each test uses its part of it")]
+mod daemons;
+#[path = "support/racoon.rs"]
+#[allow(dead_code, reason = "each test uses its part of it")]
+mod racoon;
+#[allow(dead_code, reason = "each test uses its part of it")]
+mod support;
+
+use std::fs;
+
+use racoon::{Bed, IN_VAIN, services, talks};
+use support::is_root;
+
+/// A host starts with a mistake in one of its files: what the others protect does not wait for that.
+#[tokio::test]
+async fn a_mistake_in_one_file_opens_nothing_when_a_host_starts() {
+    if !is_root() {
+        return;
+    }
+    let bed = Bed::new();
+    let (a, b) = (&bed.lab.a, &bed.lab.b);
+    let _services = services(&bed);
+    let more = bed.etc(a).join("ipsec-tools.d/more.conf");
+    fs::write(&more, "spdadd 192.168.0.1 192.168.0.2 udp -P out discard\n").unwrap();
+    let said = bed.fails(a, "setkey --service start ETC");
+    assert!(said.contains("more.conf:1:"), "{said}");
+    assert!(said.contains("mend the rest"), "{said}");
+    assert!(!talks(a, b, IN_VAIN).await && !talks(b, a, IN_VAIN).await);
+
+    // What holds already is not lost by a mistake.
+    let listed = || {
+        let listed = bed.does(a, "setkey -DP");
+        listed.matches("ipsec\n").count()
+    };
+    let all = listed();
+    assert!(all > 0);
+    fs::write(bed.etc(a).join("ipsec-tools.d/mongodb.conf"), "spdadd").unwrap();
+    let said = bed.fails(a, "setkey --service restart ETC");
+    assert!(said.contains("all is as it was"), "{said}");
+    assert_eq!(listed(), all);
+}
+
+/// Policies of a start that contradict each other are no reason to let pass what each of them protects.
+#[tokio::test]
+async fn policies_that_cannot_hold_together_are_dropped_when_a_host_starts() {
+    if !is_root() {
+        return;
+    }
+    let bed = Bed::new();
+    let (a, b) = (&bed.lab.a, &bed.lab.b);
+    let _services = services(&bed);
+    let path = bed.etc(a).join("ipsec-tools.d/mongodb.conf");
+    let policies = fs::read_to_string(&path).unwrap();
+    let (one, other) = (
+        "-P in ipsec esp/transport//require",
+        "-P in ipsec esp/transport//use",
+    );
+    assert!(policies.contains(one), "{policies}");
+    fs::write(&path, policies.replace(one, other)).unwrap();
+    let said = bed.fails(a, "setkey --service start ETC");
+    assert!(said.contains("mongodb.conf:"), "{said}");
+    assert!(said.contains("is dropped until that is mended"), "{said}");
+    assert!(!talks(a, b, IN_VAIN).await && !talks(b, a, IN_VAIN).await);
+    fs::write(&path, policies).unwrap();
+    bed.does(a, "setkey --service restart ETC");
+}
