@@ -198,6 +198,8 @@ async fn protect(
     match plane.take_over(loaded, ports).await {
         Ok(()) => {
             plane.replace_other().await.map_err(system)?;
+            // What blocked on behalf of the daemon before is not needed any more.
+            host::remove_interim().map_err(system)?;
             Ok(plane)
         }
         Err(e) => {

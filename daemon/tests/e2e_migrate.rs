@@ -15,7 +15,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use daemons::{LIMIT, PATIENCE, run};
 use obol_daemon::demo::capture::Capture;
@@ -39,10 +39,16 @@ conn nets
   auto=add
 ";
 
+/// How long is waited for what must not come.
+const IN_VAIN: Duration = Duration::from_secs(1);
+/// How often something is looked for.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// What a shell called pluto does: it runs until it is told to end.
 const PLUTO: &str = "\
 echo pluto begins >>DIR/trace
 mkdir -p DIR/pluto-run
+[ ! -e DIR/broken ] || exit 1
 echo $$ >DIR/pluto-run/pluto.pid
 trap 'rm -f DIR/pluto-run/pluto.pid; echo pluto ends >>DIR/trace; exit 0' TERM
 while :; do sleep 0.02; done
@@ -52,7 +58,7 @@ while :; do sleep 0.02; done
 const IPSEC: &str = "#!/bin/sh
 echo \"ipsec $*\" >>DIR/trace
 case \"$*\" in
-'whack --trafficstatus') echo '006 #2: \"nets\", type=ESP, add_time=1, inBytes=0, outBytes=0, id='\"'@b'\" ;;
+'whack --trafficstatus') [ ! -e DIR/clients ] || cat DIR/clients; echo '006 #2: \"nets\", type=ESP, add_time=1, inBytes=0, outBytes=0, id='\"'@b'\" ;;
 'whack --shutdown') [ -e DIR/deaf ] || kill \"$(cat DIR/pluto-run/pluto.pid)\" ;;
 esac
 ";
@@ -144,6 +150,14 @@ impl Bed {
 
     /// `obol migrate` with these options besides: exit code and what it said.
     fn migrate(&self, options: &[&str]) -> (i32, String) {
+        let mut command = self.command(options);
+        let output = self.lab.a.netns.run(|| command.output()).unwrap().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        let code = output.status.code().unwrap();
+        (code, String::from_utf8(text).unwrap())
+    }
+
+    fn command(&self, options: &[&str]) -> Command {
         let rundir = self.directory.join("pluto-run").display().to_string();
         let conf = self.directory.join("ipsec.conf").display().to_string();
         let mut words = vec!["migrate", "--pluto-rundir", &rundir, "--ipsec-conf", &conf];
@@ -152,10 +166,22 @@ impl Bed {
         let mut command = a.command(&words);
         let path = std::env::var("PATH").unwrap();
         command.env("PATH", format!("{}:{path}", self.directory.display()));
-        let output = a.netns.run(|| command.output()).unwrap().unwrap();
-        let text = [output.stdout, output.stderr].concat();
-        let code = output.status.code().unwrap();
-        (code, String::from_utf8(text).unwrap())
+        command
+    }
+
+    /// Nothing of the policies passes in clear, and all is as before once `obol purge` has said so.
+    async fn is_blocked_until_purged(&self, before: &Snapshot) {
+        let (a, b) = (&self.lab.a, &self.lab.b);
+        let capture = Capture::start(&a.netns, WIRE, protected()).unwrap();
+        let deadline = Instant::now() + IN_VAIN;
+        ping(&a.netns, a.side.pod, b.side.pod, PATIENCE, deadline)
+            .await
+            .unwrap_err();
+        assert_eq!(capture.seen().clear, 0, "{:?}", capture.seen());
+        let output = run(a, &["purge"]);
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains("cut short had blocked"), "{said}");
+        assert_eq!(&Snapshot::of(&a.netns), before);
     }
 
     /// What was called, without questions.
@@ -223,7 +249,7 @@ async fn what_was_up_is_up_again_and_nothing_was_in_clear() {
         .unwrap();
     assert_eq!(capture.seen().clear, 0, "{:?}", capture.seen());
     let (code, text) = bed.migrate(&[]);
-    assert_eq!(code, 1, "{text}");
+    assert_eq!(code, 10, "{text}");
     assert!(text.contains("an obol runs already"), "{text}");
 }
 
@@ -272,6 +298,117 @@ async fn without_the_peer_it_goes_back() {
         };
         assert_eq!(bed.trace(), expected);
     }
+}
+
+/// The peer comes up with obol and then does not answer any more, so that it cannot confirm the end.
+#[tokio::test]
+async fn it_goes_back_although_a_peer_does_not_confirm_the_end() {
+    if !is_root() {
+        return;
+    }
+    let mut bed = Bed::new();
+    let conf = bed.directory.join("ipsec.conf");
+    let text = fs::read_to_string(&conf).unwrap();
+    // The second one has nobody at the other end.
+    let second = text.split_once("conn nets").unwrap().1;
+    let second = second.replace("right=192.168.0.2", "right=192.168.0.77");
+    let second = second.replace("172.16.2.0", "172.16.3.0");
+    fs::write(&conf, format!("{text}\nconn lost{second}")).unwrap();
+    fs::write(
+        bed.directory.join("clients"),
+        "006 #3: \"lost\", type=ESP, add_time=1, inBytes=0, outBytes=0, id='@c'\n",
+    )
+    .unwrap();
+    bed.start_pluto();
+    bed.start_peer().await;
+    let (first, before) = (bed.pluto(), Snapshot::of(&bed.lab.a.netns));
+    let mut migrates = {
+        let mut command = bed.command(&["--timeout", "4s"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        bed.lab.a.netns.run(|| command.spawn()).unwrap().unwrap()
+    };
+    let deadline = Instant::now() + LIMIT;
+    while !run(&bed.lab.a, &["status", "nets"]).status.success() {
+        assert!(Instant::now() < deadline && migrates.try_wait().unwrap().is_none());
+        tokio::time::sleep(LOOK).await;
+    }
+    bed.lab.b.kill().unwrap();
+    let output = migrates.wait_with_output().unwrap();
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert_eq!(output.status.code(), Some(5), "{text}");
+    assert!(text.contains("lost; pluto runs again"), "{text}");
+    assert!(bed.pluto().is_some() && bed.pluto() != first);
+    assert_eq!(
+        Snapshot::of(&bed.lab.a.netns),
+        before,
+        "obol left something"
+    );
+}
+
+/// Neither obol nor pluto comes up: what they protected stays blocked, until somebody says otherwise.
+#[tokio::test]
+async fn without_either_daemon_nothing_is_in_clear() {
+    if !is_root() {
+        return;
+    }
+    let mut bed = Bed::new();
+    bed.start_pluto();
+    let before = Snapshot::of(&bed.lab.a.netns);
+    fs::write(bed.directory.join("broken"), "").unwrap();
+    let (code, text) = bed.migrate(&["--timeout", "1s"]);
+    assert_eq!(code, 5, "{text}");
+    assert!(text.contains("going back failed"), "{text}");
+    assert!(text.contains("`obol purge` lets it pass"), "{text}");
+    bed.is_blocked_until_purged(&before).await;
+}
+
+#[tokio::test]
+async fn what_a_killed_move_blocked_is_there_to_be_removed() {
+    if !is_root() {
+        return;
+    }
+    let mut bed = Bed::new();
+    bed.start_pluto();
+    fs::write(bed.directory.join("deaf"), "").unwrap();
+    let before = Snapshot::of(&bed.lab.a.netns);
+    let mut command = bed.command(&["--timeout", "60s"]);
+    let mut migrates = bed.lab.a.netns.run(|| command.spawn()).unwrap().unwrap();
+    let deadline = Instant::now() + LIMIT;
+    while !bed.trace().iter().any(|line| line.contains("--shutdown")) {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(LOOK).await;
+    }
+    // A terminal that goes does not end it.
+    let pid = rustix::process::Pid::from_child(&migrates);
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    assert!(migrates.try_wait().unwrap().is_none());
+    migrates.kill().unwrap();
+    let ended = migrates.wait().unwrap();
+    let killed = std::os::unix::process::ExitStatusExt::signal(&ended);
+    assert_eq!(killed, Some(9), "{ended}");
+    bed.is_blocked_until_purged(&before).await;
+}
+
+#[test]
+fn clients_that_obol_would_not_have_are_not_given_up() {
+    if !is_root() {
+        return;
+    }
+    let mut bed = Bed::new();
+    fs::write(
+        bed.directory.join("clients"),
+        "006 #3: \"road\"[1] 192.0.2.7, type=ESP, add_time=1, inBytes=0, outBytes=0, id='@c'\n",
+    )
+    .unwrap();
+    bed.start_pluto();
+    let first = bed.pluto();
+    let (code, text) = bed.migrate(&[]);
+    assert_eq!(code, 6, "{text}");
+    assert!(
+        text.contains("road is up with pluto, and obol would not have it"),
+        "{text}"
+    );
+    assert_eq!(bed.pluto(), first);
 }
 
 #[test]

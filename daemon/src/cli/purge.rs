@@ -9,6 +9,7 @@ use super::{print_json, print_line};
 use crate::config::{self, DaemonSettings};
 use crate::dataplane::{self, DataPlaneError};
 use crate::error::{ExitClass, Failure};
+use crate::host;
 
 /// `obol purge`.
 ///
@@ -44,6 +45,7 @@ pub(super) fn remove_all(config: &Path, json: bool) -> Result<(), Failure> {
     let (removed, by_kernel) = runtime
         .block_on(dataplane::purge(&settings.host()))
         .map_err(|e| refused(&e))?;
+    let interim = host::remove_interim().map_err(|e| refused(&e))?;
     if json {
         return print_json(&json!({
             "closed": [],
@@ -65,8 +67,12 @@ pub(super) fn remove_all(config: &Path, json: bool) -> Result<(), Failure> {
             found.states, found.policies, found.interfaces
         ),
     };
+    let block = match interim {
+        true => ", what an obol migrate that was cut short had blocked",
+        false => "",
+    };
     print_line(&format!(
-        "removed {} rules, {} routes{tun}{kernel}; nothing is protected",
+        "removed {} rules, {} routes{tun}{kernel}{block}; nothing is protected",
         removed.rules, removed.routes
     ))
 }

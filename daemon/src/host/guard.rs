@@ -214,18 +214,16 @@ pub(crate) fn load_interim(
     guard_incoming(&mut table, settings, &matched, Carrier::Kernel, incoming);
     let refused =
         |source| DataPlaneError::system(format!("cannot load nftables table {INTERIM}"), source);
-    table.whole(&[]).commit().map_err(refused)
+    let counts = [BLOCKED_OUT, BLOCKED_IN].map(|chain| (chain, Rule::default().counter(0, 0)));
+    table.whole(&counts).commit().map_err(refused)
 }
 
-/// Ends that.
+/// Ends that; whether there was anything.
 ///
 /// # Errors
 /// The kernel refuses.
-pub(crate) fn remove_interim() -> Result<(), DataPlaneError> {
-    let removed = Batch::removing(INTERIM).commit();
-    removed.map_err(|source| {
-        DataPlaneError::system(format!("cannot remove nftables table {INTERIM}"), source)
-    })
+pub(crate) fn remove_interim() -> Result<bool, DataPlaneError> {
+    remove_table(INTERIM)
 }
 
 /// Removes the guard of a carrier; whether there was one.
@@ -233,14 +231,15 @@ pub(crate) fn remove_interim() -> Result<(), DataPlaneError> {
 /// # Errors
 /// The kernel refuses.
 pub(crate) fn remove(settings: &HostSettings, carrier: Carrier) -> Result<bool, DataPlaneError> {
-    let table = table(settings, carrier);
+    remove_table(&table(settings, carrier))
+}
+
+fn remove_table(table: &str) -> Result<bool, DataPlaneError> {
     let refused =
         |source| DataPlaneError::system(format!("cannot remove nftables table {table}"), source);
-    let present = nft::counter(&table, BLOCKED_OUT)
-        .map_err(refused)?
-        .is_some();
+    let present = nft::counter(table, BLOCKED_OUT).map_err(refused)?.is_some();
     if present {
-        Batch::removing(&table).commit().map_err(refused)?;
+        Batch::removing(table).commit().map_err(refused)?;
     }
     Ok(present)
 }

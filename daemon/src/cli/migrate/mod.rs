@@ -13,6 +13,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use super::args::MigrateArgs;
 use super::client::{ask, is_running};
 use super::{complain_line, print_line};
@@ -20,12 +22,14 @@ use crate::config::Loaded;
 use crate::control::protocol::{DownReport, DownTarget, Request, StatusReport};
 use crate::dataplane;
 use crate::error::{ExitClass, Failure};
-use crate::host::{self, HostSettings};
+use crate::host;
 use crate::ipsec::start_daemon;
 use crate::pluto;
 use crate::run::{Lock, system};
 use old::Pluto;
 
+/// How long peers may take to confirm the end, in milliseconds.
+const FAREWELL: u64 = 2_000;
 /// How often the daemon is asked what is up.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -48,7 +52,7 @@ pub(super) fn migrate(
     let pluto = Pluto::find(&args.pluto_rundir)?;
     let (up, instances) = pluto.up()?;
     let loaded = load(config, args)?;
-    check(args, &up, &loaded)?;
+    check(args, &(&up | &instances), &loaded)?;
     let begins = match pluto.by_unit && pluto.unit_is_obol {
         true => "systemctl start ipsec.service".to_owned(),
         false => format!("obol run --ipsec-conf {}", args.ipsec_conf.display()),
@@ -57,10 +61,21 @@ pub(super) fn migrate(
     if args.dry_run {
         return Ok(());
     }
-    let settings = loaded.daemon.host();
+    outlive_the_terminal()?;
     // From here until obol or pluto protects again, nothing of theirs leaves in clear.
-    host::load_interim(&settings, &loaded.policies).map_err(system)?;
-    let done = take_over((runtime_dir, config), &settings, args, &pluto, &up);
+    let block = || host::load_interim(&loaded.daemon.host(), &loaded.policies).map_err(system);
+    block()?;
+    let done = take_over((runtime_dir, config), &loaded, args, &pluto, &up);
+    let protected =
+        is_running(runtime_dir).unwrap_or(false) || Pluto::find(&args.pluto_rundir).is_ok();
+    if !protected {
+        // obol may have taken it away when it began.
+        block()?;
+        complain_line(
+            "obol: neither obol nor pluto runs: what they protect is dropped until one does; `obol purge` lets it pass",
+        );
+        return done;
+    }
     let lifted = host::remove_interim().map_err(system);
     done.and(lifted)?;
     say(args, &["done: obol runs in the place of pluto".to_owned()])?;
@@ -154,9 +169,19 @@ fn say(args: &MigrateArgs, lines: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Goes on when the terminal is gone: its connection may be one that pluto carried.
+fn outlive_the_terminal() -> Result<(), Failure> {
+    let hangup = async || signal(SignalKind::hangup());
+    // The handler stays.
+    let handled = begin_runtime()?.block_on(hangup());
+    handled
+        .map(|_| ())
+        .map_err(|e| Failure::system("cannot handle signals", &e))
+}
+
 fn take_over(
     (runtime_dir, config): (&Path, &Path),
-    settings: &HostSettings,
+    loaded: &Loaded,
     args: &MigrateArgs,
     pluto: &Pluto,
     up: &BTreeSet<String>,
@@ -177,7 +202,7 @@ fn take_over(
         return Ok(());
     };
     complain_line(&format!("obol: {}: going back to pluto", failure.message));
-    go_back(runtime_dir, settings, args, pluto).map_err(|again| {
+    go_back(runtime_dir, loaded, args, pluto).map_err(|again| {
         let text = format!(
             "{}; and going back failed: {}: start pluto by hand: {}",
             failure.message,
@@ -275,21 +300,29 @@ fn begin(runtime_dir: &Path, status: &StatusReport, name: &str) {
 /// Ends obol with its protection, and has pluto run again. What blocks meanwhile is not obol's.
 fn go_back(
     runtime_dir: &Path,
-    settings: &HostSettings,
+    loaded: &Loaded,
     args: &MigrateArgs,
     pluto: &Pluto,
 ) -> Result<(), Failure> {
+    let settings = loaded.daemon.host();
+    // obol, once it protected, took it away.
+    host::load_interim(&settings, &loaded.policies).map_err(system)?;
     if is_running(runtime_dir)? {
         let request = Request::Down {
             target: DownTarget::All,
-            timeout_ms: 2_000,
+            timeout_ms: FAREWELL,
         };
-        let _: DownReport = ask(runtime_dir, &request, |_| ())?.read()?;
+        let asked = ask(runtime_dir, &request, |_| ());
+        match asked.and_then(|data| data.read::<DownReport>()) {
+            // A peer that is gone does not confirm, and obol ends all the same.
+            Err(failure) if failure.code != ExitClass::NoAnswer => return Err(failure),
+            _ => {}
+        }
         Lock::wait_until_free(runtime_dir, args.timeout.max(Duration::from_secs(20)))?;
     }
     // What it left if it died.
     begin_runtime()?
-        .block_on(dataplane::purge(settings))
+        .block_on(dataplane::purge(&settings))
         .map_err(system)?;
     pluto.start(args.timeout)
 }
