@@ -420,16 +420,13 @@ impl DataPlane for Plane {
             return Ok(false);
         }
         let more = &addition.policies;
-        match (&mut self.user, open) {
-            (Some(user), Which::User) => {
-                user.add_policies(more).await?;
-                self.policies.user.extend_from_slice(more);
-            }
-            _ => {
-                let mut wanted = self.policies.clone();
-                wanted.kernel.extend_from_slice(more);
-                self.replace_policies(wanted).await?;
-            }
+        if let Some(user) = &mut self.user {
+            user.add_policies(more).await?;
+            self.policies.user.extend_from_slice(more);
+        }
+        if let Some(kernel) = &mut self.kernel {
+            kernel.add_policies(more).await?;
+            self.policies.kernel.extend_from_slice(more);
         }
         new.mark(&mut addition.ike);
         if let Some(assigned) = &mut self.assigned {

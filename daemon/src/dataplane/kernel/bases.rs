@@ -101,6 +101,11 @@ impl Base {
         Ok(base)
     }
 
+    /// Its policies of the kernel.
+    pub(super) fn rules(&self) -> &[(Key, Rule)] {
+        &self.rules
+    }
+
     /// The request IDs in its templates.
     pub(super) fn reqids(&self) -> impl Iterator<Item = u32> {
         self.rules.iter().filter_map(|(_, rule)| {
@@ -121,23 +126,37 @@ pub(super) struct Bases {
     names: HashMap<String, HashMap<String, usize>>,
     /// Where the one with a request ID is.
     asking: HashMap<u32, usize>,
+    /// Some would catch neighbour discovery.
+    catch_neighbours: bool,
+}
+
+/// Whether a policy would catch neighbour discovery.
+pub(super) fn is_caught(key: &Key) -> bool {
+    key.scope == Scope::default()
+        && !key.selector.source.is_v4()
+        && [0, ICMPV6].contains(&key.selector.protocol)
 }
 
 impl Bases {
     pub(super) fn new(list: Vec<Base>) -> Self {
-        let mut names: HashMap<String, HashMap<String, usize>> = HashMap::new();
-        let mut asking = HashMap::new();
-        for (place, base) in list.iter().enumerate() {
-            let policy = &base.policy;
-            let children = names.entry(policy.connection.clone()).or_default();
-            children.entry(policy.child.clone()).or_insert(place);
-            asking.insert(base.reqid, place);
-        }
-        Self {
-            list,
-            names,
-            asking,
-        }
+        let mut bases = Self::default();
+        list.into_iter().for_each(|base| bases.push(base));
+        bases
+    }
+
+    /// Adds one behind those that are there.
+    pub(super) fn push(&mut self, base: Base) {
+        let (place, policy) = (self.list.len(), &base.policy);
+        let children = self.names.entry(policy.connection.clone()).or_default();
+        children.entry(policy.child.clone()).or_insert(place);
+        self.asking.insert(base.reqid, place);
+        self.catch_neighbours |= base.rules.iter().any(|(key, _)| is_caught(key));
+        self.list.push(base);
+    }
+
+    /// Whether some would catch neighbour discovery.
+    pub(super) fn catch_neighbours(&self) -> bool {
+        self.catch_neighbours
     }
 
     /// By the child that they are of.
@@ -199,23 +218,15 @@ impl Bases {
         self.list.iter().flat_map(|base| &base.rules)
     }
 
-    /// All rules, with the name of the child.
-    pub(super) fn named_rules(&self) -> impl Iterator<Item = (&str, &Key, &Rule)> {
-        self.list.iter().flat_map(|base| {
-            let child = base.policy.child.as_str();
-            base.rules.iter().map(move |(key, rule)| (child, key, rule))
-        })
+    /// All of them.
+    pub(super) fn all(&self) -> &[Base] {
+        &self.list
     }
 
     /// Rules that let neighbour discovery pass, where a policy would catch it: it does not leave
     /// the link.
     pub(super) fn neighbours(&self) -> Vec<(Key, Rule)> {
-        let caught = |key: &Key| {
-            key.scope == Scope::default()
-                && !key.selector.source.is_v4()
-                && [0, ICMPV6].contains(&key.selector.protocol)
-        };
-        if !self.rules().any(|(key, _)| caught(key)) {
+        if !self.catch_neighbours {
             return Vec::new();
         }
         let all = Prefix {

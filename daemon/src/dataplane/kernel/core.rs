@@ -15,7 +15,7 @@ use super::spd::Spd;
 use crate::dataplane::flow::Flows;
 use crate::dataplane::{DataPlaneError, DataPlaneEvent, Policy};
 use crate::host::HostSettings;
-use crate::host::xfrm::{Key, Refusal, Selector, StateId, Xfrm};
+use crate::host::xfrm::{self, Key, Refusal, Selector, StateId, Xfrm};
 
 /// Time until a packet without SA asks for one again.
 pub(super) const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -40,6 +40,8 @@ pub(super) struct Core<K> {
     pub(super) leftovers: Leftovers,
     /// Policies of others that were told.
     pub(super) foreign: BTreeSet<Foreign>,
+    /// All policies of others that were looked at, as they were told last.
+    pub(super) others: Vec<xfrm::Policy>,
     /// When to compare the kernel with what it should be.
     pub(super) compare_at: Option<Instant>,
     pub(super) events: VecDeque<DataPlaneEvent>,
@@ -65,6 +67,7 @@ impl<K: Xfrm> Core<K> {
             waning: VecDeque::new(),
             leftovers: Leftovers::default(),
             foreign: BTreeSet::new(),
+            others: Vec::new(),
             compare_at: None,
             events: VecDeque::new(),
         };
@@ -137,7 +140,7 @@ impl<K: Xfrm> Core<K> {
         done.map_err(|(key, refusal)| policy_refused(&key, &refusal))
     }
 
-    fn base(&mut self, policy: Policy) -> Result<Base, DataPlaneError> {
+    pub(super) fn base(&mut self, policy: Policy) -> Result<Base, DataPlaneError> {
         let reqid = self.reqids.take().ok_or_else(no_reqid)?;
         let mut taken = vec![reqid];
         let base = match policy.pass {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use super::bases::Base;
 use super::core::{Core, packets};
 use super::leftovers::ours;
 use crate::host::xfrm::{Key, Policy, Xfrm};
@@ -39,9 +40,23 @@ impl<K: Xfrm> Core<K> {
         let own: BTreeSet<Key> = own.iter().map(|policy| policy.key).collect();
         all.retain(|policy| !own.contains(&policy.key));
         all.sort_by_key(|policy| policy.rule.priority);
+        all.truncate(MOST);
+        self.others = all;
+        let found = self.overlapping(self.bases.all());
+        self.foreign = found;
+    }
+
+    /// Tells those of others that are about packets of these, which are new.
+    pub(super) fn tell_foreign_of(&mut self, new: &[Base]) {
+        let found = self.overlapping(new);
+        self.foreign.extend(found);
+    }
+
+    /// Those of others that are about packets of these; what was not known is told.
+    fn overlapping(&self, bases: &[Base]) -> BTreeSet<Foreign> {
         let mut found = BTreeSet::new();
-        for policy in all.iter().take(MOST) {
-            let Some((child, first)) = self.overlapped(policy) else {
+        for policy in &self.others {
+            let Some((child, first)) = overlapped(bases, policy) else {
                 continue;
             };
             let foreign = Foreign {
@@ -50,29 +65,32 @@ impl<K: Xfrm> Core<K> {
                 clear: policy.rule.template.is_none() && !policy.rule.block,
             };
             if !self.foreign.contains(&foreign) {
-                tell(&foreign, &child);
+                tell(&foreign, child);
             }
             found.insert(foreign);
         }
-        self.foreign = found;
+        found
     }
+}
 
-    /// A child with packets that this policy is about, one that it comes before if there is any,
-    /// and whether it does.
-    fn overlapped(&self, other: &Policy) -> Option<(String, bool)> {
-        let mut behind = None;
-        for (child, key, rule) in self.bases.named_rules() {
+/// A child with packets that this policy is about, one that it comes before if there is any, and
+/// whether it does.
+fn overlapped<'b>(bases: &'b [Base], other: &Policy) -> Option<(&'b str, bool)> {
+    let mut behind = None;
+    for base in bases {
+        let child = base.policy.child.as_str();
+        for (key, rule) in base.rules() {
             if !key.overlaps(&other.key) {
                 continue;
             }
             // The policy of an SA is one before that of its child.
             if other.rule.priority <= rule.priority {
-                return Some((child.to_owned(), true));
+                return Some((child, true));
             }
             behind = behind.or(Some(child));
         }
-        behind.map(|child| (child.to_owned(), false))
     }
+    behind.map(|child| (child, false))
 }
 
 fn tell(foreign: &Foreign, child: &str) {

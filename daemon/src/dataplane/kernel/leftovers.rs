@@ -38,6 +38,11 @@ impl Leftovers {
         first.into_iter().chain(self.over).min()
     }
 
+    /// Whether nothing of an earlier run goes on.
+    pub(super) fn are_over(&self) -> bool {
+        self.states.is_empty() && self.ends.is_empty() && self.over.is_none()
+    }
+
     /// Whether this state is one of them.
     pub(super) fn has(&self, id: &StateId) -> bool {
         self.states.contains_key(id)

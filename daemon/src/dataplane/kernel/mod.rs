@@ -15,6 +15,7 @@ mod cover;
 mod drops;
 mod foreign;
 mod leftovers;
+mod more;
 mod moving;
 mod natt;
 mod news;
@@ -33,10 +34,11 @@ mod used;
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
+use obol_ike::config::Mode;
 use obol_ike::event::{ChildSaId, InboundSa, MovedSa, OutboundSa};
 
 use self::core::Core;
-use super::{DataPlane, DataPlaneError, DataPlaneEvent, Doing, Policy, Usage};
+use super::{Cleartext, DataPlane, DataPlaneError, DataPlaneEvent, Doing, Policy, Usage};
 use crate::host::xfrm::{Notices, Socket};
 use crate::host::xfrm_link::{self, Interface};
 use crate::host::{self, Carrier, HostSettings, LoadedTable};
@@ -132,6 +134,34 @@ impl KernelDataPlane {
             return Err(error);
         }
         Ok(())
+    }
+
+    /// Adds policies of children that have none, whose packets are of no other policy: only they are told to the
+    /// kernel, where that will do.
+    ///
+    /// # Errors
+    /// The kernel refuses; then all is as before.
+    pub(crate) async fn add_policies(&mut self, more: &[Policy]) -> Result<(), DataPlaneError> {
+        let are_closed = |policies: &[Policy]| {
+            let mut all = policies.iter();
+            all.all(|policy| !policy.pass && policy.clear.when == Cleartext::Never)
+        };
+        let for_tunnels = |policies: &[Policy]| policies.iter().any(|p| p.mode == Mode::Tunnel);
+        let same_kind = are_closed(&self.policies)
+            && are_closed(more)
+            && interfaces(more).is_empty()
+            && (for_tunnels(&self.policies) || !for_tunnels(more));
+        if self.settled
+            && same_kind
+            && let Some(guard) = &mut self.guard
+            && self.core.add_policies(more)?
+            && let Ok(true) = host::add_to_guard(&self.core.settings, more, Carrier::Kernel, guard)
+        {
+            self.policies.extend_from_slice(more);
+            return Ok(());
+        }
+        let all = [&self.policies[..], more].concat();
+        self.set_policies(all).await
     }
 
     /// Loads the guard for these policies.

@@ -88,6 +88,29 @@ impl Spd {
         changed
     }
 
+    /// Adds what the configuration wants besides; where it wants something already, that counts. The keys where it
+    /// did not.
+    pub(super) fn add_base(&mut self, wanted: &[(Key, Rule)]) -> BTreeSet<Key> {
+        let mut added = BTreeSet::new();
+        for (key, rule) in wanted {
+            let base = &mut self.slots.entry(*key).or_default().base;
+            if base.is_none() {
+                *base = Some(*rule);
+                added.insert(*key);
+            }
+        }
+        added
+    }
+
+    /// The configuration wants nothing there.
+    pub(super) fn drop_base(&mut self, keys: &BTreeSet<Key>) {
+        for key in keys {
+            if let Some(slot) = self.slots.get_mut(key) {
+                slot.base = None;
+            }
+        }
+    }
+
     /// What the configuration wants there.
     pub(super) fn base_mut(&mut self, key: &Key) -> Option<&mut Rule> {
         self.slots.get_mut(key)?.base.as_mut()
