@@ -246,27 +246,6 @@ pub(crate) async fn load_checked(
     Ok(loaded)
 }
 
-/// Reads what a name of pluto's means, as an addition to what is `loaded`; `None`: it takes a look at
-/// all of the configuration.
-///
-/// # Errors
-/// The files are useless as a whole.
-pub(crate) async fn load_addition(
-    origin: &Origin,
-    loaded: &Loaded,
-    name: &str,
-) -> Result<Option<Loaded>, Failure> {
-    let Some(files) = &origin.pluto else {
-        return Ok(None);
-    };
-    if loaded.pluto.names.contains_key(name) {
-        return Ok(None);
-    }
-    let one = pluto::load_one(files, &origin.config, name).await;
-    let one = one.map_err(|errors| Failure::new(ExitClass::Config, errors.to_string()))?;
-    Ok(one.and_then(|one| loaded.addition(one, name)))
-}
-
 /// Fits a configuration to this host, at start and at reload alike: what differs would count as
 /// changed.
 async fn resolve(loaded: &mut Loaded) -> Result<(), Failure> {

@@ -561,6 +561,74 @@ async fn secrets_are_read_again_without_a_look_at_connections() {
     files.stop();
 }
 
+/// Of a file that was edited in several places, what was asked for counts and nothing else; also where it shares its
+/// peer with others, and SAs of those stay.
+#[tokio::test]
+async fn a14_add_after_an_edit_replaces_that_conn_alone() {
+    if !is_root() {
+        return;
+    }
+    let files = Files::new(&CONNS.replace("auto=ignore", "auto=add"));
+    let [a, _] = files.hosts();
+    for host in files.hosts() {
+        let (code, text) = files.on(host, "add nets");
+        assert_eq!(code, 0, "{text}");
+        assert_lines(&text, &["\"nets\": added IKEv2 connection"]);
+    }
+    assert_eq!(files.on(a, "up nets").0, 0);
+    let sa = |text: &str| text.split(',').next().unwrap().to_owned();
+    let before = sa(&files.on(a, "trafficstatus nets").1);
+    let text = std::fs::read_to_string(&files.conf).unwrap();
+    let edited = text
+        .replace("rightsubnet=172.16.3.0/24", "rightsubnet=172.16.33.0/24")
+        .replace("rightsubnet=172.16.2.0/24", "rightsubnet=172.16.22.0/24");
+    std::fs::write(&files.conf, edited).unwrap();
+    for host in files.hosts() {
+        let (code, text) = files.on(host, "replace later");
+        assert_eq!(code, 0, "{text}");
+    }
+    let (_, text) = files.on(a, "connectionstatus later");
+    assert_lines(&text, &["\"later\": *===172.16.33.0/24; unrouted; *"]);
+    let (_, text) = files.on(a, "connectionstatus nets");
+    assert_lines(&text, &["\"nets\": *===172.16.2.0/24; routed-tunnel; *"]);
+    assert_eq!(sa(&files.on(a, "trafficstatus nets").1), before);
+    files.bed.pinged().await;
+    // It shares the IKE SA, is routed and unrouted, and neither reads the file.
+    assert_eq!(files.on(a, "up later").0, 0);
+    let (_, text) = files.on(a, "briefstatus");
+    assert_lines(&text, &["IKE SAs: total(1), *", "IPsec SAs: total(2), *"]);
+    assert_eq!(files.on(a, "down later").0, 0);
+    assert_eq!(files.on(a, "route later").0, 0);
+    let (_, text) = files.on(a, "connectionstatus later");
+    assert_lines(
+        &text,
+        &["\"later\": *===172.16.33.0/24; routed-ondemand; *"],
+    );
+    assert_eq!(files.on(a, "unroute later").0, 0);
+    let (_, text) = files.on(a, "connectionstatus");
+    assert_lines(
+        &text,
+        &[
+            "\"later\": *===172.16.33.0/24; unrouted; *",
+            "\"nets\": *===172.16.2.0/24; routed-tunnel; *",
+        ],
+    );
+    files.bed.pinged().await;
+    // What cannot be had says why, and what was there goes on.
+    let text = std::fs::read_to_string(&files.conf).unwrap();
+    let bad = text.replace("\tauto=add", "\tauto=add\n\tsec-label=x");
+    std::fs::write(&files.conf, bad).unwrap();
+    let (code, text) = files.on(a, "add later");
+    assert_eq!(code, 56, "{text}");
+    let line = format!(
+        "\"later\": failed to add connection: {}:",
+        files.conf.display()
+    );
+    assert!(text.contains(&line) && text.contains("labels"), "{text}");
+    assert_eq!(files.on(a, "up later").0, 0);
+    files.stop();
+}
+
 const CONNS: &str = "\
 conn %default
 \tleft=192.168.0.1

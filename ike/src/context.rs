@@ -258,6 +258,20 @@ impl Context {
         self.directory.add(connection);
     }
 
+    /// Replaces the connection of this name; the one before. `None`: it is to be found elsewhere from now on.
+    pub(crate) fn replace_connection(
+        &mut self,
+        connection: &Arc<Connection>,
+    ) -> Option<Arc<Connection>> {
+        let mut all = self.config.connections.iter();
+        let at = all.position(|known| known.name == connection.name)?;
+        if !self.directory.replace(connection) {
+            return None;
+        }
+        let known = &mut Arc::make_mut(&mut self.config).connections[at];
+        Some(std::mem::replace(known, Arc::clone(connection)))
+    }
+
     /// Whether a Child SA of this child is up on an IKE SA of this age.
     pub(crate) fn has_rival(&self, child: &str, age: Age) -> bool {
         let mut rivals = self.rivals.iter();

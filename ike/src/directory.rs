@@ -62,6 +62,23 @@ impl Directory {
         }
     }
 
+    /// Puts a connection into the place of the one of its name; `false`: it is to be found elsewhere, or there
+    /// is none.
+    pub(crate) fn replace(&mut self, connection: &Arc<Connection>) -> bool {
+        let Some(at) = self.by_name.get(&connection.name).copied() else {
+            return false;
+        };
+        let known = &self.connections[at];
+        let same_place = known.remote_addrs == connection.remote_addrs
+            && known.remote.id == connection.remote.id
+            && known.resumption.enabled == connection.resumption.enabled
+            && same_kind(known, connection);
+        if same_place {
+            self.connections[at] = Arc::clone(connection);
+        }
+        same_place
+    }
+
     fn shelve(&mut self, at: usize, connection: &Connection, peer: Option<IpAddr>) {
         let identity = connection.remote.id.as_ref();
         let identity = identity.map(|id| self.hasher.hash_one(id.fold()));

@@ -133,6 +133,40 @@ fn a_connection_that_is_added_later_comes_up() {
     pair.assert_up(1);
 }
 
+/// One connection anew, by itself or among all: the same is said to the peer, octet by octet.
+#[test]
+fn one_connection_is_replaced_as_by_a_reload() {
+    for change in CHANGES.into_iter().filter(|change| *change != Change::Gone) {
+        let said = [true, false].map(|alone| {
+            let (setup, mut pair) = before(1);
+            let (a, b) = configs(&setup);
+            load(&mut pair, End::A, &a);
+            load(&mut pair, End::B, &b);
+            pair.start();
+            pair.run_for(SECOND);
+            let (new_a, new_b) = configs(&change.of(&setup));
+            load(&mut pair, End::B, &new_b);
+            match alone {
+                true => {
+                    let now = pair.now;
+                    let endpoint = &mut pair.node(End::A).endpoint;
+                    endpoint.replace(now, &new_a.connections[0]);
+                    let known = endpoint.configured(HOSTS).expect("it is there");
+                    assert_eq!(*known, new_a.connections[0]);
+                    pair.run_for(Duration::ZERO);
+                }
+                false => load(&mut pair, End::A, &new_a),
+            }
+            pair.run_for(20 * SECOND);
+            pair.assert_up(change.children());
+            let sent = pair.net.sent.iter();
+            sent.map(|packet| packet.datagram.clone())
+                .collect::<Vec<_>>()
+        });
+        assert_eq!(said[0], said[1], "{change:?}");
+    }
+}
+
 fn before(seed: u64) -> (Setup, Pair) {
     let mut setup = Setup::started(seed);
     setup.connection.dpd_delay = Some(100 * SECOND);

@@ -32,26 +32,27 @@ impl<'a> Gone<'a> {
 }
 
 impl Loaded {
-    /// Of another configuration, what a name of pluto's means there, as something to be added to this
-    /// one. `None`: it is not there, is here already, or has to do with what is here. Then only a look
+    /// Of another configuration, leaves what a name of pluto's means there, as something to be put beside
+    /// what is here; `false`: there is nothing of it, or what else it says is not as here. Then only a look
     /// at all of it can tell what is right.
-    pub(crate) fn addition(&self, mut other: Self, name: &str) -> Option<Self> {
+    pub(crate) fn single_out(&self, other: &mut Self, name: &str) -> bool {
         let places = other.pluto.names.get(name).cloned().unwrap_or_default();
         let is_meant = |connection: &str| places.iter().any(|(own, _)| own == connection);
         let same_daemon = other.daemon == self.daemon && other.ike.settings == self.ike.settings;
-        if places.is_empty() || self.pluto.names.contains_key(name) || !same_daemon {
-            return None;
+        if places.is_empty() || !same_daemon {
+            return false;
         }
         other.retain_connections(|connection| is_meant(&connection.name));
         other.policies.retain(|policy| is_meant(&policy.connection));
         other
             .updown
             .retain(|(connection, _), _| is_meant(connection));
-        (!other.ike.connections.is_empty() && self.is_apart(&other)).then_some(other)
+        !other.ike.connections.is_empty()
     }
 
-    /// Whether nothing of it is in the way of what is here.
-    fn is_apart(&self, addition: &Self) -> bool {
+    /// Whether nothing of this name is here, and nothing of what was [singled out](Self::single_out) has to
+    /// do with what is here: it can be added as it is.
+    pub(crate) fn has_nothing_of(&self, addition: &Self, name: &str) -> bool {
         let mut connections = self.ike.connections.iter();
         let beside = connections.all(|known| {
             addition.ike.connections.iter().all(|new| {
@@ -63,12 +64,16 @@ impl Loaded {
                 known.name != new.name && !same
             })
         });
+        !self.pluto.names.contains_key(name) && beside && self.meets_no_policy(addition)
+    }
+
+    /// Whether none of its packets are those of any policy here.
+    pub(super) fn meets_no_policy(&self, addition: &Self) -> bool {
         let mut policies = self.policies.iter();
-        beside
-            && policies.all(|known| {
-                let mut all = addition.policies.iter();
-                all.all(|new| !new.narrower && !new.pass && !meet(known, new))
-            })
+        policies.all(|known| {
+            let mut all = addition.policies.iter();
+            all.all(|new| !new.narrower && !new.pass && !meet(known, new))
+        })
     }
 
     /// The policies of all children but these, by the names of their connections and their own.
@@ -126,7 +131,7 @@ impl Loaded {
 }
 
 /// Whether there are packets of both, as far as the addresses of each side tell.
-fn meet(one: &Policy, other: &Policy) -> bool {
+pub(super) fn meet(one: &Policy, other: &Policy) -> bool {
     let sides = [
         (&one.local_ts, &other.local_ts),
         (&one.remote_ts, &other.remote_ts),

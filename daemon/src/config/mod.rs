@@ -26,6 +26,7 @@ mod proposals;
 mod queues;
 mod reader;
 mod redirect;
+mod replacing;
 mod resumption;
 mod secrets;
 pub(crate) mod shunt;
@@ -59,6 +60,7 @@ pub(crate) use planes::{ConnectionChoice, DataPlaneChoice};
 use proposals::Proposals;
 use reader::{Section, shifted};
 pub(crate) use reader::{nearest, shorten};
+pub(crate) use replacing::{Before, Misfit};
 use secrets::Secrets;
 pub(crate) use values::secret as secret_octets;
 

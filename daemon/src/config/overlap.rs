@@ -43,9 +43,31 @@ pub(super) fn relation<'t>(one: Sides<'t>, other: Sides<'t>) -> Relation<'t> {
         );
         pairs(&local, &remote)
     };
-    let (one, other) = (flat(one), flat(other));
+    match order(&flat(one), &flat(other)) {
+        Order::Apart => Relation::Apart,
+        Order::Narrower => Relation::Narrower,
+        Order::Wider => Relation::Wider,
+        Order::Unclear => Relation::Unclear(ts, other_ts),
+    }
+}
+
+/// [`Relation`] without places.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Order {
+    /// None is in both.
+    Apart,
+    /// Where they meet, the former are part of the latter.
+    Narrower,
+    /// The other way round.
+    Wider,
+    /// Neither.
+    Unclear,
+}
+
+/// How the packets of these pairs are related to those of others.
+pub(super) fn order(one: &[Pair], other: &[Pair]) -> Order {
     let (mut apart, mut narrower, mut wider) = (true, true, true);
-    for a in &one {
+    for a in one {
         let mut meeting = other.iter().filter(|b| meets(a, b)).peekable();
         apart &= meeting.peek().is_none();
         for b in meeting {
@@ -54,10 +76,10 @@ pub(super) fn relation<'t>(one: Sides<'t>, other: Sides<'t>) -> Relation<'t> {
         }
     }
     match (apart, narrower, wider) {
-        (true, ..) => Relation::Apart,
-        (_, true, _) => Relation::Narrower,
-        (_, _, true) => Relation::Wider,
-        _ => Relation::Unclear(ts, other_ts),
+        (true, ..) => Order::Apart,
+        (_, true, _) => Order::Narrower,
+        (_, _, true) => Order::Wider,
+        _ => Order::Unclear,
     }
 }
 
@@ -69,7 +91,7 @@ pub(super) fn values(
 }
 
 /// Packets from one side to the other.
-type Pair = (TrafficSelector, TrafficSelector);
+pub(super) type Pair = (TrafficSelector, TrafficSelector);
 
 fn meets(a: &Pair, b: &Pair) -> bool {
     a.0.intersect(&b.0).is_some() && a.1.intersect(&b.1).is_some()

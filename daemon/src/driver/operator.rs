@@ -140,15 +140,13 @@ impl<D: DataPlane> Driver<D> {
         name: &str,
         to: ChildChange,
     ) -> Result<ChangeReport, Failure> {
-        if to == ChildChange::Load
-            && let Some(children) = self.add(now, name).await?
-        {
-            return Ok(children.into());
-        }
-        if to == ChildChange::Unload
-            && let Some(children) = self.unload(now, name).await?
-        {
-            return Ok(children.into());
+        let done = match to {
+            ChildChange::Load => self.add(now, name).await?,
+            ChildChange::Unload => self.unload(now, name).await?.map(Into::into),
+            ChildChange::Trap | ChildChange::Wait => self.route(now, name, to).await?,
+        };
+        if let Some(report) = done {
+            return Ok(report);
         }
         let known = Addresses::new();
         let loaded = crate::run::load_checked(&self.origin, &known).await?;

@@ -1,47 +1,154 @@
-//! One conn of pluto's more or less, or its secrets anew: nothing else of the files counts, whatever they
+//! One conn of pluto's more, less, or anew, or its secrets: nothing else of the files counts, whatever they
 //! say by now.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use tracing::warn;
 
 use super::Driver;
 use crate::config::changes::{Changes, ChildChange};
-use crate::control::protocol::SecretsReport;
+use crate::config::{Before, Finding, Loaded, Misfit};
+use crate::control::protocol::{ChangeReport, NotLoaded, SecretsReport};
 use crate::dataplane::DataPlane;
 use crate::error::{ExitClass, Failure};
-use crate::pluto::Addresses;
+use crate::pluto::{self, Addresses, Single};
 
 /// Children, each by the names of its connection and its own.
 type Names = Vec<(String, String)>;
 
 impl<D: DataPlane> Driver<D> {
-    /// Adds what a name means, where it is new and has nothing to do with what is there: the rest is
-    /// not looked at.
-    pub(super) async fn add(&mut self, now: Instant, name: &str) -> Result<Option<Names>, Failure> {
-        let addition = crate::run::load_addition(&self.origin, &self.loaded, name).await?;
-        let Some(mut addition) = addition else {
+    /// Loads what a name means as the files have it now. All else stays as it is. `None`: it takes a look at
+    /// all of the files.
+    pub(super) async fn add(
+        &mut self,
+        now: Instant,
+        name: &str,
+    ) -> Result<Option<ChangeReport>, Failure> {
+        let Some(files) = &self.origin.pluto else {
             return Ok(None);
         };
-        let children = Changes::find(&addition, name);
-        let taken = self.plane.take_more(&mut addition).await;
-        if !taken.map_err(crate::run::system)? {
+        let single = pluto::load_single(files, &self.origin.config, name).await;
+        let single =
+            single.map_err(|errors| Failure::new(ExitClass::Config, errors.to_string()))?;
+        match single {
+            Single::Other => Ok(None),
+            Single::Refused(why) => Err(cannot_be_added(name, &why)),
+            Single::Waits(not) => self.leave_out(now, name, not).await,
+            Single::Conn(mut one) => match self.loaded.single_out(&mut one, name) {
+                true => self.put(now, name, *one).await,
+                false => Ok(None),
+            },
+        }
+    }
+
+    /// Puts a connection beside those that are loaded, with as little as will do.
+    async fn put(
+        &mut self,
+        now: Instant,
+        name: &str,
+        mut one: Loaded,
+    ) -> Result<Option<ChangeReport>, Failure> {
+        let home = self.loaded.joined_by(&one, name);
+        if let Some(home) = home {
+            let called = self.loaded.ike.connections[home].name.clone();
+            one.rename(&called);
+        }
+        let is_apart = home.is_some() || self.loaded.has_nothing_of(&one, name);
+        let children = one.pluto.names.get(name).cloned().unwrap_or_default();
+        let taken = is_apart
+            && self
+                .plane
+                .take_more(&mut one)
+                .await
+                .map_err(crate::run::system)?;
+        if taken {
+            self.tell_new(&one);
+            match home {
+                Some(home) => {
+                    let connection = self.loaded.join(one, home);
+                    self.endpoint.replace(now, &connection);
+                }
+                None => {
+                    let connections = one.ike.connections.clone();
+                    self.loaded.add(one);
+                    self.endpoint.add(now, &connections);
+                }
+            }
+            self.say(&children, ChildChange::Load);
+            self.configure_scripts().await;
+            return Ok(Some(children.into()));
+        }
+        let warnings = one.warnings.clone();
+        let (children, before) = match self.loaded.put(one, name) {
+            Ok(put) => put,
+            Err(Misfit::Remarkable) => return Ok(None),
+            Err(Misfit::Clash(why)) => return Err(cannot_be_added(name, &why)),
+        };
+        self.go_over_in_place(now, before).await?;
+        self.say(&children, ChildChange::Load);
+        warnings.iter().for_each(|warning| warn!("{warning}"));
+        Ok(Some(children.into()))
+    }
+
+    /// Says of what was told before nothing again.
+    fn tell_new(&self, one: &Loaded) {
+        let known = &self.loaded.warnings;
+        let new = |warning: &&Finding| !known.contains(warning);
+        one.warnings
+            .iter()
+            .filter(new)
+            .for_each(|warning| warn!("{warning}"));
+    }
+
+    /// A conn that is not this host's by now, or was not before.
+    async fn leave_out(
+        &mut self,
+        now: Instant,
+        name: &str,
+        not: NotLoaded,
+    ) -> Result<Option<ChangeReport>, Failure> {
+        if self.loaded.pluto.is_alias(name) || self.loaded.has_shunt(name) {
             return Ok(None);
         }
-        for child in &children {
-            self.changes.say(child.clone(), ChildChange::Load);
+        if let Some(children) = self.unload(now, name).await? {
+            self.say(&children, ChildChange::Load);
         }
-        // What is about all of the files was said before.
-        let known = &self.loaded.warnings;
-        addition.warnings.retain(|warning| !known.contains(warning));
-        for warning in &addition.warnings {
-            warn!("{warning}");
+        self.loaded.pluto.leave_out(name, not.clone());
+        Ok(Some(ChangeReport {
+            children: Vec::new(),
+            waits: Some(not),
+        }))
+    }
+
+    /// Has packets ask for what a name means, or not. `None`: it takes a look at all of the files.
+    pub(super) async fn route(
+        &mut self,
+        now: Instant,
+        name: &str,
+        to: ChildChange,
+    ) -> Result<Option<ChangeReport>, Failure> {
+        if Changes::find(&self.loaded, name).is_empty() && to == ChildChange::Trap {
+            match self.add(now, name).await? {
+                Some(ChangeReport {
+                    waits: Some(not), ..
+                }) => {
+                    let text = format!("{name} is not loaded: {}", not.why);
+                    return Err(Failure::new(ExitClass::Usage, text));
+                }
+                Some(_) => {}
+                None => return Ok(None),
+            }
         }
-        let connections = addition.ike.connections.clone();
-        self.loaded.add(addition);
-        self.endpoint.add(now, &connections);
-        self.configure_scripts().await;
-        Ok(Some(children))
+        let children = Changes::find(&self.loaded, name);
+        if children.is_empty() || self.loaded.has_shunt(name) {
+            return Ok(None);
+        }
+        let before = self.loaded.before();
+        self.say(&children, to);
+        self.changes.apply(&mut self.loaded);
+        self.go_over_in_place(now, before).await?;
+        Ok(Some(children.into()))
     }
 
     /// Takes out what a name means; `None`: nothing of it is loaded.
@@ -58,14 +165,36 @@ impl<D: DataPlane> Driver<D> {
         let taken = self.plane.set_policies(policies).await;
         taken.map_err(crate::run::system)?;
         self.loaded.remove(&children);
-        for child in &children {
-            self.changes.say(child.clone(), ChildChange::Unload);
-        }
-        self.endpoint
-            .reload(now, std::sync::Arc::new(self.loaded.ike.clone()));
+        self.say(&children, ChildChange::Unload);
+        self.endpoint.reload(now, Arc::new(self.loaded.ike.clone()));
         self.configure_scripts().await;
         self.cleartexts.look_again(now);
         Ok(Some(children))
+    }
+
+    fn say(&mut self, children: &[(String, String)], change: ChildChange) {
+        for child in children {
+            self.changes.say(child.clone(), change);
+        }
+    }
+
+    /// Has data planes and the protocol be as `loaded` says by now.
+    ///
+    /// # Errors
+    /// The system refuses; then all is as it was before.
+    async fn go_over_in_place(&mut self, now: Instant, before: Before) -> Result<(), Failure> {
+        let mut policies = std::mem::take(&mut self.loaded.policies);
+        self.look_at_cleartexts(&mut policies);
+        self.loaded.policies = policies;
+        let taken = self.plane.take_over(&mut self.loaded, &self.ports).await;
+        if let Err(error) = taken {
+            self.loaded.restore(before);
+            return Err(crate::run::system(error));
+        }
+        self.endpoint.reload(now, Arc::new(self.loaded.ike.clone()));
+        self.configure_scripts().await;
+        self.cleartexts.look_again(now);
+        Ok(())
     }
 
     /// Takes over secrets and private keys as they are now; with pluto's files, whatever `ipsec.conf` says
@@ -73,14 +202,10 @@ impl<D: DataPlane> Driver<D> {
     pub(super) async fn read_secrets(&mut self, now: Instant) -> Result<SecretsReport, Failure> {
         if self.origin.pluto.is_none() {
             self.reload(now, &Addresses::new()).await?;
+            let warnings = self.loaded.warnings.iter();
             return Ok(SecretsReport {
                 files: Vec::new(),
-                warnings: self
-                    .loaded
-                    .warnings
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect(),
+                warnings: warnings.map(ToString::to_string).collect(),
             });
         }
         let keys = self.loaded.credentials.keys().into_iter();
@@ -90,13 +215,16 @@ impl<D: DataPlane> Driver<D> {
         for warning in &again.warnings {
             warn!("{warning}");
         }
+        let files = again.files.iter();
+        let warnings = again.warnings.iter();
         Ok(SecretsReport {
-            files: again
-                .files
-                .iter()
-                .map(|path| path.display().to_string())
-                .collect(),
-            warnings: again.warnings.iter().map(ToString::to_string).collect(),
+            files: files.map(|path| path.display().to_string()).collect(),
+            warnings: warnings.map(ToString::to_string).collect(),
         })
     }
+}
+
+fn cannot_be_added(name: &str, why: &str) -> Failure {
+    let text = format!("\"{name}\": failed to add connection: {why}");
+    Failure::new(ExitClass::Refused, text)
 }

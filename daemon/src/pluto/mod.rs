@@ -47,7 +47,7 @@ pub(crate) use orient::{HostView, Oriented, orient};
 pub(crate) use process::{REMEDY, RUNDIR, running_pid};
 pub(crate) use ring::{HostKey, host_keys, keep_new};
 pub(crate) use running::{
-    Addresses, Files, Translated, World, addresses, load_one, load_to_run, refuse,
+    Addresses, Files, Single, Translated, World, addresses, load_single, load_to_run, refuse,
 };
 pub(crate) use secrets::Psks;
 use setup::Setup;

@@ -117,10 +117,12 @@ impl Translated {
 }
 
 /// What a daemon knows of pluto's connections besides its configuration.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct World {
     /// Their names and aliases, and what they stand for.
     pub(crate) names: Names,
+    /// Names that connections have beside their own.
+    aliases: BTreeSet<String>,
     /// Those that are other hosts', and why.
     others: BTreeMap<String, NotLoaded>,
     /// The addresses that counted as this host's.
@@ -141,11 +143,22 @@ impl World {
             self.others.remove(&name);
             self.names.entry(name).or_default().append(&mut places);
         }
+        self.aliases.extend(others.aliases);
         for address in others.addresses {
             if !self.addresses.contains(&address) {
                 self.addresses.push(address);
             }
         }
+    }
+
+    /// Whether it is a name that connections have beside their own, and so may be of several.
+    pub(crate) fn is_alias(&self, name: &str) -> bool {
+        self.aliases.contains(name)
+    }
+
+    /// A connection is not loaded.
+    pub(crate) fn leave_out(&mut self, name: &str, not: NotLoaded) {
+        self.others.insert(name.to_owned(), not);
     }
 
     /// Forgets what stands for children that are gone.
@@ -234,26 +247,55 @@ pub(crate) async fn load_to_run(
     begin(files, own, known, understood).await
 }
 
-/// The same of one connection alone, besides obol's own. `None`: there is none of this name, or it is
-/// not one that IKE is for.
+/// What one name in pluto's files comes to.
+pub(crate) enum Single {
+    /// A connection, besides obol's own.
+    Conn(Box<Loaded>),
+    /// A connection that is not loaded, and why.
+    Waits(NotLoaded),
+    /// One that cannot be had, and why.
+    Refused(String),
+    /// Nothing, more than one, one that IKE is not for, or one among files of which all has to be said.
+    Other,
+}
+
+/// Reads the connection of this name alone, besides obol's own.
 ///
 /// # Errors
 /// What makes all of it useless.
-pub(crate) async fn load_one(
+pub(crate) async fn load_single(
     files: &Files,
     own: &Path,
     name: &str,
-) -> Result<Option<Loaded>, ConfigErrors> {
+) -> Result<Single, ConfigErrors> {
     let texts = read_one(&files.conf, name);
     let texts = texts.unwrap_or_else(|| super::files::read(&files.conf));
     let understood = super::understand(texts, Some(name))?;
-    match understood.conns.as_slice() {
-        [one] if !one.is_shunt() => {}
-        _ => return Ok(None),
+    match (understood.conns.as_slice(), understood.refused.as_slice()) {
+        ([one], _) if !one.is_shunt() => {}
+        ([], [(_, errors)]) => {
+            let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            return Ok(Single::Refused(errors.join("; ")));
+        }
+        _ => return Ok(Single::Other),
     }
-    let loaded = begin(files, own, &Addresses::new(), understood).await;
-    // If something is wrong, it is to be said of all of it.
-    Ok(loaded.ok())
+    let Ok(loaded) = begin(files, own, &Addresses::new(), understood).await else {
+        // If something is wrong, it is to be said of all of it.
+        return Ok(Single::Other);
+    };
+    if let Some(not) = loaded.pluto.why_not(name) {
+        return Ok(Single::Waits(not.clone()));
+    }
+    if loaded.pluto.names.contains_key(name) {
+        return Ok(Single::Conn(Box::new(loaded)));
+    }
+    let refusal = format!("{name} is refused: ");
+    let mut warnings = loaded.warnings.into_iter();
+    let refused = warnings.find_map(|mut warning| {
+        warning.message = warning.message.strip_prefix(&refusal)?.to_owned();
+        Some(warning.to_string())
+    });
+    Ok(refused.map_or(Single::Other, Single::Refused))
 }
 
 async fn begin(
@@ -436,6 +478,7 @@ impl Loader {
             for alias in aliases.get(name.as_str()).copied().unwrap_or_default() {
                 let places = self.world.names.entry(alias.clone()).or_default();
                 places.push(place.clone());
+                self.world.aliases.insert(alias.clone());
             }
         }
         self.world.addresses = view.addrs;

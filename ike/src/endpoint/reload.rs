@@ -33,12 +33,7 @@ impl Endpoint {
                 }
             }
         }
-        let directory = &self.cx.directory;
-        self.cx
-            .trail
-            .keep(|name| directory.connection(name).is_some());
-        let now_is = |name: &str| directory.connection(name).map(|connection| &**connection);
-        self.cx.kept.keep(now_is);
+        self.tidy();
         if self.shutdown.is_none() {
             for connection in &config.connections {
                 if known.connection(&connection.name).is_none() {
@@ -59,6 +54,32 @@ impl Endpoint {
             }
         }
         self.settle(now);
+    }
+
+    /// Replaces the connection of this name, as [`reload`](Self::reload) would if nothing else had changed.
+    pub fn replace(&mut self, now: Instant, connection: &Arc<Connection>) {
+        if let Some(before) = self.cx.replace_connection(connection) {
+            self.change(now, &before, connection);
+            self.tidy();
+            self.settle(now);
+            return;
+        }
+        let mut config = (*self.cx.config).clone();
+        let mut all = config.connections.iter_mut();
+        if let Some(known) = all.find(|known| known.name == connection.name) {
+            *known = Arc::clone(connection);
+        }
+        self.reload(now, Arc::new(config));
+    }
+
+    /// Forgets what was kept of connections that are not there any more, or are others.
+    fn tidy(&mut self) {
+        let directory = &self.cx.directory;
+        self.cx
+            .trail
+            .keep(|name| directory.connection(name).is_some());
+        let now_is = |name: &str| directory.connection(name).map(|connection| &**connection);
+        self.cx.kept.keep(now_is);
     }
 
     fn change(&mut self, now: Instant, before: &Connection, after: &Arc<Connection>) {
