@@ -296,11 +296,13 @@ fn guard_leaving(
     for matched in matched {
         let policy = matched.policy;
         let mark = policy.kernel.mark_out;
-        let selected = matched.selected(true).marked(mark);
         if policy.pass || policy.clear.now {
-            table.rule(selected.verdict(Verdict::Accept));
+            if let Some(exactly) = matched.exactly(true) {
+                table.rule(exactly.marked(mark).verdict(Verdict::Accept));
+            }
             continue;
         }
+        let selected = matched.selected(true).marked(mark);
         // An xfrm interface lets nothing pass in clear by itself.
         if policy.kernel.if_id == 0 {
             table.rule(selected.verdict(Verdict::Goto(BLOCKED_OUT)));
@@ -343,11 +345,13 @@ fn free_pinned(table: &mut Table, settings: &HostSettings, matched: &[Matched<'_
         table.rule(rule.verdict(Verdict::Accept));
     }
     for matched in matched {
-        let selected = matched.selected(true);
-        table.rule(match matched.policy.pass {
-            true => selected.verdict(Verdict::Accept),
-            false => selected.set_mark(settings.pinned_mark()),
-        });
+        let rule = match matched.policy.pass {
+            true => matched
+                .exactly(true)
+                .map(|exactly| exactly.verdict(Verdict::Accept)),
+            false => Some(matched.selected(true).set_mark(settings.pinned_mark())),
+        };
+        rule.into_iter().for_each(|rule| table.rule(rule));
     }
 }
 
@@ -389,11 +393,13 @@ fn guard_incoming(
     }
     for matched in guarded() {
         let policy = matched.policy;
-        let verdict = match policy.pass || policy.clear.now {
-            true => Verdict::Accept,
-            false => Verdict::Goto(BLOCKED_IN),
+        let rule = match policy.pass || policy.clear.now {
+            true => matched
+                .exactly(false)
+                .map(|exactly| exactly.verdict(Verdict::Accept)),
+            false => Some(matched.selected(false).verdict(Verdict::Goto(BLOCKED_IN))),
         };
-        table.rule(matched.selected(false).verdict(verdict));
+        rule.into_iter().for_each(|rule| table.rule(rule));
     }
     for (chain, priority) in [("arriving", RAW), ("redirected", AFTER_DESTINATION_NAT)] {
         let hook = Hook {

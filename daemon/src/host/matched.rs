@@ -179,6 +179,19 @@ impl Matched<'_> {
         rule
     }
 
+    /// None but those that the policy is about, which may pass; `None`: rules do not tell them from others.
+    pub(super) fn exactly(&self, leaving: bool) -> Option<Rule> {
+        let (from, to) = self.ends(leaving);
+        let rule = self.selected(leaving);
+        if is_opaque(from) || is_opaque(to) {
+            return None;
+        }
+        match has_types(from) && limits_ports(from) {
+            true => Some(rule.number(Base::Transport, 0, from.start_port, from.end_port)),
+            false => Some(rule),
+        }
+    }
+
     /// Fragments of those that leave, without the ports that routing rules ask for.
     pub(super) fn fragments(&self) -> Option<Rule> {
         let ports = has_ports(&self.local);
@@ -222,7 +235,17 @@ fn has_ports(ts: &TrafficSelector) -> bool {
     matches!(ts.protocol, 6 | 17 | 33 | 132 | 136)
 }
 
+/// ICMP, ICMPv6: type and code come first in the header, and are where ports are in a selector.
+pub(super) fn has_types(ts: &TrafficSelector) -> bool {
+    matches!(ts.protocol, 1 | 58)
+}
+
 /// OPAQUE (65535 to 0) is no limit here: what has ports is then dropped as well.
-fn limits_ports(ts: &TrafficSelector) -> bool {
-    (ts.start_port, ts.end_port) != (0, u16::MAX) && ts.start_port <= ts.end_port
+pub(super) fn limits_ports(ts: &TrafficSelector) -> bool {
+    (ts.start_port, ts.end_port) != (0, u16::MAX) && !is_opaque(ts)
+}
+
+/// Packets of which the ports are not known.
+pub(super) fn is_opaque(ts: &TrafficSelector) -> bool {
+    ts.start_port > ts.end_port
 }

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use obol_ike::config::Mode;
 use obol_ike::ts::TrafficSelector;
 
+use super::matched::{has_types, is_opaque, limits_ports};
 use super::prefix::{Prefix, cover};
 use super::route::TunRoute;
 use super::rule::{Action, Rule};
@@ -96,9 +97,12 @@ pub(crate) fn plan(
     let mut plan = Plan::default();
     let mut lookups = Vec::new();
     let mut too_many = None;
-    for (policy, local, remote, turn) in in_order(policies) {
+    let ordered = in_order(policies);
+    for (policy, local, remote, turn) in &ordered {
+        let (policy, local, remote, turn) = (*policy, *local, *remote, *turn);
         let priority = settings.rule_priority + 1 + turn;
-        let action = match policy.pass {
+        // What rules do not tell apart, the worker does: it lets pass what is to.
+        let action = match policy.pass && !is_left_to_worker(&ordered, &local, &remote) {
             false => Action::Lookup(settings.table),
             true => Action::Goto(landing(settings)),
         };
@@ -206,6 +210,25 @@ pub(crate) fn in_order(policies: &[Policy]) -> Vec<Ordered<'_>> {
         *turn = turns;
     }
     all
+}
+
+/// Whether packets that may pass look to rules like others that must not: by types of ICMP, or ports that are not known.
+fn is_left_to_worker(
+    all: &[Ordered<'_>],
+    local: &TrafficSelector,
+    remote: &TrafficSelector,
+) -> bool {
+    let is_fine = |ts: &TrafficSelector| has_types(ts) && limits_ports(ts) || is_opaque(ts);
+    let meet = |one: &TrafficSelector, other: &TrafficSelector| {
+        let same = one.protocol == other.protocol || other.protocol == 0;
+        same && one.start.is_ipv4() == other.start.is_ipv4()
+            && one.start <= other.end
+            && other.start <= one.end
+    };
+    let is_kept = |(policy, ours, theirs, _): &Ordered<'_>| {
+        !policy.pass && meet(local, ours) && meet(remote, theirs)
+    };
+    (is_fine(local) || is_fine(remote)) && all.iter().any(is_kept)
 }
 
 /// Orders pairs so that one that lies within another comes before it.
@@ -357,6 +380,9 @@ fn lookup_rules(
     }
     let destinations = cover(remote.start, remote.end);
     let with_ports = matches!(local.protocol, 6 | 17 | 132 | 136);
+    if with_ports && (has_no_rule(local) || has_no_rule(remote)) {
+        return Vec::new();
+    }
     let rule = |source, destination| Rule {
         v4,
         priority,
@@ -390,6 +416,11 @@ fn ports(ts: &TrafficSelector) -> Option<(u16, u16)> {
         return None;
     }
     Some((first.clamp(1, u16::MAX - 1), last.clamp(1, u16::MAX - 1)))
+}
+
+/// Nothing but a port that rules do not have.
+fn has_no_rule(ts: &TrafficSelector) -> bool {
+    limits_ports(ts) && (ts.end_port == 0 || ts.start_port == u16::MAX)
 }
 
 /// The first address of ours within a selector.

@@ -215,7 +215,8 @@ impl Policies {
         let trap = entry.policy.trap;
         let whom = entry.whom((flow.source, flow.destination));
         let ask = trap && entry.asked.ask(whom.hosts, now);
-        let fate = if entry.policy.clear.now {
+        // Most of what passes in any case does not come here: routing rules see to it where they can.
+        let fate = if entry.policy.pass || entry.policy.clear.now {
             Fate::Clear
         } else if trap && self.waiting.keep(whom, flow, octets, now) {
             Fate::Kept

@@ -41,6 +41,25 @@ fn show(rule: &Rule) -> String {
     )
 }
 
+/// Rules have no ports 0 and 65535, and must not be about the ones beside them.
+#[test]
+fn a_port_that_rules_do_not_have_has_none() {
+    let plan_of = |ports| {
+        let local = ts("192.168.0.1", "192.168.0.1", 6, ports);
+        let remote = ts("192.168.0.2", "192.168.0.2", 6, ANY);
+        let own = ["192.168.0.1".parse().unwrap()];
+        let policies = [policy(Mode::Transport, local, remote)];
+        plan(&HostSettings::for_tests(), &policies, &own, 1500).unwrap()
+    };
+    let with_ports = |plan: &Plan| plan.rules.iter().any(|rule| rule.source_ports.is_some());
+    for ports in [(0, 0), (65535, 65535)] {
+        assert!(!with_ports(&plan_of(ports)), "{ports:?}");
+    }
+    for ports in [(0, 1), (1, 1), (65534, 65535)] {
+        assert!(with_ports(&plan_of(ports)), "{ports:?}");
+    }
+}
+
 #[test]
 fn a_service_port_in_transport_mode() {
     let local = ts("192.168.0.1", "192.168.0.1", 6, (27017, 27017));

@@ -117,3 +117,60 @@ fn what_is_forwarded_in_clear_is_as_a_router_sends_it() {
     assert_eq!(received.source.ip(), ip("172.16.1.2"));
     exchange(&at_b, &inside, b"and back");
 }
+
+/// Routing rules know no types of ICMP.
+#[test]
+fn of_an_icmp_type_that_passes_no_other_one_does() {
+    if skipped() {
+        return;
+    }
+    let (mut a, b) = hosts(true);
+    loose(&a);
+    let all = Policy {
+        local_ts: vec![ts(a.address, 0, ANY)],
+        remote_ts: vec![ts(b.address, 0, ANY)],
+        ..TRANSPORT.policy(&a, &b, true)
+    };
+    const ECHO: u16 = 8 << 8;
+    let ping = Policy {
+        child: "ping".into(),
+        pass: true,
+        trap: false,
+        narrower: true,
+        local_ts: vec![ts(a.address, 1, (ECHO, ECHO))],
+        remote_ts: vec![ts(b.address, 1, ANY)],
+        ..all.clone()
+    };
+    a.policies(vec![ping, all]).unwrap();
+    let raw = || {
+        let icmp = Some(socket2::Protocol::ICMPV4);
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::RAW, icmp).unwrap();
+        socket.set_read_timeout(Some(SECOND / 5)).unwrap();
+        socket
+    };
+    let (at_a, at_b) = (a.netns.run(raw).unwrap(), b.netns.run(raw).unwrap());
+    let to_b = SocketAddr::new(b.address, 0).into();
+    // Type, code, checksum, and eight zeros.
+    let of_type = |kind: u8| {
+        let sum = !(u16::from(kind) << 8);
+        let mut octets = vec![0; 12];
+        octets[0] = kind;
+        octets[2..4].copy_from_slice(&sum.to_be_bytes());
+        octets
+    };
+    let arrives = |kind: u8| {
+        at_a.send_to(&of_type(kind), &to_b).unwrap();
+        let mut octets = [0; 128];
+        // A header of IPv4 is before it.
+        while let Ok(length) = std::io::Read::read(&mut &at_b, &mut octets) {
+            if length > 20 && octets[20] == kind {
+                return true;
+            }
+        }
+        false
+    };
+    assert!(arrives(8), "an echo request");
+    assert!(!arrives(13), "a timestamp request");
+    assert!(!arrives(3), "an error");
+    assert!(arrives(8));
+}
