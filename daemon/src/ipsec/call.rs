@@ -116,6 +116,7 @@ const VERBS: &[(&str, Verb, Need)] = &[
     ),
     ("listcrls", Verb::Without("List of CRLs:"), Need::Nothing),
     ("listpubkeys", Verb::ListKeys, Need::Nothing),
+    ("listall", Verb::ListKeys, Need::Nothing),
     ("checkconfig", Verb::CheckConfig, Need::Nothing),
 ];
 
@@ -132,7 +133,7 @@ const COMMON: &[&str] = &["config", "ctlsocket", "rundir", "asynchronous", "verb
 /// Options of `whack` that are no verbs, and have a value.
 const VALUES: &[&str] = &["remote-host", "oppohere", "oppothere"];
 /// Those without a value that change nothing here.
-const IGNORED: &[&str] = &["verbose", "utc", "n", "dry-run", "autoall", "label"];
+const IGNORED: &[&str] = &["verbose", "utc", "autoall", "label"];
 
 impl Call {
     fn new(verb: Verb) -> Self {
@@ -190,7 +191,7 @@ impl Call {
         call.options(arguments, |option| {
             let verb = match option {
                 "shutdown" => find("stop"),
-                "list" | "listall" => find("listpubkeys"),
+                "list" => find("listpubkeys"),
                 other => find(other),
             };
             found = found.or(verb.copied());
@@ -353,6 +354,9 @@ mod tests {
             ("status a-b", "takes no name"),
             ("up a b", "unexpected argument \"b\""),
             ("up a --frob", "\"--frob\""),
+            // It would be done.
+            ("down a --dry-run", "\"--dry-run\""),
+            ("auto --down -n a", "\"-n\""),
             ("up a --config", "needs a value"),
         ] {
             let Usage(text) = read(line).unwrap_err();

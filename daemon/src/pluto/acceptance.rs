@@ -1,23 +1,5 @@
-//! The acceptance list of what pluto's files mean, by its numbers, and which tests hold obol to it.
-//!
-//! | entry | tests |
-//! | --- | --- |
-//! | A1 the story's syntax | `tests::the_story_on_its_hosts`, `tests::placeholders_for_keys_are_no_keys`, `a1_checkconfig_is_silent_or_says_why` of `cli_binary` |
-//! | A2 it runs | `the_story_as_it_is` of `e2e_pluto` |
-//! | A3 a third host | `tests::the_story_on_its_hosts`, `a_host_that_gets_the_address_later_takes_part_then` of `e2e_pluto` |
-//! | A4 left and right exchanged | `tests::left_and_right_may_be_exchanged`, and of `e2e_pluto` the one of that name |
-//! | A5 an unknown keyword | `tests::an_unknown_keyword_refuses_all`, `a5_an_unknown_keyword_changes_nothing_that_runs` of `e2e_ipsec` |
-//! | A6 an old file | `tests::an_old_file` |
-//! | A7 `also=` | `tests::also_and_default` |
-//! | A8 lines and words | here, and `text::tests` |
-//! | A9 subnets | `tests::subnets`, `a9_subnets_are_children_of_one_ike_sa` of `e2e_ipsec` |
-//! | A10 which secret | `secrets::tests`, `secrets_are_found_by_the_ranks_and_what_is_missing_is_said` of `e2e_pluto` |
-//! | A11 proposals | `proposals::tests` |
-//! | A12 forms of keys | here, `nss::tests`, and `ipsec::keys::tests` |
-//! | A13 strongSwan | `pluto-story`, `pluto-rsa-sha2`, `pluto-rsa-sha2-refused` of `interop/scenarios`; what `authby` means: here |
-//! | A14 commands | `e2e_ipsec` |
-//! | A15 never in clear | `e2e_hostile`, `e2e_crash` |
-//! | A16 refusals | `tests::refusals_are_alone_and_say_why` |
+//! Of the acceptance list of what pluto's files mean, what no other test is about. `docs/pluto.md` says which tests hold
+//! obol to the whole.
 
 use std::os::unix::fs::symlink;
 
@@ -28,7 +10,7 @@ use obol_ike::crypto::private_key::PrivateKey;
 
 use super::keystore;
 use super::keyword::Side;
-use super::tests::{Files, host, rsa_key};
+use super::tests::{Files, host, rsa_key, story_files};
 use super::values::Id;
 use super::*;
 
@@ -314,6 +296,7 @@ fn a13_authby_that_keys_do_not_go_with_refuses_the_conn() {
         ("\tauthby=rsa-sha2,rsa-sha1".to_owned(), "SHA-1"),
         ("\tauthby=ecdsa-sha1".to_owned(), "write ecdsa"),
         ("\tauthby=rsa-sha3".to_owned(), "authby=rsa-sha3 is unknown"),
+        ("\tauthby=x".to_owned(), "write secret, rsasig, rsa-sha2"),
         ("\tauthby=secret,rsasig".to_owned(), "not both in one list"),
     ] {
         let error = alone(&lines);
@@ -351,4 +334,32 @@ fn secrets_that_cannot_be_read_are_one_error() {
         text.contains("ipsec.secrets") && text.contains("no regular file"),
         "{text}"
     );
+}
+
+/// What `obol convert` prints is a configuration that means the same.
+#[test]
+fn the_story_as_toml() {
+    let understood = story_files().load().unwrap();
+    let view = host(&["192.168.0.1"]);
+    let ours: Vec<Oriented<'_>> = understood
+        .conns
+        .iter()
+        .filter_map(|c| orient(c, &view).ok())
+        .collect();
+    let toml = convert(&understood.setup, &ours);
+    let error = crate::config::parse_str("a.toml", &toml, &crate::config::files::NoFiles)
+        .unwrap_err()
+        .to_string();
+    // All but the private key, which is not in these files, is right.
+    assert!(
+        error.contains("own.key") && !error.contains("a.toml:1:"),
+        "{error}\n{toml}"
+    );
+    assert!(!error.contains("errors"), "{error}\n{toml}");
+    assert_eq!(
+        toml.matches("[connections.hostA-hostB]").count(),
+        1,
+        "{toml}"
+    );
+    assert_eq!(toml.matches(".children.").count(), 4, "{toml}");
 }

@@ -182,7 +182,12 @@ impl Reader<'_> {
         match result {
             Ok(value) => Some(entry.value.with(value)),
             Err(message) => {
-                let fix = "correct the value, or remove the line";
+                let fix = match (side, word) {
+                    (Some(side), "rsasigkey" | "pubkey" | "ecdsakey" | "eddsakey") => format!(
+                        "put in what `ipsec showhostkey --{side}` prints on that host, in one line"
+                    ),
+                    _ => "correct the value, or remove the line".to_owned(),
+                };
                 let problem = Problem::new(&entry.value.place, message, fix);
                 self.errors.push(problem);
                 None
@@ -491,7 +496,12 @@ fn authby(text: &str) -> Result<Auth, String> {
             }
             word => match signatures(word) {
                 Some(signatures) => Auth::Signature(signatures),
-                None => return Err(format!("authby={} is unknown", shorten(word))),
+                None => {
+                    let word = shorten(word);
+                    return Err(format!(
+                        "authby={word} is unknown; write secret, rsasig, rsa-sha2, ecdsa or eddsa"
+                    ));
+                }
             },
         };
         found = Some(match (found, auth) {

@@ -31,6 +31,7 @@ mod secrets;
 mod setup;
 mod text;
 mod values;
+mod world;
 
 #[cfg(test)]
 mod acceptance;
@@ -47,10 +48,11 @@ pub(crate) use orient::{HostView, Oriented, orient};
 pub(crate) use process::{REMEDY, RUNDIR, running_pid};
 pub(crate) use ring::{HostKey, host_keys, keep_new};
 pub(crate) use running::{
-    Addresses, Files, Single, Translated, World, addresses, load_single, load_to_run, refuse,
+    Addresses, Files, Single, Translated, addresses, load_single, load_to_run, refuse,
 };
 pub(crate) use secrets::Psks;
 use setup::Setup;
+pub(crate) use world::World;
 
 use crate::config::{ConfigErrors, Finding, Located, Report, Source};
 

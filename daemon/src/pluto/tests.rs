@@ -79,7 +79,7 @@ fn story(a: &str, b: &str, n: [u8; 2]) -> String {
     )
 }
 
-fn story_files() -> Files {
+pub(super) fn story_files() -> Files {
     let files = [
         ("hostA", "hostB", [1, 2]),
         ("hostA", "hostC", [1, 3]),
@@ -575,32 +575,4 @@ fn identities_are_what_they_look_like() {
     let id = |side| understood.conns[0].end(side).id.clone();
     assert_eq!(id(Side::Left), Id::Is("@#0a0b".parse().unwrap()));
     assert_eq!(id(Side::Right), Id::Is("user@example.com".parse().unwrap()));
-}
-
-/// What `obol convert` prints is a configuration that means the same.
-#[test]
-fn the_story_as_toml() {
-    let understood = story_files().load().unwrap();
-    let view = host(&["192.168.0.1"]);
-    let ours: Vec<Oriented<'_>> = understood
-        .conns
-        .iter()
-        .filter_map(|c| orient(c, &view).ok())
-        .collect();
-    let toml = convert(&understood.setup, &ours);
-    let error = crate::config::parse_str("a.toml", &toml, &crate::config::files::NoFiles)
-        .unwrap_err()
-        .to_string();
-    // All but the private key, which is not in these files, is right.
-    assert!(
-        error.contains("own.key") && !error.contains("a.toml:1:"),
-        "{error}\n{toml}"
-    );
-    assert!(!error.contains("errors"), "{error}\n{toml}");
-    assert_eq!(
-        toml.matches("[connections.hostA-hostB]").count(),
-        1,
-        "{toml}"
-    );
-    assert_eq!(toml.matches(".children.").count(), 4, "{toml}");
 }

@@ -119,7 +119,9 @@ pub(crate) fn host(text: &str) -> Result<Host, String> {
         });
     }
     let Some(word) = text.strip_prefix('%') else {
-        return match is_name(text) {
+        // What looks like an address, and is none, is a slip and no name.
+        let numbers = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        return match is_name(text) && !numbers {
             true => Ok(Host::Name(text.to_owned())),
             false => Err(FIX.into()),
         };

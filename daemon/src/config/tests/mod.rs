@@ -2,6 +2,7 @@
 
 mod across;
 mod bad;
+mod broken;
 mod cleartext;
 mod disk;
 mod good;

@@ -138,7 +138,10 @@ fn a_real_kernel_keeps_policies_as_they_were_set() {
         let fake = Fake::default();
         ready(&fake, &all, Instant::now());
         let mut core = Core::new(kernel, settings.clone()).unwrap();
-        core.set_policies(all, Instant::now()).unwrap();
+        // One of them later, which is no other than the rest.
+        core.set_policies(all[..2].to_vec(), Instant::now())
+            .unwrap();
+        assert!(core.add_policies(&all[2..]).unwrap());
         let listed = core.kernel.policies().unwrap();
         let listed: BTreeMap<_, _> = listed.iter().map(|p| (p.key, p.rule)).collect();
         assert_eq!(listed, fake.policies());
