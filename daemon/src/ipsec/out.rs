@@ -48,11 +48,17 @@ impl Out {
 
     /// The same of what is to be put together.
     pub(super) fn write(&self, code: &str, text: Arguments<'_>) {
-        let mut waiting = self.waiting.borrow_mut();
         if self.style == Style::Four {
+            let mut waiting = self.waiting.borrow_mut();
             waiting.push_str(code);
             waiting.push(' ');
         }
+        self.plain(text);
+    }
+
+    /// A line that has no number before it in 4.x either.
+    pub(super) fn plain(&self, text: Arguments<'_>) {
+        let mut waiting = self.waiting.borrow_mut();
         // A text always takes more.
         let _ = writeln!(waiting, "{text}");
         if !self.gathers.get() || waiting.len() > MOST_WAITING {

@@ -120,17 +120,29 @@ impl View {
         let children: Vec<&ChildSaReport> = sas.iter().flat_map(|sa| &sa.children).collect();
         let sum = |of: fn(&ChildSaReport) -> u64| children.iter().map(|child| of(child)).sum();
         let (inwards, outwards): (u64, u64) = (sum(|c| c.bytes_in), sum(|c| c.bytes_out));
+        let half = sas.iter().filter(|sa| sa.state == "connecting").count();
+        let shunts = self.status.policies.iter();
+        let shunts = shunts.filter(|policy| [PASS, DROP].contains(&policy.connection.as_str()));
         for (key, value) in [
             ("current.states.all", (sas.len() + children.len()) as u64),
             ("current.states.ipsec", children.len() as u64),
             ("current.states.ike", sas.len() as u64),
+            ("current.states.shunts", shunts.count() as u64),
+            ("current.states.iketype.anonymous", 0),
+            (
+                "current.states.iketype.authenticated",
+                (sas.len() - half) as u64,
+            ),
+            ("current.states.iketype.halfopen", half as u64),
+            ("current.states.iketype.open", 0),
+            ("total.ipsec.type.esp", children.len() as u64),
             ("total.ipsec.traffic.in", inwards),
             ("total.ipsec.traffic.out", outwards),
         ] {
-            out.line("000", &format!("{key}={value}"));
+            out.plain(format_args!("{key}={value}"));
         }
         for (reason, count) in &self.status.drops {
-            out.line("000", &format!("total.obol.dropped.{reason}={count}"));
+            out.plain(format_args!("total.obol.dropped.{reason}={count}"));
         }
     }
 }
