@@ -48,6 +48,8 @@ pub struct Endpoint {
     sas: Table,
     /// As responder, not established yet.
     half_open: HalfOpens,
+    /// Until when cookies are asked for, whatever the load.
+    cookies_until: Option<Instant>,
     cookies: Cookies,
     strangers: Limit,
     /// Of answers to who has an SA that we have not.
@@ -71,6 +73,7 @@ impl Endpoint {
             cx: Context::new(config, rng),
             sas: Table::default(),
             half_open: HalfOpens::default(),
+            cookies_until: None,
             cookies: Cookies::new(),
             strangers: Limit::new(STRANGERS),
             lost: Limit::new(STRANGERS),

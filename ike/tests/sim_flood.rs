@@ -72,6 +72,41 @@ fn time_to_up(pair: &mut Pair, mut flood: impl FnMut(&mut Pair)) -> Duration {
     took(pair.now)
 }
 
+/// Whoever was asked for a cookie sends another request. A copy of the first one that comes late is not
+/// served, too, when the load is gone: the initiator could take its answer for that of the other.
+//= test rfc7296 2.6-2
+#[test]
+fn cookies_are_asked_for_until_late_copies_have_come() {
+    let mut setup = Setup::new(1);
+    setup.settings.cookie_threshold = 1;
+    setup.settings.half_open_timeout = Duration::from_secs(1);
+    setup.connection.local_addrs = Vec::new();
+    let (_, load) = open_to_all();
+    let mut pair = setup.pair(2);
+    let mut request = load.clone();
+    request.datagram[..8].copy_from_slice(&[7; 8]);
+    request.from.set_port(501);
+    let is_cookie = |reply: &[u8]| reply[16] == 41;
+    let served = give(&mut pair, &load).expect("the first is served");
+    assert!(!is_cookie(&served));
+    let asked = give(&mut pair, &request).expect("now there is load");
+    assert!(is_cookie(&asked));
+    pair.run_for(Duration::from_secs(5));
+    assert!(
+        pair.b.endpoint.status(pair.now).is_empty(),
+        "the load is gone"
+    );
+    let late = give(&mut pair, &request).expect("an answer");
+    assert!(is_cookie(&late), "still within the time");
+    let answer = give(&mut pair, &with_cookie(&request, &late)).expect("an answer");
+    assert!(!is_cookie(&answer), "who receives there is served");
+    pair.run_for(Duration::from_secs(15));
+    assert!(pair.b.endpoint.status(pair.now).is_empty());
+    request.datagram[..8].copy_from_slice(&[8; 8]);
+    let calm = give(&mut pair, &request).expect("an answer");
+    assert!(!is_cookie(&calm), "all is as before");
+}
+
 //= test security S-12 S-44
 #[test]
 fn a_flood_with_forged_addresses_takes_no_memory_and_shuts_nobody_out() {

@@ -70,7 +70,7 @@ impl<D: DataPlane> Driver<D> {
                 uptime_s: now.saturating_duration_since(self.started).as_secs(),
                 data_plane: self.plane.name().to_owned(),
                 data_plane_why: self.plane.why().to_owned(),
-                asks_for_cookies: self.endpoint.asks_for_cookies(),
+                asks_for_cookies: self.endpoint.asks_for_cookies(now),
                 config: self.origin.to_string(),
                 shows_keys: self.loaded.daemon.show_keys,
                 by_setkey: self

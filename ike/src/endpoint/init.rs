@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Endpoint;
 use crate::config::{Connection, Path};
@@ -25,6 +25,11 @@ const NETWORKS: usize = 4;
 
 /// Connections whose algorithms are told where none of them is common.
 const KINDS_SHOWN: usize = 4;
+
+/// Once cookies are asked for, they are for this long after the load is gone. An initiator that was asked
+/// for one sends another request, and may not have the first one served as well, whose copy comes
+/// late: it could take either answer, and its AUTH covers but one.
+const AFTER_LOAD: Duration = Duration::from_secs(10);
 
 /// Octets of an IKE_SA_INIT request, which a half-open IKE SA keeps for AUTH to cover: above the
 /// 3000 that RFC 7296 section 2 asks for.
@@ -102,9 +107,10 @@ impl Endpoint {
     }
 
     /// Whether there are so many half-open IKE SAs that only who receives at its address gets another
-    /// one (RFC 7296 section 2.6).
-    pub fn asks_for_cookies(&self) -> bool {
+    /// one (RFC 7296 section 2.6), or were a moment ago.
+    pub fn asks_for_cookies(&self, now: Instant) -> bool {
         self.half_open.len() >= self.cx.settings().cookie_threshold
+            || self.cookies_until.is_some_and(|until| now < until)
     }
 
     //= rfc7296 2.6-2 2.6-5
@@ -120,7 +126,10 @@ impl Endpoint {
         let settings = self.cx.settings();
         let limit = settings.half_open_limit;
         let half_open = self.half_open.len();
-        if !self.asks_for_cookies() {
+        if half_open >= settings.cookie_threshold {
+            self.cookies_until = Some(now + AFTER_LOAD);
+        }
+        if !self.asks_for_cookies(now) {
             let room = half_open < limit;
             return room.then_some(()).ok_or(Dropped::HalfOpenLimit);
         }
