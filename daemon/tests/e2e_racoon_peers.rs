@@ -23,6 +23,7 @@ use daemons::{LIMIT, assert_only_protected, ike_sas, printed_status};
 use obol_daemon::demo::capture::Capture;
 use obol_daemon::demo::lab::{Host, WIRE};
 use obol_daemon::demo::protected;
+use obol_daemon::demo::traffic::Service;
 use racoon::{Bed, IN_VAIN, services, talks};
 use rtnetlink::LinkUnspec;
 use rustix::process::Signal;
@@ -54,6 +55,19 @@ impl Bed {
     }
 }
 
+/// Two hosts whose policies are loaded, with services on both, and what is on the wire between them; as
+/// root only.
+fn loaded() -> Option<(Bed, [Service; 2], Capture)> {
+    if !is_root() {
+        return None;
+    }
+    let bed = Bed::new();
+    let services = services(&bed);
+    let capture = Capture::start(&bed.lab.a.netns, WIRE, protected()).unwrap();
+    bed.load();
+    Some((bed, services, capture))
+}
+
 fn said(host: &Host) -> String {
     fs::read_to_string(host.runtime.join("racoon.log")).unwrap_or_default()
 }
@@ -75,14 +89,10 @@ fn assert_never_in_clear(capture: &Capture) {
 
 #[tokio::test]
 async fn r_a6_secrets_count_as_they_are_when_they_are_needed() {
-    if !is_root() {
+    let Some((bed, _services, capture)) = loaded() else {
         return;
-    }
-    let bed = Bed::new();
+    };
     let (a, b) = (&bed.lab.a, &bed.lab.b);
-    let _services = services(&bed);
-    let capture = Capture::start(&a.netns, WIRE, protected()).unwrap();
-    bed.load();
     // Others may read it: nobody can connect, until they may not.
     let everybody = "* the secret of everybody\n";
     bed.psk(a, everybody, 0o644);
@@ -130,13 +140,10 @@ async fn r_a6_secrets_count_as_they_are_when_they_are_needed() {
 
 #[tokio::test]
 async fn r_a6_a_file_that_is_missing_at_first_is_read_when_it_is_there() {
-    if !is_root() {
+    let Some((bed, _services, _capture)) = loaded() else {
         return;
-    }
-    let bed = Bed::new();
+    };
     let (a, b) = (&bed.lab.a, &bed.lab.b);
-    let _services = services(&bed);
-    bed.load();
     let text = fs::read_to_string(bed.etc(a).join("psk.txt")).unwrap();
     fs::remove_file(bed.etc(a).join("psk.txt")).unwrap();
     let _racoons = [bed.start(a), bed.start(b)];
@@ -160,14 +167,10 @@ fn pull(host: &Host, up: bool) {
 
 #[tokio::test]
 async fn r_a13_a_peer_that_does_not_answer_is_dead_and_comes_back() {
-    if !is_root() {
+    let Some((bed, _services, capture)) = loaded() else {
         return;
-    }
-    let bed = Bed::new();
+    };
     let (a, b) = (&bed.lab.a, &bed.lab.b);
-    let _services = services(&bed);
-    let capture = Capture::start(&a.netns, WIRE, protected()).unwrap();
-    bed.load();
     for host in [a, b] {
         bed.edit(host, "dpd_delay 30;", "dpd_delay 1;");
         bed.edit(
@@ -189,14 +192,10 @@ async fn r_a13_a_peer_that_does_not_answer_is_dead_and_comes_back() {
 
 #[tokio::test]
 async fn r_a14_who_is_passive_waits_for_the_peer() {
-    if !is_root() {
+    let Some((bed, _services, capture)) = loaded() else {
         return;
-    }
-    let bed = Bed::new();
+    };
     let (a, b) = (&bed.lab.a, &bed.lab.b);
-    let _services = services(&bed);
-    let capture = Capture::start(&a.netns, WIRE, protected()).unwrap();
-    bed.load();
     bed.edit(a, "passive off;", "passive on;");
     let _racoons = [bed.start(a), bed.start(b)];
     assert!(!talks(a, b, IN_VAIN).await);
@@ -207,14 +206,10 @@ async fn r_a14_who_is_passive_waits_for_the_peer() {
 
 #[tokio::test]
 async fn r_a14_who_offers_what_the_peer_has_not_is_refused() {
-    if !is_root() {
+    let Some((bed, _services, capture)) = loaded() else {
         return;
-    }
-    let bed = Bed::new();
+    };
     let (a, b) = (&bed.lab.a, &bed.lab.b);
-    let _services = services(&bed);
-    let capture = Capture::start(&a.netns, WIRE, protected()).unwrap();
-    bed.load();
     let own = "remote 192.168.0.2 { exchange_mode base; nat_traversal off; proposal {
         encryption_algorithm aes; hash_algorithm sha1; authentication_method pre_shared_key; dh_group modp4096; } }
 sainfo anonymous";
@@ -233,19 +228,15 @@ sainfo anonymous";
 
 #[tokio::test]
 async fn r_a15_words_about_nat_on_the_wire() {
-    if !is_root() {
-        return;
-    }
     for (at_a, at_b, encapsulates) in [
         ("force", "force", true),
         ("on", "on", false),
         ("off", "on", false),
     ] {
-        let bed = Bed::new();
+        let Some((bed, _services, capture)) = loaded() else {
+            return;
+        };
         let (a, b) = (&bed.lab.a, &bed.lab.b);
-        let _services = services(&bed);
-        let capture = Capture::start(&a.netns, WIRE, protected()).unwrap();
-        bed.load();
         for (host, word) in [(a, at_a), (b, at_b)] {
             let line = format!("nat_traversal {word};");
             bed.edit(host, "nat_traversal off;", &line);
@@ -323,13 +314,10 @@ const BAD_CONFS: [(&str, &str, &str); 5] = [
 
 #[tokio::test]
 async fn bad_input_is_one_error_with_its_place_and_what_runs_stays() {
-    if !is_root() {
+    let Some((bed, _services, _capture)) = loaded() else {
         return;
-    }
-    let bed = Bed::new();
+    };
     let (a, b) = (&bed.lab.a, &bed.lab.b);
-    let _services = services(&bed);
-    bed.load();
     let _racoons = [bed.start(a), bed.start(b)];
     assert!(talks(a, b, LIMIT).await);
     let listed = || {
