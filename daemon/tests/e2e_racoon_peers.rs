@@ -353,3 +353,56 @@ async fn bad_input_is_one_error_with_its_place_and_what_runs_stays() {
     assert_eq!(bed.sas(a), sas, "SAs stay");
     assert!(talks(a, b, LIMIT).await);
 }
+
+#[tokio::test]
+async fn r_a8_3des_where_both_hosts_allow_it_and_aes_where_one_does() {
+    let allow = "[daemon]\nallow = [\"3des\"]\n";
+    for (at_a, at_b, by_b, cipher) in [
+        ("3des", "3des", allow, "3des-cbc"),
+        ("3des, aes", "3des, aes", "", "aes-cbc"),
+    ] {
+        let Some((bed, _services, capture)) = loaded() else {
+            return;
+        };
+        let (a, b) = (&bed.lab.a, &bed.lab.b);
+        for (host, ciphers, own) in [(a, at_a, allow), (b, at_b, by_b)] {
+            fs::write(&host.config, own).unwrap();
+            let line = format!("encryption_algorithm {ciphers};");
+            bed.edit(host, "encryption_algorithm aes, 3des;", &line);
+            bed.edit(host, "encryption_algorithm aes;", &line);
+        }
+        let _racoons = [bed.start(a), bed.start(b)];
+        assert!(talks(a, b, LIMIT).await, "{}", said(a));
+        assert!(talks(b, a, LIMIT).await, "{}", said(b));
+        for host in [a, b] {
+            let listed = bed.does(host, "setkey -D");
+            let entries = listed.matches(&format!("\tE: {cipher}  ")).count();
+            assert_eq!(entries, 4, "{listed}");
+        }
+        let status = printed_status(a);
+        let encr = &ike_sas(&status)[0]["algorithms"]["encr"];
+        let expected = cipher.split('-').next().unwrap().to_uppercase();
+        assert!(encr.as_str().unwrap().starts_with(&expected), "{encr}");
+        assert_eq!(printed_status(a)["daemon"]["allows"][0], "3des");
+        assert_only_protected(&capture).await;
+    }
+}
+
+#[tokio::test]
+async fn r_a8_3des_alone_is_refused_unless_it_is_allowed() {
+    let Some((bed, _services, _capture)) = loaded() else {
+        return;
+    };
+    let a = &bed.lab.a;
+    bed.edit(
+        a,
+        "encryption_algorithm aes, 3des;",
+        "encryption_algorithm 3des;",
+    );
+    let error = bed.fails(a, "racoon -f ETC/racoon.conf");
+    assert!(error.contains(":30:26: 3des has 64-bit blocks"), "{error}");
+    assert!(
+        error.contains("write aes") && error.contains("allow"),
+        "{error}"
+    );
+}

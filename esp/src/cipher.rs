@@ -9,7 +9,7 @@ mod aead;
 mod backend;
 mod cbc_hmac;
 
-use aes::cipher::{BlockCipherDecrypt, BlockCipherEncrypt, KeyInit, consts::U16};
+use aes::cipher::{BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
 
 use crate::error::KeyError;
 use crate::params::{Hash, Suite};
@@ -105,6 +105,9 @@ fn by(
             hash,
         } => cbc_hmac::<aes::Aes256>(hash, encr_key, integ_key, esn),
         Suite::AesCbcHmac { key_bits, .. } => Err(KeyError::KeyBits(key_bits)),
+        Suite::TripleDesCbcHmac { hash } => {
+            cbc_hmac::<des::TdesEde3>(hash, encr_key, integ_key, esn)
+        }
     }
 }
 
@@ -115,12 +118,7 @@ fn cbc_hmac<C>(
     esn: bool,
 ) -> Result<Box<dyn Cipher>, KeyError>
 where
-    C: BlockCipherEncrypt<BlockSize = U16>
-        + BlockCipherDecrypt<BlockSize = U16>
-        + KeyInit
-        + Send
-        + Sync
-        + 'static,
+    C: BlockCipherEncrypt + BlockCipherDecrypt + KeyInit + Send + Sync + 'static,
 {
     Ok(match hash {
         Hash::Sha256 => Box::new(CbcHmac::<C, sha2::Sha256, 16>::new(

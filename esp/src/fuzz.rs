@@ -142,6 +142,7 @@ pub(crate) fn params(choice: u8) -> SaParams {
         2 => (Suite::ChaCha20Poly1305, 36, 0),
         3 => (cbc(128, Hash::Sha256), 16, 32),
         4 => (cbc(192, Hash::Sha384), 24, 48),
+        5 => (Suite::TripleDesCbcHmac { hash: Hash::Sha256 }, 24, 32),
         _ => (cbc(256, Hash::Sha512), 32, 64),
     };
     SaParams {

@@ -8,6 +8,11 @@ const AES_SOFT_BLOCKS: u64 = 1 << 44;
 /// AES blocks under one key after which to stop: 2^48, for a probability of about 2^-32 (the
 /// birthday bound of a 128-bit block). ChaCha20 has no such bound below its counter.
 const AES_HARD_BLOCKS: u64 = 1 << 48;
+/// The same of 3DES: with 2^23 blocks (64 MiB), two of them are alike with a probability of 2^-19, and
+/// then tell the XOR of what they hold.
+const DES_SOFT_BLOCKS: u64 = 1 << 23;
+/// 2^25 blocks (256 MiB), for a probability of 2^-15.
+const DES_HARD_BLOCKS: u64 = 1 << 25;
 
 /// What an SA has carried.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -24,6 +29,8 @@ pub(crate) struct Lifetime {
     used: Usage,
     /// The cipher's own limits, in blocks: soft, hard.
     cipher: (u64, u64),
+    /// Octets of its block.
+    block: u64,
     blocks: u64,
     soft_passed: bool,
 }
@@ -34,14 +41,18 @@ pub(crate) struct Expired;
 
 impl Lifetime {
     pub(crate) fn new(limits: Limits, suite: Suite) -> Self {
-        let cipher = match suite {
-            Suite::ChaCha20Poly1305 => (u64::MAX, u64::MAX),
-            Suite::AesGcm16 { .. } | Suite::AesCbcHmac { .. } => (AES_SOFT_BLOCKS, AES_HARD_BLOCKS),
+        let (block, cipher) = match suite {
+            Suite::ChaCha20Poly1305 => (16, (u64::MAX, u64::MAX)),
+            Suite::AesGcm16 { .. } | Suite::AesCbcHmac { .. } => {
+                (16, (AES_SOFT_BLOCKS, AES_HARD_BLOCKS))
+            }
+            Suite::TripleDesCbcHmac { .. } => (8, (DES_SOFT_BLOCKS, DES_HARD_BLOCKS)),
         };
         Self {
             limits,
             used: Usage::default(),
             cipher,
+            block,
             blocks: 0,
             soft_passed: false,
         }
@@ -75,8 +86,9 @@ impl Lifetime {
     pub(crate) fn record(&mut self, bytes: usize) -> bool {
         self.used.bytes = self.used.bytes.saturating_add(bytes as u64);
         self.used.packets = self.used.packets.saturating_add(1);
-        // Headers, padding and the block that makes the ICV are at most four blocks more.
-        self.blocks = self.blocks.saturating_add(bytes as u64 / 16 + 4);
+        // Headers, padding and the block that makes the ICV are at most four blocks of AES more.
+        let blocks = bytes as u64 / self.block + 64 / self.block;
+        self.blocks = self.blocks.saturating_add(blocks);
         let met = |count: u64, limit: Option<u64>| limit.is_some_and(|limit| count >= limit);
         let soft = met(self.used.bytes, self.limits.soft_bytes)
             || met(self.used.packets, self.limits.soft_packets)
@@ -88,6 +100,7 @@ impl Lifetime {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::params::Hash;
 
     const GCM: Suite = Suite::AesGcm16 { key_bits: 128 };
 
@@ -151,5 +164,22 @@ mod tests {
         chacha.blocks = AES_HARD_BLOCKS;
         assert!(!chacha.record(1));
         assert_eq!(chacha.admit(1), Ok(()));
+    }
+
+    //= test security S-64
+    #[test]
+    fn a_key_of_3des_is_good_for_64_mib_and_never_for_more_than_256() {
+        let suite = Suite::TripleDesCbcHmac { hash: Hash::Sha256 };
+        let mut des = Lifetime::new(Limits::default(), suite);
+        let mib = |blocks: u64| (blocks * 8) >> 20;
+        assert_eq!((mib(DES_SOFT_BLOCKS), mib(DES_HARD_BLOCKS)), (64, 256));
+        // 1024 octets and their headers are 136 blocks.
+        let soft = DES_SOFT_BLOCKS.div_ceil(136);
+        assert!((1..soft).all(|_| !des.record(1024)));
+        assert!(des.record(1024));
+        des.blocks = DES_HARD_BLOCKS - 1;
+        assert_eq!(des.admit(1), Ok(()));
+        des.record(1);
+        assert_eq!(des.admit(1), Err(Expired));
     }
 }

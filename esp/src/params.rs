@@ -92,6 +92,12 @@ pub enum Suite {
         /// The hash of the HMAC.
         hash: Hash,
     },
+    /// 3DES-CBC (RFC 2451) with HMAC-SHA2, for peers that have nothing else: blocks of 64 bits
+    /// are few enough to collide, so a key is good for little.
+    TripleDesCbcHmac {
+        /// The hash of the HMAC.
+        hash: Hash,
+    },
 }
 
 impl Suite {
@@ -100,7 +106,7 @@ impl Suite {
         match self {
             Self::AesGcm16 { key_bits } => usize::from(key_bits) / 8,
             Self::ChaCha20Poly1305 => 32,
-            Self::AesCbcHmac { .. } => 0,
+            Self::AesCbcHmac { .. } | Self::TripleDesCbcHmac { .. } => 0,
         }
     }
 }

@@ -227,4 +227,20 @@ const PACKETS: &[(Suite, bool, &str)] = &[
      4d87c01024581df954f39c0d1b4704a0369368c270cced1781309ff50386954a3afb42378e0bfae73efb\
      fc53e91dbad68463dff956d233dfbdd7896894d2b9c57cde675a",
     ),
+    (
+        Suite::TripleDesCbcHmac { hash: Hash::Sha256 },
+        false,
+        "\
+     c0de000100000001e417be713d74c11514f65c5ef80d8a9d433bfab181039fd7e7b420eafb38a5388a2a\
+     ef0ca6b61123698ef352a4e8520351b4fb2aabb009ca3cdd9a756b1ff9254d7d0b39e48783182ab9b4a4\
+     0b5975c3cf58a708f77914177518588c6124804c00bc0ddc00d3be723f7c670f9d8ce4fa",
+    ),
+    (
+        Suite::TripleDesCbcHmac { hash: Hash::Sha256 },
+        true,
+        "\
+     c0de000100000001e417be713d74c11514f65c5ef80d8a9d433bfab181039fd7e7b420eafb38a5388a2a\
+     ef0ca6b61123698ef352a4e8520351b4fb2aabb009ca3cdd9a756b1ff9254d7d0b39e48783182ab9b4a4\
+     0b5975c3cf58a708f77914177518588c6124804ca4e893d35b712655de6d0673ff0edf81",
+    ),
 ];

@@ -6,13 +6,14 @@
 //!                                             '--prf+--> KEYMAT of each Child SA
 //! ```
 
+use crate::crypto::cbc::is_single_des;
 use crate::crypto::encr::{IkeCipher, UnsupportedEncr, encr_key_len, integ_key_len};
 use crate::crypto::prf::Prf;
 use crate::crypto::secret::Secret;
 use crate::event::{EspKeys, IkeSpi};
 use crate::proposal::Encr;
 use crate::status::IkeAlgorithms;
-use crate::wire::IntegId;
+use crate::wire::{EncrId, IntegId};
 
 /// Something of the chosen algorithms is not implemented; it should not have been chosen.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -274,10 +275,15 @@ pub fn child_keymat(
         encr: rest.take(encr_len),
         integ: rest.take(integ_len),
     };
-    Ok(ChildKeys {
+    let keys = ChildKeys {
         initiator_to_responder: keys(),
         responder_to_initiator: keys(),
-    })
+    };
+    let both = [&keys.initiator_to_responder, &keys.responder_to_initiator];
+    if encr.id == EncrId::DES3 && both.iter().any(|keys| is_single_des(keys.encr.expose())) {
+        return Err(UnsupportedAlgorithm);
+    }
+    Ok(keys)
 }
 
 /// Cuts keys off the front of key material.

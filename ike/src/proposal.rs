@@ -38,14 +38,49 @@ impl Encr {
     /// AES-CBC with a key of 256 bits.
     pub const AES256_CBC: Self = Self::new(EncrId::AES_CBC, 256);
 
+    /// 3DES-CBC, for peers that have nothing else. Nobody gets it without asking for it: see
+    /// [`Allowed`].
+    pub const TRIPLE_DES_CBC: Self = Self::new(EncrId::DES3, 192);
+
     /// An algorithm with a key length in bits.
     pub const fn new(id: EncrId, key_bits: u16) -> Self {
         Self { id, key_bits }
     }
 
+    /// Whether it has one key length, which then is not on the wire (RFC 7296 section 3.3.5).
+    fn is_fixed(self) -> bool {
+        matches!(self.id, EncrId::CHACHA20_POLY1305 | EncrId::DES3)
+    }
+
     /// Whether it protects integrity itself, so that no integrity algorithm goes with it.
     pub fn is_aead(self) -> bool {
         matches!(self.id, EncrId::AES_GCM_16 | EncrId::CHACHA20_POLY1305)
+    }
+}
+
+/// Weak algorithms that are refused unless the operator has allowed them, each by its name.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Allowed {
+    /// 3DES-CBC: its blocks of 64 bits collide after some GiB under one key.
+    pub triple_des: bool,
+}
+
+impl Allowed {
+    /// All that there are, in the words of proposals.
+    pub const WORDS: [&str; 1] = ["3des"];
+
+    /// Allows one more; `false`: there is none of this name.
+    pub fn allow(&mut self, word: &str) -> bool {
+        match word {
+            "3des" => self.triple_des = true,
+            _ => return false,
+        }
+        true
+    }
+
+    /// What is allowed, in the words of proposals.
+    pub fn words(self) -> Vec<&'static str> {
+        self.triple_des.then_some("3des").into_iter().collect()
     }
 }
 
@@ -104,7 +139,7 @@ const KE: [KeMethod; 7] = [
 
 impl IkeProposal {
     //= security S-43
-    /// What `default` stands for: every algorithm that obol has, AEAD before CBC, so that peers
+    /// What `default` stands for: every strong algorithm that obol has, AEAD before CBC, so that peers
     /// agree without being configured.
     pub fn defaults() -> Vec<Self> {
         let with = |encr: &[Encr], integ: &[IntegId]| Self {
@@ -118,7 +153,7 @@ impl IkeProposal {
 }
 
 impl EspProposal {
-    /// What `default` stands for: every algorithm that obol has, with PFS before without, since
+    /// What `default` stands for: every strong algorithm that obol has, with PFS before without, since
     /// some peers have PFS off unless told; AEAD before CBC, ESN before none.
     pub fn defaults() -> Vec<Self> {
         let with = |encr: &[Encr], integ: &[IntegId], ke: &[KeMethod]| Self {
@@ -143,6 +178,7 @@ impl fmt::Display for Encr {
             EncrId::AES_CBC => write!(f, "aes{}", self.key_bits),
             EncrId::AES_GCM_16 => write!(f, "aes{}gcm16", self.key_bits),
             EncrId::CHACHA20_POLY1305 => f.write_str("chacha20poly1305"),
+            EncrId::DES3 => f.write_str("3des"),
             other => write!(f, "{other}/{}", self.key_bits),
         }
     }

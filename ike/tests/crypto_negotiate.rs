@@ -190,6 +190,8 @@ fn changed(change: impl FnOnce(&mut Proposal)) -> Vec<Proposal> {
 fn oddities_of_offers() {
     let chacha =
         |key_bits| changed(|p| p.transforms[0] = transform(TransformType::ENCR, 28, key_bits));
+    let triple_des =
+        |key_bits| changed(|p| p.transforms[0] = transform(TransformType::ENCR, 3, key_bits));
     for (name, offer, accepted) in [
         ("unchanged", changed(|_| {}), true),
         (
@@ -268,6 +270,7 @@ fn oddities_of_offers() {
             true,
         ),
         ("ChaCha20 with another key length", chacha(Some(128)), false),
+        ("3DES that nobody has allowed", triple_des(None), false),
         ("no proposal at all", Vec::new(), false),
     ] {
         let configured = ike(&["aes256gcm16-chacha20poly1305-prfsha256-x25519"]);

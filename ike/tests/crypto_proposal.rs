@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
 
-use obol_ike::proposal::{EspProposal, IkeProposal, ProposalError};
+use obol_ike::proposal::{Allowed, Encr, EspProposal, IkeProposal, ProposalError};
 
 //= test rfc7296 3.3.4-4
 #[test]
@@ -80,6 +80,37 @@ fn default_is_a_word() {
             [proposal]
         );
     }
+}
+
+/// What is weak is taken by name, where it is allowed, and printed as it is written.
+#[test]
+fn weak_words_are_taken_where_they_are_allowed() {
+    let mut allowed = Allowed::default();
+    assert!(!allowed.allow("des"));
+    assert!(allowed.allow("3des"));
+    assert_eq!(allowed.words(), Allowed::WORDS);
+    for text in [
+        "3des-sha256-prfsha256-modp2048",
+        "aes128-3des-sha512-prfsha512-modp2048",
+    ] {
+        assert!(IkeProposal::parse(text).is_err(), "{text}");
+        let read = IkeProposal::parse_allowing(text, allowed).unwrap();
+        assert_eq!(read[0].to_string(), text);
+        assert!(read[0].encr.contains(&Encr::TRIPLE_DES_CBC));
+    }
+    let text = "3des-sha256-modp2048-noesn";
+    assert!(EspProposal::parse(text).is_err());
+    let read = EspProposal::parse_allowing(text, allowed).unwrap();
+    assert_eq!(read[0].to_string(), text);
+    // Nothing else gets in with it, and nobody gets it who has not named it.
+    assert!(EspProposal::parse_allowing("des-sha256", allowed).is_err());
+    assert!(EspProposal::parse_allowing("3des", allowed).is_err());
+    let defaults = EspProposal::parse_allowing("default", allowed).unwrap();
+    assert!(
+        defaults
+            .iter()
+            .all(|one| !one.encr.contains(&Encr::TRIPLE_DES_CBC))
+    );
 }
 
 //= test rfc7296 3-1 5-2

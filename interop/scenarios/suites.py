@@ -30,6 +30,15 @@ for _ke in KEY_EXCHANGES:
     _register(f"ke-{_ke}", f"aes128gcm16-prfsha256-{_ke}", "aes128gcm16", f"Key exchange {_ke}.")
 
 
+@scenario("suite-3des")
+def suite_3des(bed):
+    """3DES in IKE and ESP, which obol has to be told to allow."""
+    bed.both(ike="3des-sha256-modp2048", esp="3des-sha256")
+    for settings in (bed.moon_settings, bed.sun_settings):
+        settings.extra["obol"] = {"allow": ["3des"]}
+    whole_life(bed)
+
+
 def _pfs(bed, name, ours, theirs):
     """Rekeys the child; `ours` is the initiator's ESP proposal, `name` the expected method."""
     bed.both(ike="aes128gcm16-prfsha256-x25519")

@@ -20,7 +20,7 @@ pub(super) fn check(paths: &[PathBuf], default: &Path, json: bool) -> Result<(),
         [] => default,
         [path] => path,
         [..] => match racoon::kinds(paths)? {
-            Some(files) => return racoon::check(&files, json),
+            Some(files) => return racoon::check(&files, default, json),
             None => {
                 let message =
                     "several files can be checked at once if they are racoon's and setkey's";
@@ -29,7 +29,7 @@ pub(super) fn check(paths: &[PathBuf], default: &Path, json: bool) -> Result<(),
         },
     };
     if let Some(files) = racoon::kinds(&[path.to_owned()])? {
-        return racoon::check(&files, json);
+        return racoon::check(&files, default, json);
     }
     if pluto::is_pluto(path) {
         return pluto::check(path, json);

@@ -98,7 +98,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Command::List(output) => remote::list(&runtime_dir, output.json),
         Command::Reload(output) => remote::reload(&runtime_dir, output.json),
         Command::Check(args) => check::check(&args.files, &cli.config, args.output.json),
-        Command::Convert(args) => convert(&args.files),
+        Command::Convert(args) => convert(&args.files, &cli.config),
         // Done before.
         Command::Ipsec(_) | Command::Racoon(_) | Command::Racoonctl(_) | Command::Setkey(_) => {
             Ok(())
@@ -125,9 +125,9 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
 }
 
 /// Prints files of Libreswan or racoon as a configuration of obol's own.
-fn convert(files: &[std::path::PathBuf]) -> Result<(), Failure> {
+fn convert(files: &[std::path::PathBuf], own: &Path) -> Result<(), Failure> {
     match (racoon::kinds(files)?, files) {
-        (Some(files), _) => racoon::convert(&files),
+        (Some(files), _) => racoon::convert(&files, own),
         (None, [file]) => pluto::convert(file),
         (None, _) => Err(Failure::new(
             ExitClass::Usage,

@@ -56,6 +56,10 @@ pub(crate) fn status(report: &StatusReport) -> String {
     if daemon.shows_keys {
         text.push_str("keys of Child SAs are kept, and root can see them (show_keys)\n");
     }
+    if !daemon.allows.is_empty() {
+        let words = daemon.allows.join(", ");
+        text.push_str(&format!("weak algorithms may be used: {words} (allow)\n"));
+    }
     for sa in &report.ike_sas {
         text.push('\n');
         text.push_str(&ike_sa(sa));

@@ -37,12 +37,12 @@ pub(super) fn kinds(paths: &[PathBuf]) -> Result<Option<Vec<(PathBuf, Kind)>>, F
         .map(Some)
 }
 
-/// Checks files of racoon, and says what they mean.
+/// Checks files of racoon, and says what they mean; `own` is obol's own file, which may allow more.
 ///
 /// # Errors
 /// Everything that is wrong with them.
-pub(super) fn check(files: &[(PathBuf, Kind)], json: bool) -> Result<(), Failure> {
-    let understood = load(files, json)?;
+pub(super) fn check(files: &[(PathBuf, Kind)], own: &Path, json: bool) -> Result<(), Failure> {
+    let understood = load(files, own, json)?;
     if json {
         return print_json(&report(&understood));
     }
@@ -62,8 +62,8 @@ pub(super) fn check(files: &[(PathBuf, Kind)], json: bool) -> Result<(), Failure
 ///
 /// # Errors
 /// Everything that is wrong with them.
-pub(super) fn convert(files: &[(PathBuf, Kind)]) -> Result<(), Failure> {
-    let understood = load(files, false)?;
+pub(super) fn convert(files: &[(PathBuf, Kind)], own: &Path) -> Result<(), Failure> {
+    let understood = load(files, own, false)?;
     for notice in &understood.notices {
         complain_line(&format!("notice: {notice}"));
     }
@@ -92,8 +92,8 @@ fn shown(path: &Path) -> String {
     path.display().to_string()
 }
 
-fn load(files: &[(PathBuf, Kind)], json: bool) -> Result<Understood, Failure> {
-    racoon::load_here(files).map_err(|errors| {
+fn load(files: &[(PathBuf, Kind)], own: &Path, json: bool) -> Result<Understood, Failure> {
+    racoon::load_here(files, own).map_err(|errors| {
         if json {
             // What cannot be printed is in the failure all the same.
             let _ = print_json(&wrong(&errors));

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use obol_ike::config::Settings;
+use obol_ike::proposal::Allowed;
 use tracing_subscriber::EnvFilter;
 
 use super::finding::Report;
 use super::planes::{self, DataPlaneChoice};
-use super::reader::Section;
+use super::reader::{Section, shorten};
 use super::values;
 use crate::host::{HostSettings, MTU_OF_IPV6};
 
@@ -39,6 +40,8 @@ pub(crate) struct DaemonSettings {
     pub(crate) keep_tickets: bool,
     /// Keys of Child SAs are kept, and told to root by the control socket.
     pub(crate) show_keys: bool,
+    /// Weak algorithms that may be used.
+    pub(crate) allow: Allowed,
 }
 
 impl Default for DaemonSettings {
@@ -56,6 +59,7 @@ impl Default for DaemonSettings {
             state_dir: None,
             keep_tickets: false,
             show_keys: false,
+            allow: Allowed::default(),
         }
     }
 }
@@ -145,9 +149,38 @@ pub(crate) fn read(report: &Report<'_>, section: Section<'_>) -> (DaemonSettings
     }
     daemon.keep_tickets = section.boolean("keep_tickets").unwrap_or(false);
     daemon.show_keys = section.boolean("show_keys").unwrap_or(false);
+    daemon.allow = read_allow(report, &section);
     let settings = read_settings(&section);
     section.finish();
     (daemon, settings)
+}
+
+/// Weak algorithms, each of which has to be named.
+fn read_allow(report: &Report<'_>, section: &Section<'_>) -> Allowed {
+    let mut allowed = Allowed::default();
+    for word in section.strings("allow").unwrap_or_default() {
+        let known = Allowed::WORDS.join("\", \"");
+        if !allowed.allow(word.value) {
+            report.error(
+                &word.place,
+                format!(
+                    "\"{}\" is no weak algorithm that can be allowed",
+                    shorten(word.value)
+                ),
+                format!("write allow = [\"{known}\"], or remove the line"),
+            );
+            continue;
+        }
+        report.warn(
+            &word.place,
+            format!(
+                "{} is allowed: proposals that name it may use it, though it is weak",
+                word.value
+            ),
+            "remove it once all peers have AES",
+        );
+    }
+    allowed
 }
 
 /// `value` was checked against a range within 32 bits.

@@ -42,6 +42,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use obol_ike::config::{Config, Connection};
+use obol_ike::proposal::Allowed;
 use toml::Spanned;
 use toml::de::DeTable;
 
@@ -127,6 +128,17 @@ pub(crate) fn load_daemon(path: &Path) -> Result<DaemonSettings, ConfigErrors> {
     let tables = parse_all(&report, &wholes(&sources));
     let (daemon, _) = read_daemon(&report, &roots(&report, &tables), None);
     report.finish().map(|_| daemon)
+}
+
+/// Which weak algorithms a configuration allows; none, if it is the default one and not there.
+///
+/// # Errors
+/// As [`load_daemon`].
+pub(crate) fn allowed(path: &Path) -> Result<Allowed, ConfigErrors> {
+    match path == Path::new(DEFAULT_CONFIG) && !path.exists() {
+        true => Ok(Allowed::default()),
+        false => load_daemon(path).map(|daemon| daemon.allow),
+    }
 }
 
 fn read_sources(paths: &[PathBuf]) -> Result<Vec<Source>, ConfigErrors> {
@@ -245,7 +257,7 @@ fn read(
     for root in &first {
         secrets.read(&report, files, root);
     }
-    let mut found = Tables::default();
+    let mut found = Tables::new(daemon.allow);
     found.read(&report, files, &secrets, first);
     // Of thousands of connections, a few at a time are there as TOML.
     for part in rest {
@@ -394,7 +406,6 @@ fn read_daemon(
 }
 
 /// What the tables of connections and shunts are.
-#[derive(Default)]
 struct Tables {
     connections: Vec<ReadConnection>,
     shunts: Vec<shunt::ReadShunt>,
@@ -404,6 +415,15 @@ struct Tables {
 }
 
 impl Tables {
+    fn new(allowed: Allowed) -> Self {
+        Self {
+            connections: Vec::new(),
+            shunts: Vec::new(),
+            names: HashMap::new(),
+            proposals: Proposals::new(allowed),
+        }
+    }
+
     /// Reads them, and all that is wrong with them.
     fn read(
         &mut self,

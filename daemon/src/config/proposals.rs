@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use obol_ike::proposal::{EspProposal, IkeProposal, ProposalError};
+use obol_ike::proposal::{Allowed, EspProposal, IkeProposal, ProposalError};
 
 use super::finding::{Located, Report};
 use super::reader::Section;
@@ -14,6 +14,8 @@ use super::reader::Section;
 pub(crate) struct Proposals {
     ike: Lists<IkeProposal>,
     esp: Lists<EspProposal>,
+    /// Weak algorithms that may be named.
+    allowed: Allowed,
 }
 
 /// Lists of one kind.
@@ -22,16 +24,16 @@ struct Lists<T> {
     known: RefCell<HashMap<Vec<String>, Arc<[T]>>>,
 }
 
-impl Default for Proposals {
-    fn default() -> Self {
+impl Proposals {
+    /// Nothing read yet.
+    pub(super) fn new(allowed: Allowed) -> Self {
         Self {
+            allowed,
             ike: Lists::new(IkeProposal::defaults()),
             esp: Lists::new(EspProposal::defaults()),
         }
     }
-}
 
-impl Proposals {
     /// Those of an IKE SA.
     pub(super) fn of_ike(
         &self,
@@ -42,7 +44,7 @@ impl Proposals {
             "as in \"aes256gcm16-prfsha384-x25519\", or remove the line for strong defaults";
         let parse = |text: &str| match text {
             "default" => Ok(IkeProposal::defaults()),
-            text => IkeProposal::parse(text),
+            text => IkeProposal::parse_allowing(text, self.allowed),
         };
         self.ike.read(report, section, ("proposals", FIX), parse)
     }
@@ -55,7 +57,8 @@ impl Proposals {
     ) -> Option<Arc<[EspProposal]>> {
         const FIX: &str = "as in \"aes256gcm16-x25519\", or remove the line for strong defaults";
         let key = ("esp_proposals", FIX);
-        self.esp.read(report, section, key, EspProposal::parse)
+        let parse = |text: &str| EspProposal::parse_allowing(text, self.allowed);
+        self.esp.read(report, section, key, parse)
     }
 }
 

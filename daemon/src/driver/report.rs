@@ -73,6 +73,14 @@ impl<D: DataPlane> Driver<D> {
                 asks_for_cookies: self.endpoint.asks_for_cookies(now),
                 config: self.origin.to_string(),
                 shows_keys: self.loaded.daemon.show_keys,
+                allows: self
+                    .loaded
+                    .daemon
+                    .allow
+                    .words()
+                    .into_iter()
+                    .map(str::to_owned)
+                    .collect(),
                 by_setkey: self
                     .origin
                     .racoon
@@ -284,7 +292,7 @@ fn end(socket: std::net::SocketAddr, id: Option<&Identity>) -> EndReport {
 
 fn encr(id: EncrId, key_bits: u16) -> String {
     match id {
-        EncrId::CHACHA20_POLY1305 => id.to_string(),
+        EncrId::CHACHA20_POLY1305 | EncrId::DES3 => id.to_string(),
         _ => format!("{id}-{key_bits}"),
     }
 }

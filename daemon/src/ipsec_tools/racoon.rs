@@ -139,7 +139,8 @@ fn check(here: &Here, files: &Files, dump: bool) -> Result<(), Ended> {
         return Err(Ended::new(lines.join("\n")));
     }
     if dump {
-        let text = crate::racoon::translated(files).map_err(|e| Ended::new(e.to_string()))?;
+        let text = crate::racoon::translated(files, &here.config)
+            .map_err(|e| Ended::new(e.to_string()))?;
         crate::cli::print_text(&text)?;
     }
     Ok(())

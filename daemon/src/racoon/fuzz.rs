@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use obol_ike::identity::Identity;
+use obol_ike::proposal::Allowed;
 
 use super::names::Names;
 use super::psk::PskFile;
@@ -45,12 +46,12 @@ fn both(conf: &str, script: &str) {
     let mut table = setkey::Table::default();
     table.run(&report, &setkey::read(&report, &names, source, script));
     let flows = flows::pair(&report, &table);
-    let conf = conf::read(&report, &names, &texts);
+    let conf = conf::read(&report, &names, Allowed::default(), &texts);
     let plan = plan::plan(&report, &conf, &flows);
     match report.finish() {
         Err(errors) => assert!(!errors.to_string().is_empty(), "errors have words"),
         Ok(_) => {
-            let text = native::convert(&conf, &plan, None);
+            let text = native::convert(&conf, &plan, None, Allowed::default());
             assert!(toml::from_str::<toml::Table>(&text).is_ok(), "{text}");
         }
     }

@@ -32,6 +32,7 @@ use conf::{Conf, Texts};
 pub(crate) use flows::{Flow, What};
 pub(crate) use kind::Kind;
 pub(crate) use names::Names;
+use obol_ike::proposal::Allowed;
 use obol_ike::ts::TrafficSelector;
 use psk::PskFile;
 pub(crate) use psk_source::PskSource;
@@ -65,6 +66,15 @@ pub(crate) struct Native {
     pub(crate) loaded: Loaded,
 }
 
+/// How files are read.
+#[derive(Clone, Copy)]
+struct Terms<'n> {
+    names: &'n Names,
+    /// Weak algorithms that may be used, as obol's own configuration says.
+    allowed: Allowed,
+    purpose: Purpose,
+}
+
 /// What files are read for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Purpose {
@@ -83,12 +93,23 @@ struct Draft {
     late_psk: Option<PathBuf>,
 }
 
-/// Reads the files as if they were loaded one after another.
+/// Reads the files as if they were loaded one after another. Weak algorithms are used if they are
+/// `allowed`.
 ///
 /// # Errors
 /// Everything that is wrong with them: then none of it is to be used.
-pub(crate) fn load(files: &[(PathBuf, Kind)], names: &Names) -> Result<Understood, ConfigErrors> {
-    let draft = read(files, None, names, Purpose::Look)?;
+pub(crate) fn load(
+    files: &[(PathBuf, Kind)],
+    names: &Names,
+    allowed: Allowed,
+) -> Result<Understood, ConfigErrors> {
+    let purpose = Purpose::Look;
+    let terms = Terms {
+        names,
+        allowed,
+        purpose,
+    };
+    let draft = read(files, None, terms)?;
     let parse = |text: String| {
         let loaded = config::parse_str("what it was converted to", &text, &PskOrNone)?;
         Ok(Native { text, loaded })
@@ -122,9 +143,13 @@ pub(crate) fn closed(store: &Store) -> Result<(Vec<Sides>, Vec<Finding>), Config
 fn read(
     files: &[(PathBuf, Kind)],
     store: Option<&Store>,
-    names: &Names,
-    purpose: Purpose,
+    terms: Terms<'_>,
 ) -> Result<Draft, ConfigErrors> {
+    let Terms {
+        names,
+        allowed,
+        purpose,
+    } = terms;
     let mut sources: Vec<Source> = Vec::new();
     let mut scripts: Vec<(usize, String)> = Vec::new();
     let mut texts = Texts::new();
@@ -168,7 +193,7 @@ fn read(
             late_psk: None,
         });
     };
-    let conf = conf::read(&report, names, &texts);
+    let conf = conf::read(&report, names, allowed, &texts);
     let plan = plan::plan(&report, &conf, &flows);
     say_what_changes(&report, &conf);
     let named = files.iter().find(|(_, kind)| *kind == Kind::Psk);
@@ -208,7 +233,12 @@ fn read(
     if late_psk.is_some() {
         psk = None;
     }
-    let convert = || native::convert(&conf, &plan, psk.map(PathBuf::as_path));
+    // What runs has the `[daemon]` table that allows them beside it.
+    let told = match purpose {
+        Purpose::Look => allowed,
+        Purpose::Run => Allowed::default(),
+    };
+    let convert = || native::convert(&conf, &plan, psk.map(PathBuf::as_path), told);
     Ok(Draft {
         text: (!flows.is_empty() || store.is_some()).then(convert),
         flows,
@@ -217,12 +247,12 @@ fn read(
     })
 }
 
-/// Reads with the names of this system.
+/// Reads with the names of this system, and what obol's own file at `own` allows.
 ///
 /// # Errors
-/// As [`load`].
-pub(crate) fn load_here(files: &[(PathBuf, Kind)]) -> Result<Understood, ConfigErrors> {
-    load(files, &Names::of_system())
+/// As [`load`], or that file cannot be read.
+pub(crate) fn load_here(files: &[(PathBuf, Kind)], own: &Path) -> Result<Understood, ConfigErrors> {
+    load(files, &Names::of_system(), config::allowed(own)?)
 }
 
 /// The first line of every report.

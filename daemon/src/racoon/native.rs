@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use obol_ike::identity::Identity;
+use obol_ike::proposal::Allowed;
 use obol_ike::ts::TrafficSelector;
 
 use super::conf::{Conf, Fragments, Nat, Whom};
@@ -21,10 +22,15 @@ struct Native {
     names: HashMap<String, usize>,
 }
 
-/// The plan as TOML, with the secrets of `psk`.
-pub(crate) fn convert(conf: &Conf, plan: &Plan<'_>, psk: Option<&Path>) -> String {
+/// The plan as TOML, with the secrets of `psk`, and weak algorithms that are `allowed`.
+pub(crate) fn convert(
+    conf: &Conf,
+    plan: &Plan<'_>,
+    psk: Option<&Path>,
+    allowed: Allowed,
+) -> String {
     let mut native = Native::default();
-    native.daemon(conf);
+    native.daemon(conf, allowed);
     for peer in &plan.peers {
         native.connection(conf, peer);
     }
@@ -40,8 +46,12 @@ pub(crate) fn convert(conf: &Conf, plan: &Plan<'_>, psk: Option<&Path>) -> Strin
 }
 
 impl Native {
-    fn daemon(&mut self, conf: &Conf) {
+    fn daemon(&mut self, conf: &Conf, allowed: Allowed) {
         let mut lines: Vec<String> = Vec::new();
+        let words: Vec<String> = allowed.words().into_iter().map(quoted).collect();
+        if !words.is_empty() {
+            lines.push(format!("allow = [{}]", words.join(", ")));
+        }
         let port = |addrs: &[crate::config::Located<(std::net::IpAddr, Option<u16>)>]| {
             addrs.iter().find_map(|addr| addr.value.1)
         };

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::names::Names;
-use super::{Draft, Kind, PskSource, Purpose, Store, read};
+use super::{Draft, Kind, PskSource, Purpose, Store, Terms, read};
 use crate::config::{self, ConfigErrors, Finding, Loaded};
 use crate::pluto::Translated;
 
@@ -42,7 +42,7 @@ pub(crate) struct Overrides {
 /// # Errors
 /// Everything that is wrong with the files: nothing of them is used then.
 pub(crate) fn load_to_run(files: &Files, own: &Path) -> Result<Loaded, ConfigErrors> {
-    let draft = draft(files)?;
+    let draft = draft(files, own)?;
     let Some(text) = draft.text else {
         let name = files.conf.display().to_string();
         let message = "the scripts of setkey leave no policy, so nothing would be protected";
@@ -71,11 +71,11 @@ pub(crate) fn load_to_run(files: &Files, own: &Path) -> Result<Loaded, ConfigErr
 ///
 /// # Errors
 /// As [`load_to_run`].
-pub(crate) fn translated(files: &Files) -> Result<String, ConfigErrors> {
-    Ok(draft(files)?.text.unwrap_or_default())
+pub(crate) fn translated(files: &Files, own: &Path) -> Result<String, ConfigErrors> {
+    Ok(draft(files, own)?.text.unwrap_or_default())
 }
 
-fn draft(files: &Files) -> Result<Draft, ConfigErrors> {
+fn draft(files: &Files, own: &Path) -> Result<Draft, ConfigErrors> {
     let scripts = files
         .scripts
         .iter()
@@ -84,7 +84,12 @@ fn draft(files: &Files) -> Result<Draft, ConfigErrors> {
         .chain(scripts)
         .collect();
     let store = files.store.as_deref().map(load_store).transpose()?;
-    read(&all, store.as_ref(), &Names::of_system(), Purpose::Run)
+    let terms = Terms {
+        names: &Names::of_system(),
+        allowed: config::allowed(own)?,
+        purpose: Purpose::Run,
+    };
+    read(&all, store.as_ref(), terms)
 }
 
 fn load_store(path: &Path) -> Result<Store, ConfigErrors> {

@@ -1,8 +1,8 @@
-//! AES-CBC with HMAC-SHA2.
+//! AES-CBC and 3DES-CBC with HMAC-SHA2.
 
 use aes::cipher::{
     Array, BlockCipherDecrypt, BlockCipherEncrypt, BlockModeDecrypt, BlockModeEncrypt, InnerIvInit,
-    KeyInit, consts::U16, typenum::Unsigned,
+    KeyInit, array::ArraySize, typenum::Unsigned,
 };
 use hmac::{EagerHash, Hmac, Mac};
 use subtle::ConstantTimeEq;
@@ -12,10 +12,7 @@ use super::{Cipher, Layout, Refused, want_integ};
 use crate::error::KeyError;
 use crate::wire::ESP_HEADER;
 
-/// An AES block.
-type Block = Array<u8, U16>;
-
-/// AES-CBC (RFC 3602), then HMAC-SHA2 truncated to `ICV` octets (RFC 4868).
+/// AES-CBC (RFC 3602) or 3DES-CBC (RFC 2451), then HMAC-SHA2 truncated to `ICV` octets (RFC 4868).
 pub(super) struct CbcHmac<C, D: EagerHash, const ICV: usize> {
     cipher: C,
     /// Makes IVs; see [`CbcHmac::write_iv`].
@@ -27,13 +24,13 @@ pub(super) struct CbcHmac<C, D: EagerHash, const ICV: usize> {
 
 impl<C, D, const ICV: usize> CbcHmac<C, D, ICV>
 where
-    C: BlockCipherEncrypt<BlockSize = U16> + BlockCipherDecrypt<BlockSize = U16> + KeyInit,
+    C: BlockCipherEncrypt + BlockCipherDecrypt + KeyInit,
     D: EagerHash,
     Hmac<D>: Mac + KeyInit + Clone,
 {
     const LAYOUT: Layout = Layout {
-        iv: 16,
-        align: 16,
+        iv: C::BlockSize::USIZE,
+        align: C::BlockSize::USIZE,
         icv: ICV,
     };
 
@@ -48,7 +45,7 @@ where
         let hmac = <Hmac<D> as KeyInit>::new_from_slice(integ_key)
             .expect("HMAC takes a key of any length");
         let iv_cipher = C::new_from_slice(&iv_key(&hmac)[..C::KeySize::USIZE])
-            .expect("every hash here is at least as long as an AES key");
+            .expect("every hash here is at least as long as a key");
         Ok(Self {
             cipher,
             iv_cipher,
@@ -83,11 +80,7 @@ fn iv_key<H: Mac + Clone>(hmac: &H) -> Zeroizing<Vec<u8>> {
 
 impl<C, D, const ICV: usize> Cipher for CbcHmac<C, D, ICV>
 where
-    C: BlockCipherEncrypt<BlockSize = U16>
-        + BlockCipherDecrypt<BlockSize = U16>
-        + KeyInit
-        + Send
-        + Sync,
+    C: BlockCipherEncrypt + BlockCipherDecrypt + KeyInit + Send + Sync,
     D: EagerHash,
     Hmac<D>: Mac + KeyInit + Clone + Send + Sync,
 {
@@ -95,19 +88,20 @@ where
         Self::LAYOUT
     }
 
-    /// An encrypted counter: RFC 3602 section 3 wants an IV that cannot be predicted, and
+    /// An encrypted counter: RFC 3602 section 3 and RFC 2451 section 3 want an IV that cannot be predicted, and
     /// NIST SP 800-38A appendix C makes one from a nonce with the block cipher. The key is not
     /// the one of the data, so no choice of plaintext shows anything about later IVs.
     fn write_iv(&self, sequence: u64, iv: &mut [u8]) {
-        let mut block = Array::from([0; 16]);
-        block[8..].copy_from_slice(&sequence.to_be_bytes());
+        let mut block = Array::<u8, C::BlockSize>::default();
+        let counter = block.len() - 8;
+        block[counter..].copy_from_slice(&sequence.to_be_bytes());
         self.iv_cipher.encrypt_block(&mut block);
         iv.copy_from_slice(&block);
     }
 
     fn seal(&self, sequence: u64, esp: &mut [u8]) -> Result<(), Refused> {
         let (covered, icv) = esp.split_last_chunk_mut::<ICV>().ok_or(Refused)?;
-        let (iv, blocks) = cbc_parts(covered).ok_or(Refused)?;
+        let (iv, blocks) = cbc_parts::<C::BlockSize>(covered).ok_or(Refused)?;
         cbc::Encryptor::inner_iv_init(&self.cipher, &iv).encrypt_blocks(blocks);
         *icv = self.icv(sequence, covered);
         Ok(())
@@ -118,18 +112,18 @@ where
         if !bool::from(self.icv(sequence, covered).ct_eq(icv)) {
             return Err(Refused);
         }
-        let (iv, blocks) = cbc_parts(covered).ok_or(Refused)?;
+        let (iv, blocks) = cbc_parts::<C::BlockSize>(covered).ok_or(Refused)?;
         cbc::Decryptor::inner_iv_init(&self.cipher, &iv).decrypt_blocks(blocks);
         Ok(())
     }
 }
 
 /// IV and body; `None` if the body is not a whole number of blocks.
-fn cbc_parts(covered: &mut [u8]) -> Option<(Block, &mut [Block])> {
+#[expect(clippy::type_complexity, reason = "an IV and a row of blocks")]
+fn cbc_parts<N: ArraySize>(covered: &mut [u8]) -> Option<(Array<u8, N>, &mut [Array<u8, N>])> {
     let (_header, rest) = covered.split_first_chunk_mut::<ESP_HEADER>()?;
-    let (iv, body) = rest.split_first_chunk_mut::<16>()?;
-    match Array::slice_as_chunks_mut(body) {
-        (blocks, []) => Some((Array(*iv), blocks)),
+    match Array::slice_as_chunks_mut(rest) {
+        ([iv, blocks @ ..], []) => Some((iv.clone(), blocks)),
         _ => None,
     }
 }

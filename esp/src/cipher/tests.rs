@@ -124,6 +124,27 @@ fn cbc_as_in_rfc_3602() {
     }
 }
 
+/// NIST SP 800-67 appendix B.1: a block with an IV of zeros is a block without CBC.
+#[test]
+fn triple_des_as_in_sp_800_67() {
+    let suite = Suite::TripleDesCbcHmac { hash: Hash::Sha256 };
+    let key = bytes("01234567 89abcdef 23456789 abcdef01 456789ab cdef0123");
+    let cipher = new(suite, &key, &[7; 32], false).unwrap();
+    for (plain, sealed) in [
+        ("54686520 71756663", "a826fd8c e53b855f"),
+        ("6b206272 6f776e20", "cce21c81 12256fe6"),
+        ("666f7820 6a756d70", "68d5c05d d9b6b900"),
+    ] {
+        let mut esp = seal(&*cipher, 1, &[0; 16], &bytes(plain));
+        assert_eq!(esp[16..24], bytes(sealed));
+        assert_eq!(cipher.open(1, &mut esp), Ok(()));
+        assert_eq!(esp[16..24], bytes(plain));
+    }
+    let refused = new(suite, &key[..16], &[7; 32], false).err();
+    let (have, want) = (16, 24);
+    assert_eq!(refused, Some(KeyError::EncrLength { have, want }));
+}
+
 #[test]
 fn hmac_is_truncated_as_in_rfc_4868() {
     fn icv<D: EagerHash, const ICV: usize>(key: &[u8]) -> [u8; ICV]

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 pub(crate) const SPI: u32 = 0xc0de_0001;
 
-pub(crate) const SUITES: [Suite; 8] = [
+pub(crate) const SUITES: [Suite; 9] = [
     Suite::AesGcm16 { key_bits: 128 },
     Suite::AesGcm16 { key_bits: 256 },
     Suite::ChaCha20Poly1305,
@@ -38,6 +38,7 @@ pub(crate) const SUITES: [Suite; 8] = [
         key_bits: 256,
         hash: Hash::Sha512,
     },
+    Suite::TripleDesCbcHmac { hash: Hash::Sha256 },
 ];
 
 /// Octets of encryption and integrity key.
@@ -45,14 +46,16 @@ pub(crate) fn key_lengths(suite: Suite) -> (usize, usize) {
     match suite {
         Suite::AesGcm16 { key_bits } => (usize::from(key_bits) / 8 + 4, 0),
         Suite::ChaCha20Poly1305 => (36, 0),
-        Suite::AesCbcHmac { key_bits, hash } => {
-            let integ = match hash {
-                Hash::Sha256 => 32,
-                Hash::Sha384 => 48,
-                Hash::Sha512 => 64,
-            };
-            (usize::from(key_bits) / 8, integ)
-        }
+        Suite::AesCbcHmac { key_bits, hash } => (usize::from(key_bits) / 8, hash_octets(hash)),
+        Suite::TripleDesCbcHmac { hash } => (24, hash_octets(hash)),
+    }
+}
+
+fn hash_octets(hash: Hash) -> usize {
+    match hash {
+        Hash::Sha256 => 32,
+        Hash::Sha384 => 48,
+        Hash::Sha512 => 64,
     }
 }
 
@@ -60,6 +63,7 @@ pub(crate) fn key_lengths(suite: Suite) -> (usize, usize) {
 pub(crate) fn layout(suite: Suite) -> (usize, usize, usize) {
     match suite {
         Suite::AesCbcHmac { .. } => (24, 16, key_lengths(suite).1 / 2),
+        Suite::TripleDesCbcHmac { .. } => (16, 8, key_lengths(suite).1 / 2),
         _ => (16, 4, 16),
     }
 }

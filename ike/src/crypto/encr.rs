@@ -14,7 +14,7 @@ use aes_gcm::aead::AeadInOut;
 use aes_gcm::{Aes128Gcm, Aes256Gcm, KeyInit};
 use chacha20poly1305::ChaCha20Poly1305;
 
-use super::cbc::{AesCbc, Hmac};
+use super::cbc::{Cbc, Hmac};
 use super::secret::Secret;
 use crate::proposal::Encr;
 use crate::wire::{EncrId, IntegId};
@@ -25,8 +25,6 @@ const AEAD_IV_LEN: usize = 8;
 const AEAD_ICV_LEN: usize = 16;
 /// Octets of the salt that follows the key in the key material of an AEAD.
 const SALT_LEN: usize = 4;
-/// Octets of an AES block, and of the IV of CBC.
-const BLOCK_LEN: usize = 16;
 /// With an AEAD, plaintext, padding and Pad Length together are a multiple of this many octets.
 const AEAD_ALIGNMENT: usize = 4;
 
@@ -46,7 +44,7 @@ enum Kind {
     Gcm128(Box<Aes128Gcm>, [u8; SALT_LEN]),
     Gcm256(Box<Aes256Gcm>, [u8; SALT_LEN]),
     ChaCha(Box<ChaCha20Poly1305>, [u8; SALT_LEN]),
-    Cbc(Box<AesCbc>, Hmac),
+    Cbc(Box<Cbc>, Hmac),
 }
 
 /// Octets of key material an encryption algorithm takes, salt included; `None` if obol does
@@ -57,6 +55,7 @@ pub fn encr_key_len(encr: Encr) -> Option<usize> {
         (EncrId::AES_GCM_16, 256) => Some(32 + SALT_LEN),
         (EncrId::CHACHA20_POLY1305, _) => Some(32 + SALT_LEN),
         (EncrId::AES_CBC, bits @ (128 | 192 | 256)) => Some(usize::from(bits) / 8),
+        (EncrId::DES3, _) => Some(24),
         _ => None,
     }
 }
@@ -85,7 +84,7 @@ impl IkeCipher {
         key: &Secret,
         integ_key: &Secret,
     ) -> Result<Self, UnsupportedEncr> {
-        let aead = encr.id != EncrId::AES_CBC;
+        let aead = encr.is_aead();
         if encr_key_len(encr) != Some(key.len())
             || integ_key_len(integ) != Some(integ_key.len())
             || aead != (integ == IntegId::NONE)
@@ -95,7 +94,7 @@ impl IkeCipher {
         let kind = if aead {
             Self::aead(encr, key.expose())?
         } else {
-            let cbc = AesCbc::new(key.expose()).ok_or(UnsupportedEncr)?;
+            let cbc = Cbc::new(encr, key.expose()).ok_or(UnsupportedEncr)?;
             let hmac = Hmac::new(integ, integ_key).ok_or(UnsupportedEncr)?;
             Kind::Cbc(Box::new(cbc), hmac)
         };
@@ -127,7 +126,10 @@ impl IkeCipher {
     /// with Pad Length, ICV.
     pub fn sealed_len(&self, plain_len: usize) -> usize {
         match &self.0 {
-            Kind::Cbc(_, hmac) => BLOCK_LEN + padded_len(plain_len) + hmac.icv_len(),
+            Kind::Cbc(cbc, hmac) => {
+                let block = cbc.block_len();
+                block + padded_len(plain_len, block) + hmac.icv_len()
+            }
             _ => AEAD_IV_LEN + aead_padded_len(plain_len) + AEAD_ICV_LEN,
         }
     }
@@ -135,9 +137,10 @@ impl IkeCipher {
     /// The longest plaintext that seals to at most `sealed_len` octets; `None` if none does.
     pub fn max_plain_len(&self, sealed_len: usize) -> Option<usize> {
         match &self.0 {
-            Kind::Cbc(_, hmac) => {
-                let room = sealed_len.checked_sub(BLOCK_LEN + hmac.icv_len())?;
-                (room / BLOCK_LEN * BLOCK_LEN).checked_sub(1)
+            Kind::Cbc(cbc, hmac) => {
+                let block = cbc.block_len();
+                let room = sealed_len.checked_sub(block + hmac.icv_len())?;
+                (room / block * block).checked_sub(1)
             }
             _ => {
                 let room = sealed_len.checked_sub(AEAD_IV_LEN + AEAD_ICV_LEN)?;
@@ -196,8 +199,8 @@ impl fmt::Debug for IkeCipher {
 
 //= rfc7296 3.14-4
 /// Plaintext, padding and Pad Length together fill blocks.
-fn padded_len(plain_len: usize) -> usize {
-    (plain_len + 1).next_multiple_of(BLOCK_LEN)
+fn padded_len(plain_len: usize, block: usize) -> usize {
+    (plain_len + 1).next_multiple_of(block)
 }
 
 /// The same with an AEAD, which needs no padding: with it, no request of ours is shorter than an
@@ -272,33 +275,35 @@ where
 
 //= rfc7296 3.14-5 3.14-6
 fn seal_cbc(
-    cbc: &AesCbc,
+    cbc: &Cbc,
     hmac: &Hmac,
     counter: u64,
     aad: &[u8],
     plaintext: &[u8],
     sealed: &mut Vec<u8>,
 ) {
-    let iv = hmac.iv(counter);
-    sealed.extend_from_slice(&iv);
+    let block = cbc.block_len();
+    let iv = &hmac.iv(counter)[..block];
+    sealed.extend_from_slice(iv);
     sealed.extend_from_slice(plaintext);
-    let pad_len = padded_len(plaintext.len()) - plaintext.len() - 1;
+    let pad_len = padded_len(plaintext.len(), block) - plaintext.len() - 1;
     sealed.resize(sealed.len() + pad_len, 0);
     sealed.push(u8::try_from(pad_len).expect("less than a block"));
-    cbc.encrypt(&iv, &mut sealed[BLOCK_LEN..]);
+    cbc.encrypt(iv, &mut sealed[block..]);
     let icv = hmac.icv(aad, sealed);
     sealed.extend_from_slice(&icv);
 }
 
 //= rfc7296 3.14-6
-fn open_cbc(cbc: &AesCbc, hmac: &Hmac, aad: &[u8], body: &[u8]) -> Result<Vec<u8>, Integrity> {
+fn open_cbc(cbc: &Cbc, hmac: &Hmac, aad: &[u8], body: &[u8]) -> Result<Vec<u8>, Integrity> {
     let split = body.len().checked_sub(hmac.icv_len()).ok_or(Integrity)?;
     let (covered, icv) = body.split_at(split);
     if !hmac.verify(aad, covered, icv) {
         return Err(Integrity);
     }
-    let (iv, ciphertext) = covered.split_first_chunk::<BLOCK_LEN>().ok_or(Integrity)?;
-    if ciphertext.is_empty() || ciphertext.len() % BLOCK_LEN != 0 {
+    let block = cbc.block_len();
+    let (iv, ciphertext) = covered.split_at_checked(block).ok_or(Integrity)?;
+    if ciphertext.is_empty() || ciphertext.len() % block != 0 {
         return Err(Integrity);
     }
     let mut plaintext = ciphertext.to_vec();

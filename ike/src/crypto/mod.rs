@@ -1,7 +1,7 @@
 //! The algorithms behind IKEv2: PRF, encryption, integrity, key exchange, signatures.
 
 mod algorithm_identifier;
-mod cbc;
+pub(crate) mod cbc;
 pub mod ecdsa;
 pub mod encr;
 pub mod ke;

@@ -1,4 +1,4 @@
-//! Known answers of the algorithms that are offered by default, computed anew at each start: a
+//! Known answers of the algorithms that are offered by default or on request, computed anew at each start: a
 //! build or a processor that computes wrongly must not negotiate anything. Of algorithms that
 //! share their code (the MODP groups, the hashes of RSA) one stands for the others.
 
@@ -46,6 +46,14 @@ const TESTS: &[Test] = &[
             IntegId::HMAC_SHA2_512_256,
             64,
             AES_256_CBC,
+        )
+    }),
+    ("3DES-CBC, HMAC-SHA2-256-128", || {
+        cbc(
+            Encr::TRIPLE_DES_CBC,
+            IntegId::HMAC_SHA2_256_128,
+            32,
+            TRIPLE_DES_CBC,
         )
     }),
     ("Curve25519", || {
@@ -219,6 +227,11 @@ const AES_192_CBC: &str = concat!(
 const AES_256_CBC: &str = concat!(
     "f6df81049e831f422078b345ae79864c671fd14a48e169f49104609c9eacc8f15d7086460b745a41",
     "11a7478becceb14b1b0ac3a79c218022a13dca93c7eda10cdd1471db04781fcaab43acdc1bc2bacd",
+);
+/// IV, ciphertext, ICV.
+const TRIPLE_DES_CBC: &str = concat!(
+    "840541a586adb85ca0efefe27c20b541ab49e9b6711c64a26de2ad1caaab9ce233ec4c02bea69886",
+    "2c3b0392209202df",
 );
 
 // Key exchange.

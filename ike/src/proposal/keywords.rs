@@ -1,6 +1,6 @@
 //! The words of swanctl's proposal syntax: those that obol has, those it refuses, and why.
 
-use super::Encr;
+use super::{Allowed, Encr};
 use crate::wire::{IntegId, KeMethod, PrfId};
 
 /// What one word stands for.
@@ -46,6 +46,12 @@ pub(super) const KNOWN: &[(&str, Word)] = &[
     ("esn", Word::Esn(true)),
     ("noesn", Word::Esn(false)),
 ];
+
+/// Weak words that are taken where they are allowed; else they are refused as [`WEAK`].
+pub(super) fn on_request(word: &str, allowed: Allowed) -> Option<Word> {
+    let triple_des = word == "3des" && allowed.triple_des;
+    triple_des.then_some(Word::Encr(Encr::TRIPLE_DES_CBC))
+}
 
 /// Too weak to be had: the word, why, and what to write for it.
 pub(super) const WEAK: &[(&str, &str, &str)] = &[

@@ -88,8 +88,7 @@ fn plain(ty: TransformType, id: u16) -> Transform {
 impl Encr {
     //= rfc7296 2.13-1 3.3.5-4 3.3.5-5 3.3-7
     fn transform(self) -> Transform {
-        // ChaCha20-Poly1305 has one key length, so no attribute (RFC 7296 section 3.3.5).
-        let key_bits = (self.id != EncrId::CHACHA20_POLY1305).then_some(self.key_bits);
+        let key_bits = (!self.is_fixed()).then_some(self.key_bits);
         Transform::new(TransformType::ENCR, self.id.0, key_bits)
     }
 
@@ -100,7 +99,8 @@ impl Encr {
         let id = EncrId(transform.id);
         match (id, transform.key_bits) {
             (EncrId::CHACHA20_POLY1305, None | Some(256)) => Some(Self::CHACHA20_POLY1305),
-            (EncrId::CHACHA20_POLY1305, _) => None,
+            (EncrId::DES3, None) => Some(Self::TRIPLE_DES_CBC),
+            (EncrId::CHACHA20_POLY1305 | EncrId::DES3, _) => None,
             (_, Some(bits)) => Some(Self::new(id, bits)),
             (_, None) => None,
         }

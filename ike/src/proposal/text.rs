@@ -1,7 +1,7 @@
 //! From swanctl's syntax to proposals: `aes256gcm16-prfsha384-x25519`.
 
-use super::keywords::{ABSENT, KNOWN, WEAK, Word};
-use super::{Encr, EspProposal, IkeProposal};
+use super::keywords::{ABSENT, KNOWN, WEAK, Word, on_request};
+use super::{Allowed, Encr, EspProposal, IkeProposal};
 use crate::wire::{IntegId, KeMethod, PrfId};
 
 /// Why a proposal is not taken; says what to write.
@@ -75,10 +75,18 @@ impl IkeProposal {
     /// # Errors
     /// [`ProposalError`].
     pub fn parse(text: &str) -> Result<Vec<Self>, ProposalError> {
+        Self::parse_allowing(text, Allowed::default())
+    }
+
+    /// The same with weak algorithms that are allowed.
+    ///
+    /// # Errors
+    /// [`ProposalError`].
+    pub fn parse_allowing(text: &str, allowed: Allowed) -> Result<Vec<Self>, ProposalError> {
         if is_default(text) {
             return Ok(Self::defaults());
         }
-        let mut words = Words::parse(text)?;
+        let mut words = Words::parse(text, allowed)?;
         if let Some((word, _)) = words.esn.first() {
             return Err(ProposalError::Misplaced {
                 word: word.clone(),
@@ -114,10 +122,18 @@ impl EspProposal {
     /// # Errors
     /// [`ProposalError`].
     pub fn parse(text: &str) -> Result<Vec<Self>, ProposalError> {
+        Self::parse_allowing(text, Allowed::default())
+    }
+
+    /// The same with weak algorithms that are allowed.
+    ///
+    /// # Errors
+    /// [`ProposalError`].
+    pub fn parse_allowing(text: &str, allowed: Allowed) -> Result<Vec<Self>, ProposalError> {
         if is_default(text) {
             return Ok(Self::defaults());
         }
-        let mut words = Words::parse(text)?;
+        let mut words = Words::parse(text, allowed)?;
         if let Some(prf) = words.prf.first() {
             return Err(ProposalError::Misplaced {
                 word: super::keywords::prf(*prf),
@@ -158,10 +174,10 @@ struct Words {
 }
 
 impl Words {
-    fn parse(text: &str) -> Result<Self, ProposalError> {
+    fn parse(text: &str, allowed: Allowed) -> Result<Self, ProposalError> {
         let mut words = Self::default();
         for word in text.trim().split('-') {
-            match lookup(word)? {
+            match lookup(word, allowed)? {
                 Word::Encr(encr) => push_new(&mut words.encr, encr),
                 Word::Integ(integ) => push_new(&mut words.integ, integ),
                 Word::Prf(prf) => push_new(&mut words.prf, prf),
@@ -212,8 +228,11 @@ fn prf_of(integ: IntegId) -> PrfId {
 
 //= rfc7296 3-1
 //= security S-43
-fn lookup(written: &str) -> Result<Word, ProposalError> {
+fn lookup(written: &str, allowed: Allowed) -> Result<Word, ProposalError> {
     let word = written.to_ascii_lowercase();
+    if let Some(word) = on_request(&word, allowed) {
+        return Ok(word);
+    }
     if let Some((_, found)) = KNOWN.iter().find(|(text, _)| *text == word) {
         return Ok(*found);
     }

@@ -26,7 +26,7 @@ impl Raw {
     pub(crate) fn new(suite: Suite) -> Self {
         let portable = Backend::best() == Backend::Portable;
         match suite {
-            Suite::AesCbcHmac { .. } => Self::cbc(),
+            Suite::AesCbcHmac { .. } | Suite::TripleDesCbcHmac { .. } => Self::cbc(),
             Suite::AesGcm16 { key_bits } if !portable => {
                 let cipher = || graviola::aead::AesGcm::new(&[7; 32][..usize::from(key_bits / 8)]);
                 let (sealer, opener) = (cipher(), cipher());
@@ -53,7 +53,7 @@ impl Raw {
             Suite::AesGcm16 { key_bits: 128 } => Self::aead::<aes_gcm::Aes128Gcm>(&[7; 16]),
             Suite::AesGcm16 { .. } => Self::aead::<aes_gcm::Aes256Gcm>(&[7; 32]),
             Suite::ChaCha20Poly1305 => Self::aead::<chacha20poly1305::ChaCha20Poly1305>(&[7; 32]),
-            Suite::AesCbcHmac { .. } => return None,
+            Suite::AesCbcHmac { .. } | Suite::TripleDesCbcHmac { .. } => return None,
         })
     }
 

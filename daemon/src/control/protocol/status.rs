@@ -98,6 +98,9 @@ pub(crate) struct DaemonReport {
     /// Who asks for keys of Child SAs gets them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) shows_keys: bool,
+    /// Weak algorithms that may be used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) allows: Vec<String>,
     /// Its policies are those that setkey was told.
     #[serde(default)]
     pub(crate) by_setkey: bool,

@@ -29,6 +29,8 @@ const NUMBERS_HARD: u64 = (1 << 32) - 1;
 const MOST_SEGMENTS: u64 = 512;
 /// AES blocks, and so packets of one at least, after which a key has done enough.
 const AES_SOFT: u64 = 1 << 44;
+/// Octets after which a key of 3DES has done enough, as `obol_esp` has it.
+const DES_SOFT: u64 = 64 << 20;
 
 /// An SA.
 #[derive(Debug)]
@@ -385,9 +387,14 @@ pub(super) fn outbound_limits(info: &ChildSaInfo, offload: HwOffload) -> Limits 
         limits.soft_packets = lower(limits.soft_packets, soft);
         limits.hard_packets = lower(limits.hard_packets, NUMBERS_HARD);
     }
-    if info.encr != EncrId::CHACHA20_POLY1305 {
-        limits.soft_bytes = lower(limits.soft_bytes, AES_SOFT);
-        limits.hard_bytes = lower(limits.hard_bytes, AES_SOFT << 4);
+    let soft = match info.encr {
+        EncrId::CHACHA20_POLY1305 => None,
+        EncrId::DES3 => Some((DES_SOFT, DES_SOFT << 2)),
+        _ => Some((AES_SOFT, AES_SOFT << 4)),
+    };
+    if let Some((soft, hard)) = soft {
+        limits.soft_bytes = lower(limits.soft_bytes, soft);
+        limits.hard_bytes = lower(limits.hard_bytes, hard);
     }
     limits
 }

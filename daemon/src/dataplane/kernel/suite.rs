@@ -29,8 +29,11 @@ pub(super) fn algorithm<'a>(
     match (encr, hash) {
         (EncrId::AES_GCM_16, None) => Ok(aead("rfc4106(gcm(aes))")),
         (EncrId::CHACHA20_POLY1305, None) => Ok(aead("rfc7539esp(chacha20,poly1305)")),
-        (EncrId::AES_CBC, Some((name, icv_bits))) => Ok(Algorithm::Pair {
-            encr: "cbc(aes)",
+        (EncrId::AES_CBC | EncrId::DES3, Some((name, icv_bits))) => Ok(Algorithm::Pair {
+            encr: match encr {
+                EncrId::DES3 => "cbc(des3_ede)",
+                _ => "cbc(aes)",
+            },
             encr_key: keys.encr.expose(),
             integ: name,
             integ_key: keys.integ.expose(),
@@ -77,6 +80,39 @@ fn modules(algorithm: &str) -> &'static str {
     match algorithm {
         "AES_GCM_16" => "-a gcm seqiv",
         "CHACHA20_POLY1305" => "-a chacha20poly1305 seqiv",
+        name if name.starts_with("3DES") => "-a authenc cbc hmac echainiv des_generic",
         _ => "-a authenc cbc hmac echainiv",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use obol_ike::crypto::secret::Secret;
+
+    #[test]
+    fn ciphers_by_the_kernels_names() {
+        let keys = EspKeys {
+            encr: Secret::new(vec![1; 24]),
+            integ: Secret::new(vec![2; 32]),
+        };
+        let integ = IntegId::HMAC_SHA2_256_128;
+        for (encr, expected) in [
+            (EncrId::AES_CBC, "cbc(aes)"),
+            (EncrId::DES3, "cbc(des3_ede)"),
+        ] {
+            match algorithm(encr, integ, &keys).unwrap() {
+                Algorithm::Pair { encr, integ, .. } => {
+                    assert_eq!((encr, integ), (expected, "hmac(sha256)"));
+                }
+                Algorithm::Aead { .. } => panic!("{encr} is no AEAD"),
+            }
+            assert!(algorithm(encr, IntegId::NONE, &keys).is_err());
+        }
+        assert!(algorithm(EncrId::DES, integ, &keys).is_err());
+        assert_eq!(
+            modules("3DES with HMAC_SHA2_256_128"),
+            "-a authenc cbc hmac echainiv des_generic"
+        );
     }
 }

@@ -273,6 +273,7 @@ fn suite(info: &ChildSaInfo) -> Result<Suite, DataPlaneError> {
         (EncrId::AES_GCM_16, None) => Ok(Suite::AesGcm16 { key_bits }),
         (EncrId::CHACHA20_POLY1305, None) => Ok(Suite::ChaCha20Poly1305),
         (EncrId::AES_CBC, Some(hash)) => Ok(Suite::AesCbcHmac { key_bits, hash }),
+        (EncrId::DES3, Some(hash)) => Ok(Suite::TripleDesCbcHmac { hash }),
         (encr, _) => Err(DataPlaneError::Refused(format!(
             "no ESP with {encr} and {}",
             info.integ

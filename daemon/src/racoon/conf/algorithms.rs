@@ -1,7 +1,7 @@
 //! racoon's words for algorithms, and what is to be in the place of weak ones.
 //!
 //! A weak member of a list goes; a cipher or hash that is weak and alone refuses the file, since the
-//! user must know. SHA-1 and short groups are raised: both ends have the same rule, so they still agree,
+//! user must know. 3DES stays where obol's own configuration allows it. SHA-1 and short groups are raised: both ends have the same rule, so they still agree,
 //! on something stronger than was asked for.
 
 use obol_ike::proposal::Encr;
@@ -17,6 +17,8 @@ use crate::racoon::setkey::decimal;
 enum Cipher {
     /// AES-CBC, with a length behind it or without.
     Aes,
+    /// 3DES-CBC, used where it is allowed.
+    TripleDes,
     /// Why it is not used.
     Weak(&'static str),
 }
@@ -24,7 +26,7 @@ enum Cipher {
 const CIPHERS: [(&str, Cipher); 17] = [
     ("aes", Cipher::Aes),
     ("rijndael", Cipher::Aes),
-    ("3des", Cipher::Weak(BLOCK)),
+    ("3des", Cipher::TripleDes),
     ("des", Cipher::Weak("has 56-bit keys")),
     ("des_iv64", Cipher::Weak("has 56-bit keys")),
     ("des_iv32", Cipher::Weak("has 56-bit keys")),
@@ -100,6 +102,8 @@ const LONG: &str = "is not in obol; modp4096 is the longest";
 
 /// What is to be changed where a list has nothing left.
 const WRITE_AES: &str = "write aes, or aes 256, on all hosts";
+/// The same where there is another way.
+const WRITE_AES_OR_ALLOW: &str = "write aes, or aes 256, on all hosts; allow = [\"3des\"] in the [daemon] table of obol.toml lets it be used all the same";
 const WRITE_SHA: &str = "write sha256 on all hosts";
 
 /// One cipher or several; those that are weak go.
@@ -120,6 +124,13 @@ pub(crate) fn ciphers(args: &mut Args<'_, '_>) -> Read<Vec<Encr>> {
         };
         let bits = length(args)?;
         match cipher {
+            Cipher::TripleDes if args.allowed.triple_des => {
+                let message = "3des has 64-bit blocks: it may be used, since obol.toml allows it";
+                let fix = "remove it once all hosts have aes";
+                args.report.warn(&args.place_of(token), message, fix);
+                push(&mut found, Encr::TRIPLE_DES_CBC);
+            }
+            Cipher::TripleDes => weak.push((token, BLOCK)),
             Cipher::Weak(why) => weak.push((token, why)),
             Cipher::Aes => {
                 let encr = Encr::new(
@@ -141,7 +152,11 @@ pub(crate) fn ciphers(args: &mut Args<'_, '_>) -> Read<Vec<Encr>> {
             break;
         }
     }
-    without_weak(args, &weak, found.is_empty(), WRITE_AES)?;
+    let fix = match weak.iter().any(|(token, _)| token.text == "3des") {
+        true => WRITE_AES_OR_ALLOW,
+        false => WRITE_AES,
+    };
+    without_weak(args, &weak, found.is_empty(), fix)?;
     Ok(found)
 }
 

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use obol_ike::proposal::Allowed;
+
 use super::text::{Node, Token, TokenKind};
 use crate::config::{Located, Place, Report, nearest, shorten};
 use crate::racoon::setkey::decimal;
@@ -14,6 +16,8 @@ pub(crate) struct Args<'r, 'n> {
     pub(crate) report: &'r Report<'r>,
     /// Which text it is in.
     pub(crate) source: usize,
+    /// Weak algorithms that may be used.
+    pub(crate) allowed: Allowed,
     node: &'n Node,
     next: usize,
 }
@@ -30,13 +34,24 @@ const LONGEST: u64 = 366 * 86_400;
 
 impl<'r, 'n> Args<'r, 'n> {
     /// The words behind the keyword of a statement.
-    pub(crate) fn new(report: &'r Report<'r>, source: usize, node: &'n Node) -> Self {
+    pub(crate) fn new(
+        report: &'r Report<'r>,
+        source: usize,
+        allowed: Allowed,
+        node: &'n Node,
+    ) -> Self {
         Self {
             report,
             source,
+            allowed,
             node,
             next: 1,
         }
+    }
+
+    /// The words of a statement in its block.
+    pub(crate) fn of<'m>(&self, node: &'m Node) -> Args<'r, 'm> {
+        Args::new(self.report, self.source, self.allowed, node)
     }
 
     /// The keyword.

@@ -22,6 +22,8 @@ pub(crate) use remote::{Fragments, Nat, Remote, Whom};
 pub(crate) use sainfo::Sainfo;
 use text::{Node, TokenKind};
 
+use obol_ike::proposal::Allowed;
+
 use super::names::Names;
 use crate::config::{Located, Report, nearest};
 
@@ -74,15 +76,16 @@ pub(super) fn is_statement(word: &str) -> bool {
     STATEMENTS.contains(&word)
 }
 
-/// Understands the statements; what is wrong or has no effect is reported.
-pub(crate) fn read(report: &Report<'_>, names: &Names, texts: &Texts) -> Conf {
+/// Understands the statements; what is wrong or has no effect is reported. Weak algorithms are used
+/// if they are `allowed`.
+pub(crate) fn read(report: &Report<'_>, names: &Names, allowed: Allowed, texts: &Texts) -> Conf {
     texts.report(report);
     let mut conf = Conf {
         broken: report.has_errors(),
         ..Conf::default()
     };
     for (source, node) in &texts.nodes {
-        let mut args = Args::new(report, *source, node);
+        let mut args = Args::new(report, *source, allowed, node);
         // What is wrong was reported, and the rest is looked at all the same.
         conf.broken |= conf.statement(&mut args, names).is_err();
     }
@@ -269,7 +272,7 @@ impl Conf {
 fn each(args: &Args<'_, '_>, mut one: impl FnMut(&mut Args<'_, '_>) -> Read<()>) -> Read<()> {
     for node in args.block()? {
         let node: &Node = node;
-        let _ = one(&mut Args::new(args.report, args.source, node));
+        let _ = one(&mut args.of(node));
     }
     Ok(())
 }

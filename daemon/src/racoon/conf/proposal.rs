@@ -63,7 +63,7 @@ pub(crate) fn read(args: &mut Args<'_, '_>, place: &Place) -> Read<Proposal> {
     let mut parts = Parts::default();
     let mut right = true;
     for node in args.block()? {
-        let mut args = Args::new(args.report, args.source, node);
+        let mut args = args.of(node);
         right &= parts.statement(&mut args).is_ok();
     }
     // What is wrong is not missing.

@@ -154,7 +154,7 @@ pub(crate) fn read(args: &mut Args<'_, '_>, before: &[Remote]) -> Read<Remote> {
     let inherited = std::mem::take(&mut remote.proposals);
     if args.has_block() {
         for node in args.block()? {
-            let mut args = Args::new(args.report, args.source, node);
+            let mut args = args.of(node);
             if statement(&mut remote, &mut args).is_err() {
                 remote.broken = true;
             }

@@ -59,7 +59,7 @@ pub(crate) fn read(args: &mut Args<'_, '_>, names: &Names, before: &[Sainfo]) ->
     let mut parts = Parts::default();
     let mut right = true;
     for node in args.block()? {
-        let mut args = Args::new(args.report, args.source, node);
+        let mut args = args.of(node);
         right &= parts.statement(&mut args).is_ok();
     }
     if !right {

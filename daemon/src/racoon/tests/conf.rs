@@ -214,6 +214,49 @@ fn r_a8_weak_algorithms() {
 }
 
 #[test]
+fn r_a8_3des_where_obol_allows_it() {
+    let mut allowed = Allowed::default();
+    assert!(allowed.allow("3des"));
+    let only = RACOON
+        .replace("encryption_algorithm aes;", "encryption_algorithm 3des;")
+        .replace(
+            "encryption_algorithm aes, 3des;",
+            "encryption_algorithm 3des;",
+        );
+    let files = Files::of(&only, PSK, MONGODB);
+    let error = files.load().map(|_| ()).unwrap_err();
+    assert!(error.contains("allow = [\"3des\"]"), "{error}");
+    let understood = files
+        .load_allowing(allowed)
+        .unwrap_or_else(|e| panic!("{e}"));
+    let notices = files.notices(&understood);
+    let said = notices
+        .iter()
+        .filter(|notice| notice.contains("it may be used"));
+    assert_eq!(said.count(), 2, "{notices:?}");
+    let text = understood.native.unwrap().text;
+    for line in [
+        "allow = [\"3des\"]",
+        "proposals = [\"3des-sha256-prfsha256-modp2048\"]",
+        "esp_proposals = [\"3des-sha512-sha384-sha256-modp2048-noesn\"]",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+    // A list keeps its order; without leave it has but what is strong.
+    let both = Files::of(RACOON, PSK, MONGODB);
+    let native = both.load_allowing(allowed).unwrap().native.unwrap();
+    assert!(
+        native.text.contains("[\"aes128-3des-sha512-"),
+        "{}",
+        native.text
+    );
+    assert!(!both.native().contains("3des"));
+    // Nothing else gets in by it.
+    let des = Files::of(&only.replace("3des", "des"), PSK, MONGODB);
+    assert!(des.load_allowing(allowed).is_err());
+}
+
+#[test]
 fn r_a6_who_may_read_the_secrets() {
     let files = Files::of(RACOON, PSK, MONGODB);
     files.write("psk.txt", PSK, 0o644);
@@ -363,7 +406,7 @@ proptest! {
         let mut texts = crate::racoon::conf::Texts::new();
         texts.add(&mut sources, "r.conf".into(), std::path::Path::new(""), text, 10);
         let report = crate::config::Report::new(&sources);
-        let conf = crate::racoon::conf::read(&report, &Names::for_tests(), &texts);
+        let conf = crate::racoon::conf::read(&report, &Names::for_tests(), Allowed::default(), &texts);
         let flow = crate::racoon::Flow {
             local: "10.0.0.0/16[tcp]".parse().unwrap(),
             remote: "10.0.0.0/16[tcp/27017]".parse().unwrap(),

@@ -9,6 +9,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use obol_ike::proposal::Allowed;
+
 use super::names::Names;
 use super::{Kind, Understood, load};
 
@@ -51,12 +53,17 @@ impl Files {
     }
 
     fn load(&self) -> Result<Understood, String> {
+        self.load_allowing(Allowed::default())
+    }
+
+    fn load_allowing(&self, allowed: Allowed) -> Result<Understood, String> {
         let files = [
             (self.0.join("racoon.conf"), Kind::Racoon),
             (self.0.join("psk.txt"), Kind::Psk),
             (self.0.join("mongodb.conf"), Kind::Setkey),
         ];
-        load(&files, &Names::for_tests()).map_err(|errors| self.without_path(&errors.to_string()))
+        load(&files, &Names::for_tests(), allowed)
+            .map_err(|errors| self.without_path(&errors.to_string()))
     }
 
     fn without_path(&self, text: &str) -> String {

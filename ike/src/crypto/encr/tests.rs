@@ -12,16 +12,20 @@ fn all() -> Vec<(String, IkeCipher)> {
         Encr::CHACHA20_POLY1305,
     ]
     .map(|encr| (encr, IntegId::NONE));
-    let cbc = [Encr::AES128_CBC, Encr::AES192_CBC, Encr::AES256_CBC]
-        .into_iter()
-        .flat_map(|encr| {
-            [
-                IntegId::HMAC_SHA2_256_128,
-                IntegId::HMAC_SHA2_384_192,
-                IntegId::HMAC_SHA2_512_256,
-            ]
-            .map(|integ| (encr, integ))
-        });
+    let cbc = [
+        Encr::AES128_CBC,
+        Encr::AES192_CBC,
+        Encr::AES256_CBC,
+        Encr::TRIPLE_DES_CBC,
+    ];
+    let cbc = cbc.into_iter().flat_map(|encr| {
+        [
+            IntegId::HMAC_SHA2_256_128,
+            IntegId::HMAC_SHA2_384_192,
+            IntegId::HMAC_SHA2_512_256,
+        ]
+        .map(|integ| (encr, integ))
+    });
     aeads
         .into_iter()
         .chain(cbc)
@@ -108,13 +112,14 @@ fn counters_give_different_messages_and_unforeseeable_cbc_ivs() {
         let two = cipher.seal(2, AAD, b"same");
         assert_ne!(one, two, "{name}");
         assert_eq!(one, cipher.seal(1, AAD, b"same"), "{name}");
-        if let Kind::Cbc(..) = cipher.0 {
-            let differing = one[..BLOCK_LEN]
+        if let Kind::Cbc(cbc, _) = &cipher.0 {
+            let block = cbc.block_len();
+            let differing = one[..block]
                 .iter()
-                .zip(&two[..BLOCK_LEN])
+                .zip(&two[..block])
                 .filter(|(a, b)| a != b)
                 .count();
-            assert!(differing > BLOCK_LEN / 2, "{name}");
+            assert!(differing > block / 2, "{name}");
         }
     }
 }
@@ -166,8 +171,32 @@ fn only_what_belongs_together_makes_a_cipher() {
     assert!(!try_new(Encr::AES192_CBC, hmac, 24, 31));
     assert!(!try_new(Encr::AES192_CBC, IntegId::NONE, 24, 0));
     assert!(!try_new(Encr::AES192_CBC, IntegId::HMAC_SHA1_96, 24, 20));
-    assert!(!try_new(Encr::new(EncrId::DES3, 192), hmac, 24, 32));
+    // Three keys that are alike.
+    assert!(!try_new(Encr::TRIPLE_DES_CBC, hmac, 24, 32));
+    assert!(!try_new(Encr::new(EncrId::DES, 64), hmac, 8, 32));
     assert!(!try_new(Encr::new(EncrId::NULL, 0), hmac, 0, 32));
+}
+
+/// RFC 2451 section 2.3: keys that make it single DES are refused.
+#[test]
+fn triple_des_has_three_keys() {
+    let integ = Secret::new(vec![2; 32]);
+    let hmac = IntegId::HMAC_SHA2_256_128;
+    let works = |keys: [u8; 3], integ_id, integ: &Secret| {
+        let key = Secret::new(keys.iter().flat_map(|key| [*key; 8]).collect());
+        IkeCipher::new(Encr::TRIPLE_DES_CBC, integ_id, &key, integ).is_ok()
+    };
+    assert!(works([2, 4, 6], hmac, &integ));
+    // Two keys of 56 bits are 3DES as well.
+    assert!(works([2, 4, 2], hmac, &integ));
+    assert!(!works([2, 2, 6], hmac, &integ));
+    assert!(!works([2, 6, 6], hmac, &integ));
+    // The lowest bit is parity.
+    assert!(!works([2, 3, 6], hmac, &integ));
+    let none = Secret::new(Vec::new());
+    assert!(!works([2, 4, 6], IntegId::NONE, &none));
+    let short = Secret::new((1..=16).collect());
+    assert!(IkeCipher::new(Encr::TRIPLE_DES_CBC, hmac, &short, &integ).is_err());
 }
 
 #[test]

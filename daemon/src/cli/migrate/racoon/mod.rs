@@ -23,7 +23,7 @@ pub(super) fn migrate(
     args: &MigrateArgs,
 ) -> Result<(), Failure> {
     let files = Files::of(conf, &args.setkey)?;
-    let (understood, native) = files.load()?;
+    let (understood, native) = files.load(own)?;
     match args.verify {
         true => verify::verify(runtime_dir, args, &native),
         false => plan::print(&files, own, &understood, &native),
@@ -52,12 +52,12 @@ impl Files {
         })
     }
 
-    fn load(&self) -> Result<(Understood, Native), Failure> {
+    fn load(&self, own: &Path) -> Result<(Understood, Native), Failure> {
         let scripts = self.scripts.iter().map(|path| (path.clone(), Kind::Setkey));
         let all: Vec<_> = std::iter::once((self.conf.clone(), Kind::Racoon))
             .chain(scripts)
             .collect();
-        let mut understood = racoon::load_here(&all)?;
+        let mut understood = racoon::load_here(&all, own)?;
         match understood.native.take() {
             Some(native) => Ok((understood, native)),
             None => {
