@@ -36,7 +36,9 @@ use crate::updown::Scripts;
 mod answers;
 mod cleartext;
 mod events;
+mod generated;
 mod keys;
+mod last_use;
 mod operator;
 mod puzzles;
 pub(crate) mod report;
@@ -48,7 +50,9 @@ mod words;
 
 use answers::Answered;
 use cleartext::Cleartexts;
+use generated::Generated;
 use keys::Keys;
+use last_use::LastUses;
 use operator::Waiter;
 use puzzles::Puzzles;
 pub(crate) use roam::Roaming;
@@ -79,6 +83,8 @@ pub(crate) struct Driver<D: DataPlane> {
     puzzles: Puzzles,
     heartbeat: Heartbeat,
     cleartexts: Cleartexts,
+    generated: Generated,
+    last_uses: LastUses,
     keys: Keys,
     /// What the data plane was asked and has not answered. Nobody waits for one answer: the loop
     /// goes on with what others want.
@@ -159,6 +165,8 @@ impl<D: DataPlane> Driver<D> {
             puzzles: Puzzles::new(),
             heartbeat: Heartbeat::new(),
             cleartexts: Cleartexts::default(),
+            generated: Generated::default(),
+            last_uses: LastUses::default(),
             keys,
             asked: FuturesUnordered::new(),
             dropped: BTreeMap::new(),
@@ -185,6 +193,9 @@ impl<D: DataPlane> Driver<D> {
                 };
                 return (ended, self.plane);
             }
+            if self.settle_generated().await {
+                continue;
+            }
             self.settle_cleartexts().await;
             self.scripts.run();
             self.settle_waiters();
@@ -197,7 +208,8 @@ impl<D: DataPlane> Driver<D> {
         let now = self.clock.now();
         let waiters = self.waiters.iter().map(|waiter| waiter.deadline).min();
         let deadline = self.endpoint.poll_timeout().map(|(at, _)| at);
-        let earliest = [deadline, waiters, self.stopping, self.cleartexts.due()]
+        let (cleartexts, generated) = (self.cleartexts.due(), self.generated.due());
+        let earliest = [deadline, waiters, self.stopping, cleartexts, generated]
             .into_iter()
             .flatten()
             .min();
@@ -391,12 +403,15 @@ impl<D: DataPlane> Driver<D> {
         crate::run::look_up_sources(&mut loaded);
         self.changes.apply(&mut loaded);
         self.look_at_cleartexts(&mut loaded.policies);
+        self.generated.carry_over(&mut loaded);
         crate::run::refuse_daemon_changes(&self.loaded.daemon, &loaded.daemon)?;
         self.plane
             .take_over(&mut loaded, &self.ports)
             .await
             .map_err(crate::run::system)?;
         self.loaded = loaded;
+        self.generated.adapt(&self.loaded);
+        self.last_uses.adapt(&self.loaded);
         self.endpoint.reload(now, Arc::new(self.loaded.ike.clone()));
         self.configure_scripts().await;
         crate::run::tell(&self.loaded);

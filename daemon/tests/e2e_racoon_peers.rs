@@ -302,7 +302,7 @@ const BAD_SCRIPTS: [(&str, usize, &str); 8] = [
 
 const BAD_CONFS: [(&str, &str, &str); 5] = [
     ("passive off;", "pasive off;", "did you mean passive?"),
-    ("passive off;", "generate_policy on;", "write off"),
+    ("passive off;", "generate_policy yes;", "syntax error"),
     (
         "    pfs_group modp1024;\n",
         "    pfs_group modp1024;\n}\n",

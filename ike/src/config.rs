@@ -134,6 +134,41 @@ pub struct Connection {
     pub redirect: Redirect,
     /// Whether an IKE SA that was lost is made anew without a key exchange.
     pub resumption: Resumption,
+    /// What a peer may have that no child is about; `None`: nothing.
+    pub generate: Option<Generate>,
+}
+
+/// Child SAs that a peer gets although no child is about their packets: those between this host and the
+/// peer's own address. In tunnel mode this host's side may be networks behind it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Generate {
+    /// What they all have; its name, mode and selectors do not count.
+    pub like: Child,
+    /// The packets that policies are about, our side and the other: who asks for any of them does
+    /// not get it so.
+    pub except: Arc<[(Vec<TrafficSelector>, Vec<TrafficSelector>)]>,
+}
+
+impl Generate {
+    /// What the names of such children begin with. No child is configured by such a name.
+    pub const MARK: &'static str = "generated:";
+
+    /// Whether a child of this name was made so.
+    pub fn made(name: &str) -> bool {
+        name.starts_with(Self::MARK)
+    }
+
+    /// Whether no policy is about packets between these two sides, ours and the other.
+    pub fn allows(&self, ours: &[TrafficSelector], theirs: &[TrafficSelector]) -> bool {
+        let meet = |one: &[TrafficSelector], other: &[TrafficSelector]| {
+            one.iter()
+                .any(|ts| other.iter().any(|other| ts.intersect(other).is_some()))
+        };
+        !self
+            .except
+            .iter()
+            .any(|(local, remote)| meet(ours, local) && meet(theirs, remote))
+    }
 }
 
 /// Session resumption, RFC 5723: who has lost an IKE SA that it began makes a new one of it with

@@ -449,6 +449,8 @@ pub enum Event {
         connection: String,
         /// Name of the child.
         child: String,
+        /// Nobody has closed it: its time was over, or the peer is dead or has forgotten it.
+        expired: bool,
     },
     /// A Child SA is being closed because nothing used it for so long.
     ChildIdle {

@@ -269,6 +269,11 @@ fn connection(report: &ConnectionReport) -> String {
         rows.push(row(["dataplane", &carrier.name, &carrier.why]));
     }
     let mut text = format!("{}{state}\n{}", report.name, table(&rows));
+    if report.generates {
+        text.push_str(
+            "  what a peer asks for is protected too, between this host and its own address (generate)\n",
+        );
+    }
     text.push_str(&proposals("IKE", &report.proposals));
     rows = vec![row([
         "CHILD", "MODE", "LOCAL", "REMOTE", "START", "PACKETS",
@@ -522,6 +527,7 @@ hosts: established for 5s, rekey in 4h00m, initiator
             margin_s: 360,
             initial_contact: true,
             fragmentation: true,
+            generates: false,
             children: vec![child("a", Some(PolicyState::Trapped))],
         };
         let expected = "\

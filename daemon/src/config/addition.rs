@@ -39,7 +39,9 @@ impl Loaded {
         let places = other.pluto.names.get(name).cloned().unwrap_or_default();
         let is_meant = |connection: &str| places.iter().any(|(own, _)| own == connection);
         let same_daemon = other.daemon == self.daemon && other.ike.settings == self.ike.settings;
-        if places.is_empty() || !same_daemon {
+        // What peers may ask for depends on all policies.
+        let apart = same_daemon && self.generated.is_empty();
+        if places.is_empty() || !apart {
             return false;
         }
         other.retain_connections(|connection| is_meant(&connection.name));

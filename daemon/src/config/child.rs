@@ -149,13 +149,14 @@ fn read_updown(report: &Report<'_>, section: &Section<'_>) -> Option<Option<Stri
 }
 
 /// How long an SA lives: soft and hard limits.
-struct Lifetimes {
-    time: (Duration, Duration),
-    bytes: (Option<u64>, Option<u64>),
-    packets: (Option<u64>, Option<u64>),
+pub(super) struct Lifetimes {
+    pub(super) time: (Duration, Duration),
+    pub(super) bytes: (Option<u64>, Option<u64>),
+    pub(super) packets: (Option<u64>, Option<u64>),
 }
 
-fn read_lifetimes(
+/// Reads them; `None`: something is wrong with them.
+pub(super) fn read_lifetimes(
     report: &Report<'_>,
     name: &Located<&str>,
     section: &Section<'_>,

@@ -15,6 +15,7 @@ use super::child::{self, ReadChild};
 use super::files::FileSource;
 use super::finding::{Located, Place, Report};
 use super::fragmentation;
+use super::generate::{self, ReadGenerate};
 use super::planes::{self, DataPlaneChoice};
 use super::proposals::Proposals;
 use super::reader::{Section, nearest, shorten};
@@ -43,6 +44,8 @@ pub(crate) struct ReadConnection {
     pub(crate) local_addrs: Vec<Located<IpAddr>>,
     /// Its children.
     pub(crate) children: Vec<ReadChild>,
+    /// What a peer may ask for that none of them is about.
+    pub(super) generate: Option<ReadGenerate>,
 }
 
 /// Reads one connection; `None` if that makes no sense, which is reported.
@@ -76,7 +79,9 @@ pub(crate) fn read(
     let data_plane = planes::read(report, &section);
     let (local_addrs, remote_addrs) = (local_addrs?, remote_addrs?);
     check_ends(report, &local_addrs, &remote_addrs);
-    let alone = matches!(childless, Some(Childless::Prefer | Childless::Force));
+    let generate = generate::read(report, lists, name, &section);
+    let alone =
+        matches!(childless, Some(Childless::Prefer | Childless::Force)) || section.has("generate");
     let addrs = (&*local_addrs, &*remote_addrs);
     let children = child::read_all(report, lists, name, &section, addrs, alone);
     section.finish();
@@ -114,6 +119,8 @@ pub(crate) fn read(
         peer,
         redirect,
         resumption,
+        // Once all policies are known.
+        generate: None,
     };
     redirect::check(report, &name.place, &config, &children);
     signatures::check(report, &name.place, &config);
@@ -124,6 +131,7 @@ pub(crate) fn read(
         data_plane,
         local_addrs,
         children,
+        generate: generate?,
     })
 }
 

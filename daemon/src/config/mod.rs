@@ -18,6 +18,7 @@ mod daemon;
 pub(crate) mod files;
 pub(crate) mod finding;
 mod fragmentation;
+pub(crate) mod generate;
 mod kernel;
 mod meeting;
 mod overlap;
@@ -55,6 +56,7 @@ use connection::ReadConnection;
 pub(crate) use daemon::DaemonSettings;
 use files::{Disk, FileSource, NoFiles};
 pub(crate) use finding::{ConfigErrors, Finding, Located, Place, Report, Source};
+use generate::Level;
 pub(crate) use meeting::Areas;
 pub(crate) use overlap::is_narrower;
 pub(crate) use planes::{ConnectionChoice, DataPlaneChoice};
@@ -78,6 +80,8 @@ pub(crate) struct Loaded {
     pub(crate) data_planes: Vec<ConnectionChoice>,
     /// Scripts that are told what becomes of a child, by the names of its connection and its own.
     pub(crate) updown: BTreeMap<(String, String), String>,
+    /// How strict policies are that are made for peers, by the names of connections that have such.
+    pub(crate) generated: BTreeMap<String, Level>,
     /// Settings of the daemon as a whole.
     pub(crate) daemon: DaemonSettings,
     /// What is allowed but not good.
@@ -265,7 +269,7 @@ fn read(
         found.read(&report, files, &secrets, roots(&report, &tables));
     }
     let Tables {
-        connections,
+        mut connections,
         shunts,
         ..
     } = found;
@@ -274,6 +278,7 @@ fn read(
     shunt::check(&report, &shunts, &connections, &mut narrower);
     kernel::check(&report, &connections, &data_planes);
     cleartext::check(&report, &connections, foreign);
+    generate::check(&report, &connections, foreign);
     let own_addresses = own_addresses(&report, &connections, foreign);
     let warnings = report.finish()?;
     let mut policies = policies(&connections);
@@ -282,6 +287,8 @@ fn read(
         policy.narrower = !narrower.is_empty() && narrower.contains(&name);
     }
     policies.extend(shunt::policies(shunts));
+    generate::settle(&mut connections, &policies);
+    let generated = generate::levels(&connections);
     let updown = updown(&connections);
     let connections: Vec<Arc<Connection>> = connections.into_iter().map(assemble).collect();
     Ok(Loaded {
@@ -293,6 +300,7 @@ fn read(
         credentials: secrets.credentials,
         data_planes,
         updown,
+        generated,
         daemon,
         warnings,
         files: Vec::new(),

@@ -93,6 +93,7 @@ pub(crate) fn in_short(connection: &Connection) -> ConnectionReport {
         margin_s: margin.as_secs(),
         initial_contact: connection.initial_contact,
         fragmentation: connection.fragmentation.mode != FragmentationMode::No,
+        generates: connection.generate.is_some(),
         children: connection
             .children
             .iter()

@@ -26,8 +26,8 @@ pub(crate) use list::{AuthReport, CarrierReport, ChildReport, ConnectionReport, 
 pub(crate) use overview::{OfferReport, OverviewReport};
 pub(crate) use secret::{KeysReport, OneWay, SecretJson};
 pub(crate) use status::{
-    Absence, ChildSaReport, DaemonReport, EndReport, IkeAlgorithmsReport, IkeSaReport, Names,
-    NatReport, NotLoaded, PolicyReport, PolicyState, StatusReport, WrittenEnd,
+    Absence, ChildSaReport, DaemonReport, EndReport, GeneratedReport, IkeAlgorithmsReport,
+    IkeSaReport, Names, NatReport, NotLoaded, PolicyReport, PolicyState, StatusReport, WrittenEnd,
 };
 
 /// Version of requests and replies. Raised by changes that an older end would misread.

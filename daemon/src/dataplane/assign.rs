@@ -73,8 +73,18 @@ pub(crate) fn assign(
 ) -> Result<Assignment, DataPlaneError> {
     let mut assigned = BTreeMap::new();
     for (connection, chosen) in config.connections.iter().zip(choices) {
-        let probed = || match most_queues(&connection.children) {
-            1 => probe(&connection.children),
+        let generated = connection
+            .generate
+            .iter()
+            .map(|generate| Arc::new(generate.like.clone()));
+        let children: Vec<_> = connection
+            .children
+            .iter()
+            .cloned()
+            .chain(generated)
+            .collect();
+        let probed = || match most_queues(&children) {
+            1 => probe(&children),
             _ => Err(DataPlaneError::Refused(
                 "several queues of a child need the userspace data plane".to_owned(),
             )),
@@ -170,6 +180,12 @@ impl Assignment {
                 for child in &mut Arc::make_mut(connection).children {
                     Arc::make_mut(child).spi_half = half;
                 }
+            }
+            let generate = connection.generate.as_ref();
+            if generate.is_some_and(|generate| generate.like.spi_half != half)
+                && let Some(generate) = &mut Arc::make_mut(connection).generate
+            {
+                generate.like.spi_half = half;
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What the endpoint asks, and how it is answered: at once from what is here, or when the data plane
 //! is done. Nobody waits for one answer of the data plane, so that the loop goes on.
 
-use obol_ike::event::{Answer, Ask, AskId, ChildSaId, DataPlaneRefusal};
+use obol_ike::event::{Answer, Ask, AskId, ChildSaId, DataPlaneRefusal, InboundSa};
 use tracing::{debug, warn};
 
 use super::Driver;
@@ -22,6 +22,7 @@ impl<D: DataPlane> Driver<D> {
             // What was kept of it is dropped; nobody waits for that.
             drop(self.plane.remove(refused));
             self.keys.forget(refused);
+            self.generated.forget(refused);
         }
         self.reply(answered.id, answered.answer);
     }
@@ -49,10 +50,8 @@ impl<D: DataPlane> Driver<D> {
                 Answer::LastInbound(ages.min())
             }
             Ask::AddInbound(sa) => {
-                let child = sa.info.id;
-                self.keys.inbound(child, &sa.keys);
-                let doing = self.plane.add_inbound(*sa);
-                return self.later(id, Some(child), doing);
+                let sa = self.generated.hold_up(id, sa)?;
+                return self.add_inbound(id, sa);
             }
             Ask::UseOutbound(sa) => {
                 self.keys.outbound(sa.info.id, &sa.keys);
@@ -65,6 +64,9 @@ impl<D: DataPlane> Driver<D> {
             }
             Ask::Remove(child) => {
                 self.keys.forget(child);
+                self.generated.forget(child);
+                let (now, usage) = (self.clock.now(), self.plane.usage(child));
+                self.last_uses.removing(now, child, usage);
                 let doing = self.plane.remove(child);
                 return self.later(id, None, async move {
                     let usage = doing.await?;
@@ -73,6 +75,14 @@ impl<D: DataPlane> Driver<D> {
                 });
             }
         })
+    }
+
+    /// Has the data plane accept packets of an SA.
+    pub(super) fn add_inbound(&mut self, id: AskId, sa: Box<InboundSa>) -> Option<Answer> {
+        let child = sa.info.id;
+        self.keys.inbound(child, &sa.keys);
+        let doing = self.plane.add_inbound(*sa);
+        self.later(id, Some(child), doing)
     }
 
     /// The answer comes when the data plane is done; if it refuses, `added` is forgotten.
@@ -96,6 +106,11 @@ impl<D: DataPlane> Driver<D> {
         }));
         None
     }
+}
+
+/// The data plane was not even asked.
+pub(super) fn refused(why: String) -> Answer {
+    Answer::Done(Err(DataPlaneRefusal::Failed(why)))
 }
 
 fn refusal(result: Result<(), DataPlaneError>) -> Result<(), DataPlaneRefusal> {

@@ -15,6 +15,7 @@ impl<D: DataPlane> Driver<D> {
     pub(super) fn event(&mut self, event: &Event) {
         self.tell_watchers(event);
         self.note_for_cleartexts(event);
+        self.generated.note(self.clock.now(), event);
         match event {
             Event::IkeUp {
                 connection,
@@ -114,8 +115,10 @@ impl<D: DataPlane> Driver<D> {
                 id,
                 connection,
                 child,
+                ..
             } => {
                 self.scripts.down(*id);
+                self.last_uses.removed(*id, connection, child);
                 info!(%connection, %child, "Child SA down");
             }
             Event::ChildIdle {

@@ -256,6 +256,9 @@ impl<D: DataPlane> Driver<D> {
             })
             .collect();
         let closed = standing(&self.endpoint, now, &targets);
+        if meant.is_whole {
+            self.generated.release(connection);
+        }
         for child in meant.each() {
             let connection = connection.clone();
             self.command(now, Command::Terminate { connection, child });

@@ -48,6 +48,7 @@ impl<D: DataPlane> Driver<D> {
             .flat_map(|sa| sa.children.iter().map(|child| child.info.id))
             .collect();
         let usages = self.plane.usages(&ids);
+        let ages = self.last_uses.ages(now, &sas, &usages);
         let mut drops: BTreeMap<String, u64> = self
             .dropped
             .iter()
@@ -89,7 +90,14 @@ impl<D: DataPlane> Driver<D> {
             },
             policies: policies
                 .iter()
-                .map(|p| children.policy(p, self.plane.carrier(&p.connection).0))
+                .map(|p| {
+                    let mut report = children.policy(p, self.plane.carrier(&p.connection).0);
+                    let name = (p.connection.clone(), p.child.clone());
+                    let ages = ages.get(&name).copied();
+                    (report.last_in_s, report.last_out_s) = ages.unwrap_or_default();
+                    report.generated = self.generated.report(now, p);
+                    report
+                })
                 .collect(),
             ike_sas: sas.iter().map(|sa| self.ike_sa(sa, &usages)).collect(),
             names,
@@ -260,6 +268,9 @@ impl<'a> Children<'a> {
                 state => state,
             },
             cleartext: policy.clear.when.said().map(str::to_owned),
+            generated: None,
+            last_in_s: None,
+            last_out_s: None,
         }
     }
 }

@@ -148,8 +148,7 @@ pub(super) fn run(here: &Here, arguments: &[String]) -> Result<u8, Ended> {
             Setkey::open(here)?.script(file, &text, call.dry)
         }
         Do::Dump if call.policies => {
-            let (store, clock) = (load(here)?, Clock::here());
-            print_text(&spd::list(&store, std::process::id(), &clock))?;
+            list_policies(here, &load(here)?, &Clock::here())?;
             Ok(0)
         }
         Do::Dump => {
@@ -159,6 +158,10 @@ pub(super) fn run(here: &Here, arguments: &[String]) -> Result<u8, Ended> {
         Do::Flush if call.policies => {
             let mut setkey = Setkey::open_any(here)?;
             setkey.commit(Store::default())?;
+            // With their SAs go the policies that were made for peers.
+            if let Some(status) = status(here)? {
+                close(here, generating(&status))?;
+            }
             Ok(0)
         }
         Do::Flush => {
@@ -166,6 +169,16 @@ pub(super) fn run(here: &Here, arguments: &[String]) -> Result<u8, Ended> {
             Ok(0)
         }
     }
+}
+
+/// The policies that setkey was told, and what a daemon knows of them.
+fn list_policies(here: &Here, store: &Store, clock: &Clock) -> Result<(), Ended> {
+    let known = match here.ask::<StatusReport>(&Request::Status) {
+        Ok(status) => status.policies,
+        Err(_) => Vec::new(),
+    };
+    print_text(&spd::list(store, &known, std::process::id(), clock))?;
+    Ok(())
 }
 
 /// The SAs that a daemon has; without one there are none.
@@ -179,13 +192,33 @@ fn list_sas(here: &Here, dead_too: bool) -> Result<(), Ended> {
     Ok(())
 }
 
+/// What a daemon says of itself, if there is one.
+fn status(here: &Here) -> Result<Option<StatusReport>, Ended> {
+    match here.ask(&Request::Status) {
+        Err(failure) if failure.code == ExitClass::NotRunning => Ok(None),
+        status => Ok(Some(status?)),
+    }
+}
+
+/// The connections that have policies which were made for peers.
+fn generating(status: &StatusReport) -> Vec<String> {
+    let policies = status.policies.iter();
+    let generated = policies.filter(|policy| policy.generated.is_some());
+    generated.map(|policy| policy.connection.clone()).collect()
+}
+
 /// Closes all SAs. What the policies name waits for others.
 fn flush_sas(here: &Here) -> Result<(), Ended> {
-    let status: StatusReport = match here.ask(&Request::Status) {
-        Err(failure) if failure.code == ExitClass::NotRunning => return Ok(()),
-        status => status?,
+    let Some(status) = status(here)? else {
+        return Ok(());
     };
-    let mut names: Vec<String> = status.ike_sas.into_iter().map(|sa| sa.name).collect();
+    let mut names = generating(&status);
+    names.extend(status.ike_sas.into_iter().map(|sa| sa.name));
+    close(here, names)
+}
+
+/// Closes all SAs of these connections.
+fn close(here: &Here, mut names: Vec<String>) -> Result<(), Ended> {
     names.retain(|name| !name.is_empty());
     names.sort();
     names.dedup();
@@ -295,7 +328,7 @@ impl<'h> Setkey<'h> {
             for list in lists {
                 match list {
                     List::Policies => {
-                        print_text(&spd::list(&self.store, std::process::id(), &clock))?;
+                        list_policies(self.here, &self.store, &clock)?;
                     }
                     List::Sas => list_sas(self.here, false)?,
                 }

@@ -37,7 +37,9 @@ use obol_ike::ts::TrafficSelector;
 use psk::PskFile;
 pub(crate) use psk_source::PskSource;
 pub(crate) use running::{Files, Overrides, load_to_run, translated};
-pub(crate) use setkey::{Action, Direction, Level, Store, Stored, script, write};
+pub(crate) use setkey::{
+    Action, Direction, Key, Level, Priority, Rule, Store, Stored, Transform, script, write,
+};
 use zeroize::Zeroizing;
 
 use crate::config::files::{Disk, FileProblem, FileSource, read_text};
@@ -240,7 +242,7 @@ fn read(
     };
     let convert = || native::convert(&conf, &plan, psk.map(PathBuf::as_path), told);
     Ok(Draft {
-        text: (!flows.is_empty() || store.is_some()).then(convert),
+        text: (!flows.is_empty() || store.is_some() || plan.generates()).then(convert),
         flows,
         notices,
         late_psk,

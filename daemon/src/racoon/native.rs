@@ -10,7 +10,7 @@ use obol_ike::proposal::Allowed;
 use obol_ike::ts::TrafficSelector;
 
 use super::conf::{Conf, Fragments, Nat, Whom};
-use super::plan::{Peer, Plan, Protected};
+use super::plan::{Generate, Peer, Plan, Protected};
 use super::regions::Region;
 use crate::config::write::{self, Lines, key, quoted};
 use crate::dataplane::Cleartext;
@@ -32,7 +32,7 @@ pub(crate) fn convert(
     let mut native = Native::default();
     native.daemon(conf, allowed);
     for peer in &plan.peers {
-        native.connection(conf, peer);
+        native.connection(conf, plan, peer);
     }
     for region in &plan.drops {
         native.dropped(region);
@@ -85,7 +85,7 @@ impl Native {
         self.line(format_args!(""));
     }
 
-    fn connection(&mut self, conf: &Conf, peer: &Peer<'_>) {
+    fn connection(&mut self, conf: &Conf, plan: &Plan<'_>, peer: &Peer<'_>) {
         let remote = peer.remote;
         let name = match (peer.tunnel, &remote.whom) {
             (Some((_, addr)), _) => format!("tunnel-{addr}"),
@@ -151,6 +151,29 @@ impl Native {
         for child in &peer.children {
             self.child(&name, peer, child, &mut children);
         }
+        if let Some(generate) = &peer.generate {
+            self.generate(&name, generate, &plan.passes);
+        }
+    }
+
+    fn generate(&mut self, connection: &str, generate: &Generate, passes: &[Region]) {
+        self.line(format_args!("[connections.{}.generate]", key(connection)));
+        self.text("level", generate.level.word());
+        self.list("esp_proposals", [&generate.esp]);
+        self.lives(generate.lifetime);
+        if !passes.is_empty() {
+            let pairs = passes
+                .iter()
+                .map(|region| format!("{}={}", region.local, region.remote));
+            self.list("except", pairs);
+        }
+        self.line(format_args!(""));
+    }
+
+    fn lives(&mut self, lifetime: Duration) {
+        self.time("rekey_time", soft(lifetime));
+        self.time("life_time", lifetime);
+        self.time("inactivity", soft(lifetime) / 2);
     }
 
     fn side(&mut self, side: &str, id: Option<String>) {
@@ -180,9 +203,7 @@ impl Native {
         if child.clear {
             self.text("cleartext", Cleartext::Opportunistic.word());
         }
-        self.time("rekey_time", soft(child.lifetime));
-        self.time("life_time", child.lifetime);
-        self.time("inactivity", soft(child.lifetime) / 2);
+        self.lives(child.lifetime);
         self.line(format_args!(""));
     }
 

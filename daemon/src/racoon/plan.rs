@@ -8,6 +8,7 @@ use obol_ike::proposal::EspProposal;
 use super::conf::{Conf, Remote, Sainfo};
 use super::flows::{Flow, What};
 use super::regions::Region;
+use crate::config::generate::Level;
 use crate::config::{Place, Report};
 
 /// Boxes in all. More is a mistake: each `none` line cuts those behind it into pieces.
@@ -20,6 +21,8 @@ pub(crate) struct Plan<'c> {
     pub(crate) peers: Vec<Peer<'c>>,
     /// What is dropped.
     pub(crate) drops: Vec<Region>,
+    /// What passes in clear.
+    pub(crate) passes: Vec<Region>,
 }
 
 /// A peer, or all that have no `remote` of their own.
@@ -31,6 +34,19 @@ pub(crate) struct Peer<'c> {
     pub(crate) tunnel: Option<(IpAddr, IpAddr)>,
     /// What is protected.
     pub(crate) children: Vec<Protected>,
+    /// What policies have that are made for the peer.
+    pub(crate) generate: Option<Generate>,
+}
+
+/// What policies have that are made because a peer asks for them.
+#[derive(Clone, Debug)]
+pub(crate) struct Generate {
+    /// How strict they are.
+    pub(crate) level: Level,
+    /// Algorithms.
+    pub(crate) esp: EspProposal,
+    /// Life of a Child SA.
+    pub(crate) lifetime: Duration,
 }
 
 /// Packets that go through ESP.
@@ -94,6 +110,7 @@ pub(crate) fn plan<'c>(report: &Report<'_>, conf: &'c Conf, flows: &[Flow]) -> P
             });
         }
     }
+    plan.generate(report, conf);
     plan
 }
 
@@ -304,7 +321,10 @@ impl<'c> Plan<'c> {
         sainfo: Option<&Sainfo>,
     ) {
         let (at, tunnel, clear) = match treatment {
-            Treatment::Pass => return,
+            Treatment::Pass => {
+                self.passes.push(region);
+                return;
+            }
             Treatment::Drop => {
                 self.drops.push(region);
                 return;
@@ -329,7 +349,53 @@ impl<'c> Plan<'c> {
                 remote,
                 tunnel,
                 children: vec![child],
+                generate: None,
             }),
+        }
+    }
+
+    /// Whether policies are made for any peer.
+    pub(crate) fn generates(&self) -> bool {
+        self.peers.iter().any(|peer| peer.generate.is_some())
+    }
+
+    /// Peers for which policies are made need no others.
+    fn generate(&mut self, report: &Report<'_>, conf: &'c Conf) {
+        for remote in &conf.remotes {
+            let Some(level) = remote.generate else {
+                continue;
+            };
+            let mut sainfos = conf.sainfos.iter();
+            let any = sainfos.find(|sainfo| (sainfo.local, sainfo.remote) == (None, None));
+            let Some(sainfo) = any else {
+                if !conf.broken {
+                    report.error(
+                        &remote.place,
+                        "failed to get sainfo: generate_policy needs the one for all",
+                        "add sainfo anonymous { ... } to racoon.conf",
+                    );
+                }
+                continue;
+            };
+            let generate = Generate {
+                level,
+                esp: sainfo.esp.clone(),
+                lifetime: sainfo.lifetime,
+            };
+            let is_of = |peer: &&mut Peer<'c>| std::ptr::eq(peer.remote, remote);
+            let mut found = false;
+            for peer in self.peers.iter_mut().filter(is_of) {
+                peer.generate = Some(generate.clone());
+                found = true;
+            }
+            if !found {
+                self.peers.push(Peer {
+                    remote,
+                    tunnel: None,
+                    children: Vec::new(),
+                    generate: Some(generate),
+                });
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::event::ChildSaId;
 use crate::sa::auth_responder::offers;
 use crate::sa::child::{ChildSa, ChildState};
 use crate::sa::established::Established;
+use crate::sa::generate::made_anew;
 use crate::sa::negotiate::{selectors, within};
 use crate::sa::task::{RekeyIkeTask, Task};
 use crate::sa::{IkeSa, Phase};
@@ -112,8 +113,15 @@ impl IkeSa {
 
     /// Brings all Child SAs into line with their configuration.
     fn adapt_children(&mut self, now: Instant) {
-        let children = &self.connection.children;
-        let conf_of = |name: &str| children.iter().find(|conf| conf.name == name).cloned();
+        let (connection, children) = (&self.connection, &self.children);
+        let conf_of = |name: &str| {
+            let mut confs = connection.children.iter();
+            let found = confs.find(|conf| conf.name == name).cloned();
+            found.or_else(|| {
+                let child = children.iter().find(|child| child.info.child == name)?;
+                made_anew(connection, &child.conf)
+            })
+        };
         self.tasks.change_children(conf_of);
         let ids: Vec<ChildSaId> = self.children.iter().map(|child| child.info.id).collect();
         for id in ids {
@@ -129,14 +137,14 @@ impl IkeSa {
             return;
         };
         let mut confs = self.connection.children.iter();
-        let Some(conf) = confs.find(|conf| conf.name == child.info.child) else {
+        let found = confs.find(|conf| conf.name == child.info.child).cloned();
+        let Some(conf) = found.or_else(|| made_anew(&self.connection, &child.conf)) else {
             self.delete_child(id);
             return;
         };
-        if *conf == child.conf || child.state == ChildState::Deleting {
+        if conf == child.conf || child.state == ChildState::Deleting {
             return;
         }
-        let conf = Arc::clone(conf);
         let before = std::mem::replace(&mut child.conf, Arc::clone(&conf));
         child.enough = false;
         if conf.mode != before.mode || self.is_beyond(id, conf.queues) {

@@ -314,7 +314,7 @@ impl IkeSa {
 
     /// Forgets a Child SA: both halves leave the data plane.
     pub(crate) fn remove_child(&mut self, cx: &mut Context, id: ChildSaId, loss: Loss) {
-        self.take_out(cx, id);
+        self.take_out(cx, id, loss == Loss::Dead);
         let Some(position) = self.children.iter().position(|c| c.info.id == id) else {
             return;
         };
@@ -333,13 +333,13 @@ impl IkeSa {
     /// A Child SA must not be used any more: it leaves the data plane at once, and is forgotten
     /// when the peer has answered our delete.
     pub(crate) fn expire_child(&mut self, cx: &mut Context, id: ChildSaId) {
-        self.take_out(cx, id);
+        self.take_out(cx, id, true);
         self.delete_child(id);
     }
 
     //= rfc7296 1.4.1-1
-    /// Both halves leave the data plane, if they have not yet.
-    fn take_out(&mut self, cx: &mut Context, id: ChildSaId) {
+    /// Both halves leave the data plane, if they have not yet; `expired`, if nobody has closed it.
+    pub(crate) fn take_out(&mut self, cx: &mut Context, id: ChildSaId, expired: bool) {
         let Some(child) = self.child_mut(id).filter(|child| !child.taken_out) else {
             return;
         };
@@ -352,6 +352,7 @@ impl IkeSa {
                 id,
                 connection: info.connection,
                 child: info.child,
+                expired,
             });
         }
     }

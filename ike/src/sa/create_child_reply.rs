@@ -1,11 +1,11 @@
 //! CREATE_CHILD_SA for a Child SA, as replier, and the reply that waits for the data plane: we
 //! can receive before we say so (RFC 7296 section 2.8).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config::Child;
-use crate::config::Mode;
+use crate::config::{Child, Generate, Mode};
 use crate::context::Context;
 use crate::crypto::ke::KeyExchange;
 use crate::crypto::secret::Secret;
@@ -15,6 +15,7 @@ use crate::proposal::ChildExchange;
 use crate::sa::auth::OwnProof;
 use crate::sa::child::{Agreed, ChildState, words};
 use crate::sa::create_child::ke_payload;
+use crate::sa::generate::MOST;
 use crate::sa::negotiate::{Between, Grant, grant};
 use crate::sa::payloads::Payloads;
 use crate::sa::queues::new_spi;
@@ -130,10 +131,21 @@ impl IkeSa {
         // An SPI that the peer uses already would name two SAs.
         let twice = self.children.iter().any(|child| child.info.spi_out == spi);
         let over = children + self.children.len() >= quotas.child_sas;
-        if twice || over || has + wanted > quotas.selectors {
+        if twice
+            || over
+            || self.has_enough_generated(&grant.conf.name)
+            || has + wanted > quotas.selectors
+        {
             return Err(Fault::NoAdditionalSas);
         }
         Ok(())
+    }
+
+    /// Whether a peer asks for one more that no child is about, and has as many as it may.
+    fn has_enough_generated(&self, name: &str) -> bool {
+        let names = self.children.iter().map(|child| &*child.info.child);
+        let made: HashSet<&str> = names.filter(|name| Generate::made(name)).collect();
+        Generate::made(name) && !made.contains(name) && made.len() >= MOST
     }
 
     /// Traffic selectors of all Child SAs.

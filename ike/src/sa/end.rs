@@ -24,8 +24,15 @@ impl IkeSa {
             | IkeFailure::Resumed => Loss::Dead,
             _ => Loss::Own,
         };
+        let closing = self.established().and_then(|e| e.closing.clone());
+        let first = closing.as_ref().unwrap_or(&reason);
+        let expired = loss == Loss::Dead || *first == IkeFailure::Expired;
         self.settle_tickets(cx, &reason);
         self.report(cx, reason);
+        let children: Vec<ChildSaId> = self.children.iter().map(|c| c.info.id).collect();
+        for id in children.into_iter().filter(|_| expired) {
+            self.take_out(cx, id, true);
+        }
         self.forget_for(cx, loss);
     }
 

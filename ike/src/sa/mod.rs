@@ -25,6 +25,7 @@ pub(crate) mod doubt;
 pub(crate) mod end;
 pub(crate) mod established;
 pub(crate) mod fragment;
+mod generate;
 pub(crate) mod informational;
 pub(crate) mod init;
 pub(crate) mod init_reply;

@@ -9,6 +9,7 @@ use crate::error::{ChildFailure, Fault};
 use crate::event::{ChildSaInfo, EspSpi, PacketFlow};
 use crate::exchange::nat::Nat;
 use crate::proposal::{ChildExchange, ChosenEsp, EspProposal, check_esp_answer, choose_esp};
+use crate::sa::generate::generate;
 use crate::sa::payloads::Payloads;
 use crate::ts::{TrafficSelector, flow_matches, flow_selectors, narrow};
 use crate::wire::{Notify, NotifyType, Payload, Proposal};
@@ -213,8 +214,14 @@ pub(crate) fn grant(
     let children = rekeyed.into_iter().chain(&connection.children);
     let mut best: Option<(Fit, Grant)> = None;
     let mut fault = Fault::TsUnacceptable;
+    let mut generated = None;
+    let about = |conf: &Arc<Child>| asked.narrow(conf, between.path).is_some();
+    if !children.clone().any(about) {
+        let sides = (&*asked.local.selectors, &*asked.remote.selectors);
+        generated = generate(connection, sides, mode, between);
+    }
     let mut fitting = 0;
-    for conf in children {
+    for conf in children.chain(&generated) {
         let Some((fit, local_ts, remote_ts)) = asked.narrow(conf, between.path) else {
             continue;
         };

@@ -212,7 +212,7 @@ impl IkeSa {
         is_still
             && self.requests.open().is_none()
             && self.in_work.is_none()
-            && !children.is_empty()
+            && (!children.is_empty() || self.connection.generate.is_some())
             && !children.iter().any(starts)
     }
 

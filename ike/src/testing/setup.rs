@@ -139,6 +139,7 @@ pub fn connection(children: Vec<Child>) -> Connection {
         peer: PeerPolicy::default(),
         redirect: Redirect::default(),
         resumption: Resumption::default(),
+        generate: None,
     }
 }
 

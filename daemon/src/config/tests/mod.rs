@@ -5,6 +5,7 @@ mod bad;
 mod broken;
 mod cleartext;
 mod disk;
+mod generate;
 mod good;
 mod kernel;
 mod racoon;

@@ -49,6 +49,9 @@ pub(crate) struct ConnectionReport {
     /// Whether IKE messages may be fragmented.
     #[serde(default)]
     pub(crate) fragmentation: bool,
+    /// What a peer asks for is protected, too, where no policy is about it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) generates: bool,
     /// Its children.
     pub(crate) children: Vec<ChildReport>,
 }

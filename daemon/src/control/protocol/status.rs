@@ -258,11 +258,33 @@ pub(crate) struct PolicyReport {
     /// That packets pass in clear at times, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cleartext: Option<String>,
+    /// It was made because a peer asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) generated: Option<GeneratedReport>,
+    /// Seconds since the last packet to this host that an SA carried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) last_in_s: Option<u64>,
+    /// Seconds since the last packet from this host that an SA carried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) last_out_s: Option<u64>,
     /// Tries in a row that failed to bring it up.
     #[serde(default)]
     pub(crate) failures: u32,
     /// Seconds until the next try to bring it up, if one waits.
     pub(crate) next_try_in_s: Option<u64>,
+}
+
+/// What is told of a policy that was made for a peer.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct GeneratedReport {
+    /// `use`, `require` or `unique`.
+    pub(crate) level: String,
+    /// The ends of a tunnel: this host's address and the peer's.
+    pub(crate) ends: (String, String),
+    /// Seconds since it was made.
+    pub(crate) age_s: u64,
+    /// Seconds that an SA of it lives at most.
+    pub(crate) life_s: u64,
 }
 
 /// What happens to a packet that matches a policy.

@@ -9,6 +9,7 @@ use obol_ike::proposal::IkeProposal;
 use super::args::{Args, Read, Reported};
 use super::proposal;
 use super::text::TokenKind;
+use crate::config::generate::Level;
 use crate::config::{Located, Place, Report, nearest};
 
 /// Which peers a block is about.
@@ -55,6 +56,8 @@ pub(crate) struct Remote {
     pub(crate) lifetime: Duration,
     /// In the order of the text.
     pub(crate) proposals: Vec<Proposal>,
+    /// `generate_policy`; `None`: off.
+    pub(crate) generate: Option<Level>,
     /// Something in it is wrong, which was reported.
     pub(crate) broken: bool,
 }
@@ -219,6 +222,7 @@ fn statement(remote: &mut Remote, args: &mut Args<'_, '_>) -> Read<()> {
         "dpd" => remote.dpd = args.switch()?,
         "dpd_delay" => remote.dpd_delay = args.duration(true)?,
         "lifetime" => remote.lifetime = lifetime(args)?,
+        "generate_policy" => remote.generate = generate(args)?,
         "proposal" => {
             let place = args.place();
             remote.proposals.push(proposal::read(args, &place)?);
@@ -260,23 +264,6 @@ fn without_effect(args: &mut Args<'_, '_>) -> Read<()> {
         "doi" | "situation" => {
             args.next("write a word")?;
             args.idle("IKEv2 has no such thing");
-        }
-        "generate_policy" => {
-            let words = [
-                ("off", true),
-                ("on", false),
-                ("require", false),
-                ("unique", false),
-            ];
-            let found = args.one_of(&words)?;
-            if !found.value {
-                args.report.error(
-                    &found.place,
-                    "obol protects what policies say, and never what a peer asks for",
-                    "write off, and policies for these packets into a script of setkey",
-                );
-                return Err(Reported);
-            }
         }
         "certificate_type" | "ca_type" | "peers_certfile" | "verify_cert" | "certtype"
         | "my_certfile" => {
@@ -356,6 +343,28 @@ fn exchange(args: &mut Args<'_, '_>) -> Read<()> {
     Ok(())
 }
 
+/// `generate_policy`: how strict policies are that are made for peers.
+fn generate(args: &mut Args<'_, '_>) -> Read<Option<Level>> {
+    let words = [
+        ("off", None),
+        ("on", Some(Level::Use)),
+        ("require", Some(Level::Require)),
+        ("unique", Some(Level::Unique)),
+    ];
+    let found = args.one_of(&words)?;
+    let narrower = "a peer gets what it asks for between this host and its own address, but for packets that policies are about";
+    match found.value {
+        None => {}
+        Some(Level::Use) => args.report.warn(
+            &found.place,
+            format!("opportunistic, cleartext allowed: {narrower}; without SA they pass in clear, and those to this host always"),
+            "write generate_policy require",
+        ),
+        Some(_) => args.report.warn(&found.place, narrower, "write policies for other packets into a script of setkey"),
+    }
+    Ok(found.value)
+}
+
 /// `time T`.
 pub(crate) fn lifetime(args: &mut Args<'_, '_>) -> Read<Duration> {
     let kind = args.one_of(&[("time", true), ("byte", false)])?;
@@ -399,6 +408,7 @@ impl Remote {
             fragments: None,
             lifetime: Duration::from_secs(8 * 3600),
             proposals: Vec::new(),
+            generate: None,
             broken: false,
         }
     }

@@ -13,9 +13,9 @@ pub(crate) mod write;
 use crate::config::{Place, Report, Source};
 use crate::racoon::names::Names;
 
-pub(crate) use policy::{Action, Direction, Level, Transform};
+pub(crate) use policy::{Action, Direction, Level, Priority, Rule, Transform};
 pub(crate) use selector::decimal;
-pub(crate) use statement::is_statement;
+pub(crate) use statement::{Key, is_statement};
 pub(crate) use store::{Store, Stored};
 pub(crate) use table::{Entry, Table};
 pub(crate) use text::without_keys;

@@ -77,8 +77,8 @@ fn r_a7_each_error_has_its_place() {
         ("passive off;", "mode_cfg on;", "Mode-Config"),
         (
             "passive off;",
-            "generate_policy on;",
-            "never what a peer asks for",
+            "generate_policy yes;",
+            "\"yes\" syntax error",
         ),
         ("passive off;", "lifetime byte 5 MB;", "byte lifetime"),
         ("passive off;", "my_identifier asn1dn;", "no certificates"),
@@ -130,25 +130,6 @@ fn r_a7_each_error_has_its_place() {
         .map(|_| ())
         .unwrap_err();
     assert!(error.contains("no proposal in this remote"), "{error}");
-}
-
-/// What a peer asks for is no policy: packets of its choice would go to it.
-#[test]
-fn generate_policy_is_refused_with_its_line_and_what_to_write() {
-    for word in ["on", "require", "unique"] {
-        let error = changed("passive off;", &format!("generate_policy {word};"));
-        assert_eq!(
-            error.lines().next().unwrap(),
-            "racoon.conf:14:21: obol protects what policies say, and never what a peer asks for"
-        );
-        let fix = "write off, and policies for these packets into a script of setkey";
-        assert!(error.contains(fix), "{error}");
-    }
-    let off = RACOON.replace("passive off;", "generate_policy off;");
-    assert_eq!(
-        Files::of(&off, PSK, MONGODB).native(),
-        Files::of(RACOON, PSK, MONGODB).native()
-    );
 }
 
 #[test]
@@ -254,6 +235,47 @@ fn r_a8_3des_where_obol_allows_it() {
     // Nothing else gets in by it.
     let des = Files::of(&only.replace("3des", "des"), PSK, MONGODB);
     assert!(des.load_allowing(allowed).is_err());
+}
+
+#[test]
+fn generate_policy_is_taken_over() {
+    for (word, level) in [("on", "use"), ("require", "require"), ("unique", "unique")] {
+        let text = RACOON.replace("passive off;", &format!("generate_policy {word};"));
+        let nothing = "spdadd 10.0.1.13 0.0.0.0/0 tcp -P out none; spdadd 0.0.0.0/0 10.0.1.13 tcp -P in none;";
+        // No policy of setkey's is needed, and what passes is said.
+        for (policies, except) in [("", false), (nothing, true)] {
+            let files = Files::of(&text, PSK, policies);
+            let understood = files.load().unwrap_or_else(|e| panic!("{e}"));
+            let notices = files.notices(&understood).join("\n");
+            let said = "a peer gets what it asks for between this host and its own address";
+            assert!(notices.contains(said), "{notices}");
+            assert_eq!(notices.contains("cleartext allowed"), word == "on");
+            let native = understood.native.unwrap();
+            let table = format!("[connections.anonymous.generate]\nlevel = \"{level}\"\n");
+            assert!(native.text.contains(&table), "{}", native.text);
+            let pair = "except = [\"10.0.1.13[tcp]=0.0.0.0/0[tcp]\"]";
+            assert_eq!(native.text.contains(pair), except, "{}", native.text);
+            let generate = native.loaded.ike.connections[0].generate.as_ref().unwrap();
+            assert_eq!(generate.except.len(), usize::from(except));
+            assert_eq!(generate.like.life_time.as_secs(), 12 * 3600);
+        }
+    }
+    let off = RACOON.replace("passive off;", "generate_policy off;");
+    assert_eq!(
+        Files::of(&off, PSK, MONGODB).native(),
+        Files::of(RACOON, PSK, MONGODB).native()
+    );
+    // What a configured policy protects is none of what a peer may ask for.
+    let on = RACOON.replace("passive off;", "generate_policy require;");
+    let native = Files::of(&on, PSK, MONGODB).load().unwrap().native.unwrap();
+    let generate = native.loaded.ike.connections[0].generate.as_ref().unwrap();
+    assert_eq!(generate.except.len(), 2);
+    let own = on.replace(
+        "sainfo anonymous",
+        "sainfo address 10.0.0.0/16 any anonymous",
+    );
+    let error = Files::of(&own, PSK, "").load().map(|_| ()).unwrap_err();
+    assert!(error.contains("failed to get sainfo"), "{error}");
 }
 
 #[test]
