@@ -164,7 +164,7 @@ async fn r_a11_and_r_a12_scripts_change_policies_under_a_running_daemon() {
         assert!(bed.does(host, "setkey -D").contains("\tsadb_seq=0 "));
     }
     // R-A12: traffic goes on meanwhile.
-    for host in [a, b].repeat(25) {
+    for host in [a, b].repeat(50) {
         let mut command = bed.command(host, "setkey --service restart ETC");
         command.stdout(Stdio::piped());
         let mut restart = host.netns.run(|| command.spawn()).unwrap().unwrap();
