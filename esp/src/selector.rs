@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use crate::error::SelectorError;
 use crate::flow::FlowKey;
+use crate::spd::Spd;
 
 /// A protocol, two address ranges and two port ranges, all inclusive.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -16,10 +17,11 @@ pub struct Selector {
 }
 
 /// Any of these, but none of those that are for others.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Selectors {
     any: Vec<Selector>,
-    except: Vec<Selector>,
+    /// There may be thousands within a wide one.
+    except: Spd<()>,
 }
 
 impl Selector {
@@ -142,19 +144,18 @@ impl Selectors {
     pub fn new(selectors: Vec<Selector>) -> Self {
         Self {
             any: selectors,
-            except: Vec::new(),
+            except: Spd::default(),
         }
     }
 
     /// Packets that any of these matches are for others, in place of what was so before.
     pub fn except(&mut self, others: Vec<Selector>) {
-        self.except = others;
+        self.except = others.into_iter().map(|other| (other, ())).collect();
     }
 
     /// Whether the packet of this flow may pass.
     pub fn matches(&self, flow: &FlowKey) -> bool {
-        let any = |selectors: &[Selector]| selectors.iter().any(|one| one.matches(flow));
-        any(&self.any) && !any(&self.except)
+        self.any.iter().any(|one| one.matches(flow)) && self.except.lookup(flow).is_none()
     }
 }
 
@@ -409,5 +410,34 @@ mod tests {
     #[test]
     fn no_selectors_match_nothing() {
         assert!(!Selectors::default().matches(&flow(6, Some((1, 2)))));
+    }
+    #[test]
+    fn of_thousands_that_are_for_others_each_counts() {
+        let host = |n: u16| {
+            let [high, low] = n.to_be_bytes();
+            IpAddr::from([10, 0, high, low])
+        };
+        let to = |n: u16| {
+            let any = Selector::ANY_PORT;
+            let from = range("10.9.0.1");
+            Selector::new(0, from, any, (host(n), host(n)), any).unwrap()
+        };
+        let all = Selector::new(
+            0,
+            range("10.9.0.0-10.9.255.255"),
+            Selector::ANY_PORT,
+            range("10.0.0.0-10.0.255.255"),
+            Selector::ANY_PORT,
+        );
+        let mut selectors = Selectors::new(vec![all.unwrap()]);
+        selectors.except((0..2000).map(|n| to(2 * n)).collect());
+        for n in 0..4000 {
+            let flow = FlowKey {
+                source: range("10.9.0.1").0,
+                destination: host(n),
+                ..flow(6, Some((1, 2)))
+            };
+            assert_eq!(selectors.matches(&flow), n % 2 == 1, "{n}");
+        }
     }
 }
