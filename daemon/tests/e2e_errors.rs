@@ -19,6 +19,7 @@ const FAILED: i32 = 1;
 const NOT_RUNNING: i32 = 3;
 const CONFIG: i32 = 6;
 const NOT_PERMITTED: i32 = 7;
+const ALREADY_RUNS: i32 = 10;
 
 /// Runs a command in the host's namespace.
 fn run(host: &Host, mut command: Command) -> Output {
@@ -87,7 +88,7 @@ fn a_second_daemon_leaves_the_first_alone() {
     lab.a.start().unwrap();
     wait_until_ready(&mut lab.a);
     let runtime = lab.a.runtime.display().to_string();
-    assert_refused(&lab.a, lab.a.command(&["run"]), FAILED, &[&runtime]);
+    assert_refused(&lab.a, lab.a.command(&["run"]), ALREADY_RUNS, &[&runtime]);
     assert_refused(&lab.a, lab.a.command(&["purge"]), FAILED, &[&runtime]);
     assert!(lab.a.runs());
     assert!(run(&lab.a, lab.a.command(&["status"])).status.success());
