@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::rc::Rc;
 
 use zeroize::Zeroizing;
@@ -104,16 +105,20 @@ impl Fake {
     pub(super) fn limit_and_number(&self, id: StateId) -> (u64, u32) {
         let states = self.0.states.borrow();
         let body = &states[&id];
-        let replay = find_attribute(&body[224..], 23).expect("a replay window");
-        let number = u32::from_ne_bytes(replay[4..8].try_into().unwrap());
-        (hard_packets(body), number)
+        let number = number_of(body);
+        (
+            hard_packets(body),
+            u32::from_ne_bytes(body[number].try_into().unwrap()),
+        )
     }
 
-    /// A state has carried so many packets.
+    /// A state has carried so many packets, with as many sequence numbers.
     pub(super) fn carry(&self, id: StateId, packets: u64) {
         let mut states = self.0.states.borrow_mut();
         let body = states.get_mut(&id).expect("a state that was added");
         body[168..176].copy_from_slice(&packets.to_ne_bytes());
+        let number = number_of(body);
+        body[number].copy_from_slice(&(packets as u32).to_ne_bytes());
     }
 
     fn count(&self) -> Result<(), i32> {
@@ -145,6 +150,12 @@ impl Fake {
                         Taken::Silent => forget_device(&mut body),
                     }
                 }
+                let told = |kind| find_attribute(&body[224..], kind).is_some();
+                if !told(WINDOW) && !told(NUMBERS) {
+                    // Then it counts all the same, and tells it otherwise.
+                    body.extend([16_u16, NUMBERS].map(u16::to_ne_bytes).concat());
+                    body.extend([0; 12]);
+                }
                 if let Some(before) = states.get(&id) {
                     // It counts on.
                     body[160..192].copy_from_slice(&before[160..192]);
@@ -173,7 +184,20 @@ impl Fake {
     }
 }
 
+const NUMBERS: u16 = 10;
+const WINDOW: u16 = 23;
 const OFFLOAD: u16 = 28;
+
+/// Where a state has the last sequence number that it has used.
+fn number_of(body: &[u8]) -> Range<usize> {
+    let list = &body[224..];
+    let (value, at) = match find_attribute(list, WINDOW) {
+        Some(window) => (window, 4),
+        None => (find_attribute(list, NUMBERS).expect("it counts"), 0),
+    };
+    let at = at + value.as_ptr().addr() - body.as_ptr().addr();
+    at..at + 4
+}
 
 /// Without a device's number, there is none.
 fn forget_device(body: &mut [u8]) {

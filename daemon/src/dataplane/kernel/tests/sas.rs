@@ -220,11 +220,15 @@ fn no_sequence_number_is_used_twice_while_an_sa_moves() {
         local: SocketAddr::from(([192, 0, 2, 9], 500)),
         ..path("192.0.2.2:500")
     };
-    for to in [path("198.51.100.7:500"), near] {
+    for (to, esn) in [path("198.51.100.7:500"), near]
+        .into_iter()
+        .flat_map(|to| [(to, true), (to, false)])
+    {
         let kernel = Fake::default();
         let now = Instant::now();
         let mut core = ready(&kernel, &[net()], now);
         let mut sa = info(1, &net());
+        sa.esn = esn;
         sa.limits.hard_packets = Some(1 << 20);
         up(&mut core, &sa, now);
         let outbound = |path: Path| StateId {
@@ -243,7 +247,8 @@ fn no_sequence_number_is_used_twice_while_an_sa_moves() {
         assert_eq!(kernel.states().len(), 2);
         // From when its number was read, the old one can send no more than is passed over.
         assert!(kernel.limits_of_removed().contains(&(5000 + 1024)));
-        assert_eq!(kernel.limit_and_number(outbound(to)), (1 << 20, 1024));
+        let made = kernel.limit_and_number(outbound(to));
+        assert_eq!(made, (1 << 20, 5000 + 1024), "{to:?} with ESN: {esn}");
     }
 }
 
