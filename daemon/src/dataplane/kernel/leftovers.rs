@@ -120,9 +120,14 @@ impl<K: Xfrm> Core<K> {
                 }
             }
         }
-        let unwanted = alive.difference(&kept);
-        let ends = unwanted.map(|reqid| (now, *reqid));
-        self.leftovers.ends.extend(ends);
+        // Those that a new SA has succeeded wane, whatever the policies are by now.
+        let ending: HashSet<u32> = self.leftovers.ends.iter().map(|(_, own)| *own).collect();
+        let unwanted = alive
+            .into_iter()
+            .filter(|reqid| !kept.contains(reqid) && !ending.contains(reqid));
+        self.leftovers
+            .ends
+            .extend(unwanted.map(|reqid| (now, reqid)));
         if !kept.is_empty() {
             self.leftovers.over.get_or_insert(now + AT_MOST);
         }

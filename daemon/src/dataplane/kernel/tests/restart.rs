@@ -61,3 +61,32 @@ fn sas_of_an_earlier_run_that_nobody_renews_end() {
     assert_eq!(kernel.policies().len(), 3);
     assert_eq!(second.next_due(), None);
 }
+
+/// A new SA in the place of the one that an earlier run has left.
+fn successor() -> ChildSaInfo {
+    ChildSaInfo {
+        spi_in: EspSpi(0x3001),
+        spi_out: EspSpi(0x4001),
+        ..info(1, &net())
+    }
+}
+
+#[test]
+fn an_sa_of_an_earlier_run_wanes_whatever_policies_are_set_meanwhile() {
+    let kernel = Fake::default();
+    let now = Instant::now();
+    let mut first = ready(&kernel, &[net()], now);
+    up(&mut first, &info(1, &net()), now);
+    drop(first);
+    let mut second = ready(&kernel, &[net()], now);
+    up(&mut second, &successor(), now);
+    let later = now + SECOND;
+    let other = policy("other", "10.1.0.0/16", "10.9.0.0/16");
+    second.set_policies(vec![net(), other], later).unwrap();
+    second.due(later);
+    let has = |spi| kernel.states().iter().any(|state| state.id.spi == spi);
+    assert!(has(0x1001), "packets that are on their way still come in");
+    second.due(now + DRAIN);
+    assert!(!has(0x1001));
+    assert!(has(0x3001));
+}
