@@ -141,6 +141,16 @@ impl<K: Xfrm> Core<K> {
         self.leftovers.adopted.insert(reqid).then_some(reqid)
     }
 
+    /// No new SA has this request ID any more. It is free, unless states have it that were left: then with
+    /// the last of them.
+    pub(super) fn give_back(&mut self, reqid: u32) {
+        if self.leftovers.by_reqid.contains_key(&reqid) {
+            self.leftovers.adopted.remove(&reqid);
+        } else {
+            self.reqids.free(reqid);
+        }
+    }
+
     /// A new SA has taken the place of those that were left with its request ID.
     pub(super) fn succeed(&mut self, reqid: u32, now: Instant) {
         if !self.leftovers.by_reqid.contains_key(&reqid) {

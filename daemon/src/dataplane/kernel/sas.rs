@@ -280,11 +280,11 @@ impl<K: Xfrm> Core<K> {
     }
 
     /// An SA does not carry its flow any more. SAs of one flow share a request ID, so that the
-    /// policies of the old one are those of the new one; with the last, it is free.
+    /// policies of the old one are those of the new one; with the last, it is given back.
     fn end_flow(&mut self, info: &ChildSaInfo, reqid: u32) -> Option<Ended> {
         let ended = self.flows.end(&Flow::of(info), info.id);
         if ended == Some(Ended::Closed) {
-            self.reqids.free(reqid);
+            self.give_back(reqid);
         }
         ended
     }

@@ -90,3 +90,35 @@ fn an_sa_of_an_earlier_run_wanes_whatever_policies_are_set_meanwhile() {
     assert!(!has(0x1001));
     assert!(has(0x3001));
 }
+
+#[test]
+fn who_fails_to_take_an_sa_over_leaves_it_to_the_next() {
+    let kernel = Fake::default();
+    let now = Instant::now();
+    let mut first = ready(&kernel, &[net()], now);
+    up(&mut first, &info(1, &net()), now);
+    drop(first);
+    let reqid = leads_to(&kernel, Direction::Out);
+    let other = policy("other", "10.1.0.0/16", "10.9.0.0/16");
+    let mut second = ready(&kernel, &[net(), other.clone()], now);
+    kernel.refuse(kernel.requests() + 1, libc::ENOBUFS);
+    let (sa, keys) = (successor(), keys());
+    let failed = second.add_inbound(&InboundSa { info: sa, keys });
+    failed.unwrap_err();
+    let of = |spi| {
+        let states = kernel.states();
+        let found = states.iter().find(|state| state.id.spi == spi);
+        found.map(|state| state.reqid)
+    };
+    up(&mut second, &info(2, &other), now);
+    assert_ne!(of(0x1002), Some(reqid), "it is of other packets");
+    up(&mut second, &successor(), now);
+    assert_eq!((of(0x1001), of(0x3001)), (Some(reqid), Some(reqid)));
+    // The ID is in use as long as one of the states is there.
+    second.remove(ChildSaId(1), now).unwrap();
+    assert_eq!((of(0x1001), of(0x3001)), (Some(reqid), None));
+    assert!(!second.reqids.claim(reqid));
+    second.due(now + DRAIN);
+    assert_eq!(of(0x1001), None);
+    assert!(second.reqids.claim(reqid), "then it is free");
+}
