@@ -112,6 +112,21 @@ impl Links {
             .map_err(refused(name))
     }
 
+    /// Sets a device down.
+    ///
+    /// # Errors
+    /// As [`Links::up`].
+    pub async fn down(&self, name: &str) -> io::Result<()> {
+        let index = self.index(name).await?;
+        let message = LinkUnspec::new_with_index(index).down().build();
+        self.handle
+            .link()
+            .set(message)
+            .execute()
+            .await
+            .map_err(refused(name))
+    }
+
     /// Sets the largest packet of a device, in bytes.
     ///
     /// # Errors

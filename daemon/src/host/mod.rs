@@ -35,9 +35,9 @@ pub(crate) use guard::{
 pub(crate) use nft::LoadedTable;
 pub(crate) use owner::port_owner;
 pub(crate) use plan::{MTU_OF_IPV6, pairs};
-#[cfg(test)]
-pub(crate) use purge::remove_rules;
 pub(crate) use purge::{Removed, purge, purge_tun, stop_steering};
+#[cfg(test)]
+pub(crate) use purge::{remove_routes, remove_rules};
 pub(crate) use steering::{Applied, add, apply, bring_up};
 pub(crate) use watch::Watch;
 

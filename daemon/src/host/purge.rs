@@ -58,6 +58,12 @@ pub(crate) async fn stop_steering(
     Ok((rules, route::purge(&netlink, settings.table).await?))
 }
 
+/// Removes our routes, as somebody else might.
+#[cfg(test)]
+pub(crate) async fn remove_routes(settings: &HostSettings) -> Result<usize, DataPlaneError> {
+    route::purge(&Netlink::connect()?, settings.table).await
+}
+
 /// Removes our rules, as somebody else might.
 #[cfg(test)]
 pub(crate) async fn remove_rules(settings: &HostSettings) -> Result<usize, DataPlaneError> {

@@ -217,7 +217,8 @@ pub(crate) fn in_main(message: &RouteMessage) -> bool {
     table_of(message) == u32::from(RouteHeader::RT_TABLE_MAIN)
 }
 
-fn table_of(message: &RouteMessage) -> u32 {
+/// The table that a route is in.
+pub(super) fn table_of(message: &RouteMessage) -> u32 {
     let attribute = message
         .attributes
         .iter()

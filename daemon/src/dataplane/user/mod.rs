@@ -157,6 +157,7 @@ impl UserDataPlane {
                 inbound::Worker::new(orders, place, strays, sockets, queues, shared).run();
             })?);
         }
+        let upkeep = Upkeep::new(&settings)?;
         Ok(Self {
             outbound,
             inbound,
@@ -169,7 +170,7 @@ impl UserDataPlane {
             policies: Vec::new(),
             applied: None,
             others: Arc::default(),
-            upkeep: Upkeep::new()?,
+            upkeep,
             due: None,
             events,
             ike,
@@ -210,7 +211,12 @@ impl UserDataPlane {
     async fn see_to(&mut self, task: Task) {
         let done = match task {
             Task::Revive => self.revive().await,
-            Task::Apply => self.apply().await,
+            Task::Apply => {
+                let up = host::bring_up(&self.settings.tun).await;
+                // Whatever the device is like, the guard and the rules protect.
+                let applied = self.apply().await;
+                up.and(applied)
+            }
             Task::CheckGuard => match host::blocked(&self.settings, Carrier::Tun) {
                 Ok(None) if !self.policies.is_empty() => {
                     tracing::warn!("somebody removed the guard: it is loaded again");

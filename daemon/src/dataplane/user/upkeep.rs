@@ -5,14 +5,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::dataplane::DataPlaneError;
-use crate::host::Watch;
+use crate::host::{HostSettings, Watch};
 
 /// Something to see to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Task {
     /// The TUN device was deleted: make it anew.
     Revive,
-    /// Addresses or rules changed: make rules and routes be as they should.
+    /// Addresses or rules changed, routes went or the TUN device was set down: make all of them be as they should.
     Apply,
     /// See whether the guard is still loaded.
     CheckGuard,
@@ -29,6 +29,7 @@ const GUARD_EVERY: Duration = Duration::from_millis(500);
 /// What is due when.
 pub(super) struct Upkeep {
     watch: Watch,
+    losses: Watch,
     revive_at: Option<Instant>,
     apply_at: Option<Instant>,
     guard_at: Instant,
@@ -39,9 +40,10 @@ impl Upkeep {
     ///
     /// # Errors
     /// The system has no socket for us.
-    pub(super) fn new() -> Result<Self, DataPlaneError> {
+    pub(super) fn new(settings: &HostSettings) -> Result<Self, DataPlaneError> {
         Ok(Self {
             watch: Watch::addresses_and_rules()?,
+            losses: Watch::losses(settings)?,
             revive_at: None,
             apply_at: None,
             guard_at: Instant::now() + GUARD_EVERY,
@@ -63,11 +65,14 @@ impl Upkeep {
                     self.postpone(task);
                     return task;
                 }
-                () = self.watch.changed() => {
-                    self.apply_at.get_or_insert(Instant::now() + SETTLE);
-                }
+                () = self.watch.changed() => self.apply_soon(),
+                () = self.losses.changed() => self.apply_soon(),
             }
         }
+    }
+
+    fn apply_soon(&mut self) {
+        self.apply_at.get_or_insert(Instant::now() + SETTLE);
     }
 
     /// A task has succeeded.

@@ -1,5 +1,6 @@
 //! What stays when the data plane goes, and what the next one makes of it.
 
+use super::super::upkeep::{Task, Upkeep};
 use super::*;
 use crate::host::Carrier;
 
@@ -83,6 +84,49 @@ fn a_tun_device_that_was_deleted_comes_back() {
         arrives(&at_a, &at_b).then_some(())
     });
     exchange(&at_b, &at_a, b"after");
+}
+
+#[test]
+fn a_tun_device_that_was_set_down_and_routes_that_were_flushed_come_back() {
+    if skipped() {
+        return;
+    }
+    let settings = HostSettings::for_tests();
+    for v4 in [true, false] {
+        let (mut a, mut b) = hosts(v4);
+        TUNNEL.protect(&mut a, &mut b);
+        TUNNEL.install(&mut a, &mut b);
+        let (at_a, at_b) = (a.socket(a.subnet, 7000), b.socket(b.subnet, 7000));
+        exchange(&at_a, &at_b, b"before");
+        for taken in ["down", "down, and up again", "routes"] {
+            let (netns, plane) = (&a.netns, &mut a.plane);
+            let take = async |links: &crate::host::links::Links| {
+                if taken == "routes" {
+                    let removed = crate::host::remove_routes(&settings).await;
+                    assert!(removed.unwrap() > 0);
+                    return Ok(());
+                }
+                links.down(&settings.tun).await?;
+                match taken {
+                    "down" => Ok(()),
+                    _ => links.up(&settings.tun).await,
+                }
+            };
+            let lose_and_heal = async || {
+                // It watches as long as the runtime lives that it was made in.
+                plane.upkeep = Upkeep::new(&settings).unwrap();
+                netns.configure(take).unwrap();
+                assert!(!arrives(&at_a, &at_b), "{taken}: nothing leaves");
+                let noticed = async { while plane.upkeep.due().await != Task::Apply {} };
+                let noticed = tokio::time::timeout(5 * SECOND, noticed).await;
+                noticed.expect("it is noticed");
+                plane.see_to(Task::Apply).await;
+            };
+            netns.block_on(lose_and_heal).unwrap();
+            exchange(&at_a, &at_b, b"after");
+            exchange(&at_b, &at_a, b"and back");
+        }
+    }
 }
 
 #[test]
