@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt as _;
+use futures_util::FutureExt;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -26,7 +26,7 @@ use crate::config::changes::Changes;
 use crate::control::Call;
 use crate::dataplane::{DataPlane, DataPlaneEvent};
 use crate::error::Failure;
-use crate::pluto::Addresses;
+use crate::pluto::{Addresses, NamesFound, Occasion};
 use crate::ports::Ports;
 use crate::run::Origin;
 use crate::service::{self, Heartbeat};
@@ -89,6 +89,8 @@ pub(crate) struct Driver<D: DataPlane> {
     /// What the data plane was asked and has not answered. Nobody waits for one answer: the loop
     /// goes on with what others want.
     asked: FuturesUnordered<BoxFuture<'static, Answered>>,
+    /// Looks for names of pluto's of which nothing was heard yet.
+    names: Option<BoxFuture<'static, NamesFound>>,
     dropped: BTreeMap<Dropped, u64>,
     /// `obol down --all`: take the protection away at the end.
     lifting: bool,
@@ -123,6 +125,8 @@ enum Wake {
     /// The service waits for a sign of life.
     Heartbeat,
     Answered(Answered),
+    /// This is what names stand for of which nothing was heard before.
+    Names(NamesFound),
 }
 
 /// What the process was told by signals.
@@ -169,6 +173,7 @@ impl<D: DataPlane> Driver<D> {
             last_uses: LastUses::default(),
             keys,
             asked: FuturesUnordered::new(),
+            names: None,
             dropped: BTreeMap::new(),
             lifting: false,
             stopping: None,
@@ -180,6 +185,7 @@ impl<D: DataPlane> Driver<D> {
         // Peers are told our addresses from the beginning.
         self.look_at_addresses().await;
         self.configure_scripts().await;
+        self.look_for_names();
         self.endpoint.handle_timeout(self.clock.now());
         loop {
             if self.drain() {
@@ -229,6 +235,7 @@ impl<D: DataPlane> Driver<D> {
             Some(signal) = signals.recv() => Wake::Signal(signal),
             Some((id, answer)) = self.puzzles.solved() => Wake::Solved(id, answer),
             Some(answered) = self.asked.next() => Wake::Answered(answered),
+            Some(found) = heard(&mut self.names) => Wake::Names(found),
             () = self.heartbeat.due() => Wake::Heartbeat,
         }
     }
@@ -253,12 +260,20 @@ impl<D: DataPlane> Driver<D> {
             }
             Wake::Call(call) => self.call(now, call).await,
             Wake::Signal(Signal::Reload) => {
-                if let Err(failure) = self.reload(now, &Addresses::new()).await {
+                if let Err(failure) = self.reload(now, false).await {
                     error!("{}", failure.message);
                 }
             }
             Wake::Signal(Signal::Stop) => self.stop(now),
             Wake::Heartbeat => service::alive(),
+            Wake::Names(found) => {
+                debug!(?found, "names have addresses now");
+                self.loaded.pluto.learn(found);
+                if let Err(failure) = self.reload(now, true).await {
+                    error!("{}", failure.message);
+                }
+                self.look_for_names();
+            }
             Wake::Solved(id, answer) => self.reply(id, answer),
             Wake::Answered(answered) => {
                 self.answered(answered);
@@ -379,10 +394,13 @@ impl<D: DataPlane> Driver<D> {
     }
 
     /// Reads the configuration again; what runs goes on if the new one is bad.
-    /// Addresses that are `known` count as this host's, whether it has them or not.
-    async fn reload(&mut self, now: Instant, known: &Addresses) -> Result<(), Failure> {
+    async fn reload(&mut self, now: Instant, is_event: bool) -> Result<(), Failure> {
         service::reloading();
-        let done = match crate::run::load_checked(&self.origin, known).await {
+        let occasion = match is_event {
+            true => Occasion::Event(&self.loaded.pluto),
+            false => Occasion::Asked(&self.loaded.pluto),
+        };
+        let done = match crate::run::load_checked(&self.origin, occasion).await {
             Ok(loaded) => self.go_over(now, loaded).await,
             Err(failure) => Err(failure),
         };
@@ -414,13 +432,18 @@ impl<D: DataPlane> Driver<D> {
         self.last_uses.adapt(&self.loaded);
         self.endpoint.reload(now, Arc::new(self.loaded.ike.clone()));
         self.configure_scripts().await;
+        self.look_for_names();
         crate::run::tell(&self.loaded);
         self.cleartexts.look_again(now);
         Ok(())
     }
 
-    /// Looks for connections of pluto's that have become this host's by a new address. Those whose
-    /// address is gone stay, so that what they protect does not leave in clear.
+    fn look_for_names(&mut self) {
+        self.names = self.loaded.pluto.look_up_again().map(FutureExt::boxed);
+    }
+
+    /// Looks for connections of pluto's that have become this host's by a new address. What is loaded stays as
+    /// it is, so that what it protects does not leave in clear.
     async fn orient(&mut self, now: Instant) {
         if self.origin.pluto.is_none() {
             return;
@@ -432,10 +455,17 @@ impl<D: DataPlane> Driver<D> {
             return;
         }
         debug!(addresses = ?new, "this host has new addresses");
-        if let Err(failure) = self.reload(now, &known).await {
+        if let Err(failure) = self.reload(now, true).await {
             error!("{}", failure.message);
             // Not again with every change of a route: the operator has to mend the files first.
             self.loaded.pluto.addresses.extend(new);
         }
     }
+}
+
+/// What was heard of names; nothing, ever, if nobody asks.
+async fn heard<T>(asked: &mut Option<BoxFuture<'static, T>>) -> Option<T> {
+    let found = asked.as_mut()?.await;
+    *asked = None;
+    Some(found)
 }

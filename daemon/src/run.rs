@@ -26,7 +26,7 @@ use crate::dataplane::{self, DataPlane, DataPlaneError, Plane};
 use crate::driver::{Driver, Ended, Roaming, Signal};
 use crate::error::{ExitClass, Failure};
 use crate::host;
-use crate::pluto;
+use crate::pluto::{self, Occasion};
 use crate::ports::Ports;
 use crate::racoon;
 use crate::service;
@@ -59,10 +59,10 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    /// Reads all of it. `known` are addresses that count as this host's besides those that it has.
-    async fn load(&self, known: &pluto::Addresses) -> Result<Loaded, Failure> {
+    /// Reads all of it.
+    async fn load(&self, occasion: Occasion<'_>) -> Result<Loaded, Failure> {
         let read = match (&self.pluto, &self.racoon) {
-            (Some(files), _) => pluto::load_to_run(files, &self.config, known).await,
+            (Some(files), _) => pluto::load_to_run(files, &self.config, occasion).await,
             (None, Some(files)) => racoon::load_to_run(files, &self.config),
             (None, None) => config::load(&self.config),
         };
@@ -82,7 +82,7 @@ impl std::fmt::Display for Origin {
 }
 
 async fn daemon(origin: Origin, runtime_dir: &Path) -> Result<(), Failure> {
-    let mut loaded = origin.load(&pluto::Addresses::new()).await?;
+    let mut loaded = origin.load(Occasion::Start).await?;
     crate::logging::start(&loaded.daemon.log)?;
     keep_memory_private();
     check_rights()?;
@@ -90,7 +90,7 @@ async fn daemon(origin: Origin, runtime_dir: &Path) -> Result<(), Failure> {
     refuse_beside_pluto(&origin)?;
     if origin.racoon.is_some() {
         // setkey may have changed the policies meanwhile; from here on it waits for us.
-        loaded = origin.load(&pluto::Addresses::new()).await?;
+        loaded = origin.load(Occasion::Start).await?;
     }
     resolve(&mut loaded).await?;
     check_algorithms()?;
@@ -239,9 +239,9 @@ fn check_algorithms() -> Result<(), Failure> {
 /// All that is wrong with it.
 pub(crate) async fn load_checked(
     origin: &Origin,
-    known: &pluto::Addresses,
+    occasion: Occasion<'_>,
 ) -> Result<Loaded, Failure> {
-    let mut loaded = origin.load(known).await?;
+    let mut loaded = origin.load(occasion).await?;
     resolve(&mut loaded).await?;
     Ok(loaded)
 }

@@ -379,3 +379,98 @@ conn narrow
     );
     pings(&lab, |host| host.side.pod).await;
 }
+
+/// What is protected stays so, whatever the files, names and addresses are by the time that something
+/// has the daemon look at them again.
+#[tokio::test]
+async fn a_connection_that_cannot_be_had_any_more_stays_as_it_was() {
+    if !is_root() {
+        return;
+    }
+    let whole = "\
+conn pods
+  left=192.168.0.1
+  right=192.168.0.2
+  authby=secret
+  leftsubnet=172.16.1.0/24
+  rightsubnet=172.16.2.0/24
+  auto=start
+conn other
+  left=192.168.0.1
+  right=192.168.0.9
+  authby=secret
+  leftsubnet=172.16.1.0/24
+  rightsubnet=10.9.0.0/16
+  auto=start
+conn later
+  left=192.168.0.21
+  right=192.168.0.9
+  authby=secret
+  leftsubnet=172.16.1.0/24
+  rightsubnet=10.8.0.0/16
+  auto=start
+";
+    let mut lab = lab_with([whole, whole], ": PSK \"the secret of everybody\"\n");
+    start(&mut lab, &["pods"]).await;
+    let a = &lab.a;
+    let ipsec = |line: &str| {
+        let rundir = a.runtime.display().to_string();
+        let mut words = vec!["ipsec"];
+        words.extend(line.split(' '));
+        words.extend(["--rundir", &rundir]);
+        let output = run(a, &words);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), text)
+    };
+    let file = lab.directory().join("a-etc/ipsec.d/hostA-hostB.conf");
+    let lists = |what: &[&str]| {
+        let list = succeeds(a, &["list"]);
+        for what in what {
+            assert!(list.contains(what), "{what}: {list}\n{}", log(a));
+        }
+    };
+    // A bad value, then whatever reads the files.
+    let typo = whole.replacen("auto=start", "auto=start\n  esp=aess", 1);
+    fs::write(&file, &typo).unwrap();
+    for command in ["listen", "rereadall", "replace other"] {
+        ipsec(command);
+        lists(&["pods", "other"]);
+        assert_eq!(
+            installed(&a.status().await.unwrap()),
+            ["pods"],
+            "{command}: {}",
+            log(a)
+        );
+    }
+    let reloaded = run(a, &["reload"]);
+    let said = String::from_utf8_lossy(&reloaded.stdout);
+    assert!(said.contains("unchanged: pods, other"), "{said}");
+    let said = String::from_utf8_lossy(&reloaded.stderr);
+    assert!(
+        said.contains("pods stays as it was") && said.contains("aess"),
+        "{said}"
+    );
+    assert_ne!(ipsec("replace pods").0, Some(0), "it cannot be replaced");
+    lists(&["pods", "other"]);
+
+    // A new address: what is loaded does not hang on what the files say by now.
+    fs::write(&file, typo.replace("conn other", "conn another")).unwrap();
+    let address = IpAddr::V4(Ipv4Addr::new(192, 168, 0, 21));
+    a.netns
+        .configure(async |links| links.address(WIRE, address, 24).await)
+        .unwrap();
+    let deadline = Instant::now() + LIMIT;
+    while !succeeds(a, &["list"]).contains("later") {
+        assert!(Instant::now() < deadline, "{}", log(a));
+        tokio::task::yield_now().await;
+    }
+    lists(&["pods", "other", "10.9.0.0/16", "later"]);
+    assert!(!succeeds(a, &["list"]).contains("another"));
+    assert_eq!(installed(&a.status().await.unwrap()), ["pods"]);
+
+    // Who takes it out of the files takes it away.
+    let start = whole.find("conn other").unwrap();
+    fs::write(&file, &whole[start..]).unwrap();
+    let reloaded = succeeds(a, &["reload"]);
+    assert!(reloaded.contains("removed: pods"), "{reloaded}");
+}

@@ -9,7 +9,7 @@ use super::{complain_line, print_json, print_text};
 use crate::config::Finding;
 use crate::control::protocol::SCHEMA_VERSION;
 use crate::error::{ExitClass, Failure};
-use crate::pluto::{self, Addresses, Auto, HostView, Kind, Oriented, Understood};
+use crate::pluto::{self, Auto, HostView, Kind, Oriented, Understood};
 
 /// Whether a file is pluto's, by its name.
 pub(super) fn is_pluto(path: &Path) -> bool {
@@ -192,6 +192,6 @@ fn host_view(understood: &Understood) -> Result<HostView, Failure> {
         .build()
         .map_err(|e| Failure::system("cannot ask for the addresses of this host", &e))?;
     runtime
-        .block_on(HostView::now(understood, &Addresses::new()))
+        .block_on(HostView::now(understood))
         .map_err(|e| Failure::new(ExitClass::Failed, e.to_string()))
 }

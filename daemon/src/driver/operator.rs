@@ -17,7 +17,7 @@ use crate::control::protocol::{
 };
 use crate::dataplane::DataPlane;
 use crate::error::{ExitClass, Failure};
-use crate::pluto::Addresses;
+use crate::pluto::Occasion;
 
 /// Somebody who waits for an `up` or a `down`.
 pub(super) struct Waiter {
@@ -70,7 +70,7 @@ impl<D: DataPlane> Driver<D> {
             Request::Keys => call.reply(self.keys_reply()),
             Request::Reload => {
                 let before = self.loaded.ike.clone();
-                let reply = match self.reload(now, &Addresses::new()).await {
+                let reply = match self.reload(now, false).await {
                     Ok(()) => Reply::done(&self.reload_report(&before)),
                     Err(failure) => failure.into(),
                 };
@@ -148,8 +148,14 @@ impl<D: DataPlane> Driver<D> {
         if let Some(report) = done {
             return Ok(report);
         }
-        let known = Addresses::new();
-        let loaded = crate::run::load_checked(&self.origin, &known).await?;
+        let occasion = Occasion::Asked(&self.loaded.pluto);
+        let loaded = crate::run::load_checked(&self.origin, occasion).await?;
+        if to == ChildChange::Load
+            && let Some(why) = loaded.pluto.why_kept(name)
+        {
+            let text = format!("{name} stays as it was: {why}");
+            return Err(Failure::new(ExitClass::Config, text));
+        }
         let mut children = Changes::find(&loaded, name);
         if children.is_empty() && matches!(to, ChildChange::Unload | ChildChange::Wait) {
             // One that is there only because somebody asked for it.

@@ -12,7 +12,7 @@ use crate::config::{Before, Finding, Loaded, Misfit};
 use crate::control::protocol::{ChangeReport, NotLoaded, SecretsReport};
 use crate::dataplane::DataPlane;
 use crate::error::{ExitClass, Failure};
-use crate::pluto::{self, Addresses, Single};
+use crate::pluto::{self, Single};
 
 /// Children, each by the names of its connection and its own.
 type Names = Vec<(String, String)>;
@@ -28,7 +28,7 @@ impl<D: DataPlane> Driver<D> {
         let Some(files) = &self.origin.pluto else {
             return Ok(None);
         };
-        let single = pluto::load_single(files, &self.origin.config, name).await;
+        let single = pluto::load_single(files, &self.origin.config, name, &self.loaded.pluto).await;
         let single =
             single.map_err(|errors| Failure::new(ExitClass::Config, errors.to_string()))?;
         match single {
@@ -201,7 +201,7 @@ impl<D: DataPlane> Driver<D> {
     /// by now. With files of obol's own alone, which have them beside all else, that is a reload.
     pub(super) async fn read_secrets(&mut self, now: Instant) -> Result<SecretsReport, Failure> {
         if self.origin.pluto.is_none() {
-            self.reload(now, &Addresses::new()).await?;
+            self.reload(now, false).await?;
             let warnings = self.loaded.warnings.iter();
             return Ok(SecretsReport {
                 files: Vec::new(),

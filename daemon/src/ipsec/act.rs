@@ -234,7 +234,7 @@ pub(super) fn change(daemon: &Daemon, out: &Out, verb: Verb, name: &str) -> Resu
     if let Some(not) = &report.waits {
         let what = match not.kind {
             Absence::Unoriented => "unoriented IKEv2 connection",
-            Absence::Ignored | Absence::Unrouted => "connection",
+            Absence::Ignored | Absence::Unrouted | Absence::Unresolved => "connection",
         };
         out.line("002", &format!("\"{name}\": added {what} ({})", not.why));
     }

@@ -40,6 +40,7 @@ mod code {
     pub(super) const ALREADY: u8 = 10;
     pub(super) const UNKNOWN_NAME: u8 = 21;
     pub(super) const NOT_ORIENTED: u8 = 22;
+    pub(super) const NO_PEER: u8 = 29;
     pub(super) const NEVER: u8 = 30;
     pub(super) const NOT_RUNNING: u8 = 33;
     pub(super) const NO_RESPONSE: u8 = 51;

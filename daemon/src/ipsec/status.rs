@@ -89,6 +89,13 @@ impl View {
                     not.why
                 ),
             ),
+            (Absence::Unresolved, _) => Ended::new(
+                code::NO_PEER,
+                format!(
+                    "\"{name}\": cannot initiate connection without knowing peer IP address ({})",
+                    not.why
+                ),
+            ),
             _ => Ended::unknown(name),
         }
     }

@@ -11,6 +11,7 @@
 
 mod conn;
 mod files;
+mod former;
 pub(crate) mod fuzz;
 pub(crate) mod keystore;
 mod keyword;
@@ -42,13 +43,14 @@ use std::collections::HashSet;
 use std::path::Path;
 
 pub(crate) use conn::{Auto, Conn, Kind};
+pub(crate) use former::Occasion;
 use merge::Problem;
 pub(crate) use native::{clean, convert};
 pub(crate) use orient::{HostView, Oriented, orient};
 pub(crate) use process::{REMEDY, RUNDIR, running_pid};
 pub(crate) use ring::{HostKey, host_keys, keep_new};
 pub(crate) use running::{
-    Addresses, Files, Single, Translated, addresses, load_single, load_to_run, refuse,
+    Addresses, Files, NamesFound, Single, Translated, addresses, load_single, load_to_run, refuse,
 };
 pub(crate) use secrets::Psks;
 use setup::Setup;

@@ -84,7 +84,7 @@ pub(crate) fn convert(setup: &Setup, conns: &[Oriented<'_>]) -> String {
     for group in groups(conns) {
         native.connection(&group, setup.unique);
     }
-    for conn in conns.iter().filter(|conn| conn.conn.is_shunt()) {
+    for conn in conns.iter().filter(|conn| conn.is_shunt()) {
         native.shunt(conn);
     }
     native.secrets(setup, conns);
@@ -101,7 +101,7 @@ pub(crate) fn translate(setup: &Setup, conns: &[Oriented<'_>]) -> Native {
     for group in groups(conns) {
         native.connection(&group, setup.unique);
     }
-    for conn in conns.iter().filter(|conn| conn.conn.is_shunt()) {
+    for conn in conns.iter().filter(|conn| conn.is_shunt()) {
         native.shunt(conn);
     }
     native
@@ -116,7 +116,7 @@ fn groups<'c>(conns: &'c [Oriented<'c>]) -> Vec<Group<'c>> {
     let mut groups: Vec<Group<'c>> = Vec::new();
     let mut by_ends: std::collections::HashMap<_, Vec<usize>> = std::collections::HashMap::new();
     for conn in conns {
-        if conn.conn.is_shunt() {
+        if conn.is_shunt() {
             continue;
         }
         let candidates = by_ends

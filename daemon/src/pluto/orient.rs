@@ -190,6 +190,19 @@ impl Conn {
 }
 
 impl Oriented<'_> {
+    /// The name of a peer that has no address yet.
+    pub(crate) fn unresolved(&self) -> Option<&str> {
+        match &self.remote_end().host.value {
+            Host::Name(name) if self.remote_addrs.is_empty() && !self.conn.is_shunt() => Some(name),
+            _ => None,
+        }
+    }
+
+    /// Whether packets pass or are dropped without IKE, for now at least.
+    pub(crate) fn is_shunt(&self) -> bool {
+        self.conn.is_shunt() || self.unresolved().is_some()
+    }
+
     /// This host's end.
     pub(crate) fn local_end(&self) -> &End {
         self.conn.end(self.local)

@@ -3,6 +3,7 @@
 //! The connections are written as obol's own text, which goes through the same reader as any
 //! other. What is secret does not go through that text.
 
+mod choice;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ use tokio::time::timeout;
 use super::Understood;
 use super::conn::{Auth, Auto, Conn, End};
 use super::files::read_one;
+use super::former::{Former, Occasion};
 use super::native;
 use super::orient::{ChildOf, HostView, Oriented, host_text, orient};
 use super::places::Places;
@@ -40,6 +42,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Addresses of a host with the names of their devices.
 pub(crate) type Addresses = Vec<(String, IpAddr)>;
+
+/// What names stand for.
+pub(crate) type NamesFound = Vec<(String, Vec<IpAddr>)>;
 
 /// The files, as far as the command line says.
 #[derive(Clone, Debug)]
@@ -126,61 +131,60 @@ pub(crate) async fn addresses() -> Result<Addresses, DataPlaneError> {
 }
 
 impl HostView {
-    /// This host as it is now, and as if it had the addresses `known` as well; with `listen=`, as
-    /// if it had no other address.
+    /// This host as it is now; with `listen=`, as if it had no other address.
     ///
     /// # Errors
     /// The system does not say which addresses it has.
-    pub(crate) async fn now(
-        understood: &Understood,
-        known: &Addresses,
-    ) -> Result<Self, DataPlaneError> {
-        let mut addrs = addresses().await?;
-        let gone = known.iter().filter(|known| !addrs.contains(known));
-        addrs.extend(gone.cloned().collect::<Vec<_>>());
+    pub(crate) async fn now(understood: &Understood) -> Result<Self, DataPlaneError> {
+        let names = look_up(names_of(&understood.conns)).await;
+        Ok(Self::of(understood, addresses().await?, names))
+    }
+
+    fn of(understood: &Understood, mut addrs: Addresses, names: NamesFound) -> Self {
         let listen = understood.setup.listen;
         addrs.retain(|(_, addr)| listen.is_none_or(|listen| listen == *addr));
-        Ok(Self {
+        Self {
             addrs,
             // With the mark of our own packets, our own rules do not count.
             source: |peer| host::source_for(peer, DaemonSettings::default().fwmark).ok(),
-            names: look_up(understood).await,
-        })
+            names,
+        }
     }
 }
 
+/// The names that stand for ends.
+fn names_of<'c>(conns: impl IntoIterator<Item = &'c Conn>) -> BTreeSet<&'c str> {
+    let ends = conns.into_iter().flat_map(|conn| &conn.ends);
+    ends.filter_map(|end| match &end.host.value {
+        Host::Name(name) => Some(name.as_str()),
+        _ => None,
+    })
+    .collect()
+}
+
 /// The addresses of all names. A name without is left out.
-async fn look_up(understood: &Understood) -> Vec<(String, Vec<IpAddr>)> {
-    let ends = understood.conns.iter().flat_map(|conn| &conn.ends);
-    let mut names: Vec<&str> = ends
-        .filter_map(|end| match &end.host.value {
-            Host::Name(name) => Some(name.as_str()),
-            _ => None,
-        })
-        .collect();
-    names.sort_unstable();
-    names.dedup();
+pub(super) async fn look_up(names: impl IntoIterator<Item = &str>) -> NamesFound {
     let look_up = async |name: &str| {
         let found = timeout(PATIENCE, tokio::net::lookup_host((name, 0))).await;
-        let found = found.ok()?.ok()?;
-        Some((name.to_owned(), found.map(|addr| addr.ip()).collect()))
+        let found: Vec<IpAddr> = found.ok()?.ok()?.map(|addr| addr.ip()).collect();
+        (!found.is_empty()).then(|| (name.to_owned(), found))
     };
     let all = futures_util::future::join_all(names.into_iter().map(look_up)).await;
     all.into_iter().flatten().collect()
 }
 
 /// Reads pluto's files, and beside them obol's own, which need not be there. A connection that
-/// cannot be had is left out, with a warning; all others count.
+/// cannot be had stays as it is loaded, or is left out, with a warning; all others count.
 ///
 /// # Errors
 /// What makes all of it useless.
 pub(crate) async fn load_to_run(
     files: &Files,
     own: &Path,
-    known: &Addresses,
+    occasion: Occasion<'_>,
 ) -> Result<Loaded, ConfigErrors> {
     let understood = super::load(&files.conf)?;
-    begin(files, own, known, understood).await
+    begin(files, own, occasion, understood).await
 }
 
 /// What one name in pluto's files comes to.
@@ -195,7 +199,7 @@ pub(crate) enum Single {
     Other,
 }
 
-/// Reads the connection of this name alone, besides obol's own.
+/// Reads the connection of this name alone, besides obol's own; `before` is what is loaded.
 ///
 /// # Errors
 /// What makes all of it useless.
@@ -203,7 +207,9 @@ pub(crate) async fn load_single(
     files: &Files,
     own: &Path,
     name: &str,
+    before: &World,
 ) -> Result<Single, ConfigErrors> {
+    let occasion = Occasion::Asked(before);
     let texts = read_one(&files.conf, name);
     let texts = texts.unwrap_or_else(|| super::files::read(&files.conf));
     let understood = super::understand(texts, Some(name))?;
@@ -215,20 +221,26 @@ pub(crate) async fn load_single(
         }
         _ => return Ok(Single::Other),
     }
-    let Ok(loaded) = begin(files, own, &Addresses::new(), understood).await else {
+    let Ok(loaded) = begin(files, own, occasion, understood).await else {
         // If something is wrong, it is to be said of all of it.
         return Ok(Single::Other);
     };
     if let Some(not) = loaded.pluto.why_not(name) {
+        if not.kind == Absence::Unresolved {
+            return Ok(Single::Other);
+        }
         return Ok(Single::Waits(not.clone()));
     }
-    if loaded.pluto.names.contains_key(name) {
+    if loaded.pluto.names.contains_key(name) && loaded.pluto.why_kept(name).is_none() {
         return Ok(Single::Conn(Box::new(loaded)));
     }
-    let refusal = format!("{name} is refused: ");
+    let refusals = ["is refused", "stays as it was"].map(|what| format!("{name} {what}: "));
     let mut warnings = loaded.warnings.into_iter();
     let refused = warnings.find_map(|mut warning| {
-        warning.message = warning.message.strip_prefix(&refusal)?.to_owned();
+        let mut stripped = refusals
+            .iter()
+            .filter_map(|by| warning.message.strip_prefix(by));
+        warning.message = stripped.next()?.to_owned();
         Some(warning.to_string())
     });
     Ok(refused.map_or(Single::Other, Single::Refused))
@@ -237,17 +249,17 @@ pub(crate) async fn load_single(
 async fn begin(
     files: &Files,
     own: &Path,
-    known: &Addresses,
+    occasion: Occasion<'_>,
     mut understood: Understood,
 ) -> Result<Loaded, ConfigErrors> {
-    let view = HostView::now(&understood, known).await.map_err(|e| {
+    let addresses = addresses().await.map_err(|e| {
         let name = files.conf.display().to_string();
         ConfigErrors(vec![Finding::of_file(&name, e.to_string(), "")])
     })?;
     let places = Places::of(files, &understood.setup);
     let mut secrets = places.read_secrets()?;
     let signs = understood.conns.iter().any(Conn::signs);
-    let loader = Loader {
+    let mut loader = Loader {
         ring: places.ring(&mut secrets, signs),
         secrets,
         places,
@@ -255,11 +267,22 @@ async fn begin(
         wanted: files.wanted.clone(),
         routed: files.routed.clone(),
         world: World::default(),
+        occasion,
     };
-    loader.load(own, understood, view)
+    let names = loader.names(&understood).await;
+    loader.world.names_found.clone_from(&names);
+    loader.world.addresses.clone_from(&addresses);
+    if let Occasion::Event(before) = occasion {
+        // One that goes and comes is none that is new.
+        let known = before.addresses.iter();
+        let gone = known.filter(|known| !addresses.contains(known));
+        loader.world.addresses.extend(gone.cloned());
+    }
+    let view = HostView::of(&understood, addresses, names);
+    loader.load(own, understood, &view)
 }
 
-struct Loader {
+struct Loader<'w> {
     ring: Ring,
     secrets: secrets::Secrets,
     places: Places,
@@ -267,49 +290,55 @@ struct Loader {
     wanted: BTreeSet<String>,
     routed: BTreeSet<String>,
     world: World,
+    occasion: Occasion<'w>,
 }
 
-impl Loader {
+impl<'w> Loader<'w> {
+    /// What names stand for: as they say now or, of those that say nothing, as they said last. Only somebody who
+    /// asks for all of it can wait for the answers.
+    async fn names(&mut self, understood: &Understood) -> NamesFound {
+        let known = self.occasion.world().map(|world| &*world.names_found);
+        let known = known.unwrap_or_default();
+        let asked = names_of(&understood.conns);
+        let mut names = match self.occasion.is_event() {
+            true => Vec::new(),
+            false => look_up(asked.iter().copied()).await,
+        };
+        let lacking = |names: &[(String, _)], name: &str| names.iter().all(|(own, _)| own != name);
+        for (name, addrs) in known {
+            if lacking(&names, name) {
+                names.push((name.clone(), addrs.clone()));
+            }
+        }
+        let conns = understood.conns.iter();
+        let loaded = conns.filter(|conn| !self.is_ignored(conn));
+        let unresolved = names_of(loaded).into_iter();
+        let unresolved = unresolved.filter(|name| lacking(&names, name));
+        self.world.unresolved = unresolved.map(str::to_owned).collect();
+        names
+    }
+
     fn load(
         mut self,
         own: &Path,
         mut understood: Understood,
-        view: HostView,
+        view: &HostView,
     ) -> Result<Loaded, ConfigErrors> {
         self.warnings.append(&mut self.secrets.notices);
-        for (name, errors) in std::mem::take(&mut understood.refused) {
-            errors
-                .into_iter()
-                .for_each(|error| self.refuse(&name, error));
-        }
         let parts = std::mem::take(&mut understood.parts).into_iter();
         let parts = parts.map(|(name, why)| (name, NotLoaded::ignored(why)));
         self.world.others.extend(parts);
         for conn in &mut understood.conns {
             self.ring.complete(conn);
         }
-        let mut conns = Vec::new();
-        for conn in &understood.conns {
-            let wanted = self.wanted.contains(&conn.name.value);
-            if conn.auto == Auto::Ignore && !wanted {
-                self.leave_out(conn, Absence::Ignored, "auto=ignore".into());
-                continue;
-            }
-            let waits = conn.is_shunt() && conn.auto == Auto::Add;
-            if waits && !self.routed.contains(&conn.name.value) {
-                let why = "it is not routed (auto=add)".to_owned();
-                self.leave_out(conn, Absence::Unrouted, why);
-                continue;
-            }
-            match orient(conn, &view) {
-                Ok(oriented) => match self.ring.has_named(&oriented).and(usable(&oriented)) {
-                    Ok(()) => conns.push(oriented),
-                    Err((why, fix)) => {
-                        let finding = understood.finding(&conn.name, why, fix);
-                        self.refuse(&conn.name.value, finding);
-                    }
-                },
-                Err(why) => self.leave_out(conn, Absence::Unoriented, why.to_string()),
+        let mut conns = self.choose(&understood, view);
+        for conn in &conns {
+            if let Some(peer) = conn.unresolved() {
+                self.leave_out(
+                    conn.conn,
+                    Absence::Unresolved,
+                    format!("{peer} has no address now"),
+                );
             }
         }
         let psks = Arc::new(std::mem::take(&mut self.secrets.psks));
@@ -324,23 +353,9 @@ impl Loader {
                 psks: psks.clone(),
                 lacks_psk,
             };
-            let errors = match config::load_with(own, translated) {
-                Ok(loaded) => return Ok(self.finish(loaded, &conns, native.children, view)),
-                Err(errors) => errors,
-            };
-            // What cannot be had beside the others is left out.
-            let culprits: Vec<(Vec<String>, Finding)> = errors
-                .0
-                .iter()
-                .filter_map(|error| Some((whose(&error.location, &native.lines)?, error.clone())))
-                .collect();
-            if culprits.len() < errors.0.len() || culprits.is_empty() {
-                return Err(errors);
-            }
-            for (names, error) in culprits {
-                conns.retain(|conn| !names.contains(&conn.conn.name.value));
-                let error = in_files(&error, &names, &native.lines, &understood);
-                self.refuse(&names.join(", "), error);
+            match config::load_with(own, translated) {
+                Ok(loaded) => return Ok(self.finish(loaded, &conns, native.children)),
+                Err(errors) => self.settle(errors, &mut conns, &native.lines, &understood)?,
             }
         }
     }
@@ -361,7 +376,10 @@ impl Loader {
     /// Says which connections have no shared secret; whether there are such.
     fn missing_psks(&mut self, psks: &Psks, conns: &[Oriented<'_>]) -> bool {
         let mut missing = false;
-        for conn in conns.iter().filter(|conn| conn.conn.auth == Auth::Secret) {
+        for conn in conns
+            .iter()
+            .filter(|conn| conn.conn.auth == Auth::Secret && conn.unresolved().is_none())
+        {
             let addr = conn.remote_addrs.first().copied();
             let Some(local) = identity(&conn.local_end().id, Some(conn.local_addr)) else {
                 continue;
@@ -393,9 +411,9 @@ impl Loader {
         mut loaded: Loaded,
         conns: &[Oriented<'_>],
         children: Vec<(String, (String, String))>,
-        view: HostView,
     ) -> Loaded {
-        for conn in conns.iter().filter(|conn| conn.conn.signs()) {
+        let resolved = conns.iter().filter(|conn| conn.unresolved().is_none());
+        for conn in resolved.clone().filter(|conn| conn.conn.signs()) {
             if let Some(key) = &conn.local_end().key
                 && let Err(why) = self.ring.private(&key.value)
             {
@@ -404,11 +422,20 @@ impl Loader {
                 self.warnings.push(Finding::of_file("NSS", message, ""));
             }
         }
-        let aliases: HashMap<&str, &[String]> = conns
-            .iter()
+        let aliases: HashMap<&str, &[String]> = resolved
             .map(|conn| (conn.conn.name.value.as_str(), conn.conn.aliases.as_slice()))
             .collect();
+        let waiting = conns.iter().filter(|conn| conn.unresolved().is_some());
+        let waiting: HashSet<String> = waiting
+            .flat_map(|conn| {
+                let children = conn.children().into_iter().map(|child| child.name);
+                children.chain([conn.conn.name.value.clone()])
+            })
+            .collect();
         for (name, place) in children {
+            if waiting.contains(&name) {
+                continue;
+            }
             let places = self.world.names.entry(name.clone()).or_default();
             places.push(place.clone());
             for alias in aliases.get(name.as_str()).copied().unwrap_or_default() {
@@ -417,7 +444,7 @@ impl Loader {
                 self.world.aliases.insert(alias.clone());
             }
         }
-        self.world.addresses = view.addrs;
+        self.world.former = Former::of(conns);
         self.world.places = self.places;
         self.warnings.append(&mut loaded.warnings);
         loaded.warnings = self.warnings;
@@ -442,36 +469,6 @@ fn written_end(end: &End) -> WrittenEnd {
         id,
         clients: clients.map(ToString::to_string).collect(),
     }
-}
-
-/// An error about two connections, at their places in pluto's files.
-fn in_files(
-    error: &Finding,
-    names: &[String],
-    lines: &[(usize, Vec<String>)],
-    understood: &Understood,
-) -> Finding {
-    let conn = |names: &[String]| {
-        let mut conns = understood.conns.iter();
-        conns.find(|conn| names.contains(&conn.name.value))
-    };
-    let others = error.also.as_ref().and_then(|also| whose(also, lines));
-    let both = conn(names).zip(others.and_then(|others| conn(&others)));
-    let Some((own, other)) = both else {
-        return error.clone();
-    };
-    let message = format!("conn {} is in its way: {}", other.name.value, error.message);
-    let mut finding = understood.finding(&own.name, message, &error.fix);
-    finding.also = Some(understood.location(&other.name));
-    finding
-}
-
-/// The connections that a place in the translation is about.
-fn whose(location: &str, lines: &[(usize, Vec<String>)]) -> Option<Vec<String>> {
-    let place = location.strip_prefix(TRANSLATION)?.strip_prefix(':')?;
-    let line: usize = place.split(':').next()?.parse().ok()?;
-    let before = lines.iter().rev().find(|(from, _)| *from <= line)?;
-    Some(before.1.clone())
 }
 
 /// Who an end is; nothing if that is not known yet.
@@ -510,15 +507,7 @@ pub(crate) fn refuse(understood: &mut Understood, view: &HostView) {
 /// Whether obol can run a connection.
 fn usable(conn: &Oriented<'_>) -> Result<(), Refusal> {
     if conn.conn.is_shunt() {
-        let children = conn.children();
-        let whole = |child: &ChildOf| !child.local_ts.is_empty() && !child.remote_ts.is_empty();
-        return match children.iter().all(whole) && !children.is_empty() {
-            true => Ok(()),
-            false => Err((
-                "a connection without IKE needs to say which packets it is about".into(),
-                "add leftsubnet and rightsubnet",
-            )),
-        };
+        return usable_shunt(conn);
     }
     let remote = &conn.remote_end().host.value;
     match remote {
@@ -551,6 +540,19 @@ fn usable(conn: &Oriented<'_>) -> Result<(), Refusal> {
                 "there is neither {local}rsasigkey nor {local}ckaid, so it is not known which key is this host's"
             ),
             "add one; ipsec showhostkey prints them",
+        )),
+    }
+}
+
+/// Whether it is known which packets pass or are dropped.
+fn usable_shunt(conn: &Oriented<'_>) -> Result<(), Refusal> {
+    let children = conn.children();
+    let whole = |child: &ChildOf| !child.local_ts.is_empty() && !child.remote_ts.is_empty();
+    match children.iter().all(whole) && !children.is_empty() {
+        true => Ok(()),
+        false => Err((
+            "a connection without IKE needs to say which packets it is about".into(),
+            "add leftsubnet and rightsubnet",
         )),
     }
 }

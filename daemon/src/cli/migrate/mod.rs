@@ -94,8 +94,7 @@ fn load(config: &Path, args: &MigrateArgs) -> Result<Loaded, Failure> {
         wanted: BTreeSet::new(),
         routed: BTreeSet::new(),
     };
-    let none = pluto::Addresses::new();
-    let read = pluto::load_to_run(&files, config, &none);
+    let read = pluto::load_to_run(&files, config, pluto::Occasion::Start);
     let loaded = begin_runtime()?.block_on(read);
     loaded.map_err(|errors| Failure::new(ExitClass::Config, errors.to_string()))
 }

@@ -47,6 +47,8 @@ pub(crate) enum Absence {
     Ignored,
     /// It is without IKE, and nobody asked for it to be in force.
     Unrouted,
+    /// The name of its peer has no address yet.
+    Unresolved,
 }
 
 /// An end as it is written.

@@ -138,7 +138,7 @@ fn print_absent(out: &Out, name: &str, not: &NotLoaded, brief: bool) {
     };
     let state = match not.kind {
         Absence::Unoriented => "unoriented",
-        Absence::Ignored | Absence::Unrouted => "unrouted",
+        Absence::Ignored | Absence::Unrouted | Absence::Unresolved => "unrouted",
     };
     let (first, second) = match out.style {
         Style::Five => (
