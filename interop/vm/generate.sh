@@ -75,7 +75,8 @@ on left ip xfrm policy flush
 check "the right stays closed" not talks 27017
 check "its policy is there" has "192.0.2.2\[27017\] 192.0.2.1\[any\] tcp"
 check "setkey -FP opens the right" tool right setkey -FP
-check "its policy is gone" within 10 has "No SPD entries"
+# It goes with the SA, once the peer, which is dead, has not confirmed its end.
+check "its policy is gone" within 40 has "No SPD entries"
 check "and all passes in clear" within 20 talks 27017
 [ $failures = 0 ] || cat left.log right.log
 clear_away

@@ -6,7 +6,7 @@
 set -u
 AT_A_TIME=${AT_A_TIME:-3}
 # The longest first.
-SCRIPTS=(pluto both "kernel story" features racoon flannel clear conns)
+SCRIPTS=(pluto both "kernel story" features racoon flannel clear conns generate)
 out=$(mktemp -d)
 
 run() { # run NAME [ARGUMENT]
