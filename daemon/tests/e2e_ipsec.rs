@@ -174,6 +174,11 @@ async fn children_are_unloaded_trapped_and_loaded_again() {
     bed.pinged().await;
     let (_, text) = bed.run("briefconnectionstatus pods");
     assert_lines(&text, &["\"pods\": *; routed-tunnel; *"]);
+    let (code, text) = bed.run("auto --dry-run --delete pods");
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("dry run: would close \"pods\""), "{text}");
+    let (_, text) = bed.run("briefconnectionstatus pods");
+    assert_lines(&text, &["\"pods\": *; routed-tunnel; *"]);
     let (code, text) = bed.run("delete pods");
     assert_eq!(code, 0, "{text}");
     for line in ["up pods", "delete unknown"] {

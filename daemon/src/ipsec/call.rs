@@ -50,6 +50,8 @@ pub(super) struct Call {
     pub(super) asynchronous: bool,
     /// Written as `ipsec auto --VERB`.
     pub(super) by_auto: bool,
+    /// Only say what would be done.
+    pub(super) dry_run: bool,
 }
 
 /// What is wrong with a command line.
@@ -129,7 +131,14 @@ enum Need {
 }
 
 /// Options that all commands have, and that may come before the verb.
-const COMMON: &[&str] = &["config", "ctlsocket", "rundir", "asynchronous", "verbose"];
+const COMMON: &[&str] = &[
+    "config",
+    "ctlsocket",
+    "rundir",
+    "asynchronous",
+    "verbose",
+    "dry-run",
+];
 /// Options of `whack` that are no verbs, and have a value.
 const VALUES: &[&str] = &["remote-host", "oppohere", "oppothere"];
 /// Those without a value that change nothing here.
@@ -144,6 +153,7 @@ impl Call {
             rundir: None,
             asynchronous: false,
             by_auto: false,
+            dry_run: false,
         }
     }
 
@@ -155,6 +165,13 @@ impl Call {
         let (first, rest) = arguments
             .split_first()
             .ok_or_else(|| Usage("Usage: ipsec COMMAND [ARGUMENT]...".to_owned()))?;
+        if ["-n", "--dry-run"].contains(&first.as_str()) && !rest.is_empty() {
+            let call = Self::read(rest)?;
+            return Ok(Self {
+                dry_run: true,
+                ..call
+            });
+        }
         match first.as_str() {
             "auto" => Self::of_options(rest, "auto "),
             "whack" => Self::of_options(rest, "whack "),
@@ -256,6 +273,7 @@ impl Call {
                 }
                 "name" => self.name = Some(value()?),
                 "asynchronous" => self.asynchronous = true,
+                "n" | "dry-run" => self.dry_run = true,
                 option if VALUES.contains(&option) => drop(value()?),
                 option if IGNORED.contains(&option) => {}
                 option if is_verb(option) => {}
@@ -263,6 +281,38 @@ impl Call {
             }
         }
         Ok(())
+    }
+
+    /// What would be done, where only that is to be said and something would.
+    pub(super) fn would(&self) -> Option<String> {
+        let name = self.name.as_deref().unwrap_or_default();
+        let what = match self.verb {
+            Verb::Unit(word) => format!("{word} the service"),
+            Verb::Add => format!("load \"{name}\" as the files have it now"),
+            Verb::Delete => format!("close \"{name}\" and unload it"),
+            Verb::Up => format!("bring up \"{name}\""),
+            Verb::Start => format!("load \"{name}\" as the files have it now, and bring it up"),
+            Verb::Down => format!("close \"{name}\""),
+            Verb::Route => format!("have packets ask for \"{name}\""),
+            Verb::Unroute => format!("have no packet ask for \"{name}\""),
+            Verb::Listen | Verb::Reread | Verb::AddAll => "read the files again".to_owned(),
+            Verb::RereadSecrets => "read the secrets again".to_owned(),
+            Verb::Help
+            | Verb::Version
+            | Verb::VersionCode
+            | Verb::Status
+            | Verb::BriefStatus
+            | Verb::GlobalStatus
+            | Verb::ShowStates
+            | Verb::ShuntStatus
+            | Verb::TrafficStatus
+            | Verb::ConnectionStatus
+            | Verb::BriefConnectionStatus
+            | Verb::Without(_)
+            | Verb::ListKeys
+            | Verb::CheckConfig => return None,
+        };
+        self.dry_run.then(|| format!("dry run: would {what}"))
     }
 
     fn finish(mut self, word: &str, need: Need) -> Result<Self, Usage> {
@@ -343,6 +393,41 @@ mod tests {
     }
 
     #[test]
+    fn a_dry_run_is_none_whatever_is_to_be_done() {
+        for (verb, _, need) in VERBS {
+            let name = if *need == Need::Name { " a-b" } else { "" };
+            let forms = [
+                format!("-n {verb}{name}"),
+                format!("--dry-run {verb}{name}"),
+                format!("{verb} -n{name}"),
+                format!("{verb}{name} --dry-run"),
+            ];
+            for line in forms {
+                assert!(read(&line).unwrap().dry_run, "{line}");
+            }
+        }
+        for line in [
+            "auto --dry-run --delete a-b",
+            "auto -n --delete a-b",
+            "auto --delete a-b -n",
+            "-n auto --delete a-b",
+            "whack -n --delete --name a-b",
+            "--dry-run --delete a-b",
+        ] {
+            let would = read(line).unwrap().would();
+            let expected = "dry run: would close \"a-b\" and unload it";
+            assert_eq!(would.as_deref(), Some(expected), "{line}");
+        }
+        assert_eq!(read("delete a-b").unwrap().would(), None);
+        assert_eq!(read("status -n").unwrap().would(), None);
+        assert!(read("setup -n stop").is_err());
+        let down = read("auto --down -n a").unwrap().would();
+        assert_eq!(down.as_deref(), Some("dry run: would close \"a\""));
+        let stop = read("stop -n").unwrap().would();
+        assert_eq!(stop.as_deref(), Some("dry run: would stop the service"));
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         for (line, word) in [
             ("", "Usage: ipsec COMMAND"),
@@ -354,9 +439,6 @@ mod tests {
             ("status a-b", "takes no name"),
             ("up a b", "unexpected argument \"b\""),
             ("up a --frob", "\"--frob\""),
-            // It would be done.
-            ("down a --dry-run", "\"--dry-run\""),
-            ("auto --down -n a", "\"-n\""),
             ("up a --config", "needs a value"),
         ] {
             let Usage(text) = read(line).unwrap_err();

@@ -119,6 +119,10 @@ fn run(arguments: &[String]) -> Result<u8, Ended> {
     if call.by_auto && out.style == out::Style::Five {
         complain_line("WARNING: ipsec auto has been deprecated");
     }
+    if let Some(text) = call.would() {
+        print_line(&text)?;
+        return Ok(0);
+    }
     match call.verb {
         Verb::Help => {
             let words: Vec<&str> = call::list().collect();
