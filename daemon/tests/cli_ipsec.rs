@@ -163,3 +163,46 @@ fn a1_checkconfig_is_silent_or_says_why() {
     let line = "ERROR: ipsec.conf:10:2: unrecognized 'conn' keyword 'lefsubnet'";
     assert!(said.starts_with(line), "{said}");
 }
+
+#[test]
+fn check_says_what_passes_and_what_is_dropped_by_auto() {
+    let directory = Directory::new("auto");
+    let path = directory.0.join("ipsec.conf");
+    let first = "until the peer has built an SA, its packets are dropped";
+    let hole = "lets packets pass in clear";
+    for (kind, auto, more, says, says_not) in [
+        ("tunnel", "add", "", first, hole),
+        ("transport", "add", "", first, hole),
+        ("tunnel", "start", "", "comes up at start", first),
+        ("tunnel", "ignore", "", "is not loaded", first),
+        (
+            "tunnel",
+            "add",
+            " negotiationshunt=passthrough\n",
+            "waits for the peer",
+            first,
+        ),
+        ("passthrough", "route", "", hole, "once it is routed"),
+        ("passthrough", "add", "", "once it is routed", first),
+        ("passthrough", "ignore", "", "is not loaded", hole),
+        ("drop", "add", "", "once it is routed", first),
+    ] {
+        let auth = match kind {
+            "tunnel" | "transport" => "secret",
+            _ => "never",
+        };
+        let text = format!(
+            "conn one\n left=127.0.0.1\n right=198.18.77.1\n type={kind}\n authby={auth}\n auto={auto}\n{more}"
+        );
+        fs::write(&path, &text).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_obol"))
+            .arg("check")
+            .arg(&path)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout.clone()).unwrap();
+        assert!(output.status.success(), "{text}{output:?}");
+        assert!(said.contains(says), "{text}{said}");
+        assert!(!said.contains(says_not), "{text}{said}");
+    }
+}

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{complain_line, print_json, print_text};
 use crate::config::Finding;
 use crate::control::protocol::SCHEMA_VERSION;
+use crate::dataplane::Cleartext;
 use crate::error::{ExitClass, Failure};
 use crate::pluto::{self, Auto, HostView, Kind, Oriented, Understood};
 
@@ -49,18 +50,23 @@ pub(super) fn check(path: &Path, json: bool) -> Result<(), Failure> {
 pub(super) fn convert(path: &Path) -> Result<(), Failure> {
     let (understood, view) = load(path, false)?;
     complain(&understood);
-    let conns: Vec<Oriented<'_>> = understood
-        .conns
-        .iter()
-        .filter_map(|conn| match pluto::orient(conn, &view) {
-            Ok(oriented) => Some(oriented),
-            Err(why) => {
-                complain_line(&format!("{}: left out, {why}", conn.name.value));
-                None
+    let mut conns: Vec<Oriented<'_>> = Vec::new();
+    let mut others = Vec::new();
+    for conn in &understood.conns {
+        let name = &conn.name.value;
+        match (
+            pluto::orient(conn, &view),
+            pluto::why_not(conn, false, false),
+        ) {
+            (Ok(oriented), None) => conns.push(oriented),
+            (Ok(oriented), Some((_, why))) => {
+                complain_line(&format!("{name}: a comment only, {why}"));
+                others.push((oriented, why));
             }
-        })
-        .collect();
-    print_text(&pluto::convert(&understood.setup, &conns))?;
+            (Err(why), _) => complain_line(&format!("{name}: left out, {why}")),
+        }
+    }
+    print_text(&pluto::convert(&understood.setup, &conns, &others))?;
     refused(&understood)
 }
 
@@ -111,12 +117,23 @@ fn refused(understood: &Understood) -> Result<(), Failure> {
     }
 }
 
+/// Where obol differs from pluto about packets of a connection that waits for its peer.
+const BLOCKS_FIRST: &str = "  until the peer has built an SA, its packets are dropped, which pluto lets pass in clear; negotiationshunt=passthrough lets them pass\n";
+
+/// Whether packets are dropped that pluto lets pass: those before the first SA.
+fn blocks_first(conn: &pluto::Conn) -> bool {
+    let esp = matches!(conn.kind, Kind::Tunnel | Kind::Transport);
+    esp && conn.auto == Auto::Add && conn.policy.cleartext == Cleartext::Never
+}
+
 fn describe(oriented: &Oriented<'_>) -> String {
     let conn = oriented.conn;
     let what = match (conn.kind, conn.auto) {
+        (_, Auto::Ignore) => "is not loaded at start (auto=ignore)",
+        (Kind::Pass, Auto::Add) => "lets packets pass in clear once it is routed (auto=add)",
+        (Kind::Drop, Auto::Add) => "drops packets once it is routed (auto=add)",
         (Kind::Pass, _) => "lets packets pass in clear",
         (Kind::Drop, _) => "drops packets",
-        (_, Auto::Ignore) => "is not loaded at start (auto=ignore)",
         (_, Auto::Add) => "waits for the peer",
         (_, Auto::Ondemand) => "comes up with the first packet",
         (_, Auto::Up) => "comes up at start and is kept up",
@@ -153,6 +170,9 @@ fn describe(oriented: &Oriented<'_>) -> String {
             list(&child.remote_ts),
             child.name
         ));
+    }
+    if blocks_first(conn) {
+        text.push_str(BLOCKS_FIRST);
     }
     if let Some(command) = &oriented.local_end().updown {
         text.push_str(&format!("  runs {command} (leftupdown or rightupdown)\n"));

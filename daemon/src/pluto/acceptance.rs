@@ -233,7 +233,7 @@ fn signatures(authby: &str, key: &str) -> Vec<String> {
     let understood = read(&text);
     assert!(understood.refused.is_empty(), "{:?}", understood.refused);
     let ours = orient(&understood.conns[0], &host(&["10.0.0.1"])).unwrap();
-    let toml = convert(&understood.setup, &[ours]);
+    let toml = convert(&understood.setup, &[ours], &[]);
     let lines = toml
         .lines()
         .filter_map(|line| line.strip_prefix("signatures = "));
@@ -346,7 +346,7 @@ fn the_story_as_toml() {
         .iter()
         .filter_map(|c| orient(c, &view).ok())
         .collect();
-    let toml = convert(&understood.setup, &ours);
+    let toml = convert(&understood.setup, &ours, &[]);
     let error = crate::config::parse_str("a.toml", &toml, &crate::config::files::NoFiles)
         .unwrap_err()
         .to_string();

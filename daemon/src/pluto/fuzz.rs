@@ -32,7 +32,7 @@ pub(crate) fn conf(text: &str) {
     }
     let conns = understood.conns.iter();
     let conns: Vec<_> = conns.filter_map(|conn| orient(conn, &view).ok()).collect();
-    let printed = convert(&understood.setup, &conns);
+    let printed = convert(&understood.setup, &conns, &[]);
     assert!(toml::from_str::<toml::Table>(&printed).is_ok(), "{printed}");
     let run = native::translate(&understood.setup, &conns);
     if let Err(errors) = parse_str("fuzz.toml", &run.text, &NoFiles) {

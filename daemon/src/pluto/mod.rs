@@ -51,6 +51,7 @@ pub(crate) use process::{REMEDY, RUNDIR, running_pid};
 pub(crate) use ring::{HostKey, host_keys, keep_new};
 pub(crate) use running::{
     Addresses, Files, NamesFound, Single, Translated, addresses, load_single, load_to_run, refuse,
+    why_not,
 };
 pub(crate) use secrets::Psks;
 use setup::Setup;

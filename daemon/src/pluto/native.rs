@@ -77,8 +77,12 @@ struct Group<'c> {
     members: Vec<&'c Oriented<'c>>,
 }
 
-/// The setup and the connections as TOML.
-pub(crate) fn convert(setup: &Setup, conns: &[Oriented<'_>]) -> String {
+/// The setup and the connections as TOML; those of `others` as comments, with why they are not in force.
+pub(crate) fn convert(
+    setup: &Setup,
+    conns: &[Oriented<'_>],
+    others: &[(Oriented<'_>, &str)],
+) -> String {
     let mut native = Native::default();
     native.daemon(setup);
     for group in groups(conns) {
@@ -86,6 +90,26 @@ pub(crate) fn convert(setup: &Setup, conns: &[Oriented<'_>]) -> String {
     }
     for conn in conns.iter().filter(|conn| conn.is_shunt()) {
         native.shunt(conn);
+    }
+    for (conn, why) in others {
+        let mut other = Native::default();
+        match conn.is_shunt() {
+            true => other.shunt(conn),
+            false => other.connection(
+                &Group {
+                    members: vec![conn],
+                },
+                setup.unique,
+            ),
+        }
+        native.line(format_args!(
+            "# {} is not in force: {why}",
+            conn.conn.name.value
+        ));
+        for line in other.text.lines() {
+            native.line(format_args!("{}", format!("# {line}").trim_end()));
+        }
+        native.line(format_args!(""));
     }
     native.secrets(setup, conns);
     native.text

@@ -4,6 +4,7 @@
 //! other. What is secret does not go through that text.
 
 mod choice;
+pub(crate) use choice::why_not;
 #[cfg(test)]
 mod tests;
 
@@ -311,7 +312,7 @@ impl<'w> Loader<'w> {
             }
         }
         let conns = understood.conns.iter();
-        let loaded = conns.filter(|conn| !self.is_ignored(conn));
+        let loaded = conns.filter(|conn| self.why_not(conn).is_none());
         let unresolved = names_of(loaded).into_iter();
         let unresolved = unresolved.filter(|name| lacking(&names, name));
         self.world.unresolved = unresolved.map(str::to_owned).collect();

@@ -541,7 +541,7 @@ fn cleartext_only_as_written_and_with_a_warning() {
             .filter_map(|c| orient(c, &view).ok())
             .collect();
         assert_eq!(conns.len(), 1, "{lines}");
-        let toml = convert(&understood.setup, &conns);
+        let toml = convert(&understood.setup, &conns, &[]);
         let line = expected.map(|word| format!("cleartext = \"{word}\"\n"));
         assert_eq!(toml.contains("cleartext"), line.is_some(), "{toml}");
         assert!(line.is_none_or(|line| toml.contains(&line)), "{toml}");

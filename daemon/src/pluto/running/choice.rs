@@ -12,9 +12,10 @@ use crate::pluto::orient::{HostView, Oriented, orient};
 use crate::pluto::setup::Setup;
 
 impl<'w> Loader<'w> {
-    /// Whether nobody asked for it, and it does not say itself that it is to be loaded.
-    pub(super) fn is_ignored(&self, conn: &Conn) -> bool {
-        conn.auto == Auto::Ignore && !self.wanted.contains(&conn.name.value)
+    /// Why a connection is not in force, by its own word and what somebody asked for.
+    pub(super) fn why_not(&self, conn: &Conn) -> Option<(Absence, &'static str)> {
+        let name = &conn.name.value;
+        why_not(conn, self.wanted.contains(name), self.routed.contains(name))
     }
 
     fn former(&self, name: &str) -> Option<&'w InForce> {
@@ -72,14 +73,8 @@ impl<'w> Loader<'w> {
         'w: 'c,
     {
         let name = &conn.name.value;
-        if self.is_ignored(conn) {
-            self.leave_out(conn, Absence::Ignored, "auto=ignore".into());
-            return None;
-        }
-        let waits = conn.is_shunt() && conn.auto == Auto::Add;
-        if waits && !self.routed.contains(name) {
-            let why = "it is not routed (auto=add)".to_owned();
-            self.leave_out(conn, Absence::Unrouted, why);
+        if let Some((kind, why)) = self.why_not(conn) {
+            self.leave_out(conn, kind, why.to_owned());
             return None;
         }
         let former = self.former(name);
@@ -192,6 +187,16 @@ impl<'w> Loader<'w> {
         self.warnings.push(finding);
         self.world.kept.entry(name.to_owned()).or_insert(why);
     }
+}
+
+/// Why a connection is not in force by its own word, if it is not. Who is asked for may be `wanted` in spite of
+/// `auto=ignore`, or `routed` in spite of `auto=add`.
+pub(crate) fn why_not(conn: &Conn, wanted: bool, routed: bool) -> Option<(Absence, &'static str)> {
+    if conn.auto == Auto::Ignore && !wanted {
+        return Some((Absence::Ignored, "auto=ignore"));
+    }
+    let waits = conn.is_shunt() && conn.auto == Auto::Add && !routed;
+    waits.then_some((Absence::Unrouted, "it is not routed (auto=add)"))
 }
 
 /// An error about two connections, said of the other one.

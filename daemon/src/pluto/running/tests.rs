@@ -747,3 +747,53 @@ async fn with_listen_all_addresses_are_known_all_the_same() {
     let known = &run.loaded.pluto.addresses;
     assert!(all.iter().all(|address| known.contains(address)));
 }
+
+/// Each policy with its packets, and whether they go in clear.
+fn in_force(loaded: &Loaded) -> Vec<String> {
+    let policies = loaded.policies.iter();
+    let mut all: Vec<String> = policies
+        .map(|policy| {
+            let (connection, child, pass) = (&policy.connection, &policy.child, policy.pass);
+            let (local, remote) = (&policy.local_ts, &policy.remote_ts);
+            format!("{connection}/{child} {local:?} {remote:?} pass={pass}")
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+#[tokio::test]
+async fn what_is_converted_is_what_is_loaded() {
+    let ike = "type=tunnel\n rightsubnet=10.3.0.0/16\n authby=secret";
+    let shunt = |kind: &str| format!("type={kind}\n rightsubnet=10.3.0.0/16\n authby=never");
+    let transport = "type=transport\n authby=secret".to_owned();
+    for kind in [
+        ike.to_owned(),
+        transport,
+        shunt("passthrough"),
+        shunt("drop"),
+        shunt("reject"),
+    ] {
+        for auto in ["ignore", "add", "ondemand", "start", "keep"] {
+            let text =
+                format!("conn one\n left=127.0.0.1\n right=198.18.77.1\n auto={auto}\n {kind}\n");
+            let run = Run::begin(&text).await;
+            let understood = crate::pluto::load(&run.written.0.join("ipsec.conf")).unwrap();
+            let (mut conns, mut others) = (Vec::new(), Vec::new());
+            for conn in &understood.conns {
+                let oriented = orient(conn, &this_host(&["127.0.0.1"])).unwrap();
+                match why_not(conn, false, false) {
+                    None => conns.push(oriented),
+                    Some((_, why)) => others.push((oriented, why)),
+                }
+            }
+            let toml = crate::pluto::convert(&understood.setup, &conns, &others);
+            let translated = Translated::of_text("converted", toml.clone(), true);
+            let converted = config::load_with(&run.written.0.join("obol.toml"), translated);
+            let converted = converted.unwrap();
+            assert_eq!(in_force(&converted), in_force(&run.loaded), "{text}{toml}");
+            let comments = toml.contains("# one is not in force: ");
+            assert_eq!(comments, run.loaded.policies.is_empty(), "{text}{toml}");
+        }
+    }
+}
