@@ -312,6 +312,13 @@ impl Reader<'_> {
         }
         let host = self.value_of(of, "", values::host);
         let id = self.value_of(of, "id", values::id);
+        if let Some(id) = &id
+            && let Id::Resolve(name) = &id.value
+        {
+            let message = format!("{name} is taken as the address of this end, and not looked up");
+            let fix = format!("write @{name} for the name itself, or the address");
+            self.notices.push(Problem::new(&id.place, message, fix));
+        }
         let subnets = self.value_of(of, "subnet", |text| selectors(text, ","));
         let protoport = self.value_of(of, "protoport", values::protoport);
         Some(End {

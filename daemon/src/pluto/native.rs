@@ -285,6 +285,9 @@ impl Native {
         if policy.encapsulation == Encapsulation::Yes {
             self.line(format_args!("encap = true"));
         }
+        if policy.encapsulation == Encapsulation::No {
+            self.line(format_args!("nat_traversal = false"));
+        }
         if !policy.initial_contact {
             self.line(format_args!("initial_contact = false"));
         }

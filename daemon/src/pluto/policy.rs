@@ -91,7 +91,7 @@ pub(crate) fn read(reader: &mut Reader<'_>) -> Policy {
         child_life: life(reader, "ipsec-lifetime", margin, fuzz),
         margin,
         fuzz,
-        rekey: reader.flag("rekey").unwrap_or(true),
+        rekey: rekey(reader),
         reauth: reader.flag("reauth").unwrap_or(false),
         bytes: limit(reader, "ipsec-max-bytes", "B"),
         packets: limit(reader, "ipsec-max-packets", ""),
@@ -230,7 +230,22 @@ fn keying_tries(reader: &mut Reader<'_>) -> u64 {
             .parse()
             .map_err(|_| "write a number or %forever".to_owned()),
     });
-    found.map_or(0, |tries| tries.value)
+    let Some(found) = found.filter(|tries| tries.value != 0) else {
+        return 0;
+    };
+    let message = "keyingtries has no effect: obol goes on trying, as keyingtries=0 says";
+    reader.notices.push(Problem::new(&found.place, message, ""));
+    found.value
+}
+
+fn rekey(reader: &mut Reader<'_>) -> bool {
+    let rekey = reader.flag("rekey").unwrap_or(true);
+    if !rekey && let Some(entry) = reader.flat.get(None, "rekey") {
+        let message = "rekey=no has no effect: obol rekeys, as the peer may do all the same";
+        let problem = Problem::new(&entry.written.place, message, "");
+        reader.notices.push(problem);
+    }
+    rekey
 }
 
 fn encapsulation(reader: &mut Reader<'_>) -> Encapsulation {

@@ -186,6 +186,12 @@ const NOTED: &[(&str, bool, &str)] = &[
         "obol keeps mappings of a NAT by itself",
     ),
     ("hostaddrfamily", false, "the addresses say it"),
+    (
+        "replay-window",
+        false,
+        "obol chooses the window, and it is never off",
+    ),
+    ("mtu", false, "mtu in obol.toml is for all connections"),
     ("nexthop", true, "the routes of the host decide"),
     (
         "sourceip",

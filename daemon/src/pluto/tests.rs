@@ -576,3 +576,65 @@ fn identities_are_what_they_look_like() {
     assert_eq!(id(Side::Left), Id::Is("@#0a0b".parse().unwrap()));
     assert_eq!(id(Side::Right), Id::Is("user@example.com".parse().unwrap()));
 }
+
+/// A word with another value than its default changes what becomes of the connection, or is noticed.
+#[test]
+fn no_word_is_without_effect_silently() {
+    let read = |line: &str| {
+        let text = format!(
+            "conn one\n{line} left=192.0.2.1\n right=192.0.2.2\n authby=secret\n auto=start\n"
+        );
+        let understood = read(&text);
+        let conns = understood.conns.iter();
+        let ours: Vec<Oriented<'_>> = conns
+            .filter_map(|conn| orient(conn, &host(&["192.0.2.1"])).ok())
+            .collect();
+        let toml = convert(&understood.setup, &ours, &[]);
+        let said = (understood.notices.len(), understood.refused.len());
+        (toml, said)
+    };
+    let plain = read("");
+    for line in [
+        "encapsulation=no",
+        "encapsulation=yes",
+        "rekey=no",
+        "keyingtries=1",
+        "replay-window=0",
+        "mtu=1400",
+        "metric=5",
+        "leftid=host.example.com",
+        "rightid=host.example.com",
+        "leftid=@a",
+        "reauth=yes",
+        "pfs=no",
+        "esn=no",
+        "dpddelay=10",
+        "dpdaction=hold",
+        "mobike=yes",
+        "narrowing=yes",
+        "fragmentation=no",
+        "initial-contact=yes",
+        "ikelifetime=2h",
+        "ipsec-lifetime=2h",
+        "rekeymargin=5m",
+        "ipsec-max-bytes=1G",
+        "ipsec-max-packets=1M",
+        "priority=5",
+        "reqid=5",
+        "nopmtudisc=yes",
+        "retransmit-interval=1s",
+        "retransmit-timeout=10",
+        "failureshunt=passthrough",
+        "negotiationshunt=passthrough",
+        "ike=aes256-sha2",
+        "esp=aes256-sha2",
+        "type=transport",
+        "leftsubnet=10.1.0.0/16",
+        "leftprotoport=tcp/22",
+        "leftupdown=/x",
+        "leftsourceip=10.1.0.1",
+        "leftnexthop=192.0.2.9",
+    ] {
+        assert_ne!(read(&format!(" {line}\n")), plain, "{line}");
+    }
+}
