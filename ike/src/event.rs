@@ -103,6 +103,10 @@ pub enum Ask {
         local: Identity,
         /// The peer's identity.
         remote: Identity,
+        /// Where the peer is, if the connection does not say what it must claim to be. Whom there
+        /// is a secret for at that address shall not pass by the secret of another identity: where
+        /// the two differ, there is none.
+        address: Option<IpAddr>,
     },
     /// Sign `octets` with the private half of `key`.
     Sign {

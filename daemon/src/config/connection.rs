@@ -96,8 +96,9 @@ pub(crate) fn read(
         );
         return None;
     }
+    let remote_place = remote.place.clone();
     let (rekey_time, over_time) = times?;
-    let config = Connection {
+    let mut config = Connection {
         name: name.value.into(),
         local_addrs: local_addrs.iter().map(|addr| addr.value).collect(),
         source: None,
@@ -124,6 +125,9 @@ pub(crate) fn read(
     };
     redirect::check(report, &name.place, &config, &children);
     signatures::check(report, &name.place, &config);
+    if !said_id {
+        expect_address(report, &mut config, &remote_place);
+    }
     Some(ReadConnection {
         config,
         place: name.place.clone(),
@@ -133,6 +137,26 @@ pub(crate) fn read(
         children,
         generate: generate?,
     })
+}
+
+/// A secret says who has it, and nothing of who the peer is: without an identity, who has the secret of
+/// another peer could take this one's place. So the peer of a connection to one address is that address.
+fn expect_address(report: &Report<'_>, config: &mut Connection, place: &Place) {
+    if config.remote.method != RemoteAuthMethod::Psk {
+        return;
+    }
+    match config.remote_addrs.as_slice() {
+        [addr] => config.remote.id = Some(Identity::from(*addr)),
+        _ => report.warn(
+            place,
+            format!(
+                "the peer of connection {} may claim to be anybody: whoever has a secret that this \
+                 host has, too, can take its place",
+                config.name
+            ),
+            "add id = \"…\" to remote; id = \"%any\" says that this is meant",
+        ),
+    }
 }
 
 /// Whether NATs are looked for.

@@ -4,6 +4,7 @@
 mod tests;
 
 use std::cmp::Reverse;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use obol_ike::crypto::private_key::PrivateKey;
@@ -43,6 +44,15 @@ struct OwnKey {
     private: FoundKey,
 }
 
+/// A pre-shared key for a peer.
+struct FoundPsk {
+    secret: Secret,
+    /// It is for this peer, not for everybody.
+    lists_peer: bool,
+    /// It is in a file of racoon's.
+    is_racoons: bool,
+}
+
 /// A private key, or in words why it is not there.
 pub(crate) type FoundKey = Result<Arc<PrivateKey>, String>;
 
@@ -67,14 +77,69 @@ impl Credentials {
     /// A key that lists us and others does not fit a peer that is not among them. Where none
     /// fits, the files of racoon's are looked at, whose lines are about the peer alone.
     pub(crate) fn psk(&self, local: &Identity, remote: &Identity) -> Option<Secret> {
+        self.find(local, remote).map(|found| found.secret)
+    }
+
+    /// The pre-shared key of a peer at this address, on a connection that leaves open who it is:
+    /// that of its address where one is for this very address, else as [`Self::psk`] does. Files of
+    /// racoon's are always about addresses; other secrets are if the connection names the address
+    /// (`named`).
+    ///
+    /// # Errors
+    /// In words, for the log: its address and what it claims to be have different ones. Else whoever
+    /// has any secret could take the place of any peer.
+    pub(crate) fn psk_at(
+        &self,
+        local: &Identity,
+        remote: &Identity,
+        at: IpAddr,
+        named: bool,
+    ) -> Result<Option<Secret>, String> {
+        let by_identity = self.find(local, remote);
+        let by_address = self
+            .find(local, &Identity::from(at))
+            .filter(|found| found.lists_peer && (named || found.is_racoons));
+        match (by_address, by_identity) {
+            (Some(one), Some(other)) if other.lists_peer && !one.secret.ct_eq(&other.secret) => {
+                Err(format!(
+                    "a peer at {at} claims to be {remote}, and the secret for {at} is another one \
+                     than that for {remote}: leave one of them, make them the same, or give the \
+                     peer a connection whose remote id is {remote}"
+                ))
+            }
+            (Some(found), _) | (None, Some(found)) => Ok(Some(found.secret)),
+            (None, None) => Ok(None),
+        }
+    }
+
+    fn find(&self, local: &Identity, remote: &Identity) -> Option<FoundPsk> {
         let ranked = self.psks.iter().filter_map(|psk| {
             let fit = psk.fit(local, remote)?;
             Some(((Reverse(fit), psk.ids.len()), psk))
         });
         let best = ranked.min_by_key(|(rank, _)| *rank);
-        let best = best.map(|(_, psk)| Secret::from(psk.secret.expose()));
-        best.or_else(|| self.psk_files.iter().find_map(|file| file.find(remote)))
-            .or_else(|| self.pluto.psk(local, remote))
+        let best = best.map(|((Reverse(fit), _), psk)| FoundPsk {
+            secret: Secret::from(psk.secret.expose()),
+            lists_peer: fit >= Fit::Remote,
+            is_racoons: false,
+        });
+        let in_files = || {
+            let found = self.psk_files.iter().find_map(|file| file.find(remote));
+            found.map(|(secret, lists_peer)| FoundPsk {
+                secret,
+                lists_peer,
+                is_racoons: true,
+            })
+        };
+        let of_plutos = || {
+            let (secret, lists_peer) = self.pluto.psk(local, remote)?;
+            Some(FoundPsk {
+                secret,
+                lists_peer,
+                is_racoons: false,
+            })
+        };
+        best.or_else(in_files).or_else(of_plutos)
     }
 
     /// Whether [`Self::psk`] may find one; `None` stands for an identity not known yet.

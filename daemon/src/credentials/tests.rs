@@ -1,11 +1,16 @@
 //! Which secret serves whom, and who can sign.
 
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt as _;
+
 use obol_ike::crypto::private_key::PrivateKey;
 use obol_ike::crypto::secret::Secret;
 use obol_ike::crypto::signature::SignatureScheme;
 use obol_ike::identity::Identity;
 
 use super::{Credentials, Psk};
+use crate::config::files::Disk;
+use crate::racoon::PskSource;
 
 fn id(text: &str) -> Identity {
     text.parse().unwrap()
@@ -93,4 +98,86 @@ fn signatures_verify_and_strangers_keys_do_not_sign() {
 fn debug_says_nothing_secret() {
     let text = format!("{:?}", credentials(&[&["@a"]]));
     assert_eq!(text, "Credentials(1 pre-shared, 0 private keys)");
+}
+
+/// Where a connection leaves open who its peer is, nobody passes by the secret of another one.
+#[test]
+fn whom_there_is_a_secret_for_at_an_address_needs_that_one() {
+    let at: IpAddr = "192.0.2.2".parse().unwrap();
+    let own = id("192.0.2.1");
+    let shared = credentials(&[
+        &["192.0.2.1", "192.0.2.2"],
+        &["192.0.2.1", "192.0.2.3"],
+        &["192.0.2.1", "@c"],
+        &[],
+    ]);
+    let found = |remote: &str, at: IpAddr, named| {
+        let found = shared.psk_at(&own, &id(remote), at, named);
+        let text = |secret: Secret| String::from_utf8(secret.expose().to_vec()).unwrap();
+        found.map(|secret| secret.map(text).unwrap())
+    };
+    let of_address = "192.0.2.1+192.0.2.2".to_owned();
+    assert_eq!(found("192.0.2.2", at, true), Ok(of_address.clone()));
+    assert_eq!(found("@b", at, true), Ok(of_address), "nobody else's");
+    for another in ["192.0.2.3", "@c"] {
+        let why = found(another, at, true).unwrap_err();
+        assert!(
+            why.contains("192.0.2.2") && why.contains(another.trim_start_matches('@')),
+            "{why}"
+        );
+        assert!(!why.contains("192.0.2.1+"), "no secret is told");
+        // Where the connection names no address, or there is no secret for this one.
+        let of_identity = format!("192.0.2.1+{another}");
+        assert_eq!(found(another, at, false), Ok(of_identity.clone()));
+        let elsewhere = "192.0.2.77".parse().unwrap();
+        assert_eq!(found(another, elsewhere, true), Ok(of_identity));
+    }
+    assert_eq!(found("@b", at, false), Ok(String::new()), "everybody's");
+    let nothing = credentials(&[]).psk_at(&own, &id("@b"), at, true);
+    assert!(matches!(nothing, Ok(None)));
+}
+
+/// A group that lists its members has one secret: each is itself with it.
+#[test]
+fn the_same_secret_under_two_names_is_none_too_many() {
+    let at = "192.0.2.2".parse().unwrap();
+    let group = credentials(&[&["192.0.2.1", "192.0.2.2", "@b"]]);
+    let found = group.psk_at(&id("192.0.2.1"), &id("@b"), at, true);
+    assert!(found.unwrap().is_some());
+}
+
+#[test]
+fn lines_of_psk_txt_are_about_addresses_unless_everybody_comes_first() {
+    let path = std::env::temp_dir().join(format!("obol-psk-at-{}", std::process::id()));
+    let own = id("10.0.1.1");
+    let at: IpAddr = "10.0.1.13".parse().unwrap();
+    let found = |text: &str, remote: &str| {
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let (file, _) = PskSource::read(&Disk, path.clone()).unwrap();
+        let credentials = Credentials {
+            psk_files: vec![file],
+            ..Credentials::default()
+        };
+        let found = credentials.psk_at(&own, &id(remote), at, false).ok()?;
+        Some(String::from_utf8(found?.expose().to_vec()).unwrap())
+    };
+    let lines = "10.0.1.13 the thirteenth\n10.0.1.77 another one\n@c a third one\n* everybody's\n";
+    let names = lines.replace("@c", "c.example.com");
+    for (remote, secret) in [
+        ("10.0.1.13", Some("the thirteenth")),
+        ("@b.example.com", Some("the thirteenth")),
+        ("10.9.9.9", Some("the thirteenth")),
+        ("10.0.1.77", None),
+        ("@c.example.com", None),
+    ] {
+        assert_eq!(found(&names, remote).as_deref(), secret, "{remote}");
+    }
+    let first = "* everybody's\n10.0.1.13 the thirteenth\n10.0.1.77 another one\n";
+    for remote in ["10.0.1.13", "10.0.1.77", "@c.example.com"] {
+        assert_eq!(found(first, remote).as_deref(), Some("everybody's"));
+    }
+    let others = "10.0.1.77 another one\n* everybody's\n";
+    assert_eq!(found(others, "10.0.1.77").as_deref(), Some("another one"));
+    std::fs::remove_file(&path).unwrap();
 }

@@ -1,7 +1,11 @@
 //! What the endpoint asks, and how it is answered: at once from what is here, or when the data plane
 //! is done. Nobody waits for one answer of the data plane, so that the loop goes on.
 
+use std::net::IpAddr;
+
+use obol_ike::crypto::secret::Secret;
 use obol_ike::event::{Answer, Ask, AskId, ChildSaId, DataPlaneRefusal, InboundSa};
+use obol_ike::identity::Identity;
 use tracing::{debug, warn};
 
 use super::Driver;
@@ -30,9 +34,12 @@ impl<D: DataPlane> Driver<D> {
     /// Answers what can be answered at once; else the answer is among those that are waited for.
     pub(super) fn answer(&mut self, id: AskId, ask: Ask) -> Option<Answer> {
         Some(match ask {
-            Ask::Psk { local, remote, .. } => {
-                Answer::Psk(self.loaded.credentials.psk(&local, &remote))
-            }
+            Ask::Psk {
+                connection,
+                local,
+                remote,
+                address,
+            } => Answer::Psk(self.psk(&connection, &local, &remote, address)),
             Ask::Sign {
                 key,
                 scheme,
@@ -83,6 +90,27 @@ impl<D: DataPlane> Driver<D> {
         self.keys.inbound(child, &sa.keys);
         let doing = self.plane.add_inbound(*sa);
         self.later(id, Some(child), doing)
+    }
+
+    /// The secret of a peer; `address` is where it is if the connection leaves open who it is.
+    fn psk(
+        &self,
+        connection: &str,
+        local: &Identity,
+        remote: &Identity,
+        address: Option<IpAddr>,
+    ) -> Option<Secret> {
+        let credentials = &self.loaded.credentials;
+        let Some(at) = address else {
+            return credentials.psk(local, remote);
+        };
+        let connection = self.endpoint.configured(connection);
+        let named = connection.is_none_or(|connection| !connection.remote_addrs.is_empty());
+        let found = credentials.psk_at(local, remote, at, named);
+        found.unwrap_or_else(|why| {
+            warn!("{why}");
+            None
+        })
     }
 
     /// The answer comes when the data plane is done; if it refuses, `added` is forgotten.

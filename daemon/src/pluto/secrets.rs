@@ -351,10 +351,11 @@ impl Psks {
         best.map(|(_, psk)| psk)
     }
 
-    /// The secret itself.
-    pub(crate) fn psk(&self, local: &Identity, peer: &Identity) -> Option<Secret> {
+    /// The secret itself, and whether it names the peer.
+    pub(crate) fn psk(&self, local: &Identity, peer: &Identity) -> Option<(Secret, bool)> {
         let psk = self.find(local, Some(peer))?;
-        Some(Secret::from(psk.secret.expose()))
+        let fit = psk.fit(local, Some(peer)).unwrap_or_default();
+        Some((Secret::from(psk.secret.expose()), fit & fit::PEER != 0))
     }
 
     /// Where the secret of a pair is.

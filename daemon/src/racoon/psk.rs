@@ -12,10 +12,11 @@ const LONGEST: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Line {
     /// The peer as text; `*` is everybody.
-    name: String,
-    secret: Secret,
+    pub(crate) name: String,
+    /// The secret.
+    pub(crate) secret: Secret,
     /// Which line of the file it is, from 1.
-    number: usize,
+    pub(crate) number: usize,
 }
 
 /// All lines that mean something.
@@ -73,9 +74,8 @@ impl PskFile {
         }
     }
 
-    /// The secret shared with a peer, and the line that it is on: first its identity as text,
-    /// then its address.
-    pub(crate) fn find(&self, peer: &Identity) -> Option<(&Secret, usize)> {
+    /// The line of a peer.
+    pub(crate) fn find(&self, peer: &Identity) -> Option<&Line> {
         let name = as_text(peer);
         let fits = |line: &&Line| {
             line.name == "*"
@@ -83,8 +83,7 @@ impl PskFile {
                     .as_ref()
                     .is_some_and(|name| same(&line.name, name, peer))
         };
-        let found = self.lines.iter().find(fits)?;
-        Some((&found.secret, found.number))
+        self.lines.iter().find(fits)
     }
 
     /// Whom lines name, and the lines.
@@ -249,7 +248,7 @@ mod tests {
     fn found(file: &PskFile, id: &str) -> Option<(Vec<u8>, usize)> {
         let id: Identity = id.parse().unwrap();
         file.find(&id)
-            .map(|(secret, line)| (secret.expose().to_vec(), line))
+            .map(|line| (line.secret.expose().to_vec(), line.number))
     }
 
     const STORY: &str = "*  /zatck0CNzYad4fGw4ZV9G1R8b93pdBzCc3I7iXh2zzvediol0yBR8F8wCHKryXE\n";

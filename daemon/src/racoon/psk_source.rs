@@ -68,8 +68,8 @@ impl PskSource {
         Self { path, read }
     }
 
-    /// The secret shared with a peer, as the file is.
-    pub(crate) fn find(&self, peer: &Identity) -> Option<Secret> {
+    /// The secret shared with a peer, as the file is, and whether its line names the peer.
+    pub(crate) fn find(&self, peer: &Identity) -> Option<(Secret, bool)> {
         let mut read = self.lock();
         let stamp = Stamp::of(&self.path);
         if stamp != read.stamp {
@@ -78,9 +78,9 @@ impl PskSource {
                 file: self.read_again(),
             };
         }
-        let (secret, line) = read.file.find(peer)?;
-        debug!(%peer, line, "the secret is from psk.txt");
-        Some(Secret::from(secret.expose()))
+        let line = read.file.find(peer)?;
+        debug!(%peer, line = line.number, "the secret is from psk.txt");
+        Some((Secret::from(line.secret.expose()), line.name != "*"))
     }
 
     /// Whether there may be a secret for this peer, `None` being one that nobody knows yet.
@@ -138,7 +138,7 @@ mod tests {
 
     fn found(source: &PskSource) -> Option<Vec<u8>> {
         let secret = source.find(&"10.0.1.13".parse().unwrap());
-        secret.map(|secret| secret.expose().to_vec())
+        secret.map(|(secret, _)| secret.expose().to_vec())
     }
 
     #[test]

@@ -263,12 +263,56 @@ impl IkeSa {
     }
 
     pub(crate) fn ask_psk(&self, cx: &mut Context, local: Identity, remote: Identity) {
+        let is_open = self.connection.remote.id.is_none();
         let ask = Ask::Psk {
             connection: self.connection.name.clone(),
             local,
             remote,
+            address: is_open.then(|| self.path.remote.ip()),
         };
         cx.ask(Waiting::Auth(self.id, self.ordinal()), ask);
+    }
+
+    /// Our side lacks the secret for a pair of identities, or has one too many.
+    pub(crate) fn no_secret(&self, local: &Identity, remote: &Identity) -> IkeFailure {
+        let at = self.path.remote.ip();
+        let is_open = self.connection.remote.id.is_none() && *remote != Identity::from(at);
+        IkeFailure::Credentials(match is_open {
+            true => format!(
+                "no shared secret for {local} and {remote} at {at}: add one for these identities \
+                 on this side; where the secret for {at} is another one, {remote} needs a \
+                 connection of its own with it as the remote id"
+            ),
+            false => format!(
+                "no shared secret for {local} and {remote}: add one for these identities on this side"
+            ),
+        })
+    }
+
+    //= security S-28
+    /// Whether the peer of a connection that leaves open who it is may claim this identity: an
+    /// address is the one that it has. A NAT changes that, and a peer can pretend to be behind one,
+    /// so this is never all that keeps peers apart.
+    pub(crate) fn may_claim(
+        &self,
+        connection: &Connection,
+        local: &Identity,
+        identity: &Identity,
+    ) -> Result<(), IkeFailure> {
+        let is_address = matches!(identity, Identity::Ipv4(_) | Identity::Ipv6(_));
+        let translated = self.nat.remote && connection.nat_traversal;
+        let at = self.path.remote.ip();
+        if !is_address || translated || !is_shared(connection) || *identity == Identity::from(at) {
+            return Ok(());
+        }
+        Err(IkeFailure::PeerNotProven {
+            local: local.clone(),
+            remote: identity.clone(),
+            reason: format!(
+                "it claims to be {identity} and comes from {at}, and no NAT is in between: change \
+                 the peer's local id, or write \"{identity}\" as the remote id on this side"
+            ),
+        })
     }
 
     pub(crate) fn ask_signature(
@@ -302,11 +346,30 @@ impl IkeSa {
     }
 }
 
-/// Our side lacks the secret for a pair of identities.
-pub(crate) fn no_secret(local: &Identity, remote: &Identity) -> IkeFailure {
-    IkeFailure::Credentials(format!(
-        "no shared secret for {local} and {remote}: add one for these identities on this side"
-    ))
+/// The secret of the identity that the peer claims is not the one that we have proven ourselves
+/// with to whoever is at its address.
+pub(crate) fn another_secret(
+    local: Identity,
+    remote: Identity,
+    proven_to: &Identity,
+) -> IkeFailure {
+    let reason = format!(
+        "the secret of {remote} is another one than that of {proven_to}, which this side began with: \
+         let it have the same, or write \"{remote}\" as the remote id on this side"
+    );
+    IkeFailure::PeerNotProven {
+        local,
+        remote,
+        reason,
+    }
+}
+
+/// Whether several have credentials that open this connection, so that nothing but what a peer says
+/// tells which of them it is.
+fn is_shared(connection: &Connection) -> bool {
+    let one_key =
+        matches!(&connection.remote.method, RemoteAuthMethod::Keys(keys) if keys.len() == 1);
+    connection.remote.id.is_none() && !one_key
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::exchange::kept::Kept;
 use crate::identity::Identity;
 use crate::proposal::ChildExchange;
 use crate::sa::auth::{
-    Check, KnownSecret, OwnMethod, OwnProof, PeerProof, Transcript, check_peer, no_secret,
+    Check, KnownSecret, OwnMethod, OwnProof, PeerProof, Transcript, another_secret, check_peer,
     own_method, psk_proof, signature_proof,
 };
 use crate::sa::childless::FirstChildren;
@@ -192,7 +192,7 @@ impl IkeSa {
                 self.prove_with_secret(cx, now, KnownSecret { remote, secret });
             }
             (Stage::OwnSecret, Answer::Psk(None)) => {
-                let failure = no_secret(&local, &self.expected_remote_id());
+                let failure = self.no_secret(&local, &self.expected_remote_id());
                 self.end(cx, failure);
             }
             (Stage::OwnSignature(scheme), Answer::Signature(Ok(signature))) => {
@@ -203,16 +203,23 @@ impl IkeSa {
                 self.end(cx, IkeFailure::Credentials(why));
             }
             (Stage::PeerSecret(peer, opened), Answer::Psk(Some(secret))) => {
-                auth.secret = Some(KnownSecret {
-                    remote: peer.identity.clone(),
-                    secret,
-                });
+                let remote = peer.identity.clone();
+                let own = auth
+                    .secret
+                    .as_ref()
+                    .filter(|own| !own.secret.ct_eq(&secret));
+                if let Some(own) = own {
+                    let failure = another_secret(local, remote, &own.remote);
+                    self.reject(cx, now, failure);
+                    return;
+                }
+                auth.secret = Some(KnownSecret { remote, secret });
                 if let Ok(payloads) = sort(&opened) {
                     self.check_responder(cx, now, peer, &opened, &payloads);
                 }
             }
             (Stage::PeerSecret(peer, _), Answer::Psk(None)) => {
-                self.reject(cx, now, no_secret(&local, &peer.identity));
+                self.reject(cx, now, self.no_secret(&local, &peer.identity));
             }
             (stage, _) => auth.stage = stage,
         }
@@ -314,6 +321,10 @@ impl IkeSa {
                 ),
                 remote: identity,
             };
+            self.reject(cx, now, failure);
+            return;
+        }
+        if let Err(failure) = self.may_claim(&self.connection, &auth.local_id, &identity) {
             self.reject(cx, now, failure);
             return;
         }

@@ -14,8 +14,8 @@ use crate::exchange::tickets::{Presented, TicketId};
 use crate::identity::Identity;
 use crate::proposal::ChildExchange;
 use crate::sa::auth::{
-    Check, KnownSecret, OwnMethod, OwnProof, PeerProof, Transcript, check_peer, no_secret,
-    own_method, psk_proof, resumption_proof, signature_proof,
+    Check, KnownSecret, OwnMethod, OwnProof, PeerProof, Transcript, check_peer, own_method,
+    psk_proof, resumption_proof, signature_proof,
 };
 use crate::sa::create_child_reply::{Lead, Staged};
 use crate::sa::established::{Client, Established};
@@ -210,6 +210,7 @@ impl IkeSa {
                 )
             });
         if let Some(connection) = chosen {
+            self.may_claim(connection, &self.local_id(), &peer.identity)?;
             return Ok(Arc::clone(connection));
         }
         let reason = match (by_id().next(), wanted) {
@@ -364,7 +365,8 @@ impl IkeSa {
                 }
             }
             (Stage::PeerSecret | Stage::OwnSecret(_), Answer::Psk(None)) => {
-                let failure = no_secret(&auth.local_id, &remote);
+                let local = auth.local_id.clone();
+                let failure = self.no_secret(&local, &remote);
                 self.refuse(cx, now, failure);
             }
             (Stage::OwnSignature(verified, scheme), Answer::Signature(Ok(signature))) => {

@@ -185,16 +185,31 @@ impl Node {
         self.events.iter().filter(|event| like(event)).count()
     }
 
+    fn secret(&self, local: &Identity, remote: &Identity) -> Option<&[u8]> {
+        let fits = |(one, other, _): &&(Identity, Identity, Vec<u8>)| {
+            one.matches(local) && other.matches(remote)
+                || one.matches(remote) && other.matches(local)
+        };
+        let found = self.secrets.iter().find(fits);
+        found.map(|(_, _, secret)| secret.as_slice())
+    }
+
     /// What this host says to a question of its endpoint.
     pub(super) fn answer(&mut self, ask: Ask) -> Answer {
         match ask {
-            Ask::Psk { local, remote, .. } => {
-                let fits = |(one, other, _): &&(Identity, Identity, Vec<u8>)| {
-                    one.matches(&local) && other.matches(&remote)
-                        || one.matches(&remote) && other.matches(&local)
+            Ask::Psk {
+                local,
+                remote,
+                address,
+                ..
+            } => {
+                let of_address = address.and_then(|ip| self.secret(&local, &Identity::from(ip)));
+                let of_identity = self.secret(&local, &remote);
+                let found = match (of_address, of_identity) {
+                    (Some(one), Some(other)) if one != other => None,
+                    (one, other) => one.or(other),
                 };
-                let found = self.secrets.iter().find(fits);
-                Answer::Psk(found.map(|(_, _, secret)| Secret::new(secret.clone())))
+                Answer::Psk(found.map(Secret::from))
             }
             Ask::Sign {
                 key,

@@ -470,3 +470,27 @@ fn a_peer_may_be_anybody_if_the_file_says_so() {
     let errors = parse_str("test.toml", &unsaid, &NoFiles).unwrap_err();
     assert!(errors.to_string().contains("says who the peer is"));
 }
+
+/// A secret does not say whose it is, so the address does; a key says so itself.
+#[test]
+fn a_peer_with_a_secret_and_one_address_is_that_address_unless_the_file_says_otherwise() {
+    let id = ", id = \"@hostB.example.com\"";
+    let remote = |change: &str, addrs: &str| {
+        let text = HOSTS.replace(&format!("auth = \"psk\"{id} }}"), change);
+        let text = text.replace("remote_addrs = [\"192.168.0.2\"]", addrs);
+        let text = text.replace("\"@hostB.example.com\"]", "\"192.168.0.2\"]");
+        let loaded = parse(&text);
+        let said = loaded.warnings.iter().map(ToString::to_string);
+        let said: Vec<String> = said.filter(|w| w.contains("may claim to be")).collect();
+        (loaded.ike.connections[0].remote.id.clone(), said.len())
+    };
+    let one = "remote_addrs = [\"192.168.0.2\"]";
+    let two = "remote_addrs = [\"192.168.0.2\", \"192.168.0.3\"]";
+    let address = "192.168.0.2".parse().ok();
+    assert_eq!(remote("auth = \"psk\" }", one), (address, 0));
+    assert_eq!(remote("auth = \"psk\", id = \"%any\" }", one), (None, 0));
+    assert_eq!(remote("auth = \"psk\" }", two), (None, 1));
+    assert_eq!(remote("auth = \"psk\", id = \"%any\" }", two), (None, 0));
+    let key = "auth = \"pubkey\", pubkeys = [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIF/dJYfJgCaSkXHw/W1BRZ8/4ZB3f3RxpqZBVzMxSNCa\"] }";
+    assert_eq!(remote(key, one), (None, 0));
+}

@@ -26,7 +26,7 @@ fn id(text: &str) -> Identity {
 /// The secret of a pair as text, `-` for none.
 fn of(psks: &Psks, local: &str, peer: &str) -> String {
     let psk = psks.psk(&id(local), &id(peer));
-    psk.map_or("-".into(), |psk| {
+    psk.map_or("-".into(), |(psk, _)| {
         String::from_utf8_lossy(psk.expose()).into_owned()
     })
 }
