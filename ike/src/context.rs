@@ -25,7 +25,6 @@ use crate::exchange::limit::{ANSWERS, Limit};
 use crate::exchange::redirect::Trail;
 use crate::exchange::retransmit::Retransmit;
 use crate::exchange::tickets::Tickets;
-use crate::identity::Identity;
 use crate::sa::child::ChildSa;
 use crate::sa::childless::FirstChildren;
 use crate::sa::path::Place;
@@ -106,14 +105,9 @@ pub(crate) enum Signal {
     },
     /// This new IKE SA lost against another rekey of the same old one.
     Lost(IkeSaId),
-    /// INITIAL_CONTACT: the peer has forgotten all IKE SAs between these identities that were
-    /// established before.
-    InitialContact {
-        except: IkeSaId,
-        local: Identity,
-        remote: Identity,
-        before: Instant,
-    },
+    /// INITIAL_CONTACT: the peer of this IKE SA has forgotten all others between the same
+    /// identities that were established before.
+    InitialContact { on: IkeSaId, before: Instant },
     /// A negotiation of this child failed.
     ChildFailed {
         connection: String,

@@ -19,6 +19,8 @@ pub(crate) struct Directory {
     by_name: HashMap<String, usize>,
     /// By the address of the peer; `None`: those that name no peer.
     by_peer: HashMap<Option<IpAddr>, Shelf>,
+    /// By the hash of the identity that the peer has to prove, wherever it is.
+    by_identity: HashMap<u64, Vec<usize>>,
     hasher: RandomState,
     /// Whether any has resumption.
     resumes: bool,
@@ -55,6 +57,10 @@ impl Directory {
         self.resumes |= connection.resumption.enabled;
         let name = connection.name.clone();
         self.by_name.entry(name).or_insert(at);
+        if let Some(id) = &connection.remote.id {
+            let hash = self.hasher.hash_one(id.fold());
+            self.by_identity.entry(hash).or_default().push(at);
+        }
         let peers = &connection.remote_addrs;
         let any = peers.is_empty().then_some(None);
         for peer in peers.iter().copied().map(Some).chain(any) {
@@ -136,6 +142,20 @@ impl Directory {
             id.as_ref().is_none_or(|id| id.matches(identity))
         };
         self.in_order(lists.collect(), path).filter(matches)
+    }
+
+    /// The connections whose peer has to prove this identity, wherever it is.
+    pub(crate) fn naming(&self, identity: &Identity) -> impl Iterator<Item = &Arc<Connection>> {
+        let hash = self.hasher.hash_one(identity.fold());
+        let named = self.by_identity.get(&hash).into_iter().flatten();
+        let named = named.map(|at| {
+            self.visits.set(self.visits.get() + 1);
+            &self.connections[*at]
+        });
+        named.filter(|connection| {
+            let id = &connection.remote.id;
+            id.as_ref().is_some_and(|id| id.matches(identity))
+        })
     }
 
     /// How many connections were looked at so far.

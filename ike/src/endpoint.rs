@@ -416,13 +416,8 @@ impl Endpoint {
                 Signal::Lost(id) => {
                     self.with(now, id, |sa, cx| sa.lose(cx, now));
                 }
-                Signal::InitialContact {
-                    except,
-                    local,
-                    remote,
-                    before,
-                } => {
-                    for id in self.established_between(&local, &remote, before, except) {
+                Signal::InitialContact { on, before } => {
+                    for id in self.established_earlier(on, before) {
                         self.with(now, id, |sa, cx| sa.end(cx, IkeFailure::Replaced));
                     }
                 }

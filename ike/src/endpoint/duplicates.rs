@@ -11,7 +11,6 @@ use crate::config::Unique;
 use crate::context::Age;
 use crate::error::IkeFailure;
 use crate::event::{ChildSaId, IkeSaId};
-use crate::identity::Identity;
 use crate::sa::child::{ChildSa, ChildState};
 use crate::sa::task::{ChildTask, Task};
 use crate::sa::{IkeSa, Phase, Role, Side};
@@ -130,17 +129,16 @@ impl Endpoint {
 
     //= rfc7296 2.4-4
     //= security S-9
-    /// IKE SAs between these identities that were established before `before`.
-    pub(super) fn established_between(
-        &self,
-        local: &Identity,
-        remote: &Identity,
-        before: Instant,
-        except: IkeSaId,
-    ) -> Vec<IkeSaId> {
-        self.sas
-            .with_identities(local, remote)
-            .filter(|sa| sa.id != except)
+    /// IKE SAs of the peer of this one, between the same identities, that were established before
+    /// `before`.
+    pub(super) fn established_earlier(&self, id: IkeSaId, before: Instant) -> Vec<IkeSaId> {
+        let Some(new) = self.sas.get(id) else {
+            return Vec::new();
+        };
+        let all = new.established().map(|e| self.sas.with_identities_of(e));
+        all.into_iter()
+            .flatten()
+            .filter(|sa| sa.id != id && sa.is_of_same_peer(new))
             .filter(|sa| sa.established().is_some_and(|e| e.since < before))
             .map(|sa| sa.id)
             .collect()

@@ -14,19 +14,22 @@ impl Endpoint {
             return (0, 0);
         };
         let all = self.sas.with_identities_of(established);
-        all.filter(|other| other.id != sa.id)
+        all.filter(|other| other.id != sa.id && other.is_of_same_peer(sa))
             .map(|other| (other.children.len(), other.selectors()))
             .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 
     /// A peer has made an IKE SA: if it has too many, the oldest go.
     pub(super) fn keep_ike_quota(&mut self, now: Instant, id: IkeSaId) {
-        let established = self.sas.get(id).and_then(IkeSa::established);
-        let Some(established) = established else {
+        let Some(new) = self.sas.get(id) else {
+            return;
+        };
+        let Some(established) = new.established() else {
             return;
         };
         let all = self.sas.with_identities_of(established);
-        let current: Vec<IkeSaId> = all.filter(|sa| sa.is_current()).map(|sa| sa.id).collect();
+        let current = all.filter(|sa| sa.is_current() && sa.is_of_same_peer(new));
+        let current: Vec<IkeSaId> = current.map(|sa| sa.id).collect();
         let quota = self.cx.settings().quotas.ike_sas.max(1);
         let over = current.len().saturating_sub(quota);
         for id in current.into_iter().take(over) {

@@ -201,6 +201,7 @@ impl IkeSa {
         let chosen = by_id()
             .filter(|connection| wanted.is_none_or(|wanted| self.is_called(connection, wanted)))
             .filter(|connection| method_fits(connection, peer.method))
+            .filter(|connection| self.owner(cx, connection, &peer.identity).is_none())
             // A connection that names this peer goes before one that takes any, and one that takes its
             // signature before one that does not.
             .min_by_key(|connection| {
@@ -213,7 +214,14 @@ impl IkeSa {
             self.may_claim(connection, &self.local_id(), &peer.identity)?;
             return Ok(Arc::clone(connection));
         }
+        let owner = by_id().find_map(|connection| self.owner(cx, connection, &peer.identity));
         let reason = match (by_id().next(), wanted) {
+            (Some(_), _) if let Some(owner) = owner => format!(
+                "connection {:?} is for this identity, so no other connection takes it from \
+                 whoever says it: let the peer come by the addresses, the proof and the algorithms \
+                 of that one, or remove its remote id there",
+                owner.name
+            ),
             (None, _) => {
                 "no connection with this address expects this identity: change the peer's local \
                  id, or a remote id on this side"
@@ -239,6 +247,27 @@ impl IkeSa {
             remote: peer.identity.clone(),
             reason,
         })
+    }
+
+    /// The connection that alone takes this identity, if `connection` takes any: there, the
+    /// identity has to be proven, and here it is no more than said.
+    fn owner<'a>(
+        &self,
+        cx: &'a Context,
+        connection: &Connection,
+        identity: &Identity,
+    ) -> Option<&'a Arc<Connection>> {
+        if connection.remote.id.is_some() {
+            return None;
+        }
+        let own = |of: &Connection| {
+            let here = of.local_addrs.is_empty() || of.local_addrs.contains(&self.path.local.ip());
+            let address = here.then(|| Identity::from(self.path.local.ip()));
+            of.local.id.clone().or(address)
+        };
+        let we = own(connection)?;
+        let mut named = cx.directory.naming(identity);
+        named.find(|named| own(named).is_some_and(|id| id.matches(&we)))
     }
 
     fn is_called(&self, connection: &Connection, wanted: &Identity) -> bool {
@@ -463,9 +492,7 @@ impl IkeSa {
         let forgotten = payloads.has(NotifyType::INITIAL_CONTACT);
         if forgotten && self.connection.peer.unique != Unique::Never {
             cx.signals.push(Signal::InitialContact {
-                except: self.id,
-                local: auth.local_id,
-                remote: auth.peer.identity,
+                on: self.id,
                 before: self.begun,
             });
         }

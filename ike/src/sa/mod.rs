@@ -242,6 +242,15 @@ impl IkeSa {
             }
     }
 
+    //= security S-9
+    /// Whether what was proven on both, between the same identities, was proven by the same peer:
+    /// on one connection, or on two that want the same proof of one identity. Where a connection
+    /// leaves the identity open, it is no more than what its peer says.
+    pub(crate) fn is_of_same_peer(&self, other: &Self) -> bool {
+        let (one, other) = (&self.connection, &other.connection);
+        one.name == other.name || (one.remote.id.is_some() && one.remote == other.remote)
+    }
+
     /// Whether a Child SA of this child is up, being made, or waiting to be asked for.
     pub(crate) fn cares_for(&self, child: &str) -> bool {
         self.cared().any(|cared| cared == child)

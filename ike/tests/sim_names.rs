@@ -1,0 +1,169 @@
+//! Whoever may be anybody says that it is somebody else: that one must not notice.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use obol_ike::config::{Config, Connection, LocalAuthMethod, RemoteAuthMethod, StartAction};
+use obol_ike::crypto::private_key::PrivateKey;
+use obol_ike::error::IkeFailure;
+use obol_ike::event::{Command, Event};
+use obol_ike::testing::pair::Node;
+use obol_ike::testing::scripted::Scripted;
+use obol_ike::testing::setup::{B, HOSTS, ID_B, PODS, Setup, connection, mirror, pods};
+use obol_ike::wire::{Notify, NotifyType, Payload};
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+
+const SITE: &str = "@site.example.com";
+const AT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 0, 9));
+const SECRET: &[u8] = b"a secret for tests";
+
+fn key() -> PrivateKey {
+    PrivateKey::generate_ed25519(&mut ChaCha20Rng::seed_from_u64(1))
+}
+
+/// A connection for one site, by its key, and one for guests, by the secret of all of them.
+fn gateway(site: Option<&str>, quotas: impl FnOnce(&mut Config)) -> Config {
+    let plain = mirror(&Setup::new(1).connection, StartAction::None);
+    let keyed = Connection {
+        name: "site".to_owned(),
+        remote_addrs: Vec::new(),
+        ..plain.clone()
+    };
+    let mut keyed = keyed;
+    keyed.remote.id = site.and_then(|id| id.parse().ok());
+    keyed.remote.method = RemoteAuthMethod::Keys(vec![key().public()]);
+    let mut guests = plain;
+    guests.name = "guests".to_owned();
+    guests.remote_addrs = Vec::new();
+    guests.remote.id = None;
+    let mut config = Config {
+        connections: vec![Arc::new(keyed), Arc::new(guests)],
+        ..Config::default()
+    };
+    quotas(&mut config);
+    config
+}
+
+/// The site itself.
+fn site() -> Node {
+    let mut own = connection(vec![pods(StartAction::None)]);
+    own.local_addrs = vec![AT];
+    own.local.id = SITE.parse().ok();
+    own.local.method = LocalAuthMethod::Key(key().public());
+    let config = Config {
+        connections: vec![Arc::new(own)],
+        ..Config::default()
+    };
+    Node::new(AT, config, 77)
+        .with_secret(SITE, ID_B, SECRET)
+        .with_key(key())
+}
+
+/// A guest in the place of the first host, and the site, which is up.
+fn with_site_up(config: Config) -> Scripted {
+    let mut peer = Scripted::begun_with(config);
+    let secret = |id: &str| {
+        let id = id.parse().expect("an identity");
+        (id, ID_B.parse().expect("an identity"), SECRET.to_vec())
+    };
+    peer.pair.b.secrets.push(secret(SITE));
+    peer.pair.others.push(site());
+    tell_site(
+        &mut peer,
+        Command::Initiate {
+            connection: HOSTS.to_owned(),
+            child: None,
+            local: None,
+        },
+    );
+    assert!(is_up(&peer));
+    // INITIAL_CONTACT is about what was there before.
+    peer.another(99)
+}
+
+fn tell_site(peer: &mut Scripted, command: Command) {
+    let now = peer.pair.now;
+    let told = peer.pair.others[0].endpoint.handle_command(now, command);
+    told.expect("the site has the connection");
+    peer.pair.run_for(Duration::from_secs(2));
+}
+
+/// Whether the site is up, at both ends.
+fn is_up(peer: &Scripted) -> bool {
+    let now = peer.pair.now;
+    let here = peer.pair.b.endpoint.status_of_connection("site", now);
+    let there = peer.pair.others[0].endpoint.status(now);
+    [here, there].iter().all(|sas| {
+        let up = sas.iter().filter(|sa| sa.state == "established");
+        up.filter(|sa| sa.children.len() == 1).count() == 1
+    })
+}
+
+fn as_site(peer: &mut Scripted) -> Option<NotifyType> {
+    let contact = Payload::Notify(Notify::bare(NotifyType::INITIAL_CONTACT));
+    let reply = peer.prove(SITE, |payloads| payloads.push(contact));
+    reply.expect("a reply").error()
+}
+
+//= test security S-9 S-28
+#[test]
+fn an_identity_that_a_connection_names_is_not_taken_by_another_one() {
+    let mut peer = with_site_up(gateway(Some(SITE), |_| {}));
+    let refused = Some(NotifyType::AUTHENTICATION_FAILED);
+    assert_eq!(as_site(&mut peer), refused);
+    let mut peer = peer.another(2);
+    // Identities are the same in any case.
+    let reply = peer.prove("@SITE.example.com", |_| {}).expect("a reply");
+    assert_eq!(reply.error(), refused);
+    assert!(is_up(&peer));
+    let why = |event: &Event| {
+        let of_site = |reason: &str| reason.contains("\"site\" is for this identity");
+        matches!(event, Event::IkeFailed { reason: IkeFailure::PeerNotProven { reason, .. }, .. }
+            if of_site(reason))
+    };
+    assert_eq!(peer.pair.b.count(why), 2);
+    // A guest by its own name is one.
+    let mut peer = peer.another(3);
+    let reply = peer.prove("@hosta.example.com", |_| {}).expect("a reply");
+    assert_eq!(reply.error(), None);
+}
+
+//= test security S-9
+#[test]
+fn what_is_proven_to_one_connection_ends_nothing_of_another() {
+    let mut peer = with_site_up(gateway(None, |_| {}));
+    assert_eq!(as_site(&mut peer), None, "both may be anybody");
+    assert!(is_up(&peer), "after INITIAL_CONTACT");
+    for spi in 2..20 {
+        peer = peer.another(spi);
+        let reply = peer.prove(SITE, |_| {}).expect("a reply");
+        assert_eq!(reply.error(), None);
+    }
+    peer.pair.run_for(Duration::from_secs(1));
+    assert!(is_up(&peer), "after more IKE SAs than one peer may have");
+    let now = peer.pair.now;
+    let guests = peer.pair.b.endpoint.status_of_connection("guests", now);
+    let current = guests.iter().filter(|sa| sa.state == "established");
+    assert_eq!(current.count(), 16, "that counts for guests");
+    assert_eq!(peer.pair.b.address, B);
+}
+
+#[test]
+fn what_others_have_under_its_name_is_not_counted() {
+    let mut peer = with_site_up(gateway(None, |config| config.settings.quotas.child_sas = 2));
+    assert_eq!(as_site(&mut peer), None);
+    let mut peer = peer.another(2);
+    assert_eq!(peer.prove(SITE, |_| {}).expect("a reply").error(), None);
+    tell_site(
+        &mut peer,
+        Command::RekeyChild {
+            connection: HOSTS.to_owned(),
+            child: PODS.to_owned(),
+        },
+    );
+    let rekeyed = |event: &Event| matches!(event, Event::ChildUp(info) if info.replaces.is_some());
+    assert_eq!(peer.pair.others[0].count(rekeyed), 1);
+    assert!(is_up(&peer));
+}
