@@ -215,6 +215,44 @@ fn no_token_is_shown_of_an_sa_that_is_there() {
     pair.assert_down_at_b();
 }
 
+/// While an IKE SA is made, only our own SPI is settled: the other one may be anything, and be the true
+/// one soon.
+#[test]
+fn no_token_is_shown_of_an_sa_that_is_being_made() {
+    for answered in [false, true] {
+        let mut pair = with_tokens(trapped(1), 1);
+        pair.net.partitioned = !answered;
+        // The secret takes its time, so the IKE SA stays between its two exchanges.
+        pair.b.answer_delay = Duration::from_secs(10);
+        pair.start();
+        pair.send_packet(End::B, HOSTS, PODS);
+        pair.run_for(Duration::from_millis(100));
+        let status = pair.b.endpoint.status(pair.now).remove(0);
+        assert_eq!(status.spi_r.0 != 0, answered, "{}", status.state);
+        let sent = pair.net.sent.len();
+        for (initiator, response) in EVERY_FLAG {
+            for (spi_i, spi_r) in [
+                (status.spi_i, IkeSpi(77)),
+                (IkeSpi(77), status.spi_i),
+                (status.spi_i, IkeSpi(status.spi_r.0 ^ 1)),
+            ] {
+                let flags = Flags {
+                    initiator,
+                    response,
+                    version: false,
+                };
+                inject(&mut pair, End::B, protected(spi_i, spi_r, flags, 80));
+            }
+        }
+        let shown = pair.net.sent[sent..].iter();
+        let mut shown = shown.flat_map(|packet| notifies(&packet.datagram));
+        assert!(
+            shown.all(|(ty, _)| ty != NotifyType::QCD_TOKEN),
+            "{answered}"
+        );
+    }
+}
+
 trait Down {
     fn assert_down_at_b(&self);
 }

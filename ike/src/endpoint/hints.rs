@@ -105,8 +105,10 @@ impl Endpoint {
         let header = &message.header;
         let asks = !header.flags.response && message.protected().is_ok_and(|p| p.is_some());
         let sound = header.spi_i.0 != 0 && header.spi_r.0 != 0 && self.shutdown.is_none();
-        // RFC 6290 section 9.2: never for an IKE SA that is there, whoever turns the flag around.
-        let free = self.alive(header).is_none();
+        // RFC 6290 section 9.2: never for an IKE SA that is there, whoever turns the flag around. While
+        // one is made, only one of its SPIs may be known here, and the other be forged.
+        let spis = [header.spi_i, header.spi_r];
+        let free = spis.iter().all(|spi| self.sas.with_spi(*spi).is_none());
         let known = self.cx.directory.kinds(path).next().is_some();
         if asks && sound && free && known && self.lost.take(now) {
             let invalid = Notify::bare(NotifyType::INVALID_IKE_SPI);
