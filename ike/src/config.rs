@@ -71,7 +71,8 @@ pub struct Quotas {
     pub ike_sas: usize,
     /// Child SAs on all of them; one more is refused.
     pub child_sas: usize,
-    /// Traffic selectors of all Child SAs; what has more is refused.
+    /// Pairs of traffic selectors, one of each side, of all Child SAs; what has more is refused. What
+    /// a child is configured with is never too much for one Child SA and its rekey.
     pub selectors: usize,
 }
 
@@ -452,6 +453,11 @@ pub enum SpiHalf {
 }
 
 impl Child {
+    /// How many pairs its selectors make, one of each side.
+    pub fn pairs(&self) -> usize {
+        self.local_ts.len() * self.remote_ts.len()
+    }
+
     /// Whether packets may ask for it at some time.
     pub fn may_trap(&self) -> bool {
         let Upkeep {

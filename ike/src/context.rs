@@ -52,7 +52,7 @@ pub(crate) struct Context {
     token_maker: Option<TokenMaker>,
     /// Octets of fragments that IKE SAs hold, without the one at work.
     pub(crate) fragments_of_others: usize,
-    /// What the peer of the IKE SA at work has on others: Child SAs, and selectors of them.
+    /// What the peer of the IKE SA at work has on others: Child SAs, and pairs of their selectors.
     pub(crate) elsewhere: (usize, usize),
     /// IKE SAs that keep the peer that proves itself on the IKE SA at work from having another.
     pub(crate) namesakes: Vec<IkeSaId>,

@@ -383,5 +383,5 @@ fn a_peer_gets_only_so_many_selectors() {
     assert_eq!(reply.error(), None);
     let sas = &peer.pair.b.plane.inbound;
     let pairs = |sa: &InboundSa| sa.info.local_ts.len() * sa.info.remote_ts.len();
-    assert_eq!(sas.values().map(pairs).max(), Some(64 * 64));
+    assert_eq!(sas.values().map(pairs).max(), Some(16 * 16), "of 128 x 128");
 }

@@ -6,11 +6,13 @@ mod heap;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use obol_ike::config::{Mode, StartAction};
 use obol_ike::error::Dropped;
-use obol_ike::event::EspSpi;
+use obol_ike::event::{Command, EspSpi, InboundSa};
 use obol_ike::proposal::{ChildExchange, EspProposal};
+use obol_ike::testing::pair::End;
 use obol_ike::testing::scripted::Scripted;
-use obol_ike::testing::setup::Setup;
+use obol_ike::testing::setup::{self, HOSTS, PODS, Setup};
 use obol_ike::ts::TrafficSelector;
 use obol_ike::wire::{ExchangeType, NotifyType, Payload};
 
@@ -86,6 +88,55 @@ fn a_flood_of_selectors_is_bounded_in_memory() {
     println!("400 requests with 200 selectors: {outcomes:?}, {grown} octets more");
     assert_eq!(outcomes.get("made"), Some(&10), "2048 selectors at most");
     assert!(grown <= MIB, "{grown} octets");
+}
+
+/// What a data plane has to tell apart is pairs of selectors, so pairs are counted.
+#[test]
+fn a_product_of_selectors_is_cut_and_then_refused() {
+    let mut peer = Scripted::established(Setup::new(1));
+    let hosts = |network: &str| -> Vec<TrafficSelector> {
+        let host = |n| format!("{network}.{n}").parse().expect("a selector");
+        (0..128).step_by(2).map(host).collect()
+    };
+    let (mine, theirs) = (hosts("172.16.1"), hosts("172.16.2"));
+    let mut made = 0;
+    for n in 0..20 {
+        let mut payloads = child(0x1000_0000 + n, &mine);
+        payloads[3] = Payload::TsR(theirs.clone().into());
+        let reply = peer.request(ExchangeType::CREATE_CHILD_SA, &payloads);
+        match reply.expect("a reply").error() {
+            None => made += 1,
+            error => assert_eq!(error, Some(NotifyType::NO_ADDITIONAL_SAS)),
+        }
+    }
+    let sas = peer.pair.b.plane.inbound.values();
+    let pairs = sas.map(|sa| sa.info.local_ts.len() * sa.info.remote_ts.len());
+    let (most, all) = pairs.fold((0, 0), |(most, all), n| (n.max(most), all + n));
+    assert_eq!((made, most, all), (7, 256, 7 * 256 + 1), "2048 at most");
+}
+
+/// What the operator lists is meant, by both ends, and may be made anew.
+#[test]
+fn a_child_that_is_configured_with_more_gets_them() {
+    let selectors = |network: u8| {
+        let host = |n: u8| format!("10.{network}.0.{n}/32");
+        (1..=40).map(|n| host(n * 2)).collect::<Vec<_>>().join(" ")
+    };
+    let (ours, theirs) = (selectors(1), selectors(2));
+    let all = setup::child(PODS, Mode::Tunnel, &ours, &theirs, StartAction::Start);
+    let mut pair = Setup::new(1).children(vec![all]).up(1);
+    for end in [End::A, End::B] {
+        pair.assert_up(1);
+        let command = Command::RekeyChild {
+            connection: HOSTS.to_owned(),
+            child: PODS.to_owned(),
+        };
+        pair.command(end, command).expect("it is up");
+        pair.run_for(Duration::from_secs(30));
+        let sas = &pair.b.plane.inbound;
+        let pairs = |sa: &InboundSa| sa.info.local_ts.len() * sa.info.remote_ts.len();
+        assert_eq!(sas.values().map(pairs).max(), Some(1600), "{end:?}");
+    }
 }
 
 #[test]

@@ -8,14 +8,14 @@ use crate::event::IkeSaId;
 use crate::sa::IkeSa;
 
 impl Endpoint {
-    /// Child SAs, and their selectors, that the peer of an IKE SA has on others.
+    /// Child SAs, and pairs of their selectors, that the peer of an IKE SA has on others.
     pub(super) fn peer_has_elsewhere(&self, sa: &IkeSa) -> (usize, usize) {
         let Some(established) = sa.established() else {
             return (0, 0);
         };
         let all = self.sas.with_identities_of(established);
         all.filter(|other| other.id != sa.id && other.is_of_same_peer(sa))
-            .map(|other| (other.children.len(), other.selectors()))
+            .map(|other| (other.children.len(), other.pairs()))
             .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 

@@ -16,7 +16,7 @@ use crate::sa::auth::OwnProof;
 use crate::sa::child::{Agreed, ChildState, words};
 use crate::sa::create_child::ke_payload;
 use crate::sa::generate::MOST;
-use crate::sa::negotiate::{Between, Grant, grant};
+use crate::sa::negotiate::{Between, Grant, configured_pairs, grant};
 use crate::sa::payloads::Payloads;
 use crate::sa::queues::new_spi;
 use crate::sa::task::Task;
@@ -124,18 +124,15 @@ impl IkeSa {
     /// Whether a peer may have this, too.
     pub(crate) fn check_quota(&self, cx: &Context, grant: &Grant) -> Result<(), Fault> {
         let quotas = &cx.settings().quotas;
-        let (children, selectors) = cx.elsewhere;
-        let wanted = grant.local_ts.len() + grant.remote_ts.len();
-        let has = selectors + self.selectors();
+        let (children, pairs) = cx.elsewhere;
+        let wanted = grant.local_ts.len() * grant.remote_ts.len();
+        let has = pairs + self.pairs();
+        let most = quotas.selectors.max(2 * configured_pairs(&grant.conf));
         let spi = grant.chosen.spi;
         // An SPI that the peer uses already would name two SAs.
         let twice = self.children.iter().any(|child| child.info.spi_out == spi);
         let over = children + self.children.len() >= quotas.child_sas;
-        if twice
-            || over
-            || self.has_enough_generated(&grant.conf.name)
-            || has + wanted > quotas.selectors
-        {
+        if twice || over || self.has_enough_generated(&grant.conf.name) || has + wanted > most {
             return Err(Fault::NoAdditionalSas);
         }
         Ok(())
@@ -148,11 +145,11 @@ impl IkeSa {
         Generate::made(name) && !made.contains(name) && made.len() >= MOST
     }
 
-    /// Traffic selectors of all Child SAs.
-    pub(crate) fn selectors(&self) -> usize {
-        let selectors = self.children.iter().map(|child| &child.info);
-        selectors
-            .map(|info| info.local_ts.len() + info.remote_ts.len())
+    /// Pairs of traffic selectors of all Child SAs: what a data plane has to tell apart.
+    pub(crate) fn pairs(&self) -> usize {
+        let infos = self.children.iter().map(|child| &child.info);
+        infos
+            .map(|info| info.local_ts.len() * info.remote_ts.len())
             .sum()
     }
 

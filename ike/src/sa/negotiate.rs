@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::config::{Child, Connection, Mode, Path};
+use crate::config::{Child, Connection, Generate, Mode, Path};
 use crate::error::{ChildFailure, Fault};
 use crate::event::{ChildSaInfo, EspSpi, PacketFlow};
 use crate::exchange::nat::Nat;
@@ -14,9 +14,25 @@ use crate::sa::payloads::Payloads;
 use crate::ts::{TrafficSelector, flow_matches, flow_selectors, narrow};
 use crate::wire::{Notify, NotifyType, Payload, Proposal};
 
-/// Pairs of a selector of each side that one Child SA may have: the data plane compares packets
-/// with each of them.
-const MAX_PAIRS: usize = 4096;
+/// Pairs of a selector of each side that one Child SA may have, unless its child is configured with
+/// more: the data plane compares packets with each of them.
+const MAX_PAIRS: usize = 256;
+
+/// More are not for any.
+const MOST_CONFIGURED: usize = 4096;
+
+/// So many pairs a Child SA of this child may have.
+fn most_pairs(conf: &Child) -> usize {
+    configured_pairs(conf).clamp(MAX_PAIRS, MOST_CONFIGURED)
+}
+
+/// How many pairs the operator has listed: none of a child that was made of what a peer asked for.
+pub(crate) fn configured_pairs(conf: &Child) -> usize {
+    match Generate::made(&conf.name) {
+        true => 0,
+        false => conf.pairs(),
+    }
+}
 
 /// Our offer of a Child SA, as requester.
 pub(crate) struct Offer {
@@ -180,7 +196,7 @@ impl Offer {
         } else {
             (self.local_ts.clone(), self.remote_ts.clone())
         };
-        let too_many = ts_i.len() * ts_r.len() > MAX_PAIRS;
+        let too_many = ts_i.len() * ts_r.len() > most_pairs(&self.conf);
         if too_many || !within(ts_i, &local) || !within(ts_r, &remote) {
             return Err(ChildFailure::TsUnacceptable);
         }
@@ -316,7 +332,7 @@ impl Asked {
         let (local, remote) = selectors(conf, path);
         let mut local_ts = narrow(&self.local.selectors, &local);
         let mut remote_ts = narrow(&self.remote.selectors, &remote);
-        limit_pairs(&mut local_ts, &mut remote_ts);
+        limit_pairs(&mut local_ts, &mut remote_ts, most_pairs(conf));
         if local_ts.is_empty() || remote_ts.is_empty() {
             return None;
         }
@@ -381,10 +397,10 @@ fn put_first(selectors: &mut Vec<TrafficSelector>, packet: TrafficSelector) {
     }
 }
 
-/// Leaves the last selectors out until there are at most [`MAX_PAIRS`]; a responder may always
-/// take less.
-fn limit_pairs(local: &mut Vec<TrafficSelector>, remote: &mut Vec<TrafficSelector>) {
-    while local.len() * remote.len() > MAX_PAIRS {
+/// Leaves the last selectors out until there are at most so many pairs; a responder may always take
+/// less.
+fn limit_pairs(local: &mut Vec<TrafficSelector>, remote: &mut Vec<TrafficSelector>, most: usize) {
+    while local.len() * remote.len() > most {
         if local.len() > remote.len() {
             local.pop();
         } else {
