@@ -74,6 +74,9 @@ pub struct Quotas {
     /// Pairs of traffic selectors, one of each side, of all Child SAs; what has more is refused. What
     /// a child is configured with is never too much for one Child SA and its rekey.
     pub selectors: usize,
+    /// IKE SAs of one connection that leaves open who its peer is: whoever may be on it can have as
+    /// many names as it likes. One more is refused.
+    pub open_ike_sas: usize,
 }
 
 impl Default for Quotas {
@@ -82,6 +85,7 @@ impl Default for Quotas {
             ike_sas: 16,
             child_sas: 256,
             selectors: 2048,
+            open_ike_sas: 4096,
         }
     }
 }

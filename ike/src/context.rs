@@ -56,6 +56,9 @@ pub(crate) struct Context {
     pub(crate) elsewhere: (usize, usize),
     /// IKE SAs that keep the peer that proves itself on the IKE SA at work from having another.
     pub(crate) namesakes: Vec<IkeSaId>,
+    /// So many IKE SAs are up on the connection of the one at work, which leaves open who its peer
+    /// is, and more must not be.
+    pub(crate) crowded: Option<usize>,
     /// What authenticated peers did wrong, by name.
     pub(crate) faults: BTreeMap<&'static str, u64>,
     /// IKE_SA_INIT replies that may be looked into after the first of each IKE SA.
@@ -228,6 +231,7 @@ impl Context {
             fragments_of_others: 0,
             elsewhere: (0, 0),
             namesakes: Vec::new(),
+            crowded: None,
             faults: BTreeMap::new(),
             answers: Limit::new(ANSWERS),
             trail: Trail::default(),

@@ -299,6 +299,7 @@ impl Endpoint {
         self.cx.rivals = self.rivals(&sa);
         self.cx.fragments_of_others -= sa.fragments_held();
         self.cx.namesakes = self.namesakes(&sa);
+        self.cx.crowded = self.crowded(&sa);
         self.cx.elsewhere = self.peer_has_elsewhere(&sa);
         let result = act(&mut sa, &mut self.cx);
         sa.run_tasks(&mut self.cx, now);

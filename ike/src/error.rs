@@ -139,6 +139,14 @@ pub enum IkeFailure {
         /// What the peer has proven to be.
         remote: Identity,
     },
+    /// The connection leaves open who its peer is, and so many IKE SAs are up on it that one more is
+    /// refused.
+    Crowded {
+        /// What the peer claims to be.
+        remote: Identity,
+        /// How many are up.
+        up: usize,
+    },
     /// Too old and not rekeyed, or the peer not proven anew.
     Expired,
     /// The peer has shown the token that says that it has lost its state, RFC 6290.

@@ -8,7 +8,8 @@ use obol_ike::config::{Config, Connection, LocalAuthMethod, RemoteAuthMethod, St
 use obol_ike::crypto::private_key::PrivateKey;
 use obol_ike::error::IkeFailure;
 use obol_ike::event::{Command, Event};
-use obol_ike::testing::pair::Node;
+use obol_ike::identity::Identity;
+use obol_ike::testing::pair::{End, Node};
 use obol_ike::testing::scripted::Scripted;
 use obol_ike::testing::setup::{B, HOSTS, ID_B, PODS, Setup, connection, mirror, pods};
 use obol_ike::wire::{Notify, NotifyType, Payload};
@@ -166,4 +167,67 @@ fn what_others_have_under_its_name_is_not_counted() {
     let rekeyed = |event: &Event| matches!(event, Event::ChildUp(info) if info.replaces.is_some());
     assert_eq!(peer.pair.others[0].count(rekeyed), 1);
     assert!(is_up(&peer));
+}
+
+/// Who may be anybody may be many: they are counted together.
+#[test]
+fn a_crowd_of_names_is_bounded_and_keeps_nobody_else_away() {
+    let mut peer = with_site_up(gateway(Some(SITE), |config| {
+        config.settings.quotas.open_ike_sas = 20;
+        // Those that were refused are remembered for a while.
+        config.settings.cookie_threshold = 1000;
+    }));
+    let prove = |peer: &mut Scripted, n: u64| {
+        let id: Identity = format!("@guest{n}.example.com").parse().expect("sound");
+        let own: Identity = ID_B.parse().expect("sound");
+        peer.pair.b.secrets.push((id.clone(), own, SECRET.to_vec()));
+        peer.prove(&format!("@guest{n}.example.com"), |_| {})
+            .expect("a reply")
+            .error()
+    };
+    let mut outcomes = Vec::new();
+    for n in 0..60 {
+        peer = peer.another(100 + n);
+        outcomes.push(prove(&mut peer, n));
+    }
+    let (made, refused) = outcomes.split_at(20);
+    assert!(made.iter().all(Option::is_none), "{made:?}");
+    let crowded = Some(NotifyType::NO_ADDITIONAL_SAS);
+    assert!(refused.iter().all(|error| *error == crowded), "{refused:?}");
+    let told = |event: &Event| {
+        let is_told = |reason: &IkeFailure| matches!(reason, IkeFailure::Crowded { up: 20, .. });
+        matches!(event, Event::IkeFailed { reason, .. } if is_told(reason))
+    };
+    assert_eq!(peer.pair.b.count(told), 40);
+    // A connection that says who its peer is does not notice.
+    let rekey = Command::RekeyIke {
+        connection: HOSTS.to_owned(),
+    };
+    tell_site(&mut peer, rekey);
+    assert!(is_up(&peer));
+    let close = Command::Terminate {
+        connection: HOSTS.to_owned(),
+        child: None,
+    };
+    tell_site(&mut peer, close);
+    tell_site(
+        &mut peer,
+        Command::Initiate {
+            connection: HOSTS.to_owned(),
+            child: None,
+            local: None,
+        },
+    );
+    assert!(is_up(&peer));
+    // Whoever goes makes room for another one.
+    peer = peer.another(500);
+    assert_eq!(prove(&mut peer, 500), crowded);
+    let guests = Command::Terminate {
+        connection: "guests".to_owned(),
+        child: None,
+    };
+    peer.pair.command(End::B, guests).expect("it is up");
+    peer.pair.run_for(Duration::from_secs(300));
+    peer = peer.another(501);
+    assert_eq!(prove(&mut peer, 501), None);
 }

@@ -225,6 +225,7 @@ fn read_settings(section: &Section<'_>) -> Settings {
     quota("peer_ike_sas", &mut settings.quotas.ike_sas);
     quota("peer_child_sas", &mut settings.quotas.child_sas);
     quota("peer_selectors", &mut settings.quotas.selectors);
+    quota("open_ike_sas", &mut settings.quotas.open_ike_sas);
     if let Some(time) = section.quantity("half_open_timeout", at_least_100ms) {
         settings.half_open_timeout = time.value;
     }

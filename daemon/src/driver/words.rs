@@ -90,6 +90,13 @@ pub(super) fn ike_failure(reason: &IkeFailure, path: Option<&Path>) -> (ExitClas
                 redirect_refusal(*reason)
             ),
         ),
+        IkeFailure::Crowded { remote, up } => (
+            ExitClass::Refused,
+            format!(
+                "{remote} at {peer} is refused: {up} IKE SAs are up on this connection, which takes anybody; if they are all wanted, \
+                 raise open_ike_sas in [daemon]"
+            ),
+        ),
         IkeFailure::UpElsewhere { remote } => (
             ExitClass::Refused,
             format!(

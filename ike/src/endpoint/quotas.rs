@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::Endpoint;
 use crate::error::IkeFailure;
 use crate::event::IkeSaId;
-use crate::sa::IkeSa;
+use crate::sa::{IkeSa, Phase};
 
 impl Endpoint {
     /// Child SAs, and pairs of their selectors, that the peer of an IKE SA has on others.
@@ -17,6 +17,17 @@ impl Endpoint {
         all.filter(|other| other.id != sa.id && other.is_of_same_peer(sa))
             .map(|other| (other.children.len(), other.pairs()))
             .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+
+    /// How many IKE SAs are up on the connection of one that is being made, if no more must be:
+    /// where it says who its peer is, the quotas of that peer hold.
+    pub(super) fn crowded(&self, sa: &IkeSa) -> Option<usize> {
+        let asks = matches!(sa.phase, Phase::AuthResponder(_));
+        if !asks || sa.connection.remote.id.is_some() {
+            return None;
+        }
+        let up = self.sas.established_on(&sa.connection.name);
+        (up >= self.cx.settings().quotas.open_ike_sas).then_some(up)
     }
 
     /// A peer has made an IKE SA: if it has too many, the oldest go.

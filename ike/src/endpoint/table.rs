@@ -32,6 +32,8 @@ pub(super) struct Table {
     /// Those of `by_peer` that we are starting and nobody has answered.
     by_start: Index,
     by_identity: Index,
+    /// How many are established, by the name of their connection.
+    established: HashMap<String, usize>,
     deadlines: BTreeSet<(Instant, TimerKind, IkeSaId)>,
     hasher: RandomState,
     /// Those that do not only linger.
@@ -156,6 +158,29 @@ impl Table {
     pub(super) fn of_connection<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a IkeSa> {
         self.find(&self.by_connection, self.hash(name))
             .filter(move |sa| sa.connection.name == name)
+    }
+
+    /// How many IKE SAs of a connection are established.
+    pub(super) fn established_on(&self, name: &str) -> usize {
+        self.established.get(name).copied().unwrap_or_default()
+    }
+
+    fn count_established(&mut self, old: Option<&Ends>, new: Option<&Ends>) {
+        let name = |ends: Option<&Ends>| {
+            let ends = ends.filter(|ends| ends.identity.is_some());
+            ends.map(|ends| ends.connection.name.clone())
+        };
+        if let Some(name) = name(new) {
+            *self.established.entry(name).or_default() += 1;
+        }
+        if let Some(name) = name(old)
+            && let Some(count) = self.established.get_mut(&name)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.established.remove(&name);
+            }
+        }
     }
 
     /// The IKE SAs of a connection with this peer.
@@ -388,6 +413,7 @@ impl Table {
         }
         self.alive = self.alive + usize::from(new.alive) - usize::from(old.alive);
         if old.ends != new.ends {
+            self.count_established(old.ends.as_ref(), new.ends.as_ref());
             for (index, hash) in self.hashes(old.ends.as_ref()) {
                 self.index(index).0.remove(&(hash, id));
             }

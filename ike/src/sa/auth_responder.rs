@@ -461,7 +461,7 @@ impl IkeSa {
         verified: AuthVerified,
         proof: OwnProof,
     ) {
-        if self.refused_as_second(cx, now) {
+        if self.refused_as_second(cx, now) || self.refused_as_one_too_many(cx, now) {
             return;
         }
         let Phase::AuthResponder(auth) = std::mem::replace(&mut self.phase, Phase::Gone) else {
@@ -531,6 +531,17 @@ impl IkeSa {
         cx.signals.extend(others.into_iter().map(Signal::Probe));
         let remote = auth.peer.identity.clone();
         self.refuse(cx, now, IkeFailure::UpElsewhere { remote });
+        true
+    }
+
+    /// Refuses a proven peer of a connection that takes anybody, where too many are up.
+    fn refused_as_one_too_many(&mut self, cx: &mut Context, now: Instant) -> bool {
+        let (Some(up), Phase::AuthResponder(auth)) = (cx.crowded.take(), &self.phase) else {
+            return false;
+        };
+        let remote = auth.peer.identity.clone();
+        let notify = Notify::bare(NotifyType::NO_ADDITIONAL_SAS);
+        self.refuse_with(cx, now, IkeFailure::Crowded { remote, up }, notify);
         true
     }
 
