@@ -4,12 +4,13 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use obol_ike::config::{
-    Childless, Connection, LocalAuth, LocalAuthMethod, Mobike, PeerPolicy, RemoteAuth,
+    Childless, Connection, LocalAuth, LocalAuthMethod, Mobike, Mode, PeerPolicy, RemoteAuth,
     RemoteAuthMethod, Unique,
 };
 use obol_ike::crypto::keyfile;
 use obol_ike::crypto::signature::PublicKey;
 use obol_ike::identity::Identity;
+use obol_ike::ts::TrafficSelector;
 
 use super::child::{self, ReadChild};
 use super::files::FileSource;
@@ -128,6 +129,7 @@ pub(crate) fn read(
     if !said_id {
         expect_address(report, &mut config, &remote_place);
     }
+    warn_of_shared_networks(report, &config, &children);
     Some(ReadConnection {
         config,
         place: name.place.clone(),
@@ -156,6 +158,28 @@ fn expect_address(report: &Report<'_>, config: &mut Connection, place: &Place) {
             ),
             "add id = \"…\" to remote; id = \"%any\" says that this is meant",
         ),
+    }
+}
+
+/// Peers of one connection are not told apart by the networks behind them: the last one that asks for some
+/// has them.
+fn warn_of_shared_networks(report: &Report<'_>, connection: &Connection, children: &[ReadChild]) {
+    if !connection.remote_addrs.is_empty() || connection.remote.id.is_some() {
+        return;
+    }
+    let has_many = |ts: &&Located<TrafficSelector>| ts.value.start != ts.value.end;
+    let tunnels = children
+        .iter()
+        .filter(|child| child.config.mode == Mode::Tunnel);
+    for ts in tunnels.filter_map(|child| child.remote_ts.iter().find(has_many)) {
+        report.warn(
+            &ts.place,
+            format!(
+                "any peer of connection {} may ask for any part of {}, and takes it from another peer that has it",
+                connection.name, ts.value
+            ),
+            "give each peer a connection with its id and its networks",
+        );
     }
 }
 

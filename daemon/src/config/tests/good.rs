@@ -494,3 +494,25 @@ fn a_peer_with_a_secret_and_one_address_is_that_address_unless_the_file_says_oth
     let key = "auth = \"pubkey\", pubkeys = [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIF/dJYfJgCaSkXHw/W1BRZ8/4ZB3f3RxpqZBVzMxSNCa\"] }";
     assert_eq!(remote(key, one), (None, 0));
 }
+
+/// Tunnels of whoever comes, to networks that several may ask for.
+#[test]
+fn networks_that_peers_can_take_from_each_other_are_told() {
+    const ANYBODY: &str = include_str!("../../../examples/mongodb.toml");
+    let told = |text: &str| {
+        let loaded = parse(text);
+        let said = loaded.warnings.iter().map(ToString::to_string);
+        said.filter(|w| w.contains("takes it from another peer"))
+            .count()
+    };
+    assert_eq!(
+        told(ANYBODY),
+        0,
+        "in transport mode it is a peer's own address"
+    );
+    let tunnels = ANYBODY.replace("mode = \"transport\"", "mode = \"tunnel\"");
+    assert_ne!(tunnels, ANYBODY);
+    assert!(told(&tunnels) > 0);
+    let named = tunnels.replace("id = \"%any\"", "id = \"@b.example.com\"");
+    assert_eq!(told(&named), 0);
+}
