@@ -152,7 +152,8 @@ drill() { # drill SUITE FIRST-PLANE SECOND-PLANE
     watch
     check "the left one replaced: both connections come up" replaced left "$2"
     check "and all packets pass" all_pass
-    check "down by name" at left obol down hostA-hostB-subnet
+    # Where both began at once, Libreswan 4.10 may have forgotten one of two IKE SAs, and does not answer there.
+    check "down by name" at left obol down hostA-hostB-subnet --timeout 90s
     check "and up" at left obol up hostA-hostB-subnet --timeout 120s
     check "and all packets pass" all_pass
     whack right --name hostA-hostB-subnet --terminate >/dev/null 2>&1
