@@ -29,8 +29,8 @@ pub(crate) struct Lifetime {
     used: Usage,
     /// The cipher's own limits, in blocks: soft, hard.
     cipher: (u64, u64),
-    /// Octets of its block.
-    block: u64,
+    /// Octets of its block, as a power of two: this is counted for each packet.
+    block_bits: u32,
     blocks: u64,
     soft_passed: bool,
 }
@@ -41,18 +41,18 @@ pub(crate) struct Expired;
 
 impl Lifetime {
     pub(crate) fn new(limits: Limits, suite: Suite) -> Self {
-        let (block, cipher) = match suite {
-            Suite::ChaCha20Poly1305 => (16, (u64::MAX, u64::MAX)),
+        let (block_bits, cipher) = match suite {
+            Suite::ChaCha20Poly1305 => (4, (u64::MAX, u64::MAX)),
             Suite::AesGcm16 { .. } | Suite::AesCbcHmac { .. } => {
-                (16, (AES_SOFT_BLOCKS, AES_HARD_BLOCKS))
+                (4, (AES_SOFT_BLOCKS, AES_HARD_BLOCKS))
             }
-            Suite::TripleDesCbcHmac { .. } => (8, (DES_SOFT_BLOCKS, DES_HARD_BLOCKS)),
+            Suite::TripleDesCbcHmac { .. } => (3, (DES_SOFT_BLOCKS, DES_HARD_BLOCKS)),
         };
         Self {
             limits,
             used: Usage::default(),
             cipher,
-            block,
+            block_bits,
             blocks: 0,
             soft_passed: false,
         }
@@ -87,7 +87,7 @@ impl Lifetime {
         self.used.bytes = self.used.bytes.saturating_add(bytes as u64);
         self.used.packets = self.used.packets.saturating_add(1);
         // Headers, padding and the block that makes the ICV are at most four blocks of AES more.
-        let blocks = bytes as u64 / self.block + 64 / self.block;
+        let blocks = (bytes as u64 >> self.block_bits) + (64 >> self.block_bits);
         self.blocks = self.blocks.saturating_add(blocks);
         let met = |count: u64, limit: Option<u64>| limit.is_some_and(|limit| count >= limit);
         let soft = met(self.used.bytes, self.limits.soft_bytes)
