@@ -313,15 +313,8 @@ fn guard_leaving(
             }
         }
     }
-    for (chain, priority) in [("outgoing", BEFORE_NAT), ("translated", AFTER_NAT)] {
-        let hook = Hook {
-            kind: "filter",
-            hook: HookNumber::Postrouting,
-            priority,
-        };
-        table.chain(chain, Some(hook));
-        table.rule(rule().verdict(Verdict::Jump(LEAVING)));
-    }
+    let points = [("outgoing", BEFORE_NAT), ("translated", AFTER_NAT)];
+    ask(table, LEAVING, HookNumber::Postrouting, points);
 }
 
 /// Packets of this host whose sender names the device to leave by go past routing rules that
@@ -401,14 +394,20 @@ fn guard_incoming(
         };
         rule.into_iter().for_each(|rule| table.rule(rule));
     }
-    for (chain, priority) in [("arriving", RAW), ("redirected", AFTER_DESTINATION_NAT)] {
+    let points = [("arriving", RAW), ("redirected", AFTER_DESTINATION_NAT)];
+    ask(table, INCOMING, HookNumber::Prerouting, points);
+}
+
+/// Has a chain asked before a NAT and once more after it, by chains of these names.
+fn ask(table: &mut Table, what: &str, hook: HookNumber, points: [(&'static str, i32); 2]) {
+    for (chain, priority) in points {
         let hook = Hook {
             kind: "filter",
-            hook: HookNumber::Prerouting,
+            hook,
             priority,
         };
         table.chain(chain, Some(hook));
-        table.rule(rule().verdict(Verdict::Jump(INCOMING)));
+        table.rule(Rule::default().verdict(Verdict::Jump(what)));
     }
 }
 

@@ -102,14 +102,7 @@ impl Links {
     /// # Errors
     /// `NotFound` if there is none of that name; what the system says.
     pub async fn up(&self, name: &str) -> io::Result<()> {
-        let index = self.index(name).await?;
-        let message = LinkUnspec::new_with_index(index).up().build();
-        self.handle
-            .link()
-            .set(message)
-            .execute()
-            .await
-            .map_err(refused(name))
+        self.set(name, |link| link.up()).await
     }
 
     /// Sets a device down.
@@ -117,14 +110,7 @@ impl Links {
     /// # Errors
     /// As [`Links::up`].
     pub async fn down(&self, name: &str) -> io::Result<()> {
-        let index = self.index(name).await?;
-        let message = LinkUnspec::new_with_index(index).down().build();
-        self.handle
-            .link()
-            .set(message)
-            .execute()
-            .await
-            .map_err(refused(name))
+        self.set(name, |link| link.down()).await
     }
 
     /// Sets the largest packet of a device, in bytes.
@@ -132,14 +118,17 @@ impl Links {
     /// # Errors
     /// As [`Links::up`].
     pub async fn mtu(&self, name: &str, mtu: u32) -> io::Result<()> {
-        let index = self.index(name).await?;
-        let message = LinkUnspec::new_with_index(index).mtu(mtu).build();
-        self.handle
-            .link()
-            .set(message)
-            .execute()
-            .await
-            .map_err(refused(name))
+        self.set(name, |link| link.mtu(mtu)).await
+    }
+
+    async fn set(
+        &self,
+        name: &str,
+        change: impl FnOnce(LinkMessageBuilder<LinkUnspec>) -> LinkMessageBuilder<LinkUnspec>,
+    ) -> io::Result<()> {
+        let link = LinkUnspec::new_with_index(self.index(name).await?);
+        let changed = self.handle.link().set(change(link).build());
+        changed.execute().await.map_err(refused(name))
     }
 
     /// Removes a device.
