@@ -108,7 +108,8 @@ impl Generated {
 
     /// When one that is held goes.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.made.iter().filter_map(|made| made.held).min()
+        let alone = self.made.iter().filter(|made| made.sas.is_empty());
+        alone.filter_map(|made| made.held).min()
     }
 
     /// An operator closes a connection: what stays without SA goes.
@@ -276,5 +277,49 @@ impl<D: DataPlane> Driver<D> {
             let (connection, child) = (&policy.connection, &policy.child);
             info!(%connection, %child, "generated policy removed: its SA is gone");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_with_an_sa_waits_for_nothing() {
+        let now = Instant::now();
+        let end = |last| ([192, 0, 2, last], 500).into();
+        let mut generated = Generated::default();
+        generated.made.push(Made {
+            policy: Policy {
+                connection: "guests".into(),
+                child: "made".into(),
+                mode: obol_ike::config::Mode::Transport,
+                local_ts: Vec::new(),
+                remote_ts: Vec::new(),
+                trap: false,
+                pass: false,
+                narrower: false,
+                clear: Clear::at_first(Level::Require.cleartext()),
+                kernel: KernelOptions::default(),
+            },
+            level: Level::Require,
+            path: Path {
+                local: end(1),
+                remote: end(2),
+            },
+            since: now,
+            life: Duration::from_secs(60),
+            sas: HashSet::new(),
+            held: Some(now),
+        });
+        assert_eq!(generated.due(), Some(now));
+        generated.made[0].sas.insert(ChildSaId(1));
+        assert_eq!(
+            generated.due(),
+            None,
+            "its time is over when its SA is gone"
+        );
+        generated.forget(ChildSaId(1));
+        assert_eq!(generated.due(), Some(now));
     }
 }
