@@ -118,6 +118,8 @@ pub struct Connection {
     /// Ask an idle peer whether it lives, after this time without a protected packet from it.
     /// `None`: never.
     pub dpd_delay: Option<Duration>,
+    /// How often it is asked before it counts as dead. `None`: as often as any request goes out.
+    pub dpd_retry: Option<DpdRetry>,
     /// Encapsulate ESP in UDP even where no NAT is seen.
     pub force_encap: bool,
     /// Look for NATs, and let the peer do so. Without, all stays on the port that it began on, and ESP is
@@ -141,6 +143,15 @@ pub struct Connection {
     pub resumption: Resumption,
     /// What a peer may have that no child is about; `None`: nothing.
     pub generate: Option<Generate>,
+}
+
+/// How often an idle peer is asked whether it lives, at equal distances, less up to 20 % of jitter.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct DpdRetry {
+    /// How long each question waits for an answer.
+    pub after: Duration,
+    /// Questions without answer, the first one included, after which it is dead.
+    pub tries: u32,
 }
 
 /// Child SAs that a peer gets although no child is about their packets: those between this host and the

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use rand_core::{CryptoRng, Rng};
 
-use crate::config::{Child, Config, Connection, Path, Settings, SpiHalf};
+use crate::config::{Child, Config, Connection, DpdRetry, Path, Settings, SpiHalf};
 use crate::crypto::secret::Secret;
 use crate::directory::Directory;
 use crate::error::Fault;
@@ -393,7 +393,8 @@ impl Context {
         deadlines.into_iter().flatten().min()
     }
 
-    pub(crate) fn retransmit(&mut self, now: Instant) -> Retransmit {
-        Retransmit::start(now, &self.config.settings, &mut *self.rng)
+    /// When a request that goes out at `now` goes out again; `probe` is of one that asks for a sign of life.
+    pub(crate) fn retransmit(&mut self, now: Instant, probe: Option<DpdRetry>) -> Retransmit {
+        Retransmit::start(now, &self.config.settings, probe, &mut *self.rng)
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use obol_ike::config::{Config, Mode, Settings, StartAction};
+use obol_ike::config::{Config, DpdRetry, Mode, Settings, StartAction};
 use obol_ike::error::{CommandError, IkeFailure};
 use obol_ike::event::{Command, Event};
 use obol_ike::testing::pair::{End, Node, Pair};
@@ -142,6 +142,38 @@ fn a_silent_peer_is_asked_and_a_dead_one_is_tried_for_ever() {
     pair.run_for(Duration::from_secs(120));
     pair.run_for(Duration::from_secs(1));
     pair.assert_up(1);
+}
+
+/// The times of a racoon.conf that says `dpd_delay 30;` and no more: five probes, five seconds each. With the
+/// longest way through (the last packet came just before it was looked) and the shortest.
+#[test]
+fn r_a13_a_peer_that_is_cut_off_is_dead_between_30_and_65_seconds_and_comes_back() {
+    for seed in 1..=20 {
+        let mut setup = Setup::started(seed);
+        setup.connection.dpd_delay = Some(Duration::from_secs(30));
+        setup.connection.dpd_retry = Some(DpdRetry {
+            after: Duration::from_secs(5),
+            tries: 5,
+        });
+        let mut pair = setup.up(seed);
+        pair.run_for(Duration::from_secs(100 + seed));
+        pair.net.partitioned = true;
+        // The last sign of life before that may be as old as the time that is waited for one.
+        pair.run_for(Duration::from_millis(19_900));
+        pair.assert_up(1);
+        pair.run_for(Duration::from_millis(45_100));
+        for node in [&pair.a, &pair.b] {
+            assert!(
+                matches!(downs(node)[..], [IkeFailure::NoAnswer { tries: 5, .. }]),
+                "{seed}: {:?}",
+                node.events
+            );
+            assert!(node.plane.inbound.is_empty(), "{seed}");
+        }
+        pair.net.partitioned = false;
+        pair.run_for(Duration::from_secs(120));
+        pair.assert_up(1);
+    }
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use obol_ike::config::{
-    Childless, Connection, LocalAuth, LocalAuthMethod, Mobike, Mode, PeerPolicy, RemoteAuth,
-    RemoteAuthMethod, Unique,
+    Childless, Connection, DpdRetry, LocalAuth, LocalAuthMethod, Mobike, Mode, PeerPolicy,
+    RemoteAuth, RemoteAuthMethod, Unique,
 };
 use obol_ike::crypto::keyfile;
 use obol_ike::crypto::signature::PublicKey;
@@ -13,6 +13,7 @@ use obol_ike::identity::Identity;
 use obol_ike::ts::TrafficSelector;
 
 use super::child::{self, ReadChild};
+use super::daemon::at_least_100ms;
 use super::files::FileSource;
 use super::finding::{Located, Place, Report};
 use super::fragmentation;
@@ -30,6 +31,8 @@ const REKEY_TIME: Duration = Duration::from_secs(4 * 3600);
 /// Less would keep both ends busy with nothing else.
 const SHORTEST_REAUTH: Duration = Duration::from_secs(10);
 const DPD_DELAY: Duration = Duration::from_secs(30);
+const DPD_RETRY: Duration = Duration::from_secs(5);
+const DPD_TRIES: u32 = 5;
 
 /// A connection, and where its parts were written.
 pub(crate) struct ReadConnection {
@@ -67,6 +70,7 @@ pub(crate) fn read(
         Some(delay) => Some(delay.value).filter(|delay| !delay.is_zero()),
         None => Some(DPD_DELAY),
     };
+    let dpd_retry = read_dpd_retry(&section);
     let force_encap = section.boolean("encap").unwrap_or(false);
     let nat_traversal = read_nat_traversal(report, &section, force_encap);
     let childless = read_childless(report, &section);
@@ -111,6 +115,7 @@ pub(crate) fn read(
         rekey_time,
         over_time,
         dpd_delay,
+        dpd_retry,
         force_encap,
         nat_traversal,
         childless: childless?,
@@ -181,6 +186,21 @@ fn warn_of_shared_networks(report: &Report<'_>, connection: &Connection, childre
             "give each peer a connection with its id and its networks",
         );
     }
+}
+
+/// How often an idle peer is asked; either of the two goes with the default of the other.
+fn read_dpd_retry(section: &Section<'_>) -> Option<DpdRetry> {
+    let after = section.quantity("dpd_retry", at_least_100ms);
+    let tries = section.integer("dpd_tries", 1..=100);
+    if after.is_none() && tries.is_none() {
+        return None;
+    }
+    Some(DpdRetry {
+        after: after.map_or(DPD_RETRY, |after| after.value),
+        tries: tries.map_or(DPD_TRIES, |tries| {
+            u32::try_from(tries.value).unwrap_or(DPD_TRIES)
+        }),
+    })
 }
 
 /// Whether NATs are looked for.

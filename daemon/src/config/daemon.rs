@@ -79,9 +79,13 @@ impl DaemonSettings {
     }
 }
 
-/// Reads the table.
-pub(crate) fn read(report: &Report<'_>, section: Section<'_>) -> (DaemonSettings, Settings) {
-    let mut daemon = DaemonSettings::default();
+/// Reads the table; what it does not say is as `before`.
+pub(crate) fn read(
+    report: &Report<'_>,
+    section: Section<'_>,
+    before: (DaemonSettings, Settings),
+) -> (DaemonSettings, Settings) {
+    let (mut daemon, settings) = before;
     if let Some(tun) = section.string("tun") {
         if is_device_name(tun.value) {
             daemon.tun = tun.value.into();
@@ -147,17 +151,17 @@ pub(crate) fn read(report: &Report<'_>, section: Section<'_>) -> (DaemonSettings
             report.error(&dir.place, "state_dir does not begin with /", fix);
         }
     }
-    daemon.keep_tickets = section.boolean("keep_tickets").unwrap_or(false);
-    daemon.show_keys = section.boolean("show_keys").unwrap_or(false);
-    daemon.allow = read_allow(report, &section);
-    let settings = read_settings(&section);
+    let switch = |key, field: &mut bool| *field = section.boolean(key).unwrap_or(*field);
+    switch("keep_tickets", &mut daemon.keep_tickets);
+    switch("show_keys", &mut daemon.show_keys);
+    read_allow(report, &section, &mut daemon.allow);
+    let settings = read_settings(&section, settings);
     section.finish();
     (daemon, settings)
 }
 
 /// Weak algorithms, each of which has to be named.
-fn read_allow(report: &Report<'_>, section: &Section<'_>) -> Allowed {
-    let mut allowed = Allowed::default();
+fn read_allow(report: &Report<'_>, section: &Section<'_>, allowed: &mut Allowed) {
     for word in section.strings("allow").unwrap_or_default() {
         let known = Allowed::WORDS.join("\", \"");
         if !allowed.allow(word.value) {
@@ -180,7 +184,6 @@ fn read_allow(report: &Report<'_>, section: &Section<'_>) -> Allowed {
             "remove it once all peers have AES",
         );
     }
-    allowed
 }
 
 /// `value` was checked against a range within 32 bits.
@@ -208,8 +211,7 @@ fn read_ports(report: &Report<'_>, section: &Section<'_>, daemon: &mut DaemonSet
     }
 }
 
-fn read_settings(section: &Section<'_>) -> Settings {
-    let mut settings = Settings::default();
+fn read_settings(section: &Section<'_>, mut settings: Settings) -> Settings {
     let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
     if let Some(value) = section.integer("cookie_threshold", 0..=1_000_000) {
         settings.cookie_threshold = size(value.value);
@@ -258,7 +260,7 @@ fn read_settings(section: &Section<'_>) -> Settings {
 }
 
 /// Less would flood the peer with repeats before any answer can be here.
-fn at_least_100ms(text: &str) -> Result<std::time::Duration, String> {
+pub(super) fn at_least_100ms(text: &str) -> Result<std::time::Duration, String> {
     let time = values::duration(text)?;
     if time.as_millis() < 100 {
         return Err("100ms is the shortest".into());

@@ -383,34 +383,46 @@ fn roots<'a>(report: &'a Report<'a>, tables: &'a [Parsed<'a>]) -> Vec<Section<'a
         .collect()
 }
 
-/// The one `[daemon]` table. That of the source `foreign` counts if there is no other.
+/// The one `[daemon]` table, on top of what the source `foreign` says of the daemon, key by key.
 fn read_daemon(
     report: &Report<'_>,
     roots: &[Section<'_>],
     foreign: Option<usize>,
 ) -> (DaemonSettings, obol_ike::config::Settings) {
-    let mut first: Option<(Place, _)> = None;
-    for root in roots {
-        let Some(section) = root.section("daemon") else {
+    let mut own: Option<Section<'_>> = None;
+    let mut translated = None;
+    for section in roots.iter().filter_map(|root| root.section("daemon")) {
+        if foreign == Some(section.place.source) {
+            translated = Some(section);
             continue;
-        };
-        let place = section.place.clone();
-        match &first {
-            Some(_) if foreign == Some(place.source) => report.warn(
-                &place,
-                "what was translated says something about the daemon, and so does [daemon]",
-                "[daemon] counts",
-            ),
-            Some((other, _)) => report.clash(
-                &place,
-                other,
+        }
+        match &own {
+            Some(other) => report.clash(
+                &section.place,
+                &other.place,
                 "there are two [daemon] tables",
                 "put all of it into one file",
             ),
-            None => first = Some((place, daemon::read(report, section))),
+            None => own = Some(section),
         }
     }
-    first.map(|(_, read)| read).unwrap_or_default()
+    if let (Some(own), Some(translated)) = (&own, &translated) {
+        for key in own.keys().filter(|key| translated.has(key.value)) {
+            report.warn(
+                &key.place,
+                format!(
+                    "{} here goes before what was translated says of it",
+                    key.value
+                ),
+                "remove one of them if they differ",
+            );
+        }
+    }
+    let mut read = Default::default();
+    for section in translated.into_iter().chain(own) {
+        read = daemon::read(report, section, read);
+    }
+    read
 }
 
 /// What the tables of connections and shunts are.

@@ -24,7 +24,7 @@ const FOREIGN: &[(&str, &str)] = &[
     ),
     (
         "dpd_timeout",
-        "[daemon] retransmit_tries and retransmit_timeout decide: remove the line",
+        "write dpd_retry and dpd_tries in its place: it is dead after so many times as long",
     ),
     (
         "certs",
@@ -90,6 +90,14 @@ impl<'a> Section<'a> {
     /// Whether a key is there; does not make it known.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)
+    }
+
+    /// All keys that are there, in no order.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = Located<&str>> {
+        self.table.iter().map(|(key, _)| Located {
+            value: key.get_ref().as_ref(),
+            place: self.at(key),
+        })
     }
 
     /// A string.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rand_core::CryptoRng;
 
-use crate::config::Settings;
+use crate::config::{DpdRetry, Settings};
 
 /// No two transmissions of one request are further apart than this.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(60);
@@ -22,6 +22,8 @@ pub(crate) struct Retransmit {
     tries: u32,
     /// Transmissions in another form, before the schedule began anew.
     before: u32,
+    /// It asks for a sign of life, at distances of its own.
+    probe: Option<DpdRetry>,
 }
 
 /// What to do when a schedule is due.
@@ -34,15 +36,21 @@ pub(crate) enum Step {
 }
 
 impl Retransmit {
-    /// For a request that goes out at `now`.
-    pub(crate) fn start(now: Instant, settings: &Settings, rng: &mut dyn CryptoRng) -> Self {
-        let interval = settings.retransmit_timeout;
+    /// For a request that goes out at `now`, or for a probe of a connection that says how often.
+    pub(crate) fn start(
+        now: Instant,
+        settings: &Settings,
+        probe: Option<DpdRetry>,
+        rng: &mut dyn CryptoRng,
+    ) -> Self {
+        let interval = probe.map_or(settings.retransmit_timeout, |probe| probe.after);
         Self {
             first: now,
             due: now + crate::timer::jittered(interval, JITTER_PERCENT, rng),
             interval,
             tries: 1,
             before: 0,
+            probe,
         }
     }
 
@@ -53,7 +61,7 @@ impl Retransmit {
         *self = Self {
             first: self.first,
             before: self.before + self.tries,
-            ..Self::start(now, settings, rng)
+            ..Self::start(now, settings, self.probe, rng)
         };
     }
 
@@ -86,11 +94,18 @@ impl Retransmit {
         settings: &Settings,
         rng: &mut dyn CryptoRng,
     ) -> Step {
-        if self.tries > settings.retransmit_tries {
+        let (most, base) = match self.probe {
+            Some(probe) => (probe.tries, 1.0),
+            None => (
+                settings.retransmit_tries.saturating_add(1),
+                settings.retransmit_base,
+            ),
+        };
+        if self.tries >= most {
             return self.dead(now);
         }
         self.tries += 1;
-        let grown = self.interval.as_secs_f64() * settings.retransmit_base.max(1.0);
+        let grown = self.interval.as_secs_f64() * base.max(1.0);
         self.interval = Duration::from_secs_f64(grown.min(LONGEST_INTERVAL.as_secs_f64()));
         self.due = now + crate::timer::jittered(self.interval, JITTER_PERCENT, rng);
         Step::Again
@@ -120,7 +135,7 @@ mod tests {
         };
         let mut rng = rand_chacha::ChaCha20Rng::seed_from_u64(1);
         let start = Instant::now();
-        let mut schedule = Retransmit::start(start, &settings, &mut rng);
+        let mut schedule = Retransmit::start(start, &settings, None, &mut rng);
         let mut last = start;
         let mut gaps = Vec::new();
         for _ in 0..3 {
@@ -138,5 +153,28 @@ mod tests {
                 after: due - start
             }
         );
+    }
+
+    #[test]
+    fn a_probe_goes_out_at_its_own_distances_so_many_times_in_all() {
+        let settings = Settings::default();
+        let after = Duration::from_secs(5);
+        let mut rng = rand_chacha::ChaCha20Rng::seed_from_u64(1);
+        let start = Instant::now();
+        for tries in [1, 5] {
+            let probe = Some(DpdRetry { after, tries });
+            let mut schedule = Retransmit::start(start, &settings, probe, &mut rng);
+            for _ in 1..tries {
+                let due = schedule.due();
+                assert_eq!(schedule.step(due, &settings, &mut rng), Step::Again);
+                assert!(schedule.due() - due <= after && schedule.due() - due >= after * 4 / 5);
+            }
+            let due = schedule.due();
+            let dead = Step::Dead {
+                tries,
+                after: due - start,
+            };
+            assert_eq!(schedule.step(due, &settings, &mut rng), dead);
+        }
     }
 }

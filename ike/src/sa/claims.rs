@@ -228,7 +228,7 @@ impl IkeSa {
         };
         claims.disputed = true;
         if let Some(init) = &mut claims.init {
-            init.begin_again(cx.retransmit(now));
+            init.begin_again(cx.retransmit(now, None));
         }
     }
 

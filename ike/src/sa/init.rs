@@ -395,7 +395,7 @@ impl IkeSa {
     pub(crate) fn send_init(&mut self, cx: &mut Context, now: Instant) {
         if self.make_form(now) {
             self.send_forms(cx, now);
-            let schedule = cx.retransmit(now);
+            let schedule = cx.retransmit(now, None);
             if let Some(init) = self.init_mut() {
                 init.schedule = Some(schedule);
             }

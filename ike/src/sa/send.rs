@@ -58,7 +58,8 @@ impl IkeSa {
         datagrams: Datagrams,
         what: Request,
     ) {
-        let retransmit = cx.retransmit(now);
+        let probes = matches!(what, Request::Liveness);
+        let retransmit = cx.retransmit(now, self.connection.dpd_retry.filter(|_| probes));
         cx.transmit_all(self.other_path(&what).unwrap_or(self.path), &datagrams);
         self.requests.begin(datagrams, retransmit, what);
     }

@@ -126,6 +126,7 @@ pub fn connection(children: Vec<Child>) -> Connection {
         rekey_time: Duration::from_secs(4 * 3600),
         over_time: Duration::from_secs(5 * 3600),
         dpd_delay: None,
+        dpd_retry: None,
         force_encap: false,
         nat_traversal: true,
         childless: Childless::default(),

@@ -243,7 +243,8 @@ async fn obols_own_file_counts_beside() {
     assert_eq!(children(&loaded), ["mine/net", "theirs/theirs"]);
     assert_eq!(loaded.daemon.port, 5500);
     assert_eq!(loaded.ike.settings.cookie_threshold, 7);
-    assert!(warnings(&loaded).contains("[daemon] counts"));
+    let told = "cookie_threshold here goes before what was translated";
+    assert!(warnings(&loaded).contains(told));
     // A mistake in it is one of all, as without files of pluto's.
     fs::write(&own, "[connections.mine]\nremote_adrs = []\n").unwrap();
     let error = load_to_run(&files, &own, Occasion::Start)
