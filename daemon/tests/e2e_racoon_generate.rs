@@ -16,6 +16,8 @@ mod racoon;
 mod support;
 
 use std::fs;
+use std::io::Write as _;
+use std::net::{SocketAddrV4, TcpListener, TcpStream};
 use std::time::Instant;
 
 use daemons::{LIMIT, assert_only_protected};
@@ -46,7 +48,11 @@ impl Made {
         bed.does(a, "setkey --service start ETC");
         let line = format!("passive off;\n    generate_policy {word};");
         bed.edit(b, "passive off;", &line);
-        bed.edit(b, "dpd_delay 30;", "dpd_delay 1;");
+        bed.edit(
+            b,
+            "dpd_delay 30;",
+            "dpd_delay 1; dpd_retry 1; dpd_maxfail 3;",
+        );
         let timer = "log debug;\ntimer { counter 3; interval 1 sec; }";
         bed.edit(b, "log debug;", timer);
         fs::write(bed.etc(b).join("more.conf"), script).unwrap();
@@ -87,7 +93,7 @@ fn said(host: &Host) -> String {
 }
 
 #[tokio::test]
-async fn a_policy_is_made_and_goes_with_its_sa() {
+async fn a_policy_is_made_and_stays_while_there_is_an_sa() {
     for (word, level) in [("require", "require"), ("unique", "unique#")] {
         let Some(made) = Made::new(word, "") else {
             return;
@@ -118,14 +124,49 @@ async fn a_policy_is_made_and_goes_with_its_sa() {
         assert!(talks(a, b, LIMIT).await, "{}", said(b));
         made.has(3);
         assert_only_protected(&made.capture).await;
-        // It goes with the SA that the peer closes, and comes with another one.
+        // It stays for a while when the peer closes the SA, and another SA finds it there.
         made.bed.does(a, "racoonctl flush-sa isakmp");
-        made.has(0);
+        made.has(3);
         assert!(talks(a, b, LIMIT).await, "{}", said(b));
         made.has(3);
         made.bed.does(b, "setkey -FP");
         made.has(0);
     }
+}
+
+/// The host that made the policy has something to say on a connection whose SA the peer has closed, and
+/// whatever TCP does then, none of it is in clear.
+#[tokio::test]
+async fn the_last_segments_of_a_connection_are_not_in_clear_and_then_the_policy_goes() {
+    let Some(made) = Made::new("require", "") else {
+        return;
+    };
+    let (a, b) = (&made.bed.lab.a, &made.bed.lab.b);
+    made.bed.edit(b, "12 hour", "10 sec");
+    let late = SocketAddrV4::new(b.side.address, 27019);
+    let policy = "spdadd 192.168.0.1 192.168.0.2[27019] tcp -P out ipsec esp/transport//require;\n\
+                  spdadd 192.168.0.2[27019] 192.168.0.1 tcp -P in ipsec esp/transport//require;\n";
+    fs::write(made.bed.etc(a).join("more.conf"), policy).unwrap();
+    made.bed.does(a, "setkey -f ETC/more.conf");
+    let listener = b
+        .netns
+        .run(move || TcpListener::bind(late))
+        .unwrap()
+        .unwrap();
+    let _racoons = made.start();
+    let connected = a.netns.run(move || TcpStream::connect(late)).unwrap();
+    let (connected, (mut accepted, _)) = (connected.unwrap(), listener.accept().unwrap());
+    made.has(3);
+    made.bed.does(a, "racoonctl flush-sa isakmp");
+    assert_eq!(made.bed.sas(b), 0);
+    made.has(3);
+    accepted.write_all(b"a last word").unwrap();
+    drop(accepted);
+    std::thread::sleep(IN_VAIN);
+    made.assert_never_in_clear();
+    drop(connected);
+    made.has(0);
+    assert!(said(b).contains("generated policy removed"), "{}", said(b));
 }
 
 #[tokio::test]

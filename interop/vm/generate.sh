@@ -66,7 +66,8 @@ check "that says require" has "esp/transport//require"
 check "and when it was used" has "lastused: [A-Z]"
 check "other ports are left alone" talks 27018
 check "the SA is closed by the left" tool left racoonctl flush-sa isakmp
-check "and the policy goes with it" within 10 has "No SPD entries"
+check "the policy stays for what TCP has yet to say" has "192.0.2.2\[27017\] 192.0.2.1\[any\] tcp"
+check "and then goes" within 150 has "No SPD entries"
 check "another connection comes up" talks 27017
 kill -9 "$(pid left)"
 check "setkey -FP opens the left" tool left setkey -FP

@@ -1,12 +1,13 @@
 //! Policies for what peers asked for and no child is about (`generate` of a connection): each is set
-//! before its first SA, and goes with its last one. One that lets nothing pass in clear stays for as long
-//! as an SA lives where nobody has closed the last one: it was kept from being made anew.
+//! before its first SA, and goes after its last one. One that lets nothing pass in clear stays for a while: for
+//! what TCP has yet to say where the last one was closed, and for as long as an SA lives where nobody has
+//! closed it, since it was kept from being made anew.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use obol_ike::config::{Generate, Path};
-use obol_ike::event::{AskId, ChildSaId, Event, InboundSa};
+use obol_ike::event::{AskId, ChildSaId, ChildSaInfo, Event, InboundSa};
 use tracing::{info, warn};
 
 use super::Driver;
@@ -17,6 +18,10 @@ use crate::dataplane::{Clear, DataPlane, DataPlaneError, KernelOptions, Policy};
 
 /// So many there are at once, of all peers.
 const MOST: usize = 1024;
+
+/// So long what is strict stays closed after the last SA was closed: Linux repeats the last segments of a
+/// connection that its program has closed for some 100 s, and they would be in clear.
+const LINGER: Duration = Duration::from_secs(120);
 
 /// All of them.
 #[derive(Debug, Default)]
@@ -38,8 +43,18 @@ struct Made {
     life: Duration,
     /// SAs that it has.
     sas: HashSet<ChildSaId>,
-    /// Nobody has closed the last SA: until when it stays all the same.
-    held: Option<Instant>,
+    /// The last SA is gone: until when it stays all the same.
+    held: Option<Held>,
+    /// An operator closes the last SA, so that it is open then.
+    released: bool,
+}
+
+/// Why a policy stays without SA.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Held {
+    until: Instant,
+    /// The last SA was closed, so there is less to wait for than where it was lost.
+    closed: bool,
 }
 
 impl Made {
@@ -58,7 +73,7 @@ impl Made {
     }
 
     fn stays(&self, now: Instant) -> bool {
-        !self.sas.is_empty() || self.held.is_some_and(|until| until > now)
+        !self.sas.is_empty() || self.held.is_some_and(|held| held.until > now)
     }
 }
 
@@ -108,15 +123,40 @@ impl Generated {
 
     /// When one that is held goes.
     pub(super) fn due(&self) -> Option<Instant> {
-        let alone = self.made.iter().filter(|made| made.sas.is_empty());
-        alone.filter_map(|made| made.held).min()
+        let held = self.made.iter().filter_map(|made| made.held);
+        held.map(|held| held.until).min()
     }
 
     /// An operator closes a connection: what stays without SA goes.
     pub(super) fn release(&mut self, connection: &str) {
         let made = self.made.iter_mut();
         let released = made.filter(|made| made.policy.connection == connection);
-        released.for_each(|made| made.held = None);
+        for made in released {
+            (made.held, made.released) = (None, true);
+        }
+    }
+
+    /// What waits without SA goes where another one is about the same packets.
+    fn replace(&mut self, info: &ChildSaInfo) {
+        self.made.retain(|made| {
+            let policy = &made.policy;
+            let same = (&policy.connection, policy.mode) == (&info.connection, info.mode)
+                && (&policy.local_ts, &policy.remote_ts) == (&info.local_ts, &info.remote_ts);
+            !(same && made.sas.is_empty())
+        });
+    }
+
+    /// Makes room for one more: of those that only wait after a last word, the one goes that has waited longest.
+    fn make_room(&mut self) {
+        let waits = |made: &Made| {
+            let held = made.held.filter(|held| held.closed)?;
+            made.sas.is_empty().then_some(held.until)
+        };
+        let waiting = self.made.iter().enumerate();
+        let waiting = waiting.filter_map(|(at, made)| Some((waits(made)?, at)));
+        if let Some((_, at)) = waiting.min() {
+            self.made.remove(at);
+        }
     }
 
     /// Notes how an SA ended, and that there is one again.
@@ -124,20 +164,27 @@ impl Generated {
         match event {
             Event::ChildUp(info) => {
                 if let Some(made) = self.find(&info.connection, &info.child) {
-                    made.held = None;
+                    (made.held, made.released) = (None, false);
                 }
             }
             Event::ChildDown {
                 connection,
                 child,
-                expired: true,
+                expired,
                 ..
             } => {
                 let Some(made) = self.find(connection, child) else {
                     return;
                 };
-                let strict = made.level != Level::Use;
-                made.held = (strict && made.sas.is_empty()).then(|| now + made.life);
+                let closed = !expired;
+                let time = if closed {
+                    LINGER.min(made.life)
+                } else {
+                    made.life
+                };
+                let until = now + time;
+                let stays = made.level != Level::Use && !made.released && made.sas.is_empty();
+                made.held = stays.then_some(Held { until, closed });
             }
             _ => {}
         }
@@ -206,6 +253,10 @@ impl<D: DataPlane> Driver<D> {
         let (Some(level), Some(generate)) = (level, generate) else {
             return Err(format!("connection {} makes no policies", info.connection));
         };
+        self.generated.replace(info);
+        if self.generated.made.len() >= MOST {
+            self.generated.make_room();
+        }
         if self.generated.made.len() >= MOST {
             return Err(format!(
                 "{MOST} policies were made for peers already, and there is none for one more"
@@ -231,6 +282,7 @@ impl<D: DataPlane> Driver<D> {
             life,
             sas: HashSet::from([info.id]),
             held: None,
+            released: false,
         });
         Ok(())
     }
@@ -282,44 +334,93 @@ impl<D: DataPlane> Driver<D> {
 
 #[cfg(test)]
 mod tests {
+    use obol_ike::config::Mode;
+
     use super::*;
 
-    #[test]
-    fn a_policy_with_an_sa_waits_for_nothing() {
-        let now = Instant::now();
-        let end = |last| ([192, 0, 2, last], 500).into();
-        let mut generated = Generated::default();
-        generated.made.push(Made {
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn made(child: &str, level: Level) -> Made {
+        Made {
             policy: Policy {
-                connection: "guests".into(),
-                child: "made".into(),
-                mode: obol_ike::config::Mode::Transport,
+                connection: "c".to_owned(),
+                child: child.to_owned(),
+                mode: Mode::Transport,
                 local_ts: Vec::new(),
                 remote_ts: Vec::new(),
                 trap: false,
                 pass: false,
                 narrower: false,
-                clear: Clear::at_first(Level::Require.cleartext()),
+                clear: Clear::at_first(level.cleartext()),
                 kernel: KernelOptions::default(),
             },
-            level: Level::Require,
+            level,
             path: Path {
-                local: end(1),
-                remote: end(2),
+                local: "192.0.2.1:500".parse().unwrap(),
+                remote: "192.0.2.2:500".parse().unwrap(),
             },
-            since: now,
-            life: Duration::from_secs(60),
+            since: Instant::now(),
+            life: 3600 * SECOND,
             sas: HashSet::new(),
-            held: Some(now),
+            held: None,
+            released: false,
+        }
+    }
+
+    fn down(child: &str, expired: bool) -> Event {
+        Event::ChildDown {
+            id: ChildSaId(1),
+            connection: "c".to_owned(),
+            child: child.to_owned(),
+            expired,
+        }
+    }
+
+    /// How long one of each level stays after its SA has gone, in seconds.
+    fn stays(level: Level, expired: bool, released: bool) -> Option<u64> {
+        let now = Instant::now();
+        let mut all = Generated::default();
+        all.made.push(made("a", level));
+        if released {
+            all.release("c");
+        }
+        all.note(now, &down("a", expired));
+        let due = all.due().map(|due| (due - now).as_secs());
+        let until = due.map_or(now, |seconds| {
+            now + SECOND * u32::try_from(seconds).unwrap()
         });
-        assert_eq!(generated.due(), Some(now));
-        generated.made[0].sas.insert(ChildSaId(1));
-        assert_eq!(
-            generated.due(),
-            None,
-            "its time is over when its SA is gone"
-        );
-        generated.forget(ChildSaId(1));
-        assert_eq!(generated.due(), Some(now));
+        assert!(!all.made[0].stays(until));
+        due
+    }
+
+    #[test]
+    fn what_is_strict_stays_after_its_sa_unless_an_operator_opens_it() {
+        for level in [Level::Require, Level::Unique] {
+            assert_eq!(stays(level, false, false), Some(120));
+            assert_eq!(stays(level, true, false), Some(3600));
+            assert_eq!(stays(level, false, true), None);
+            assert_eq!(stays(level, true, true), None);
+        }
+        assert_eq!(stays(Level::Use, false, false), None);
+        assert_eq!(stays(Level::Use, true, false), None);
+    }
+
+    #[test]
+    fn those_that_wait_after_a_last_word_make_room_for_others() {
+        let now = Instant::now();
+        let mut all = Generated::default();
+        for name in ["lost", "second", "first", "in use"] {
+            all.made.push(made(name, Level::Require));
+        }
+        all.note(now, &down("lost", true));
+        all.note(now + SECOND, &down("second", false));
+        all.note(now, &down("first", false));
+        all.made[3].sas.insert(ChildSaId(2));
+        for gone in ["first", "second"] {
+            all.make_room();
+            assert!(!all.made.iter().any(|made| made.is("c", gone)), "{gone}");
+        }
+        all.make_room();
+        assert_eq!(all.made.len(), 2);
     }
 }
