@@ -15,6 +15,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -28,8 +30,8 @@ use support::{is_root, obol};
 
 /// Peers of the one host.
 const PEERS: u16 = 512;
-/// Those with which both begin: of two IKE SAs for each, one is given up, and what waits for it waits for the
-/// other one.
+/// Those of which no first packet is lost where both begin: of two IKE SAs for each, one is given up, and what
+/// waits for it waits for the other one.
 const CROSSING: u16 = 64;
 
 /// What all hosts have. A datagram is sent once: whether it comes does not depend on who sends it again.
@@ -241,4 +243,93 @@ async fn pairs_begin_at_both_ends_and_no_first_packet_is_lost() {
         all_came(a, come, CROSSING);
     }
     bed.assert_nothing_lost().await;
+}
+
+/// What comes to a host, from whom to whom, until this is dropped.
+struct Inbox {
+    come: Arc<Mutex<BTreeSet<[u8; 8]>>>,
+    over: Arc<AtomicBool>,
+}
+
+impl Inbox {
+    fn open(netns: &Netns) -> Self {
+        let bind = || UdpSocket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, SERVICE));
+        let socket = netns.run(bind).unwrap().unwrap();
+        let inbox = Self {
+            come: Arc::default(),
+            over: Arc::default(),
+        };
+        let (come, over) = (inbox.come.clone(), inbox.over.clone());
+        socket
+            .set_read_timeout(Some(Duration::from_millis(100)))
+            .unwrap();
+        std::thread::spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                let mut datagram = [0; 8];
+                if socket.recv(&mut datagram).is_ok() {
+                    come.lock().unwrap().insert(datagram);
+                }
+            }
+        });
+        inbox
+    }
+
+    /// Those of whom nothing has come.
+    fn misses(&self, mut pairs: Vec<(Ipv4Addr, Ipv4Addr)>) -> Vec<(Ipv4Addr, Ipv4Addr)> {
+        let come = self.come.lock().unwrap();
+        pairs.retain(|(from, to)| {
+            let datagram = [from.octets(), to.octets()].concat();
+            !come.iter().any(|other| other[..] == datagram[..])
+        });
+        pairs
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Of so many, some wait for longer than a packet is kept, so each is sent again every two seconds until it has
+/// come, as TCP would. Of the two IKE SAs of each pair one stays, and all that has come was protected.
+#[tokio::test]
+async fn hundreds_of_pairs_begin_at_both_ends_and_all_come_up_with_one_ike_sa_each() {
+    if !is_root() {
+        return;
+    }
+    let bed = Bed::new().await;
+    let (a, b) = (&bed.lab.a, &bed.lab.b);
+    let inboxes = [Inbox::open(&a.netns), Inbox::open(&b.netns)];
+    let deadline = Instant::now() + 18 * LIMIT;
+    loop {
+        let missing = [
+            inboxes[0].misses(pairs(a, true, PEERS)),
+            inboxes[1].misses(pairs(a, false, PEERS)),
+        ];
+        if missing.iter().all(Vec::is_empty) {
+            break;
+        }
+        let counts = missing.each_ref().map(Vec::len);
+        assert!(Instant::now() < deadline, "{counts:?} are missing");
+        let [to_a, to_b] = missing;
+        std::thread::scope(|scope| {
+            scope.spawn(|| send(&a.netns, to_b));
+            scope.spawn(|| send(&b.netns, to_a));
+        });
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    loop {
+        let status = printed_status(a);
+        let all = status["ike_sas"].as_array().unwrap();
+        let addrs: Vec<_> = all.iter().map(|sa| sa["remote"]["addr"].as_str()).collect();
+        let different: BTreeSet<_> = addrs.iter().collect();
+        assert_eq!(different.len(), usize::from(PEERS));
+        if addrs.len() == different.len() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{} IKE SAs", addrs.len());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_only_protected(&bed.capture).await;
 }
