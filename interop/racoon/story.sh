@@ -76,7 +76,9 @@ network() {
     for host in "${HOSTS[@]}"; do
         on "$vpc" tcpdump -Z root -n -s 0 -U -i "to-${host##*.}" -w "$work/${host}.pcap" 2>/dev/null &
     done
-    for host in "${HOSTS[@]}"; do within 10 [ -s "$host.pcap" ]; done
+    # What a host says to itself is in clear, and so shows what there would be to read.
+    on "$(name "${HOSTS[0]}")" tcpdump -Z root -n -s 0 -U -i lo -w "$work/itself.pcap" 2>/dev/null &
+    for host in "${HOSTS[@]}" itself; do within 10 [ -s "$host.pcap" ]; done
 }
 
 # The files of the story, the same on all instances. One has a file of obol's own beside them: to give up sooner.
@@ -137,13 +139,28 @@ other_than_esp() { tcpdump -n -r "$1.pcap" "not arp and not (udp src port 500 an
 only_esp() { # only_esp HOST [FILTER]
     [ "$(tcpdump -n -r "$1.pcap" 'ip proto 50' 2>/dev/null | wc -l)" -gt 20 ] && [ -z "$(other_than_esp "$@")" ] || { other_than_esp "$@" | head -n 3; false; }
 }
-nothing_readable() { ! grep -qaF "$CANARY" "$1.pcap"; }
+readable() { grep -qaF "$CANARY" "$1.pcap"; }
+nothing_readable() { ! readable "$1"; }
+count() { tcpdump -n -r "$1.pcap" "$2" 2>/dev/null | wc -l; } # count HOST FILTER
+proof() { # what was on each wire: where TCP 27017 is in clear, it came from the host without obol
+    printf '      %-12s %8s %8s %8s   %s\n' 'WIRE OF' IKE ESP ICMP 'TCP 27017 IN CLEAR: SENT, CAME, CAME FROM OTHERS THAN '"$STRANGER"
+    local host clear='tcp port 27017'
+    for host in "${HOSTS[@]}"; do
+        printf '      %-12s %8s %8s %8s   %s, %s, %s\n' "$host" "$(count "$host" 'udp port 500')" "$(count "$host" esp)" "$(count "$host" icmp)" \
+            "$(count "$host" "src host $host and $clear")" "$(count "$host" "dst host $host and $clear")" \
+            "$(count "$host" "dst host $host and not src host $STRANGER and $clear")"
+    done
+}
+none_in_clear() { # none_in_clear HOST: sent by it, or come from who has obol
+    [ "$(count "$1" "tcp port 27017 and not src host $STRANGER")" = 0 ]
+}
 nothing_to_4500() { on "$vpc" iptables -nvxL security_group | grep 'dpt:4500' | grep -q '^ *0 '; }
 seen() { tcpdump -n -r "$1.pcap" "$2" 2>/dev/null | grep -q .; } # seen HOST FILTER
 shown() { sed 's/^/      /'; }
 as_racoon() { # as_racoon HOST WORDS...: a command of the story's, by its name
     at "$1" "$work/bin/$2" "${@:3}" 2>&1
 }
+drops() { at "$1" obol status | grep -q '^ *clear-in'; }
 story_says() { # story_says HOST: its commands, and what they say
     local line
     for line in "racoonctl show-sa isakmp" "racoonctl show-sa ipsec" "setkey -D" "setkey -DP"; do
@@ -186,6 +203,7 @@ for host in "${HOSTS[@]}"; do
     check "the wire of $host has IKE on port 500 and ESP, and nothing else" only_esp "$host"
     check "nobody can read it" nothing_readable "$host"
 done
+check "where ${HOSTS[0]} talks to itself, everybody could read it" readable itself
 check "nothing went to port 4500" nothing_to_4500
 echo "      tcpdump esp on ${HOSTS[0]}:"
 tcpdump -n -vv -r "${HOSTS[0]}.pcap" esp 2>/dev/null | head -n 4 | shown
@@ -215,7 +233,8 @@ check "its packets came" seen "$host" "src host $STRANGER and tcp dst port 27017
 check "and got no answer, nor anything in clear" not seen "$host" "dst host $STRANGER and not udp port 500 and not arp"
 check "the log says why" within 60 grep -q "$STRANGER:500 did not answer" "$host.log"
 grep "$STRANGER:500 did not answer" "$host.log" | tail -n 1 | shown
-at "$host" obol status | grep -i drop | shown
+check "what was dropped is counted" within 5 drops "$host"
+at "$host" obol status | sed -n '/DROPPED/,$p' | sed 's/^/    /'
 
 echo "-- a daemon is killed" # its kernel then says of ESP and UDP that nobody takes it, and quotes that
 kill -KILL "$(cat "$work/${HOSTS[1]}/run/obol/obol.pid")"
@@ -237,8 +256,10 @@ sleep 1
 for host in "${HOSTS[@]}"; do
     check "$host has sent nothing but IKE and ESP, to the end" only_esp "$host" "and src host $host and not (icmp[0] = 3 and (icmp[17] = 50 or icmp[17] = 17))"
     check "and nobody can read it" nothing_readable "$host"
+    check "no TCP 27017 is in clear, but for what the host without obol has sent" none_in_clear "$host"
 done
 check "nothing went to port 4500" nothing_to_4500
+proof
 [ $failures = 0 ] || for host in "${HOSTS[@]}"; do echo "-- $host"; tail -n 15 "$host.log"; done
 echo "$failures failures"
 exit "$failures"
