@@ -118,6 +118,19 @@ async fn r_a6_secrets_count_as_they_are_when_they_are_needed() {
     bed.flush();
     assert!(talks(a, b, 3 * LIMIT).await, "{}", said(a));
 
+    // A blank behind it at one end alone: nobody connects, and the line says so. Those within it are part of it.
+    let blanks = "* one with blanks  within\n";
+    bed.psk(a, blanks, 0o400);
+    bed.psk(b, &blanks.replace("within", "within "), 0o400);
+    bed.flush();
+    assert!(!talks(a, b, IN_VAIN).await);
+    let place = bed.etc(b).join("psk.txt");
+    let ends = "the secret ends in a blank, which is part of it; remove it on all hosts";
+    says(b, &format!("{}:1: {ends}", place.display())).await;
+    assert!(!said(a).contains(ends));
+    bed.psk(b, blanks, 0o400);
+    assert!(talks(a, b, 3 * LIMIT).await, "{}", said(a));
+
     // Different ones: both say so, and which line it was, and never the secret.
     bed.psk(b, "# none\n* something else\n", 0o400);
     bed.flush();
@@ -126,7 +139,12 @@ async fn r_a6_secrets_count_as_they_are_when_they_are_needed() {
     says(b, "did not prove it to us").await;
     says(b, "the secret is from psk.txt peer=192.168.0.1 line=2").await;
     for host in [a, b] {
-        for secret in ["only for these", "another one", "something else"] {
+        for secret in [
+            "only for these",
+            "one with blanks",
+            "another one",
+            "something else",
+        ] {
             assert!(!said(host).contains(secret));
         }
     }
@@ -172,7 +190,11 @@ async fn r_a13_a_peer_that_does_not_answer_is_dead_and_comes_back() {
     };
     let (a, b) = (&bed.lab.a, &bed.lab.b);
     for host in [a, b] {
-        bed.edit(host, "dpd_delay 30;", "dpd_delay 1;");
+        bed.edit(
+            host,
+            "dpd_delay 30;",
+            "dpd_delay 1; dpd_retry 1; dpd_maxfail 3;",
+        );
         bed.edit(
             host,
             "log debug;",
@@ -286,7 +308,7 @@ const BAD_SCRIPTS: [(&str, usize, &str); 8] = [
     (
         "spdflush;\nflush;\nspdadd 192.168.0.1 192.168.0.2 tcp -P out none; }{",
         3,
-        "the last statement has no end",
+        "syntax error at [}{]",
     ),
     (
         "spdflush;\nspdadd 192.168.0.0/16[27017 192.168.0.0/16 tcp -P out none;",

@@ -26,6 +26,7 @@ use crate::control::protocol::{KeysReport, Request, StatusReport};
 use crate::error::{ExitClass, Failure};
 use crate::racoon::Store;
 use sad::View;
+use when::Clock;
 
 /// The version whose lines these are.
 const COMPATIBLE: &str = "0.8.2";
@@ -93,8 +94,11 @@ impl Here {
         };
         // What cannot be read was said to whoever wrote it, and names no SAs.
         let store = Store::load(&self.store()).unwrap_or_default();
+        let clock = Clock::here();
+        let made: Vec<_> = spd::made_policies(&store, &status.policies, &clock).collect();
         let mut policies = store.policies;
         policies.sort_by_key(|policy| policy.priority);
+        policies.extend(made);
         Ok(View {
             status,
             list,

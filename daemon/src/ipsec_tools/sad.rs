@@ -19,7 +19,7 @@ pub(super) struct View {
     pub(super) status: StatusReport,
     pub(super) list: ListReport,
     pub(super) keys: KeysReport,
-    /// Those that setkey was told, the first that fits first.
+    /// Those that setkey was told, the first that fits first, and then those that were made for peers.
     pub(super) policies: Vec<Stored>,
 }
 
@@ -382,6 +382,37 @@ pub(super) mod tests {
         let reqids = text.split(" reqid=").skip(1);
         let reqids: Vec<_> = reqids.filter_map(|rest| rest.lines().next()).collect();
         assert_eq!(reqids, ["7(0x00000007)", "16386(0x00004002)"]);
+    }
+
+    #[test]
+    fn the_reqid_of_what_was_made_for_a_peer_is_that_of_its_policy() {
+        let clock = Clock::for_tests();
+        for (level, reqids) in [
+            ("unique", ["1064960(0x00104000)", "1064961(0x00104001)"]),
+            ("require", ["0(0x00000000)"; 2]),
+        ] {
+            let made = serde_json::json!([{
+                "connection": "anonymous", "child": "generated:x", "mode": "transport",
+                "local_ts": ["10.0.1.13[tcp]"], "remote_ts": ["10.0.1.241[tcp/27017]"],
+                "state": "up", "next_try_in_s": null, "last_in_s": null, "last_out_s": null,
+                "generated": {"level": level, "ends": ["10.0.1.13", "10.0.1.241"], "age_s": 10, "life_s": 43200},
+            }]);
+            let mut view = story("none");
+            view.status.policies = serde_json::from_value(made).unwrap();
+            let store = Store::default();
+            let policies = spd::made_policies(&store, &view.status.policies, &clock);
+            view.policies = policies.collect();
+            let text = view.esp(false, &clock);
+            let found = text.split(" reqid=").skip(1);
+            let found: Vec<_> = found.filter_map(|rest| rest.lines().next()).collect();
+            assert_eq!(found, reqids);
+            // The same numbers stand in the list of policies.
+            let listed = spd::list(&store, &view.status.policies, 1, &clock);
+            for number in reqids.iter().filter_map(|text| text.split('(').next()) {
+                let shown = listed.contains(&format!("//unique#{number}\n"));
+                assert_eq!(shown, level == "unique", "{number}: {listed}");
+            }
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::enforce::enforce;
 use super::when::Clock;
 use super::{COMPATIBLE, Ended, Here, service, spd, usage};
 use crate::cli::{complain_line, print_line, print_text};
-use crate::config::ConfigErrors;
+use crate::config::{ConfigErrors, Finding};
 use crate::control::protocol::{DownReport, DownTarget, ReloadReport, Request, StatusReport};
 use crate::error::{ExitClass, Failure};
 use crate::racoon::script::{self, List, Outcome};
@@ -343,8 +343,9 @@ impl<'h> Setkey<'h> {
     /// error, all is as it was.
     pub(super) fn commit(&mut self, store: Store) -> Result<(), Ended> {
         let (boxes, notices) = closed(&store).map_err(wrong)?;
-        if store != self.store {
-            for notice in notices {
+        if !notices.is_empty() && store != self.store {
+            let before = self.told(&store);
+            for notice in notices.iter().filter(|notice| !before.contains(notice)) {
                 complain_line(&format!("notice: {notice}"));
             }
         }
@@ -362,6 +363,15 @@ impl<'h> Setkey<'h> {
         }
         self.store = store;
         Ok(())
+    }
+
+    /// What was said of policies when they were loaded, of which some stay.
+    fn told(&self, store: &Store) -> Vec<Finding> {
+        let mut policies = self.store.policies.iter();
+        match policies.any(|old| store.policies.contains(old)) {
+            true => closed(&self.store).map_or_else(|_| Vec::new(), |(_, notices)| notices),
+            false => Vec::new(),
+        }
     }
 
     /// Whether a daemon runs; one that starts is waited for.

@@ -12,8 +12,6 @@ use crate::racoon::{Action, Direction, Key, Level, Priority, Rule, Store, Stored
 /// As setkey's own numbers for `unique` without one.
 const AUTOMATIC: u32 = 16384;
 
-/// The least number of a policy of setkey's.
-const FIRST_SPID: u32 = 8;
 /// From here on, times 8, are the numbers of policies that were made for peers.
 const MADE: u32 = 1 << 20;
 
@@ -29,13 +27,12 @@ struct Listed {
 /// All policies, also those of a daemon that were made for its peers; those for packets to this host
 /// are there once more for packets through it. `known` is what the daemon says of its own.
 pub(super) fn list(store: &Store, known: &[PolicyReport], pid: u32, clock: &Clock) -> String {
-    let made = known.iter().flat_map(|report| generated(report, clock));
     let own = store.policies.iter().map(|policy| Listed {
         last_used: last_used(policy, known, clock),
         policy: policy.clone(),
         lifetime: 0,
     });
-    let mut all: Vec<Listed> = own.chain(made).enumerate().map(numbered).collect();
+    let mut all: Vec<Listed> = own.chain(made(store, known, clock)).collect();
     let copies: Vec<Listed> = all
         .iter()
         .filter_map(|listed| copy(store, listed))
@@ -51,13 +48,24 @@ pub(super) fn list(store: &Store, known: &[PolicyReport], pid: u32, clock: &Cloc
         .collect()
 }
 
-/// Gives one that has no number of its own one that no other has.
-fn numbered((at, mut listed): (usize, Listed)) -> Listed {
-    if listed.policy.spid < FIRST_SPID {
+/// Those that a daemon made for its peers, as setkey would have been told them, each with a number that no
+/// other has.
+fn made(store: &Store, known: &[PolicyReport], clock: &Clock) -> impl Iterator<Item = Listed> {
+    let made = known.iter().flat_map(|report| generated(report, clock));
+    (store.policies.len()..).zip(made).map(|(at, mut listed)| {
         let at = u32::try_from(at).unwrap_or_default();
         listed.policy.spid |= (MADE + at) << 3;
-    }
-    listed
+        listed
+    })
+}
+
+/// The same without when they were used.
+pub(super) fn made_policies(
+    store: &Store,
+    known: &[PolicyReport],
+    clock: &Clock,
+) -> impl Iterator<Item = Stored> {
+    made(store, known, clock).map(|listed| listed.policy)
 }
 
 /// When an SA last carried packets that this policy decides about.

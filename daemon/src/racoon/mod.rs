@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! setkey: text ─ statement ─► statements ─ table ─► policies in force ─ flows ─► both directions ─┐
-//! conf: files ─ text ─ remote, proposal, sainfo ─► peers and algorithms ─ plan, regions ◄──────────┘
+//! conf: files ─ text ─ remote, proposal, sainfo ─► peers and algorithms ─ plan, choice, regions ◄──────────┘
 //!                                                                         └─ native ─► TOML
 //! ```
 //!
@@ -10,6 +10,7 @@
 //! something is an error, and nothing of the files is used. Never ignore silently: whatever has
 //! no effect, or another one than it seems, gets a line with its place.
 
+mod choice;
 mod conf;
 mod flows;
 pub(crate) mod fuzz;
@@ -316,6 +317,7 @@ fn secrets(path: &Path, anybody: bool) -> Result<Vec<Finding>, ConfigErrors> {
     if file.is_empty() && wrong.is_empty() {
         let fix = "write a line: * and the secret, or the peer's address and the secret";
         wrong.push(Finding::of_file(&name, "there is no secret in it", fix));
+        wrong.append(&mut notices);
     } else if anybody && !file.has_any() {
         let message = "there is no line for *: peers that have none of their own are refused";
         notices.push(Finding::of_file(

@@ -123,6 +123,10 @@ impl Native {
             Duration::ZERO
         };
         self.time("dpd_delay", delay);
+        if !delay.is_zero() {
+            self.time("dpd_retry", remote.dpd_retry);
+            self.line(format_args!("dpd_tries = {}", remote.dpd_maxfail));
+        }
         if !remote.initial_contact {
             self.line(format_args!("initial_contact = false"));
         }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use obol_ike::proposal::EspProposal;
 
-use super::conf::{Conf, Remote, Sainfo};
+use super::choice::{self, Chosen};
+use super::conf::{Conf, Remote};
 use super::flows::{Flow, What};
 use super::regions::Region;
 use crate::config::generate::Level;
@@ -87,21 +88,21 @@ pub(crate) fn plan<'c>(report: &Report<'_>, conf: &'c Conf, flows: &[Flow]) -> P
     let mut claims: Vec<Claim<'_>> = Vec::new();
     let mut boxes = 0;
     for flow in flows {
-        let sainfo = match flow.what {
-            What::Protect(_) | What::Prefer(_) => sainfo_for(report, conf, flow),
-            What::Pass | What::Drop => None,
+        let sainfos = match flow.what {
+            What::Protect(_) | What::Prefer(_) => sainfos(report, conf, flow),
+            What::Pass | What::Drop => Vec::new(),
         };
         let pieces = treatments(report, conf, flow);
         let first = claims.len();
         for (region, treatment) in pieces {
             let left = left_of(report, &claims[..first], flow, region, treatment);
-            boxes += left.len();
+            boxes += left.len() * sainfos.len().max(1);
             if boxes > MOST_BOXES {
                 too_many(report, flow);
                 return plan;
             }
             for region in left {
-                plan.add(conf, flow, region, treatment, sainfo);
+                plan.add(conf, flow, region, treatment, &sainfos);
             }
             claims.push(Claim {
                 region,
@@ -111,6 +112,9 @@ pub(crate) fn plan<'c>(report: &Report<'_>, conf: &'c Conf, flows: &[Flow]) -> P
         }
     }
     plan.generate(report, conf);
+    if !flows.is_empty() {
+        choice::tell_unused(report, conf, flows);
+    }
     plan
 }
 
@@ -293,22 +297,18 @@ fn same_order(report: &Report<'_>, first: &Claim<'_>, second: &Flow) -> bool {
     false
 }
 
-/// The block with the selectors of a flow, else the one for all.
-fn sainfo_for<'c>(report: &Report<'_>, conf: &'c Conf, flow: &Flow) -> Option<&'c Sainfo> {
-    let (local, remote) = (Some(flow.local), Some(flow.remote));
-    let wanted = [(local, remote), (local, None), (None, remote), (None, None)];
-    let found = wanted.iter().find_map(|sides| {
-        let mut sainfos = conf.sainfos.iter();
-        sainfos.find(|sainfo| (sainfo.local, sainfo.remote) == *sides)
-    });
-    if found.is_none() && !conf.broken {
-        report.error(
-            place(flow),
-            "failed to get sainfo: no sainfo of racoon.conf is about this policy",
-            "add sainfo anonymous { ... } to racoon.conf",
-        );
-    }
-    found
+/// The blocks for the packets of a flow.
+fn sainfos<'c>(report: &Report<'_>, conf: &'c Conf, flow: &Flow) -> Vec<Chosen<'c>> {
+    choice::choose(conf, flow).unwrap_or_else(|some| {
+        if !conf.broken {
+            report.error(
+                place(flow),
+                "failed to get sainfo: no sainfo of racoon.conf is about this policy",
+                "add sainfo anonymous { ... } to racoon.conf",
+            );
+        }
+        some
+    })
 }
 
 impl<'c> Plan<'c> {
@@ -318,7 +318,7 @@ impl<'c> Plan<'c> {
         flow: &Flow,
         region: Region,
         treatment: Treatment,
-        sainfo: Option<&Sainfo>,
+        sainfos: &[Chosen<'c>],
     ) {
         let (at, tunnel, clear) = match treatment {
             Treatment::Pass => {
@@ -331,24 +331,26 @@ impl<'c> Plan<'c> {
             }
             Treatment::Protect(at, tunnel, clear) => (at, tunnel, clear),
         };
-        let (Some(remote), Some(sainfo)) = (conf.remotes.get(at), sainfo) else {
+        let Some(remote) = conf.remotes.get(at) else {
             return;
         };
-        let child = Protected {
-            region,
-            esp: sainfo.esp.clone(),
-            lifetime: sainfo.lifetime,
-            trap: flow.out.is_some() && !remote.passive,
-            clear,
-        };
+        let children = sainfos.iter().filter_map(|(about, sainfo)| {
+            Some(Protected {
+                region: region.overlap(about)?,
+                esp: sainfo.esp.clone(),
+                lifetime: sainfo.lifetime,
+                trap: flow.out.is_some() && !remote.passive,
+                clear,
+            })
+        });
         let same =
             |peer: &&mut Peer<'c>| std::ptr::eq(peer.remote, remote) && peer.tunnel == tunnel;
         match self.peers.iter_mut().find(same) {
-            Some(peer) => peer.children.push(child),
+            Some(peer) => peer.children.extend(children),
             None => self.peers.push(Peer {
                 remote,
                 tunnel,
-                children: vec![child],
+                children: children.collect(),
                 generate: None,
             }),
         }

@@ -53,6 +53,13 @@ pub(crate) fn load_to_run(files: &Files, own: &Path) -> Result<Loaded, ConfigErr
     let mut loaded = config::load_with(own, translated)?;
     let late = draft.late_psk.map(PskSource::late);
     loaded.credentials.psk_files.extend(late);
+    // Of psk.txt it was said with the place in that file.
+    let is_said = |again: &Finding| {
+        let mut said = draft.notices.iter();
+        again.location.starts_with(TRANSLATION)
+            && said.any(|notice| again.message.ends_with(&notice.message))
+    };
+    loaded.warnings.retain(|warning| !is_said(warning));
     loaded.warnings.splice(0..0, draft.notices);
     let overrides = &files.overrides;
     if let Some(log) = overrides.log {

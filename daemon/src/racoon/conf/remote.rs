@@ -48,6 +48,10 @@ pub(crate) struct Remote {
     pub(crate) dpd: bool,
     /// Idle time before a probe; zero is never.
     pub(crate) dpd_delay: Duration,
+    /// How long each probe waits for an answer.
+    pub(crate) dpd_retry: Duration,
+    /// Probes without answer after which the peer is dead.
+    pub(crate) dpd_maxfail: u64,
     /// `initial_contact on`.
     pub(crate) initial_contact: bool,
     /// `ike_frag`.
@@ -221,6 +225,8 @@ fn statement(remote: &mut Remote, args: &mut Args<'_, '_>) -> Read<()> {
         }
         "dpd" => remote.dpd = args.switch()?,
         "dpd_delay" => remote.dpd_delay = args.duration(true)?,
+        "dpd_retry" => remote.dpd_retry = args.duration(true)?.max(Duration::from_secs(1)),
+        "dpd_maxfail" => remote.dpd_maxfail = args.number(100)?.max(1),
         "lifetime" => remote.lifetime = lifetime(args)?,
         "generate_policy" => remote.generate = generate(args)?,
         "proposal" => {
@@ -236,10 +242,6 @@ fn statement(remote: &mut Remote, args: &mut Args<'_, '_>) -> Read<()> {
 /// Statements that have no effect, or none that is wanted.
 fn without_effect(args: &mut Args<'_, '_>) -> Read<()> {
     match args.keyword() {
-        "dpd_retry" | "dpd_maxfail" => {
-            args.duration(true)?;
-            args.idle("a silent peer is asked as often as the [daemon] table of obol says");
-        }
         "rekey" => {
             let words = [("on", true), ("force", true), ("off", false)];
             if !args.one_of(&words)?.value {
@@ -404,6 +406,8 @@ impl Remote {
             passive: false,
             dpd: true,
             dpd_delay: Duration::ZERO,
+            dpd_retry: Duration::from_secs(5),
+            dpd_maxfail: 5,
             initial_contact: true,
             fragments: None,
             lifetime: Duration::from_secs(8 * 3600),

@@ -63,20 +63,21 @@ pub(crate) fn run(store: &Store, names: &Names, file: &str, text: &str, now: u64
     let mut good = Vec::new();
     let mut mistake = None;
     for words in &statements {
-        let mut broken = wrong
+        let broken = wrong
             .iter()
-            .filter(|wrong| words.span.contains(&wrong.span.start));
-        if let Some(wrong) = broken.next() {
-            mistake = Some(wrong.clone());
-            break;
+            .find(|wrong| words.span.contains(&wrong.span.start));
+        // What is no statement lacks more than its end.
+        let earlier =
+            |other: &Wrong| broken.is_none_or(|broken| other.span.start <= broken.span.start);
+        match (statement::read(names, words), broken) {
+            (Err(wrong), _) if earlier(&wrong) => mistake = Some(wrong),
+            (_, Some(broken)) => mistake = Some(broken.clone()),
+            (Err(wrong), None) => mistake = Some(wrong),
+            (Ok(Statement::Exit), None) => break,
+            (Ok(statement), None) => good.push((words, statement)),
         }
-        match statement::read(names, words) {
-            Ok(Statement::Exit) => break,
-            Ok(statement) => good.push((words, statement)),
-            Err(wrong) => {
-                mistake = Some(wrong);
-                break;
-            }
+        if mistake.is_some() {
+            break;
         }
     }
     if let Some(wrong) = mistake {
@@ -234,6 +235,14 @@ mod tests {
         assert_eq!(outcome.store.policies.len(), 5);
         assert_eq!(outcome.store.policies[4].action, Action::Discard);
         assert!(after(&store, "spdflush; spdflush").failed);
+        // What is wrong first is told, and not that its end is missing too.
+        for (text, said) in [
+            ("spdflush", "line 1: the last statement has no end"),
+            ("conn x\n left=10.0.0.1\n", "line 1: syntax error at [conn]"),
+            ("spdflush;\n}{", "line 2: syntax error at [}{]"),
+        ] {
+            assert_eq!(after(&store, text).said[0], said);
+        }
     }
 
     #[test]

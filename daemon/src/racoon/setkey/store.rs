@@ -159,14 +159,15 @@ impl Store {
     }
 
     /// The policies as entries of a table, and their statements as texts in which each stands on
-    /// the line that it has in its script.
+    /// the line that it has in its script, apart from those of a script of that name at another time.
     pub(crate) fn entries(&self, sources: &mut Vec<Source>) -> Vec<Entry> {
-        let mut files: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        let mut files: BTreeMap<(&str, u64), Vec<usize>> = BTreeMap::new();
         for (at, policy) in self.policies.iter().enumerate() {
-            files.entry(&policy.file).or_default().push(at);
+            let script = (policy.file.as_str(), policy.created);
+            files.entry(script).or_default().push(at);
         }
         let mut entries: Vec<Option<Entry>> = vec![None; self.policies.len()];
-        for (file, mut own) in files {
+        for ((file, _), mut own) in files {
             own.sort_by_key(|at| self.policies[*at].line);
             let mut text = String::new();
             let mut line = 1;

@@ -345,7 +345,6 @@ fn what_has_no_effect_gets_a_line() {
         ("log debug;", "timer { persend 1; } log debug;"),
         ("log debug;", "path backupsa \"/x\"; log debug;"),
         ("passive off;", "support_proxy on;"),
-        ("passive off;", "dpd_retry 5;"),
         ("passive off;", "esp_frag 552;"),
         ("passive off;", "nonce_size 16;"),
         ("passive off;", "send_cr off;"),

@@ -52,6 +52,19 @@ impl Files {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
     }
 
+    /// The files of a host, and an empty one of obol's own, to run from.
+    fn to_run(&self) -> super::Files {
+        if !self.0.join("obol.toml").exists() {
+            self.write("obol.toml", "", 0o600);
+        }
+        super::Files {
+            conf: self.0.join("racoon.conf"),
+            scripts: vec![self.0.join("mongodb.conf")],
+            store: None,
+            overrides: super::Overrides::default(),
+        }
+    }
+
     fn load(&self) -> Result<Understood, String> {
         self.load_allowing(Allowed::default())
     }

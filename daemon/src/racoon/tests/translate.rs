@@ -1,6 +1,9 @@
 //! What files of racoon are as a configuration of obol's own.
 
+use std::time::Duration;
+
 use super::*;
+use crate::racoon::load_to_run;
 
 #[test]
 fn r_a1_the_story_as_a_configuration() {
@@ -225,6 +228,154 @@ fn a_sainfo_with_the_selectors_of_a_policy_is_its_own() {
     assert!(error.contains("failed to get sainfo"), "{error}");
 }
 
+/// The lines of a child that say what it has.
+fn offers(native: &str) -> Vec<String> {
+    let wanted = ["local_ts", "remote_ts", "esp_proposals"];
+    let lines = native.lines().filter_map(|line| {
+        let (key, value) = line.split_once(" = [\"")?;
+        let value = value.trim_end_matches("\"]");
+        wanted
+            .contains(&key)
+            .then_some(value.split(['"', '-']).next()?)
+    });
+    let lines: Vec<&str> = lines.collect();
+    lines.chunks(3).map(|child| child.join(" ")).collect()
+}
+
+/// racoon's SAs in transport mode were between two hosts, and so were the sides that it looked for.
+#[test]
+fn a_sainfo_of_two_hosts_is_chosen_below_a_policy_of_networks() {
+    let policies = "spdadd 10.0.0.0/30 10.0.1.0/31[27017] tcp -P out ipsec esp/transport//require;
+        spdadd 10.0.1.0/31[27017] 10.0.0.0/30 tcp -P in ipsec esp/transport//require;";
+    let block = |sides: &str, bits: u32| {
+        format!(
+            "sainfo {sides} {{ encryption_algorithm aes {bits}; authentication_algorithm hmac_sha512; }}\n"
+        )
+    };
+    let all = "aes128";
+    for (sides, expected) in [
+        (
+            "address 10.0.0.3 tcp address 10.0.1.1[27017] tcp",
+            vec![
+                "10.0.0.3[tcp] 10.0.1.1[tcp/27017] aes256",
+                "10.0.0.0 aes128",
+            ],
+        ),
+        // With racoon, the SA of two hosts was for all ports.
+        (
+            "address 10.0.0.0 tcp address 10.0.1.1[any] tcp",
+            vec!["10.0.0.0[tcp] 10.0.1.1[tcp/27017] aes256"],
+        ),
+        (
+            "anonymous address 10.0.1.0 tcp",
+            vec![
+                "10.0.0.0/30[tcp] 10.0.1.0[tcp/27017] aes256",
+                "10.0.0.0/30[tcp] 10.0.1.1[tcp/27017] aes128",
+            ],
+        ),
+    ] {
+        let files = Files::of(&format!("{RACOON}{}", block(sides, 256)), PSK, policies);
+        let found = offers(&files.native());
+        for child in expected.iter().filter(|child| child.contains(']')) {
+            assert!(found.contains(&(*child).to_owned()), "{sides}: {found:#?}");
+        }
+        assert!(found.iter().any(|child| child.ends_with(all)), "{found:#?}");
+        assert_eq!(
+            found
+                .iter()
+                .filter(|child| child.ends_with("aes256"))
+                .count(),
+            1,
+            "{found:#?}"
+        );
+    }
+    // What says more comes first, wherever it stands.
+    let more = [
+        block("address 10.0.0.0 tcp anonymous", 192),
+        block("address 10.0.0.0 tcp address 10.0.1.0 tcp", 256),
+    ];
+    let files = Files::of(&format!("{RACOON}{}", more.concat()), PSK, policies);
+    let found = offers(&files.native());
+    for child in [
+        "10.0.0.0[tcp] 10.0.1.0[tcp/27017] aes256",
+        "10.0.0.0[tcp] 10.0.1.1[tcp/27017] aes192",
+    ] {
+        assert!(found.contains(&child.to_owned()), "{found:#?}");
+    }
+    // Neither a network of it nor another protocol is what an SA of two hosts has; that is told.
+    for sides in [
+        "address 10.0.0.0/31 tcp anonymous",
+        "address 10.0.0.0 any address 10.0.1.1 any",
+        "address 10.0.0.0 tcp address 10.0.1.1[27018] tcp",
+        "address 10.9.0.0 tcp anonymous",
+    ] {
+        let files = Files::of(&format!("{RACOON}{}", block(sides, 256)), PSK, policies);
+        let understood = files.load().unwrap();
+        assert!(!files.native().contains("aes256"), "{sides}");
+        let notices = files.notices(&understood);
+        let told = |notice: &&String| notice.contains("this sainfo is never used");
+        assert_eq!(notices.iter().filter(told).count(), 1, "{notices:?}");
+    }
+    // Those of a tunnel are as they are written.
+    let tunnel =
+        "spdadd 10.0.0.0/30 10.0.1.0/31 tcp -P out ipsec esp/tunnel/192.0.2.1-192.0.2.2/require;";
+    let hosts = block("address 10.0.0.0 tcp address 10.0.1.1 tcp", 256);
+    let native = Files::of(&format!("{RACOON}{hosts}"), PSK, tunnel).native();
+    assert!(!native.contains("aes256"), "{native}");
+}
+
+#[test]
+fn a_line_of_psk_txt_is_told_of_once_with_its_own_place() {
+    let files = Files::of("", "* one with a blank at its end \n", MONGODB);
+    let psk = files.0.join("psk.txt").display().to_string();
+    files.write(
+        "racoon.conf",
+        &RACOON.replace("/etc/racoon/psk.txt", &psk),
+        0o644,
+    );
+    let loaded = load_to_run(&files.to_run(), &files.0.join("obol.toml")).unwrap();
+    let told = loaded
+        .warnings
+        .iter()
+        .map(|notice| files.without_path(&notice.to_string()));
+    let told: Vec<String> = told
+        .filter(|notice| notice.contains("ends in a blank"))
+        .collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].starts_with("psk.txt:1: "), "{told:?}");
+}
+
+#[test]
+fn obols_own_file_goes_before_racoons_key_by_key() {
+    let timer = "timer { counter 7; interval 3 sec; phase1 45 sec; }\n";
+    let files = Files::of(&format!("{timer}{RACOON}"), PSK, MONGODB);
+    files.write(
+        "obol.toml",
+        "[daemon]\nlog = \"warn\"\nretransmit_tries = 5\nshow_keys = true\n",
+        0o600,
+    );
+    let loaded = load_to_run(&files.to_run(), &files.0.join("obol.toml")).unwrap();
+    assert_eq!(loaded.daemon.log, "warn");
+    assert!(loaded.daemon.show_keys);
+    let settings = &loaded.ike.settings;
+    let times = (settings.retransmit_timeout, settings.half_open_timeout);
+    assert_eq!(times, (Duration::from_secs(3), Duration::from_secs(45)));
+    assert_eq!(settings.retransmit_tries, 5);
+    let notices = loaded
+        .warnings
+        .iter()
+        .map(|notice| files.without_path(&notice.to_string()));
+    let told: Vec<String> = notices
+        .filter(|notice| notice.contains("goes before"))
+        .collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(
+        told.iter()
+            .any(|notice| notice.starts_with("obol.toml:2:1: log here goes before")),
+        "{told:?}"
+    );
+}
+
 #[test]
 fn settings_of_the_daemon() {
     let more = "listen { isakmp 10.0.1.13 [1500]; isakmp_natt 10.0.1.13 [1501]; strict_address; adminsock disabled; }
@@ -277,6 +428,27 @@ fn r_a13_a_child_is_rekeyed_at_four_fifths_of_its_life() {
         assert_eq!(lives, (48, 60));
         let idle = child.upkeep.inactivity.expect("idle pairs go");
         assert_eq!(idle.as_secs(), 24);
+    }
+}
+
+/// As racoon counts: five probes, five seconds after each other, once the peer is silent for thirty.
+#[test]
+fn r_a13_a_silent_peer_is_asked_as_often_as_racoon_asks() {
+    for (more, retry) in [
+        ("", Some((5, 5))),
+        ("dpd_retry 3; dpd_maxfail 2;", Some((3, 2))),
+        ("dpd_retry 3 sec; dpd_maxfail 0;", Some((3, 1))),
+        ("dpd off;", None),
+    ] {
+        let racoon = RACOON.replace("dpd_delay 30;", &format!("dpd_delay 30; {more}"));
+        let loaded = Files::of(&racoon, PSK, MONGODB).load().unwrap();
+        let connection = &loaded.native.unwrap().loaded.ike.connections[0];
+        let found = connection
+            .dpd_retry
+            .map(|retry| (retry.after.as_secs(), retry.tries));
+        assert_eq!(found, retry, "{more}");
+        let delay = connection.dpd_delay.map(|delay| delay.as_secs());
+        assert_eq!(delay, retry.map(|_| 30), "{more}");
     }
 }
 
