@@ -116,7 +116,7 @@ async fn daemon(origin: Origin, runtime_dir: &Path) -> Result<(), Failure> {
     info!(%config, "ready");
     service::ready(connections);
     let (ended, plane) = driver.run(signals).await;
-    drop(server);
+    server.end().await;
     plane.teardown(true).await.map_err(system)?;
     if ended == Ended::Lifted {
         let removed = dataplane::purge(&settings).await.map_err(system)?;

@@ -2,7 +2,7 @@
 //!
 //! Only root and the daemon's own user may connect. A client has a bounded line, a bounded
 //! time to send it and to read its answer, and there are at most [`CLIENTS`] of them: one that
-//! hangs costs a task, and never the daemon's loop.
+//! hangs costs a task, and never the daemon's loop. One that is gone has no place any more.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
+use tokio::net::unix::ReadHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 use tracing::{debug, warn};
@@ -19,12 +20,14 @@ use zeroize::Zeroizing;
 use super::protocol::{Reply, Request, SOCKET_NAME};
 use crate::error::{ExitClass, Failure};
 
-/// Clients served at once; more wait in the socket's backlog.
-const CLIENTS: usize = 32;
+/// Clients served at once, those that wait for something among them; more wait in the socket's backlog.
+const CLIENTS: usize = 256;
 /// Requests hold two names; this leaves room for long ones.
 const REQUEST_LIMIT: u64 = 16 * 1024;
 /// How long a client may take to send a request, or to take a line of the reply.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a daemon that ends waits for its clients to take what it has told them.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A request, and the way back to whoever sent it.
 pub(crate) struct Call {
@@ -49,6 +52,7 @@ impl Call {
 pub(crate) struct Server {
     path: PathBuf,
     task: tokio::task::JoinHandle<()>,
+    places: Arc<Semaphore>,
 }
 
 impl Server {
@@ -65,8 +69,16 @@ impl Server {
         }
         let listener = UnixListener::bind(&path)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
-        let task = tokio::spawn(accept(listener, calls));
-        Ok(Self { path, task })
+        let places = Arc::new(Semaphore::new(CLIENTS));
+        let task = tokio::spawn(accept(listener, calls, places.clone()));
+        Ok(Self { path, task, places })
+    }
+
+    /// Nobody is served any more. Whoever was told something has a second to take it.
+    pub(crate) async fn end(self) {
+        self.task.abort();
+        let all = self.places.acquire_many(CLIENTS as u32);
+        let _ = tokio::time::timeout(FAREWELL, all).await;
     }
 }
 
@@ -77,8 +89,7 @@ impl Drop for Server {
     }
 }
 
-async fn accept(listener: UnixListener, calls: mpsc::Sender<Call>) {
-    let places = Arc::new(Semaphore::new(CLIENTS));
+async fn accept(listener: UnixListener, calls: mpsc::Sender<Call>, places: Arc<Semaphore>) {
     loop {
         let Ok(place) = places.clone().acquire_owned().await else {
             return;
@@ -107,8 +118,8 @@ async fn serve(mut stream: UnixStream, calls: mpsc::Sender<Call>) -> io::Result<
         let denied = Failure::new(ExitClass::NotPermitted, "only root may command this daemon");
         return send(&mut stream, &denied.into()).await;
     }
-    let (reader, mut writer) = stream.split();
-    let line = tokio::time::timeout(PATIENCE, read_line(reader)).await??;
+    let (mut reader, mut writer) = stream.split();
+    let line = tokio::time::timeout(PATIENCE, read_line(&mut reader)).await??;
     let request = match Request::from_line(&line) {
         Ok(request) => request,
         Err(failure) => return send(&mut writer, &failure.into()).await,
@@ -118,10 +129,28 @@ async fn serve(mut stream: UnixStream, calls: mpsc::Sender<Call>) -> io::Result<
         let gone = Failure::new(ExitClass::NotRunning, "the daemon is stopping");
         return send(&mut writer, &gone.into()).await;
     }
-    while let Some(reply) = answers.recv().await {
-        send(&mut writer, &reply).await?;
+    let gone = gone(&mut reader);
+    tokio::pin!(gone);
+    loop {
+        tokio::select! {
+            biased;
+            reply = answers.recv() => match reply {
+                Some(reply) => send(&mut writer, &reply).await?,
+                None => return Ok(()),
+            },
+            () = &mut gone => return Ok(()),
+        }
     }
-    Ok(())
+}
+
+/// Waits until the client is no more. One that has only nothing more to say may listen all the same.
+async fn gone(reader: &mut ReadHalf<'_>) {
+    let mut more = [0; 512];
+    while reader.read(&mut more).await.is_ok_and(|octets| octets > 0) {}
+    let ready = reader.ready(Interest::WRITABLE).await;
+    if ready.is_ok_and(|ready| !ready.is_write_closed()) {
+        std::future::pending().await
+    }
 }
 
 async fn read_line(reader: impl tokio::io::AsyncRead + Unpin) -> io::Result<Vec<u8>> {
@@ -248,6 +277,69 @@ mod tests {
         assert!(ask(&path, good.as_bytes()).await.contains("\"ok\":true"));
         drop(idle);
         drop(server);
+        std::fs::remove_dir_all(&dir).expect("cleaned up");
+    }
+
+    #[tokio::test]
+    async fn clients_that_are_gone_have_no_place() {
+        let dir = std::env::temp_dir().join(format!("obol-control-gone-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a directory");
+        let (calls, mut inbox) = mpsc::channel::<Call>(1);
+        let server = Server::listen(&dir, calls).expect("listening");
+        let path = dir.join(SOCKET_NAME);
+        let up =
+            br#"{"version":1,"command":"up","connection":"c","child":null,"timeout_ms":1000000}"#;
+        let mut waiting = Vec::new();
+        for _ in 0..CLIENTS {
+            let mut client = UnixStream::connect(&path)
+                .await
+                .expect("a listening server");
+            client.write_all(up).await.expect("sent");
+            client.write_all(b"\n").await.expect("sent");
+            waiting.push((client, inbox.recv().await.expect("a call")));
+        }
+        let (clients, held): (Vec<_>, Vec<_>) = waiting.into_iter().unzip();
+        assert!(held.iter().all(|call| !call.is_over()));
+        drop(clients);
+        tokio::spawn(async move {
+            while let Some(call) = inbox.recv().await {
+                call.reply(Reply::done(&7));
+            }
+        });
+        let request = Request::Status.to_line();
+        let answer = ask(&path, request.as_bytes());
+        let answer = tokio::time::timeout(Duration::from_secs(60), answer).await;
+        assert!(answer.is_ok_and(|answer| answer.contains("\"ok\":true")));
+        assert!(held.iter().all(Call::is_over));
+        drop(server);
+        std::fs::remove_dir_all(&dir).expect("cleaned up");
+    }
+
+    #[test]
+    fn what_was_said_last_arrives() {
+        let dir = std::env::temp_dir().join(format!("obol-control-last-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a directory");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let mut client = runtime.block_on(async {
+            let (calls, mut inbox) = mpsc::channel::<Call>(1);
+            let server = Server::listen(&dir, calls).expect("listening");
+            let path = dir.join(SOCKET_NAME);
+            let mut client = std::os::unix::net::UnixStream::connect(path).expect("connected");
+            let line = Request::Status.to_line();
+            io::Write::write_all(&mut client, line.as_bytes()).expect("sent");
+            let call = inbox.recv().await.expect("a call");
+            call.reply(Reply::done(&7));
+            drop((call, inbox));
+            server.end().await;
+            client
+        });
+        drop(runtime);
+        let mut answer = String::new();
+        io::Read::read_to_string(&mut client, &mut answer).expect("the socket is closed");
+        assert!(answer.contains("\"ok\":true"), "{answer}");
         std::fs::remove_dir_all(&dir).expect("cleaned up");
     }
 }

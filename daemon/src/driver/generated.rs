@@ -123,8 +123,8 @@ impl Generated {
 
     /// When one that is held goes.
     pub(super) fn due(&self) -> Option<Instant> {
-        let held = self.made.iter().filter_map(|made| made.held);
-        held.map(|held| held.until).min()
+        let alone = self.made.iter().filter(|made| made.sas.is_empty());
+        alone.filter_map(|made| Some(made.held?.until)).min()
     }
 
     /// An operator closes a connection: what stays without SA goes.
@@ -403,6 +403,20 @@ mod tests {
         }
         assert_eq!(stays(Level::Use, false, false), None);
         assert_eq!(stays(Level::Use, true, false), None);
+    }
+
+    #[test]
+    fn a_policy_with_an_sa_waits_for_nothing() {
+        let now = Instant::now();
+        let mut all = Generated::default();
+        all.made.push(made("a", Level::Require));
+        all.note(now, &down("a", true));
+        let until = now + 3600 * SECOND;
+        assert_eq!(all.due(), Some(until));
+        all.made[0].sas.insert(ChildSaId(1));
+        assert_eq!(all.due(), None, "its time is over when its SA is gone");
+        all.forget(ChildSaId(1));
+        assert_eq!(all.due(), Some(until));
     }
 
     #[test]

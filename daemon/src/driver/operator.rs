@@ -339,6 +339,7 @@ impl<D: DataPlane> Driver<D> {
             return;
         }
         let now = self.clock.now();
+        self.waiters.retain(|waiter| !waiter.call.is_over());
         let (met, open) = std::mem::take(&mut self.waiters)
             .into_iter()
             .partition(|waiter: &Waiter| waiter.met(&self.endpoint, now));

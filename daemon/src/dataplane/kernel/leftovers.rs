@@ -151,15 +151,19 @@ impl<K: Xfrm> Core<K> {
         }
     }
 
-    /// A new SA has taken the place of those that were left with its request ID.
-    pub(super) fn succeed(&mut self, reqid: u32, now: Instant) {
+    /// A new SA has taken the place of those that were left with its request ID. It may carry less than they
+    /// did: what it does not carry is as the configuration says again.
+    pub(super) fn succeed(&mut self, reqid: u32, now: Instant) -> Result<(), DataPlaneError> {
         if !self.leftovers.by_reqid.contains_key(&reqid) {
-            return;
-        }
-        for key in self.leftovers.places.remove(&reqid).unwrap_or_default() {
-            self.spd.forget_old(&key);
+            return Ok(());
         }
         self.leftovers.ends.insert((now + DRAIN, reqid));
+        let places = self.leftovers.places.remove(&reqid).unwrap_or_default();
+        let keys: BTreeSet<Key> = places.into_iter().collect();
+        for key in &keys {
+            self.spd.forget_old(key);
+        }
+        self.sync(&keys)
     }
 
     /// Removes what has had its time.

@@ -125,8 +125,7 @@ impl<K: Xfrm> Core<K> {
         let (reqid, options) = (own.reqid, own.options.clone());
         self.try_outbound(sa, reqid, &options)
             .inspect_err(|_| self.undo(id))?;
-        self.succeed(reqid, now);
-        Ok(())
+        self.succeed(reqid, now).inspect_err(|_| self.undo(id))
     }
 
     fn try_outbound(

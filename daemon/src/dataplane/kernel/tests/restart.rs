@@ -122,3 +122,26 @@ fn who_fails_to_take_an_sa_over_leaves_it_to_the_next() {
     assert_eq!(of(0x1001), None);
     assert!(second.reqids.claim(reqid), "then it is free");
 }
+
+#[test]
+fn what_a_new_sa_does_not_carry_any_more_asks_for_one_of_its_own() {
+    let kernel = Fake::default();
+    let now = Instant::now();
+    let both = policy("net", "10.1.0.0/16 10.3.0.0/16", "10.2.0.0/16");
+    let mut first = ready(&kernel, std::slice::from_ref(&both), now);
+    up(&mut first, &info(1, &both), now);
+    drop(first);
+    let reqid = leads_to(&kernel, Direction::Out);
+    let with = |reqid| {
+        let policies = kernel.policies();
+        let templates = policies.values().filter_map(|rule| rule.template);
+        templates.filter(|template| template.reqid == reqid).count()
+    };
+    assert_eq!(with(reqid), 6);
+    let other = policy("other", "10.3.0.0/16", "10.2.0.0/16");
+    let mut second = ready(&kernel, &[net(), other], now);
+    assert_eq!(with(reqid), 6);
+    up(&mut second, &successor(), now);
+    assert_eq!(with(reqid), 3, "10.3.0.0/16 is nothing of that SA's");
+    assert_eq!(kernel.policies().len(), 6);
+}
