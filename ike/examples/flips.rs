@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use obol_ike::testing::flips::{Suite, Tamper, flip, messages, probe};
+use obol_ike::testing::flips::{Suite, Tamper, When, flip, messages, probe};
 use obol_ike::testing::parallel::in_parallel;
 
 const USAGE: &str = "\
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// One life for each bit, in place of the real message and before it.
+/// One life for each bit, in place of the real message, before it and after it.
 fn lives(suite: Suite, stride: usize, wrong: &mut Vec<String>) {
     let lens = match messages(suite) {
         Ok(lens) => lens,
@@ -63,12 +63,8 @@ fn lives(suite: Suite, stride: usize, wrong: &mut Vec<String>) {
     let mut jobs = Vec::new();
     for (message, (_, len)) in lens.iter().enumerate() {
         for bit in (0..len * 8).step_by(stride) {
-            for before in [false, true] {
-                jobs.push(Tamper {
-                    message,
-                    bit,
-                    before,
-                });
+            for when in When::ALL {
+                jobs.push(Tamper { message, bit, when });
             }
         }
     }

@@ -170,6 +170,12 @@ impl IkeKeys {
         SkeyseedStage(seed).expand(alg, prf, ni, nr, spi_i, spi_r)
     }
 
+    /// Whether these are the same keys for the same algorithms, in constant time. It takes no equal
+    /// octets on the wire: two public values of a peer can come to one shared secret.
+    pub fn are(&self, other: &Self) -> bool {
+        self.alg == other.alg && self.sk_d.0.ct_eq(&other.sk_d.0)
+    }
+
     /// The algorithms these keys are for.
     pub fn algorithms(&self) -> &IkeAlgorithms {
         &self.alg

@@ -2,7 +2,7 @@
 //! each bit; here, protected messages are altered one after the other, and of those in clear
 //! some bits get a life.
 
-use obol_ike::testing::flips::{Suite, Tamper, flip, messages, probe};
+use obol_ike::testing::flips::{Suite, Tamper, When, flip, messages, probe};
 
 /// A bit of every so many; no multiple of eight, so that it is another one in each octet.
 const STRIDE: usize = 61;
@@ -33,6 +33,7 @@ fn nothing_altered_cut_or_repeated_has_an_effect_with_keys_and_cbc() {
     unaltered_only(Suite::ALL[3]);
 }
 
+//= test security S-40
 #[test]
 fn an_altered_message_in_clear_ends_in_agreement_all_the_same() {
     let mut lives = 0;
@@ -42,12 +43,8 @@ fn an_altered_message_in_clear_ends_in_agreement_all_the_same() {
             // Of the others, one bit each.
             let stride = if clear { STRIDE } else { len * 8 };
             for bit in (message % 8..len * 8).step_by(stride) {
-                for before in [false, true] {
-                    let tamper = Tamper {
-                        message,
-                        bit,
-                        before,
-                    };
+                for when in When::ALL {
+                    let tamper = Tamper { message, bit, when };
                     let result = flip(suite, tamper);
                     assert!(result.is_ok(), "{suite}: {tamper:?}: {result:?}");
                     lives += 1;

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use crate::auth::{AuthVerified, InitiatorSignedOctets, ResponderSignedOctets};
 use crate::config::Unique;
 use crate::context::Context;
@@ -10,6 +12,7 @@ use crate::crypto::signature::SignatureScheme;
 use crate::error::{ChildFailure, IkeFailure};
 use crate::event::Answer;
 use crate::exchange::kept::Kept;
+use crate::exchange::nat::Nat;
 use crate::identity::Identity;
 use crate::proposal::ChildExchange;
 use crate::sa::auth::{
@@ -40,12 +43,24 @@ pub(crate) struct AuthInitiator {
     /// Why it is to be closed as soon as it is established.
     pub(crate) closing: Option<IkeFailure>,
     transcript: Transcript,
+    /// Other replies that lead to the same keys; the peer's AUTH tells which one is its own.
+    pub(crate) variants: Vec<Variant>,
     pub(crate) local_id: Identity,
     /// What it is made of, if that is no key exchange.
     pub(crate) resumes: Option<Arc<Kept>>,
     secret: Option<KnownSecret>,
     offer: Option<Offer>,
     stage: Stage,
+}
+
+/// A reply that differs from the one that a claim goes by in what no key comes from.
+pub(crate) struct Variant {
+    pub(crate) message2: Bytes,
+    pub(crate) nat: Nat,
+    /// The responder does NAT traversal.
+    pub(crate) natt: bool,
+    /// Both ends can take fragments.
+    pub(crate) fragmentation: bool,
 }
 
 enum Stage {
@@ -88,6 +103,7 @@ impl AuthInitiator {
             first,
             closing: None,
             transcript,
+            variants: Vec::new(),
             local_id,
             resumes,
             secret: None,
@@ -96,9 +112,16 @@ impl AuthInitiator {
         })
     }
 
+    /// Whether this is an IKE_SA_INIT reply that it may come to go by.
+    pub(crate) fn goes_by(&self, reply: &[u8]) -> bool {
+        let variants = self.variants.iter().map(|variant| &variant.message2);
+        let mut replies = variants.chain([&self.transcript.message2]);
+        replies.any(|known| known == reply)
+    }
+
     /// The IKE_SA_INIT reply that it goes by.
-    pub(crate) fn answer(&self) -> &[u8] {
-        &self.transcript.message2
+    pub(crate) fn into_message2(self) -> Bytes {
+        self.transcript.message2
     }
 
     /// Nothing is to be sent before this.
@@ -324,7 +347,9 @@ impl IkeSa {
             self.reject(cx, now, failure);
             return;
         }
-        if let Err(failure) = self.may_claim(&self.connection, &auth.local_id, &identity) {
+        let certain = auth.variants.is_empty();
+        let may = self.may_claim(&self.connection, &auth.local_id, &identity);
+        if let Some(failure) = may.err().filter(|_| certain) {
             self.reject(cx, now, failure);
             return;
         }
@@ -345,39 +370,69 @@ impl IkeSa {
         opened: &Opened,
         payloads: &Payloads<'_>,
     ) {
-        let (Phase::AuthInitiator(auth), Some(protection)) = (&mut self.phase, &self.protection)
-        else {
+        let Some((checked, variant)) = self.check_replies(&peer) else {
             return;
         };
-        let keys = &protection.keys;
-        let transcript = &auth.transcript;
-        let octets = || {
-            ResponderSignedOctets::new(&transcript.message2, &transcript.ni, keys, &peer.id_body)
+        let Phase::AuthInitiator(auth) = &mut self.phase else {
+            return;
         };
-        let secret = auth.secret.as_ref();
-        let checked = match &auth.resumes {
-            Some(kept) => {
-                let sk_p = keys.sk_pr.expose();
-                kept.session.check(keys.prf(), sk_p, &octets(), &peer)
-            }
-            None => check_peer(&self.connection, keys.prf(), octets, &peer, secret),
-        };
+        let (local, remote) = (auth.local_id.clone(), peer.identity.clone());
         match checked {
-            Check::Verified(verified) => self.responder_proven(cx, now, verified, peer, payloads),
+            Check::Verified(verified) => {
+                let variant = variant.map(|place| auth.variants.swap_remove(place));
+                if let Some(variant) = variant {
+                    self.go_by(&variant);
+                }
+                match self.may_claim(&self.connection, &local, &remote) {
+                    Ok(()) => self.responder_proven(cx, now, verified, peer, payloads),
+                    Err(failure) => self.reject(cx, now, failure),
+                }
+            }
             Check::NeedsSecret => {
-                let (local, remote) = (auth.local_id.clone(), peer.identity.clone());
                 auth.stage = Stage::PeerSecret(peer, opened.clone());
                 self.ask_psk(cx, local, remote);
             }
             Check::Failed(error) => {
+                let reason = error.to_string();
                 let failure = IkeFailure::PeerNotProven {
-                    local: auth.local_id.clone(),
-                    remote: peer.identity,
-                    reason: error.to_string(),
+                    local,
+                    remote,
+                    reason,
                 };
                 self.reject(cx, now, failure);
             }
         }
+    }
+
+    /// Checks the peer's proof of any of the replies that it may have sent, and says which variant
+    /// it is of, if it is of one.
+    fn check_replies(&self, peer: &PeerProof) -> Option<(Check, Option<usize>)> {
+        let Phase::AuthInitiator(auth) = &self.phase else {
+            return None;
+        };
+        let keys = &self.protection.as_ref()?.keys;
+        let check = |message2: &Bytes| {
+            let ni = &auth.transcript.ni;
+            let octets = || ResponderSignedOctets::new(message2, ni, keys, &peer.id_body);
+            match &auth.resumes {
+                Some(kept) => {
+                    let sk_p = keys.sk_pr.expose();
+                    kept.session.check(keys.prf(), sk_p, &octets(), peer)
+                }
+                None => {
+                    let secret = auth.secret.as_ref();
+                    check_peer(&self.connection, keys.prf(), octets, peer, secret)
+                }
+            }
+        };
+        let first = check(&auth.transcript.message2);
+        if !matches!(first, Check::Failed(_)) {
+            return Some((first, None));
+        }
+        let variants = auth.variants.iter().enumerate();
+        let mut checked = variants.map(|(place, variant)| (check(&variant.message2), Some(place)));
+        let found = checked.find(|(checked, _)| matches!(checked, Check::Verified(_)));
+        Some(found.unwrap_or((first, None)))
     }
 
     //= rfc7296 1.3.1-2 2.21.2-3

@@ -3,6 +3,10 @@
 //! peer's gets an IKE_AUTH request; the first that proves itself is the IKE SA, and the others are
 //! forgotten.
 //!
+//! Keys come from a part of a reply only, so whoever sees one can send copies of it that lead to the
+//! same keys and say something else. One claim stands for all of these, with one request: its keys
+//! seal each message once. Which copy is genuine shows in the peer's AUTH, which covers it.
+//!
 //! One claim, in front, is the IKE SA itself. The others stand behind it, as IKE SAs of which the
 //! endpoint does not know; when one of them has something to do, it comes to the front.
 
@@ -17,13 +21,13 @@ use crate::exchange::nat::{IKE_PORT, NAT_PORT};
 use crate::exchange::retransmit::Step;
 use crate::exchange::windows::{ReplyWindow, RequestWindow};
 use crate::sa::auth::Transcript;
-use crate::sa::auth_initiator::AuthInitiator;
+use crate::sa::auth_initiator::{AuthInitiator, Variant};
 use crate::sa::end::LINGER;
 use crate::sa::fragment::Fragmentation;
 use crate::sa::init::InitSent;
 use crate::sa::init_reply::{Accepted, PATIENCE};
 use crate::sa::mobike::Mobility;
-use crate::sa::task::Tasks;
+use crate::sa::task::{Task, Tasks};
 use crate::sa::{IkeSa, Phase};
 use crate::timer::{Deadline, TimerKind, earlier};
 use crate::wire::{Delete, ExchangeType, KeMethod, Message, Payload};
@@ -35,6 +39,9 @@ const MAX_ANSWERS: u32 = 256;
 const MAX_SLOW_ANSWERS: u32 = 16;
 /// Claims that are kept until they answer: for so many times.
 const KEPT: usize = 4;
+/// Further replies with the same keys that one claim can stand for. Each costs a check of the peer's
+/// AUTH, once.
+const MAX_VARIANTS: usize = 16;
 /// A reply to a later form of our request, while one to an earlier form is looked into, waits so
 /// much longer than the reply took to come, and this is the longest.
 const HOLD: Duration = Duration::from_millis(10);
@@ -70,7 +77,7 @@ pub(crate) struct Standing {
 impl IkeSa {
     /// Whether the very same reply was taken before.
     pub(crate) fn has_taken(&self, reply: &[u8]) -> bool {
-        let same = |auth: &AuthInitiator| auth.answer() == reply;
+        let same = |auth: &AuthInitiator| auth.goes_by(reply);
         self.auth_initiator().is_some_and(same)
             || self.others().filter_map(Self::auth_initiator).any(same)
     }
@@ -80,8 +87,7 @@ impl IkeSa {
         self.init().is_some_and(|init| init.answers < most(method))
     }
 
-    //= rfc7296 2.23-2 2.23-10
-    //= rfc4555 3.3-1
+    //= rfc7296 2.23-10
     /// An IKE SA in IKE_AUTH that goes by this reply.
     ///
     /// # Errors
@@ -142,29 +148,49 @@ impl IkeSa {
         };
         sa.mobility.decides = true;
         sa.mobility.natt = accepted.natt;
-        // Whoever sees a NAT sends all further traffic from port 4500 (RFC 7296 section 2.23).
-        // So does who may move to where there is one (RFC 4555 section 3.3).
-        let mobile = sa.connection.mobike.enabled && accepted.natt;
-        if (sa.wants_encap() || mobile) && sa.path.remote.port() == IKE_PORT {
-            sa.path.remote.set_port(NAT_PORT);
-            if sa.path.local.port() == IKE_PORT {
-                sa.path.local.set_port(NAT_PORT);
+        sa.leave_ike_port();
+        Ok(sa)
+    }
+
+    //= rfc7296 2.23-2
+    //= rfc4555 3.3-1
+    /// Whoever sees a NAT sends all further traffic from port 4500 (RFC 7296 section 2.23). So does
+    /// who may move to where there is one (RFC 4555 section 3.3).
+    fn leave_ike_port(&mut self) {
+        let mobile = self.connection.mobike.enabled && self.mobility.natt;
+        if (self.wants_encap() || mobile) && self.path.remote.port() == IKE_PORT {
+            self.path.remote.set_port(NAT_PORT);
+            if self.path.local.port() == IKE_PORT {
+                self.path.local.set_port(NAT_PORT);
             }
         }
-        Ok(sa)
     }
 
     //= security S-10
     /// Takes a claim among the others, or as the first.
-    pub(crate) fn admit(&mut self, cx: &mut Context, now: Instant, mut claim: Self) {
+    ///
+    /// # Errors
+    /// If there is one with these keys, and no more can come of it.
+    pub(crate) fn admit(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        mut claim: Self,
+    ) -> Result<(), Dropped> {
         let Phase::Init(_) = &self.phase else {
-            self.admit_another(cx, now, claim);
-            return;
+            self.dispute(cx, now);
+            return match self.with_keys_of(&claim) {
+                Some(known) => known.take_variant(claim),
+                None => {
+                    self.admit_another(cx, now, claim);
+                    Ok(())
+                }
+            };
         };
         std::mem::swap(self, &mut claim);
         self.tasks = std::mem::take(&mut claim.tasks);
         let Phase::Init(mut init) = claim.phase else {
-            return;
+            return Ok(());
         };
         let disputed = init.hint.take().is_some();
         self.claims = Some(Box::new(Claims {
@@ -175,10 +201,58 @@ impl IkeSa {
             until: None,
         }));
         self.prove(cx, now);
+        Ok(())
+    }
+
+    /// The claim that has the keys of this one.
+    fn with_keys_of(&mut self, claim: &Self) -> Option<&mut Self> {
+        let new = &claim.protection.as_ref()?.keys;
+        let same = |sa: &Self| sa.protection.as_ref().is_some_and(|own| own.keys.are(new));
+        if same(self) {
+            return Some(self);
+        }
+        let claims = self.claims.as_mut()?;
+        claims.others.iter_mut().find(|other| same(other))
+    }
+
+    //= security S-40
+    /// Takes another reply with the keys of this claim: what was sent on it, or will be, stays what
+    /// it is.
+    fn take_variant(&mut self, claim: Self) -> Result<(), Dropped> {
+        let (Phase::AuthInitiator(auth), Phase::AuthInitiator(other)) =
+            (&mut self.phase, claim.phase)
+        else {
+            return Err(Dropped::Unexpected);
+        };
+        if auth.is_over() {
+            return Err(Dropped::Unexpected);
+        }
+        if auth.variants.len() >= MAX_VARIANTS {
+            return Err(Dropped::Rationed);
+        }
+        auth.variants.push(Variant {
+            message2: other.into_message2(),
+            nat: claim.nat,
+            natt: claim.mobility.natt,
+            fragmentation: claim.fragmentation.is_agreed(),
+        });
+        Ok(())
+    }
+
+    /// The reply that the peer's AUTH covers is this one.
+    pub(crate) fn go_by(&mut self, variant: &Variant) {
+        let before = self.path;
+        self.nat = variant.nat;
+        self.mobility.natt = variant.natt;
+        self.fragmentation.agree(variant.fragmentation);
+        self.leave_ike_port();
+        if self.path != before {
+            // The peer shall see where we are.
+            self.tasks.push(Task::Liveness);
+        }
     }
 
     fn admit_another(&mut self, cx: &mut Context, now: Instant, mut claim: Self) {
-        self.dispute(cx, now);
         let earlier = self.answers_earlier_form(&claim);
         let is_over = self.auth_initiator().is_some_and(AuthInitiator::is_over);
         let (Some(claims), Phase::AuthInitiator(auth)) = (&mut self.claims, &mut claim.phase)
@@ -187,6 +261,10 @@ impl IkeSa {
         };
         claims.last += 1;
         auth.standing.ordinal = claims.last;
+        if let Some(protection) = &mut claim.protection {
+            // There may have been a claim with these keys that is forgotten.
+            protection.count_for(claims.last);
+        }
         if earlier {
             auth.standing.first_contact = false;
             auth.hold(now + (auth.standing.took + HOLD).min(LONGEST_HOLD));

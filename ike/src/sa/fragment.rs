@@ -51,6 +51,11 @@ impl Fragmentation {
         }
     }
 
+    /// What the peer has really said in IKE_SA_INIT.
+    pub(crate) fn agree(&mut self, agreed: bool) {
+        self.agreed = agreed;
+    }
+
     /// Of the IKE SA that replaces this one: what IKE_SA_INIT agreed on stands.
     pub(crate) fn successor(&self) -> Self {
         Self::new(self.agreed)

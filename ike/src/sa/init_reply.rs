@@ -118,10 +118,7 @@ impl IkeSa {
         let init = self.init().ok_or(Dropped::Unexpected)?;
         let accepted = self.agree(init, &alg, path, message.header.spi_r, payloads)?;
         match self.candidate(init, now, path, message.octets, accepted) {
-            Ok(candidate) => {
-                self.admit(cx, now, candidate);
-                Ok(())
-            }
+            Ok(candidate) => self.admit(cx, now, candidate),
             Err(failure) => self.take_hint(cx, now, failure),
         }
     }

@@ -63,6 +63,13 @@ impl Protection {
     }
 
     //= security S-40
+    /// Messages are counted from a place that no other `number` leads to, so that two of these with
+    /// the same keys do not seal with the same IV.
+    pub(crate) fn count_for(&mut self, number: u32) {
+        self.sealed = u64::from(number) << 32;
+    }
+
+    //= security S-40
     //= rfc7383 2.4-2 2.4-4
     /// A protected message: whole, or cut into fragments if `split` says so.
     ///

@@ -1,7 +1,7 @@
 //! One life of a connection in which one message is altered: every bit of it, or cut off at every
 //! octet, instead of the real one or before it; and every message again at every later point.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +15,9 @@ use super::setup::{A, B, HOSTS, ID_A, ID_B, PODS, Setup, mirror, pods};
 use crate::config::{Config, LocalAuthMethod, Path, RemoteAuthMethod, Settings, StartAction};
 use crate::crypto::private_key::PrivateKey;
 use crate::error::Dropped;
-use crate::event::Command;
+use crate::event::{Command, Event};
 use crate::proposal::{EspProposal, IkeProposal};
-use crate::wire::{ExchangeType, Header};
+use crate::wire::{ExchangeType, HEADER_LEN, Header, PayloadType};
 
 /// Longest that anything is waited for.
 const PATIENCE: Duration = Duration::from_secs(3600);
@@ -71,8 +71,24 @@ pub struct Tamper {
     pub message: usize,
     /// Which of its bits is flipped.
     pub bit: usize,
-    /// The altered message comes before the real one; else in its place.
-    pub before: bool,
+    /// When the altered message comes.
+    pub when: When,
+}
+
+/// When an altered message comes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum When {
+    /// In place of the real one.
+    Instead,
+    /// Right before the real one.
+    Before,
+    /// Right after it.
+    After,
+}
+
+impl When {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Instead, Self::Before, Self::After];
 }
 
 /// What was tried, and what came of it.
@@ -98,12 +114,14 @@ struct Arrival {
 struct Line {
     pair: Pair,
     queue: VecDeque<Packet>,
-    /// All that arrived.
+    /// All that arrived, and all that was sent.
     arrived: Vec<Packet>,
+    sent: Vec<Packet>,
 }
 
 /// Lives through one life in which one bit is flipped. Both ends are up in the end, and were
-/// never up with anything that they do not share.
+/// never up with anything that they do not share. Where the real message comes as well, nothing that
+/// was up ended before it was to. Nothing is ever sealed twice with one IV.
 ///
 /// # Errors
 /// What is wrong, in words.
@@ -116,10 +134,18 @@ pub fn flip(suite: Suite, tamper: Tamper) -> Result<(), String> {
         let altered = flipped(&arrival.packet, tamper.bit);
         // Once only; what is sent again is the real one.
         line.arrived.push(arrival.packet.clone());
+        if tamper.when == When::After {
+            let _ = line.deliver(&arrival.packet);
+        }
         let _ = line.deliver(&altered);
         line.check_shared()?;
-        Ok(tamper.before)
-    })
+        Ok(tamper.when == When::Before)
+    })?;
+    line.check_fresh()?;
+    match tamper.when {
+        When::Instead => Ok(()),
+        When::Before | When::After => line.check_ends(),
+    }
 }
 
 /// The messages of a life that nothing disturbs: whether each is in clear, and its length.
@@ -248,6 +274,7 @@ impl Line {
             pair: Pair::new(a, b, setup.net),
             queue: VecDeque::new(),
             arrived: Vec::new(),
+            sent: Vec::new(),
         }
     }
 
@@ -287,7 +314,7 @@ impl Line {
                 continue;
             }
             if self.is_settled(ikes) {
-                return Ok(());
+                return self.check_partners();
             }
             match self.pair.next().filter(|at| *at <= latest) {
                 Some(at) => self.pair.now = self.pair.now.max(at),
@@ -317,6 +344,7 @@ impl Line {
     }
 
     fn gather(&mut self) {
+        self.sent.extend_from_slice(&self.pair.net.sent);
         self.queue.extend(self.pair.net.sent.drain(..));
     }
 
@@ -408,4 +436,64 @@ impl Line {
         }
         Ok(())
     }
+
+    /// Both ends receive on what the other one sends on.
+    fn check_partners(&self) -> Result<(), String> {
+        let Pair { a, b, .. } = &self.pair;
+        for (from, to) in [(a, b), (b, a)] {
+            for out in from.plane.outbound.values() {
+                let mut accepted = to.plane.inbound.values();
+                if !accepted.any(|into| into.info.spi_in == out.info.spi_out) {
+                    return Err("what one end sends, the other one cannot read".to_owned());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// No IKE SA ended but those that were rekeyed, and the last one.
+    fn check_ends(&self) -> Result<(), String> {
+        let ends = |command: &Command| {
+            matches!(
+                command,
+                Command::RekeyIke { .. } | Command::Terminate { .. }
+            )
+        };
+        let due = command_all().iter().filter(|(_, what)| ends(what)).count();
+        let Pair { a, b, .. } = &self.pair;
+        for node in [a, b] {
+            let downs = node.count(|event| matches!(event, Event::IkeDown { .. }));
+            if downs != due {
+                return Err(format!("{downs} IKE SAs ended: {:?}", node.events));
+            }
+        }
+        Ok(())
+    }
+
+    /// No two messages of one end of an IKE SA have an IV in common.
+    fn check_fresh(&self) -> Result<(), String> {
+        let mut known = HashMap::new();
+        for Packet { datagram, .. } in &self.sent {
+            if let Some(place) = iv_place(datagram)
+                && known
+                    .insert(place, datagram)
+                    .is_some_and(|one| one != datagram)
+            {
+                return Err("two messages are sealed with one IV".to_owned());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The SPIs of a protected message, who sent it, and its IV, which with an AEAD is eight octets.
+fn iv_place(datagram: &[u8]) -> Option<(&[u8], bool, &[u8])> {
+    let header = Header::parse(datagram).ok()?;
+    let at = match header.next_payload {
+        PayloadType::SK => HEADER_LEN + 4,
+        PayloadType::SKF => HEADER_LEN + 8,
+        _ => return None,
+    };
+    let iv = datagram.get(at..at + 8)?;
+    Some((&datagram[SPI_OCTETS], header.flags.initiator, iv))
 }

@@ -8,7 +8,7 @@ use crate::sa::established::Succession;
 use crate::wire::{ExchangeType, Header, Message, Payload, PayloadType, emit_chain, parse_chain};
 
 /// Numbers of forged messages begin here; an endpoint's own never come so far.
-const FORGED: u64 = 1 << 40;
+const FORGED: u64 = 1 << 63;
 
 /// What to forge.
 #[derive(Clone, Debug)]
