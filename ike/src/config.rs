@@ -363,6 +363,13 @@ pub struct RemoteAuth {
     pub signatures: Signatures,
 }
 
+impl RemoteAuth {
+    /// Whether there is one key that proves the peer, whatever it calls itself.
+    pub(crate) fn is_one_key(&self) -> bool {
+        matches!(&self.method, RemoteAuthMethod::Keys(keys) if keys.len() == 1)
+    }
+}
+
 /// The peer's proof of identity.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RemoteAuthMethod {

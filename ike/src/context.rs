@@ -25,6 +25,7 @@ use crate::exchange::limit::{ANSWERS, Limit};
 use crate::exchange::redirect::Trail;
 use crate::exchange::retransmit::Retransmit;
 use crate::exchange::tickets::Tickets;
+use crate::holdings::Holdings;
 use crate::sa::child::ChildSa;
 use crate::sa::childless::FirstChildren;
 use crate::sa::path::Place;
@@ -52,6 +53,8 @@ pub(crate) struct Context {
     token_maker: Option<TokenMaker>,
     /// Octets of fragments that IKE SAs hold, without the one at work.
     pub(crate) fragments_of_others: usize,
+    /// The networks that peers hold.
+    pub(crate) holdings: Holdings,
     /// What the peer of the IKE SA at work has on others: Child SAs, and pairs of their selectors.
     pub(crate) elsewhere: (usize, usize),
     /// IKE SAs that keep the peer that proves itself on the IKE SA at work from having another.
@@ -143,6 +146,8 @@ pub(crate) enum Signal {
     Reauthenticate(IkeSaId),
     /// The peer of this IKE SA is to show that it lives.
     Probe(IkeSaId),
+    /// A peer does not get what these have: their peers are to show that they live.
+    Withheld { holders: Vec<IkeSaId> },
     /// The gateway of this IKE SA sends us to another one.
     Redirected {
         id: IkeSaId,
@@ -229,6 +234,7 @@ impl Context {
             rivals: Vec::new(),
             token_maker: None,
             fragments_of_others: 0,
+            holdings: Holdings::default(),
             elsewhere: (0, 0),
             namesakes: Vec::new(),
             crowded: None,
@@ -308,6 +314,11 @@ impl Context {
     /// An authenticated peer did this wrong.
     pub(crate) fn count_fault(&mut self, fault: Fault) {
         *self.faults.entry(fault.name()).or_default() += 1;
+    }
+
+    /// A peer did not get a network that is another one's.
+    pub(crate) fn count_withheld(&mut self) {
+        *self.faults.entry("network_withheld").or_default() += 1;
     }
 
     pub(crate) fn event(&mut self, event: Event) {

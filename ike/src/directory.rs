@@ -8,9 +8,11 @@ use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::config::{Config, Connection, Path};
+use crate::config::{Child, Config, Connection, Path};
+use crate::holdings::{is_about_networks, names_peer};
 use crate::identity::Identity;
 use crate::sa::methods::AuthMethods;
+use crate::ts::{Ranges, TrafficSelector};
 
 /// See the module. Wherever several connections fit, they come in the order of the configuration.
 #[derive(Default)]
@@ -21,6 +23,8 @@ pub(crate) struct Directory {
     by_peer: HashMap<Option<IpAddr>, Shelf>,
     /// By the hash of the identity that the peer has to prove, wherever it is.
     by_identity: HashMap<u64, Vec<usize>>,
+    /// The networks of peers that connections name.
+    networks: Ranges,
     hasher: RandomState,
     /// Whether any has resumption.
     resumes: bool,
@@ -61,6 +65,9 @@ impl Directory {
             let hash = self.hasher.hash_one(id.fold());
             self.by_identity.entry(hash).or_default().push(at);
         }
+        for (ts, key) in networks(at, connection) {
+            self.networks.insert(ts, key);
+        }
         let peers = &connection.remote_addrs;
         let any = peers.is_empty().then_some(None);
         for peer in peers.iter().copied().map(Some).chain(any) {
@@ -80,6 +87,12 @@ impl Directory {
             && known.resumption.enabled == connection.resumption.enabled
             && same_kind(known, connection);
         if same_place {
+            for (ts, key) in networks(at, known) {
+                self.networks.remove(ts, key);
+            }
+            for (ts, key) in networks(at, connection) {
+                self.networks.insert(ts, key);
+            }
             self.connections[at] = Arc::clone(connection);
         }
         same_place
@@ -158,6 +171,26 @@ impl Directory {
         })
     }
 
+    /// The networks of peers that connections name, as far as they have an address in common with this
+    /// selector and are `like` this, with the connections and the children that have them.
+    pub(crate) fn with_network(
+        &self,
+        ts: &TrafficSelector,
+        like: impl Fn(&TrafficSelector) -> bool,
+    ) -> impl Iterator<Item = (TrafficSelector, &Arc<Connection>, &Arc<Child>)> {
+        let networks = self
+            .networks
+            .overlapping(ts)
+            .filter(move |(ts, _)| like(ts));
+        let keys = networks.flat_map(|(ts, keys)| keys.iter().map(|key| (*ts, *key)));
+        keys.filter_map(|(ts, key)| {
+            self.visits.set(self.visits.get() + 1);
+            let connection = self.connections.get(usize::try_from(key >> 32).ok()?)?;
+            let child = usize::try_from(key & u64::from(u32::MAX)).ok()?;
+            Some((ts, connection, connection.children.get(child)?))
+        })
+    }
+
     /// How many connections were looked at so far.
     #[cfg(feature = "testing")]
     pub(crate) fn visits(&self) -> u64 {
@@ -192,6 +225,17 @@ pub(crate) fn fits_path(connection: &Connection, path: Path) -> bool {
     let fits = |list: &[IpAddr], address| list.is_empty() || list.contains(&address);
     fits(&connection.local_addrs, path.local.ip())
         && fits(&connection.remote_addrs, path.remote.ip())
+}
+
+/// The networks of the peer of a connection, if it names one, each with a key that stands for the
+/// connection and the child.
+fn networks(at: usize, connection: &Connection) -> impl Iterator<Item = (&TrafficSelector, u64)> {
+    let children = connection.children.iter().zip(0u64..);
+    let named = children.filter(|(child, _)| names_peer(connection) && is_about_networks(child));
+    named.flat_map(move |(child, number)| {
+        let key = (at as u64) << 32 | number;
+        child.remote_ts.iter().map(move |ts| (ts, key))
+    })
 }
 
 /// Whether IKE_SA_INIT of a peer that both are for cannot tell them apart.

@@ -248,11 +248,12 @@ impl Endpoint {
         self.cx.fragments_of_others
     }
 
-    /// How many IKE SAs, connections and wishes were looked at so far: work that must not grow
-    /// with how many of them there are.
+    /// How many IKE SAs, connections, wishes and networks were looked at so far: work that must not
+    /// grow with how many of them there are.
     #[cfg(feature = "testing")]
     pub fn visits(&self) -> u64 {
-        self.sas.visits() + self.cx.directory.visits() + self.wishes.visits()
+        let known = self.cx.directory.visits() + self.cx.holdings.visits();
+        self.sas.visits() + self.wishes.visits() + known
     }
 
     //= rfc7296 1.5-1 2.21.4-1 2.21.4-4
@@ -385,6 +386,7 @@ impl Endpoint {
             None if half_open => {}
             None => self.half_open.remove(sa.id),
         }
+        self.cx.holdings.file(&sa);
         self.sas.put(sa);
     }
 
@@ -446,6 +448,7 @@ impl Endpoint {
                 Signal::PeerCame { connection, peer } => self.hasten(now, &connection, peer),
                 Signal::Reauthenticate(id) => self.reauthenticate(now, id),
                 Signal::Probe(id) => self.probe(now, id),
+                Signal::Withheld { holders } => self.probe_silent(now, holders),
                 Signal::Redirected { id, path, instead } => self.redirected(now, id, path, instead),
                 Signal::Arrived(id) => self.arrived(now, id),
                 Signal::Resumed(old) => {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::config::Mode;
-use crate::event::EspSpi;
+use crate::event::{EspSpi, Withheld};
 use crate::identity::Identity;
 use crate::wire::{KeMethod, Notify, NotifyType, PayloadType};
 
@@ -216,6 +216,8 @@ pub enum ChildFailure {
     NoProposalChosen,
     /// No common traffic selectors.
     TsUnacceptable,
+    /// Nothing is left without the networks that are another peer's.
+    Withheld(Box<Withheld>),
     /// One side wants transport mode, the other does not.
     ModeMismatch {
         /// What this side has configured.

@@ -391,6 +391,32 @@ impl LocalAddresses {
     }
 }
 
+/// Networks that a peer asks for and does not get, since they are another peer's.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Withheld {
+    /// Name of the connection.
+    pub connection: String,
+    /// Who asks.
+    pub peer: Identity,
+    /// Where it is.
+    pub path: Path,
+    /// What it does not get.
+    pub networks: Vec<TrafficSelector>,
+    /// Whose that is, or the first of it.
+    pub owner: Owner,
+}
+
+/// Whose a network is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Owner {
+    /// Name of the connection.
+    pub connection: String,
+    /// Who it is; `None`: the connection has the key of its peer alone, whatever that calls itself.
+    pub identity: Option<Identity>,
+    /// Where it is, if the network is its own because it has it, and not by the configuration.
+    pub address: Option<IpAddr>,
+}
+
 /// What happened.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -474,6 +500,8 @@ pub enum Event {
         /// Why.
         reason: ChildFailure,
     },
+    /// A peer gets a Child SA, but for networks that are another peer's.
+    Withheld(Box<Withheld>),
     /// A Child SA is up, and does not carry the packet for which we asked: the peer took less
     /// than it was offered. What it carries, it carries.
     FlowLeftOut {

@@ -21,6 +21,7 @@ pub mod endpoint;
 pub mod error;
 pub mod event;
 mod exchange;
+mod holdings;
 pub mod identity;
 pub mod keys;
 pub mod proposal;

@@ -1,11 +1,13 @@
 //! Traffic selectors and their narrowing, RFC 7296 sections 2.9 and 3.13: pure functions.
 
 mod narrow;
+mod ranges;
 mod text;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use narrow::{MAX_SELECTORS, flow_selectors, narrow};
+pub(crate) use ranges::{Ranges, without};
 pub use text::ParseTsError;
 
 use crate::event::PacketFlow;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use obol_ike::config::{Config, Connection, LocalAuthMethod, RemoteAuthMethod, StartAction};
+use obol_ike::config::{Child, Config, Connection, LocalAuthMethod, RemoteAuthMethod, StartAction};
 use obol_ike::crypto::private_key::PrivateKey;
 use obol_ike::error::IkeFailure;
 use obol_ike::event::{Command, Event};
@@ -12,6 +12,7 @@ use obol_ike::identity::Identity;
 use obol_ike::testing::pair::{End, Node};
 use obol_ike::testing::scripted::Scripted;
 use obol_ike::testing::setup::{B, HOSTS, ID_B, PODS, Setup, connection, mirror, pods};
+use obol_ike::ts::TrafficSelector;
 use obol_ike::wire::{Notify, NotifyType, Payload};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -39,6 +40,10 @@ fn gateway(site: Option<&str>, quotas: impl FnOnce(&mut Config)) -> Config {
     guests.name = "guests".to_owned();
     guests.remote_addrs = Vec::new();
     guests.remote.id = None;
+    guests.children = vec![Arc::new(Child {
+        remote_ts: vec!["10.0.0.0/8".parse().expect("a network")],
+        ..Child::clone(&guests.children[0])
+    })];
     let mut config = Config {
         connections: vec![Arc::new(keyed), Arc::new(guests)],
         ..Config::default()
@@ -102,10 +107,23 @@ fn is_up(peer: &Scripted) -> bool {
     })
 }
 
-fn as_site(peer: &mut Scripted) -> Option<NotifyType> {
-    let contact = Payload::Notify(Notify::bare(NotifyType::INITIAL_CONTACT));
-    let reply = peer.prove(SITE, |payloads| payloads.push(contact));
+/// A guest by this name, with a network of its own; what it is told.
+fn prove(peer: &mut Scripted, id: &str, n: u64, notify: Option<NotifyType>) -> Option<NotifyType> {
+    let network = format!("10.0.{n}.0/24").parse::<TrafficSelector>();
+    let network = vec![network.expect("a network")];
+    let reply = peer.prove(id, |payloads| {
+        for payload in payloads.iter_mut() {
+            if let Payload::TsI(ts) = payload {
+                *ts = network.clone().into();
+            }
+        }
+        payloads.extend(notify.map(|notify| Payload::Notify(Notify::bare(notify))));
+    });
     reply.expect("a reply").error()
+}
+
+fn as_site(peer: &mut Scripted) -> Option<NotifyType> {
+    prove(peer, SITE, 1, Some(NotifyType::INITIAL_CONTACT))
 }
 
 //= test security S-9 S-28
@@ -116,8 +134,7 @@ fn an_identity_that_a_connection_names_is_not_taken_by_another_one() {
     assert_eq!(as_site(&mut peer), refused);
     let mut peer = peer.another(2);
     // Identities are the same in any case.
-    let reply = peer.prove("@SITE.example.com", |_| {}).expect("a reply");
-    assert_eq!(reply.error(), refused);
+    assert_eq!(prove(&mut peer, "@SITE.example.com", 2, None), refused);
     assert!(is_up(&peer));
     let why = |event: &Event| {
         let of_site = |reason: &str| reason.contains("\"site\" is for this identity");
@@ -127,8 +144,7 @@ fn an_identity_that_a_connection_names_is_not_taken_by_another_one() {
     assert_eq!(peer.pair.b.count(why), 2);
     // A guest by its own name is one.
     let mut peer = peer.another(3);
-    let reply = peer.prove("@hosta.example.com", |_| {}).expect("a reply");
-    assert_eq!(reply.error(), None);
+    assert_eq!(prove(&mut peer, "@hosta.example.com", 3, None), None);
 }
 
 //= test security S-9
@@ -139,8 +155,7 @@ fn what_is_proven_to_one_connection_ends_nothing_of_another() {
     assert!(is_up(&peer), "after INITIAL_CONTACT");
     for spi in 2..20 {
         peer = peer.another(spi);
-        let reply = peer.prove(SITE, |_| {}).expect("a reply");
-        assert_eq!(reply.error(), None);
+        assert_eq!(prove(&mut peer, SITE, spi, None), None);
     }
     peer.pair.run_for(Duration::from_secs(1));
     assert!(is_up(&peer), "after more IKE SAs than one peer may have");
@@ -156,7 +171,7 @@ fn what_others_have_under_its_name_is_not_counted() {
     let mut peer = with_site_up(gateway(None, |config| config.settings.quotas.child_sas = 2));
     assert_eq!(as_site(&mut peer), None);
     let mut peer = peer.another(2);
-    assert_eq!(peer.prove(SITE, |_| {}).expect("a reply").error(), None);
+    assert_eq!(prove(&mut peer, SITE, 2, None), None);
     tell_site(
         &mut peer,
         Command::RekeyChild {
@@ -181,9 +196,7 @@ fn a_crowd_of_names_is_bounded_and_keeps_nobody_else_away() {
         let id: Identity = format!("@guest{n}.example.com").parse().expect("sound");
         let own: Identity = ID_B.parse().expect("sound");
         peer.pair.b.secrets.push((id.clone(), own, SECRET.to_vec()));
-        peer.prove(&format!("@guest{n}.example.com"), |_| {})
-            .expect("a reply")
-            .error()
+        prove(peer, &format!("@guest{n}.example.com"), n % 200, None)
     };
     let mut outcomes = Vec::new();
     for n in 0..60 {

@@ -4,13 +4,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use obol_ike::config::{Child, Config, Connection, Mode, Settings, SpiHalf, StartAction};
+use obol_ike::config::{
+    Child, Config, Connection, LocalAuthMethod, Mode, RemoteAuthMethod, Settings, SpiHalf,
+    StartAction,
+};
+use obol_ike::crypto::private_key::PrivateKey;
 use obol_ike::event::{Command, Event};
 use obol_ike::proposal::EspProposal;
 use obol_ike::testing::net::Net;
 use obol_ike::testing::pair::{End, Pair};
 use obol_ike::testing::setup::{HOSTS, ID_B, PODS, Setup, child, mirror};
 use obol_ike::testing::traffic::Traffic;
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
 
 const TICK: Duration = Duration::from_millis(5);
 const SECOND: Duration = Duration::from_secs(1);
@@ -104,6 +110,26 @@ fn configs(setup: &Setup) -> (Arc<Config>, Arc<Config>) {
     let mut theirs = mirror(&setup.connection, StartAction::None);
     theirs.remote.id = None;
     (config(vec![setup.connection.clone()]), config(vec![theirs]))
+}
+
+fn key() -> PrivateKey {
+    PrivateKey::generate_ed25519(&mut ChaCha20Rng::seed_from_u64(1))
+}
+
+/// The same where one key proves the first host, whatever it calls itself: by a secret, another name
+/// would be another peer, which does not get what this one has.
+fn by_key((mut a, mut b): (Arc<Config>, Arc<Config>)) -> (Arc<Config>, Arc<Config>) {
+    let first = |config: &mut Arc<Config>, change: &dyn Fn(&mut Connection)| {
+        let connections = &mut Arc::make_mut(config).connections;
+        change(Arc::make_mut(&mut connections[0]));
+    };
+    first(&mut a, &|own| {
+        own.local.method = LocalAuthMethod::Key(key().public());
+    });
+    first(&mut b, &|theirs| {
+        theirs.remote.method = RemoteAuthMethod::Keys(vec![key().public()]);
+    });
+    (a, b)
 }
 
 fn load(pair: &mut Pair, end: End, config: &Arc<Config>) {
@@ -375,6 +401,11 @@ fn what_can_be_kept_is_kept_and_the_rest_made_before_it_breaks() {
         (Change::Identity, 1),
     ] {
         let (setup, mut pair) = before(1);
+        pair.a.keys.push(key());
+        let configs = |setup: &Setup| match change {
+            Change::Identity => by_key(configs(setup)),
+            _ => configs(setup),
+        };
         let (a, b) = configs(&setup);
         load(&mut pair, End::A, &a);
         load(&mut pair, End::B, &b);
@@ -408,6 +439,24 @@ fn what_can_be_kept_is_kept_and_the_rest_made_before_it_breaks() {
             assert_eq!(info.local_ts[0].to_string(), "172.16.0.0/16");
         }
     }
+}
+
+/// By a secret, a peer with another name is another one: it gets its network when the one before has
+/// closed what it had, which it does at once.
+#[test]
+fn who_has_another_name_by_a_secret_comes_up_again() {
+    let (setup, mut pair) = before(1);
+    let (a, b) = configs(&setup);
+    load(&mut pair, End::A, &a);
+    load(&mut pair, End::B, &b);
+    pair.start();
+    pair.run_for(30 * SECOND);
+    let (new_a, _) = configs(&Change::Identity.of(&setup));
+    load(&mut pair, End::A, &new_a);
+    pair.run_for(20 * SECOND);
+    pair.assert_up(1);
+    let status = pair.b.endpoint.status(pair.now);
+    assert_eq!(status[0].remote_id, "@other.example.com".parse().ok());
 }
 
 #[test]

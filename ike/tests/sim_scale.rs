@@ -5,11 +5,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use obol_ike::config::{Config, Connection, RemoteAuth, Settings, StartAction};
+use obol_ike::config::{Child, Config, Connection, Mode, RemoteAuth, Settings, StartAction};
 use obol_ike::event::{Command, Event};
 use obol_ike::testing::net::Net;
 use obol_ike::testing::pair::{End, Node, Pair};
-use obol_ike::testing::setup::{A, B, HOSTS, ID_A, ID_B, PODS, connection, mirror, pods};
+use obol_ike::testing::setup::{A, B, HOSTS, ID_A, ID_B, PODS, child, connection, mirror, pods};
 
 const SECRET: &[u8] = b"a secret for tests";
 
@@ -25,7 +25,10 @@ enum Peers {
 }
 
 fn initiator(n: usize) -> Connection {
-    let mut connection = connection(vec![pods(StartAction::None)]);
+    let network = format!("10.{}.{}.0/24", n / 256, n % 256);
+    let start = StartAction::None;
+    let child = child(PODS, Mode::Tunnel, &network, "172.16.2.0/24", start);
+    let mut connection = connection(vec![child]);
     connection.name = format!("{HOSTS}{n}");
     connection.local.id = Some(identity(n));
     connection
@@ -58,6 +61,10 @@ fn pair(connections: usize, peers: Peers) -> Pair {
         if matches!(peers, Peers::Anybody) {
             theirs.remote_addrs.clear();
             theirs.remote.id = None;
+            theirs.children = vec![Arc::new(Child {
+                remote_ts: vec!["10.0.0.0/8".parse().expect("a network")],
+                ..Child::clone(&theirs.children[0])
+            })];
         }
         theirs
     });

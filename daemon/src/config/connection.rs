@@ -166,8 +166,8 @@ fn expect_address(report: &Report<'_>, config: &mut Connection, place: &Place) {
     }
 }
 
-/// Peers of one connection are not told apart by the networks behind them: the last one that asks for some
-/// has them.
+/// The networks behind peers of one connection are those of who comes first: nobody else gets them as long as
+/// that one is up.
 fn warn_of_shared_networks(report: &Report<'_>, connection: &Connection, children: &[ReadChild]) {
     if !connection.remote_addrs.is_empty() || connection.remote.id.is_some() {
         return;
@@ -180,7 +180,7 @@ fn warn_of_shared_networks(report: &Report<'_>, connection: &Connection, childre
         report.warn(
             &ts.place,
             format!(
-                "any peer of connection {} may ask for any part of {}, and takes it from another peer that has it",
+                "any peer of connection {} may ask for any part of {}, and whoever has it keeps it from the peers that it belongs to",
                 connection.name, ts.value
             ),
             "give each peer a connection with its id and its networks",

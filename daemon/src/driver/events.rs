@@ -139,6 +139,10 @@ impl<D: DataPlane> Driver<D> {
                 let failure = Failure::new(code, text);
                 self.fail_waiters(Some(connection), child.as_deref(), &failure);
             }
+            Event::Withheld(withheld) => {
+                let (connection, text) = (&withheld.connection, words::withheld(withheld));
+                warn!(%connection, "a peer gets less than it asked for: {text}");
+            }
             Event::FlowLeftOut {
                 connection,
                 child,

@@ -2,7 +2,7 @@
 
 use obol_ike::config::{Mode, Path};
 use obol_ike::error::{ChildFailure, IkeFailure, NotResumed, RedirectRefusal};
-use obol_ike::event::PacketFlow;
+use obol_ike::event::{PacketFlow, Withheld};
 use obol_ike::wire::NotifyType;
 
 use crate::error::ExitClass;
@@ -182,6 +182,7 @@ pub(super) fn child_failure(reason: &ChildFailure) -> (ExitClass, String) {
             ExitClass::Refused,
             "no common traffic selectors: local_ts and remote_ts must mirror each other on the two sides".into(),
         ),
+        ChildFailure::Withheld(withheld) => (ExitClass::Refused, self::withheld(withheld)),
         ChildFailure::ModeMismatch { ours } => (ExitClass::Refused, other_mode(*ours)),
         ChildFailure::RekeyNarrows => (
             ExitClass::Refused,
@@ -194,6 +195,32 @@ pub(super) fn child_failure(reason: &ChildFailure) -> (ExitClass, String) {
             (ExitClass::Failed, format!("the peer broke the protocol: {what}"))
         }
         ChildFailure::IkeDown => (ExitClass::Failed, "the IKE SA ended first".into()),
+    }
+}
+
+/// What a peer does not get, whose it is, and who can change that.
+pub(super) fn withheld(withheld: &Withheld) -> String {
+    let Withheld {
+        peer,
+        path,
+        networks,
+        owner,
+        ..
+    } = withheld;
+    let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
+    let networks = networks.join(" ");
+    let (at, connection) = (path.remote.ip(), &owner.connection);
+    let who = owner.identity.as_ref().map(ToString::to_string);
+    let who = who.unwrap_or_else(|| "its peer".into());
+    match owner.address {
+        Some(address) => format!(
+            "{peer} at {at} does not get {networks}, which {who} at {address} has on connection {connection:?} as long as it is up: \
+             give each peer a connection with its id and its networks"
+        ),
+        None => format!(
+            "{peer} at {at} does not get {networks}, which connection {connection:?} has for {who}: \
+             let the peer ask for its own networks, or change remote_ts on this side"
+        ),
     }
 }
 
@@ -222,7 +249,45 @@ pub(super) fn left_out(flow: &PacketFlow, more: bool) -> String {
 
 #[cfg(test)]
 mod tests {
+    use obol_ike::event::Owner;
+
     use super::*;
+
+    #[test]
+    fn whose_a_network_is_that_a_peer_does_not_get() {
+        let mut of = Withheld {
+            connection: "guests".into(),
+            peer: "@second.example.com".parse().unwrap(),
+            path: Path {
+                local: "192.0.2.1:500".parse().unwrap(),
+                remote: "192.0.2.12:500".parse().unwrap(),
+            },
+            networks: ["10.1.0.0/16", "10.3.0.0/16"]
+                .map(|ts| ts.parse().unwrap())
+                .into(),
+            owner: Owner {
+                connection: "guests".into(),
+                identity: "@first.example.com".parse().ok(),
+                address: Some([192, 0, 2, 11].into()),
+            },
+        };
+        let asked = "second.example.com at 192.0.2.12 does not get 10.1.0.0/16 10.3.0.0/16, which ";
+        let text = withheld(&of);
+        assert!(text.contains(asked), "{text}");
+        assert!(
+            text.contains("first.example.com at 192.0.2.11 has on connection \"guests\""),
+            "{text}"
+        );
+        of.owner.address = None;
+        let text = withheld(&of);
+        assert!(text.contains(asked), "{text}");
+        assert!(
+            text.contains("which connection \"guests\" has for "),
+            "{text}"
+        );
+        of.owner.identity = None;
+        assert!(withheld(&of).contains("for its peer: "));
+    }
 
     #[test]
     fn a_mode_mismatch_names_what_each_side_may_change() {

@@ -20,6 +20,10 @@ use crate::sa::{IkeSa, Phase};
 const GRACE: Duration = Duration::from_secs(10);
 /// A renewal that failed is tried again after this time.
 const AGAIN: Duration = Duration::from_secs(60);
+/// Who was heard of within this time is not asked whether it lives.
+const SILENCE: Duration = Duration::from_secs(10);
+/// So many are asked at once for the sake of one other.
+const MOST_PROBED: usize = 8;
 
 /// What is to be done about a renewal.
 enum Step {
@@ -258,6 +262,21 @@ impl Endpoint {
             .filter(|other| other.path.remote.ip() != sa.path.remote.ip())
             .map(|other| other.id)
             .collect()
+    }
+
+    /// Asks the peers of some of these IKE SAs for a sign of life, those that have not given one for
+    /// a while.
+    pub(super) fn probe_silent(&mut self, now: Instant, mut among: Vec<IkeSaId>) {
+        among.sort_unstable();
+        among.dedup();
+        let silent = |id: &IkeSaId| {
+            let heard = self.sas.get(*id).map(|sa| sa.last_heard);
+            heard.is_some_and(|heard| now.saturating_duration_since(heard) >= SILENCE)
+        };
+        let silent: Vec<IkeSaId> = among.into_iter().filter(silent).take(MOST_PROBED).collect();
+        for id in silent {
+            self.probe(now, id);
+        }
     }
 
     /// Asks the peer of an IKE SA for a sign of life.

@@ -17,6 +17,7 @@ use crate::crypto::signature::{PublicKey, SignatureScheme, Signatures};
 use crate::error::IkeFailure;
 use crate::event::{Answer, Ask};
 use crate::exchange::session::Session;
+use crate::holdings::names_peer;
 use crate::identity::Identity;
 use crate::sa::methods::AuthMethods;
 use crate::sa::{IkeSa, Role};
@@ -367,9 +368,7 @@ pub(crate) fn another_secret(
 /// Whether several have credentials that open this connection, so that nothing but what a peer says
 /// tells which of them it is.
 fn is_shared(connection: &Connection) -> bool {
-    let one_key =
-        matches!(&connection.remote.method, RemoteAuthMethod::Keys(keys) if keys.len() == 1);
-    connection.remote.id.is_none() && !one_key
+    !names_peer(connection)
 }
 
 #[cfg(test)]

@@ -21,7 +21,6 @@ use crate::sa::create_child_reply::{Lead, Staged};
 use crate::sa::established::{Client, Established};
 use crate::sa::init_responder::HalfOpen;
 use crate::sa::methods::AuthMethods;
-use crate::sa::negotiate::{Between, grant};
 use crate::sa::payloads::Payloads;
 use crate::sa::protect::Opened;
 use crate::sa::receive::sort;
@@ -554,16 +553,18 @@ impl IkeSa {
         transcript: Transcript,
         lead: Lead,
     ) {
-        let between = Between {
-            path: self.path,
-            nat: self.nat,
-        };
         let exchange = ChildExchange::IkeAuth;
         let granted = match self.is_childless(payloads) {
             Ok(true) => return self.reply_childless(cx, &lead),
-            Ok(false) => grant(&self.connection, between, payloads, exchange, None)
-                .and_then(|grant| self.check_quota(cx, &grant).map(|()| grant)),
-            Err(fault) => Err(fault),
+            Ok(false) => self.grant(cx, payloads, exchange, None).and_then(|grant| {
+                let checked = self.check_quota(cx, &grant);
+                checked.inspect_err(|fault| self.report_refusal(cx, *fault))?;
+                Ok(grant)
+            }),
+            Err(fault) => {
+                self.report_refusal(cx, fault);
+                Err(fault)
+            }
         };
         match granted {
             Ok(grant) => {
@@ -578,10 +579,7 @@ impl IkeSa {
                 };
                 self.stage_grant(cx, now, staged);
             }
-            Err(fault) => {
-                self.report_refusal(cx, fault);
-                self.reply_without_child(cx, &lead, fault);
-            }
+            Err(fault) => self.reply_without_child(cx, &lead, fault),
         }
     }
 }

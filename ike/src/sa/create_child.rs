@@ -223,6 +223,8 @@ impl IkeSa {
         };
         // The old one may be gone already.
         let replaces = answered.replaces.filter(|id| self.child(*id).is_some());
+        let sides = (&*answer.local_ts, &*answer.remote_ts);
+        self.check_others(cx, &offer.conf, sides, replaces)?;
         let agreed = Agreed {
             conf: Arc::clone(&offer.conf),
             mode: offer.conf.mode,

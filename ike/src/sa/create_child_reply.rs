@@ -16,7 +16,7 @@ use crate::sa::auth::OwnProof;
 use crate::sa::child::{Agreed, ChildState, words};
 use crate::sa::create_child::ke_payload;
 use crate::sa::generate::MOST;
-use crate::sa::negotiate::{Between, Grant, configured_pairs, grant};
+use crate::sa::negotiate::{Grant, configured_pairs};
 use crate::sa::payloads::Payloads;
 use crate::sa::queues::new_spi;
 use crate::sa::task::Task;
@@ -91,13 +91,7 @@ impl IkeSa {
             return Err(Fault::NoAdditionalSas);
         }
         let exchange = ChildExchange::CreateChildSa(payloads.ke.map(|ke| ke.method));
-        let between = Between {
-            path: self.path,
-            nat: self.nat,
-        };
-        let conf = rekeyed.as_ref().map(|(_, conf)| conf);
-        let granted = grant(&self.connection, between, payloads, exchange, conf);
-        let grant = granted.inspect_err(|fault| self.report_refusal(cx, *fault))?;
+        let grant = self.grant(cx, payloads, exchange, rekeyed.as_ref())?;
         let queue = match &rekeyed {
             Some((old, _)) => self.child(*old).map_or(0, |old| old.info.queue),
             None => self.queue_for_peer(payloads, &grant.conf)?,
@@ -155,10 +149,15 @@ impl IkeSa {
 
     /// Reports that a peer did not get the Child SA that it asked for.
     pub(crate) fn report_refusal(&self, cx: &mut Context, fault: Fault) {
+        self.report_failure(cx, fault.child_failure());
+    }
+
+    /// The same, with what there is to say about it.
+    pub(crate) fn report_failure(&self, cx: &mut Context, reason: ChildFailure) {
         cx.event(Event::ChildFailed {
             connection: self.connection.name.clone(),
             child: None,
-            reason: fault.child_failure(),
+            reason,
         });
     }
 

@@ -33,6 +33,7 @@ pub(crate) mod init_responder;
 pub(crate) mod methods;
 pub(crate) mod mobike;
 pub(crate) mod negotiate;
+pub(crate) mod others;
 pub(crate) mod outbound;
 pub(crate) mod path;
 pub(crate) mod payloads;
@@ -58,6 +59,7 @@ use crate::event::{ChildSaId, IkeSaId, IkeSpi};
 use crate::exchange::limit::Limit;
 use crate::exchange::nat::Nat;
 use crate::exchange::windows::{ReplyWindow, RequestWindow};
+use crate::holdings::want_same_proof;
 use crate::wire::Header;
 use auth_initiator::AuthInitiator;
 use auth_responder::AuthResponder;
@@ -243,12 +245,9 @@ impl IkeSa {
     }
 
     //= security S-9
-    /// Whether what was proven on both, between the same identities, was proven by the same peer:
-    /// on one connection, or on two that want the same proof of one identity. Where a connection
-    /// leaves the identity open, it is no more than what its peer says.
+    /// Whether what was proven on both, between the same identities, was proven by the same peer.
     pub(crate) fn is_of_same_peer(&self, other: &Self) -> bool {
-        let (one, other) = (&self.connection, &other.connection);
-        one.name == other.name || (one.remote.id.is_some() && one.remote == other.remote)
+        want_same_proof(&self.connection, &other.connection)
     }
 
     /// Whether a Child SA of this child is up, being made, or waiting to be asked for.

@@ -10,6 +10,7 @@ use crate::event::{ChildSaInfo, EspSpi, PacketFlow};
 use crate::exchange::nat::Nat;
 use crate::proposal::{ChildExchange, ChosenEsp, EspProposal, check_esp_answer, choose_esp};
 use crate::sa::generate::generate;
+use crate::sa::others::Others;
 use crate::sa::payloads::Payloads;
 use crate::ts::{TrafficSelector, flow_matches, flow_selectors, narrow};
 use crate::wire::{Notify, NotifyType, Payload, Proposal};
@@ -206,13 +207,13 @@ impl Offer {
 
 //= rfc7296 2.8-3 2.9-2 2.9.2-1 2.9.2-3
 /// Decides what a peer gets of what it asks for: the child that fits best, in a rekey the same
-/// one as before if it still fits.
+/// one as before if it still fits. What is of others is left out.
 pub(crate) fn grant(
     connection: &Connection,
     between: Between,
     payloads: &Payloads<'_>,
     exchange: ChildExchange,
-    rekeyed: Option<&Arc<Child>>,
+    (rekeyed, others): (Option<&Arc<Child>>, &Others<'_>),
 ) -> Result<Grant, Fault> {
     let (Some(offered), Some(ts_i), Some(ts_r)) = (&payloads.sa, &payloads.ts_i, &payloads.ts_r)
     else {
@@ -231,14 +232,17 @@ pub(crate) fn grant(
     let mut best: Option<(Fit, Grant)> = None;
     let mut fault = Fault::TsUnacceptable;
     let mut generated = None;
-    let about = |conf: &Arc<Child>| asked.narrow(conf, between.path).is_some();
+    let about = |conf: &Arc<Child>| {
+        let (local, remote) = asked.within(conf, between.path);
+        !local.is_empty() && !remote.is_empty()
+    };
     if !children.clone().any(about) {
         let sides = (&*asked.local.selectors, &*asked.remote.selectors);
         generated = generate(connection, sides, mode, between);
     }
     let mut fitting = 0;
     for conf in children.chain(&generated) {
-        let Some((fit, local_ts, remote_ts)) = asked.narrow(conf, between.path) else {
+        let Some((fit, local_ts, remote_ts)) = asked.narrow(conf, between.path, others) else {
             continue;
         };
         if conf.mode != mode {
@@ -324,14 +328,22 @@ impl Asked {
         }
     }
 
+    /// What a child is about of it.
+    fn within(&self, conf: &Child, path: Path) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
+        let (local, remote) = selectors(conf, path);
+        let local_ts = narrow(&self.local.selectors, &local);
+        (local_ts, narrow(&self.remote.selectors, &remote))
+    }
+
     fn narrow(
         &self,
         conf: &Child,
         path: Path,
+        others: &Others<'_>,
     ) -> Option<(Fit, Vec<TrafficSelector>, Vec<TrafficSelector>)> {
         let (local, remote) = selectors(conf, path);
-        let mut local_ts = narrow(&self.local.selectors, &local);
-        let mut remote_ts = narrow(&self.remote.selectors, &remote);
+        let (mut local_ts, remote_ts) = self.within(conf, path);
+        let mut remote_ts = others.leave(conf, &local_ts, remote_ts);
         limit_pairs(&mut local_ts, &mut remote_ts, most_pairs(conf));
         if local_ts.is_empty() || remote_ts.is_empty() {
             return None;

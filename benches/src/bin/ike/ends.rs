@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use obol_ike::config::{Config, Connection, Path, Settings, StartAction};
+use obol_ike::config::{Config, Connection, Mode, Path, Settings, StartAction};
 use obol_ike::crypto::private_key::PrivateKey;
 use obol_ike::crypto::secret::Secret;
 use obol_ike::endpoint::Endpoint;
 use obol_ike::event::{Answer, Ask, Command, Event, Output};
-use obol_ike::testing::setup::{HOSTS, connection, pods};
+use obol_ike::testing::setup::{HOSTS, PODS, child, connection};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
@@ -64,9 +64,13 @@ pub(crate) fn config(connections: Vec<Connection>) -> Config {
     }
 }
 
-/// The n-th connection of an initiator.
+/// The n-th connection of an initiator, with a network of its own.
 pub(crate) fn nth(n: usize) -> Connection {
-    let mut connection = connection(vec![pods(StartAction::None)]);
+    let [.., a, b, c] = n.to_be_bytes();
+    let network = format!("10.{a}.{b}.{c}/32");
+    let (theirs, start) = ("172.16.2.0/24", StartAction::None);
+    let child = child(PODS, Mode::Tunnel, &network, theirs, start);
+    let mut connection = connection(vec![child]);
     connection.name = name(n);
     connection.local.id = format!("@host{n}.example.com").parse().ok();
     connection

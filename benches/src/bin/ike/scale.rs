@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use obol_benches::heap;
-use obol_ike::config::{Connection, StartAction};
+use obol_ike::config::{Child, Connection, StartAction};
 use obol_ike::testing::setup::mirror;
 
 use crate::ends::{End, close, config, name, nth, shake};
@@ -14,6 +14,10 @@ pub(crate) fn memory(count: usize) -> f64 {
     let mut theirs = mirror(&nth(0), StartAction::None);
     theirs.remote_addrs.clear();
     theirs.remote.id = None;
+    theirs.children = vec![Arc::new(Child {
+        remote_ts: vec!["10.0.0.0/8".parse().expect("a network")],
+        ..Child::clone(&theirs.children[0])
+    })];
     let mut responder = End::new(vec![theirs], 1);
     let now = Instant::now();
     let mut started = End::new(vec![nth(count)], 2);

@@ -502,7 +502,7 @@ fn networks_that_peers_can_take_from_each_other_are_told() {
     let told = |text: &str| {
         let loaded = parse(text);
         let said = loaded.warnings.iter().map(ToString::to_string);
-        said.filter(|w| w.contains("takes it from another peer"))
+        said.filter(|w| w.contains("keeps it from the peers that it belongs to"))
             .count()
     };
     assert_eq!(
