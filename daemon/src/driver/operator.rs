@@ -361,7 +361,7 @@ impl<D: DataPlane> Driver<D> {
             let what = match &waiter.goal {
                 Goal::Up { connection, .. } => match self.silent_peer(now, connection) {
                     Some(peer) => format!(
-                        "{connection} is not up: {peer} has not answered (is its IKE daemon running, and do firewalls let UDP 500 and 4500 pass both ways?)"
+                        "{connection} is not up: {peer} has not answered (is its IKE daemon running, and do firewalls let UDP 500 pass both ways, and 4500 where there is a NAT?)"
                     ),
                     None => format!("{connection} is not up"),
                 },

@@ -14,7 +14,7 @@ pub(super) fn ike_failure(reason: &IkeFailure, path: Option<&Path>) -> (ExitClas
         IkeFailure::NoAnswer { tries, after } => (
             ExitClass::NoAnswer,
             format!(
-                "{peer} did not answer {tries} requests in {:.1} s: is its IKE daemon running, and do firewalls let UDP 500 and 4500 pass both ways?",
+                "{peer} did not answer {tries} requests in {:.1} s: is its IKE daemon running, and do firewalls let UDP 500 pass both ways, and 4500 where there is a NAT?",
                 after.as_secs_f64()
             ),
         ),

@@ -174,7 +174,9 @@ impl Conf {
             ("script", What::Idle("obol runs no scripts")),
             (
                 "pidfile",
-                What::Idle("obol runs in the foreground, and its unit knows its process"),
+                What::Idle(
+                    "the process ID is in /var/run/racoon.pid where racoon is run by that name",
+                ),
             ),
             ("backupsa", What::Idle("SAs are negotiated anew")),
         ])?;
