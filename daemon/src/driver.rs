@@ -37,6 +37,7 @@ mod answers;
 mod cleartext;
 mod events;
 mod generated;
+mod heard;
 mod keys;
 mod last_use;
 mod operator;
@@ -45,12 +46,14 @@ pub(crate) mod report;
 mod roam;
 mod scripts;
 mod single;
+mod steps;
 mod watch;
 mod words;
 
 use answers::Answered;
 use cleartext::Cleartexts;
 use generated::Generated;
+use heard::Held;
 use keys::Keys;
 use last_use::LastUses;
 use operator::Waiter;
@@ -91,6 +94,8 @@ pub(crate) struct Driver<D: DataPlane> {
     asked: FuturesUnordered<BoxFuture<'static, Answered>>,
     /// Looks for names of pluto's of which nothing was heard yet.
     names: Option<BoxFuture<'static, NamesFound>>,
+    /// What waits for names to be looked up, which can take seconds.
+    held: FuturesUnordered<BoxFuture<'static, (Held, NamesFound)>>,
     dropped: BTreeMap<Dropped, u64>,
     /// `obol down --all`: take the protection away at the end.
     lifting: bool,
@@ -127,6 +132,8 @@ enum Wake {
     Answered(Answered),
     /// This is what names stand for of which nothing was heard before.
     Names(NamesFound),
+    /// The names that this waits for were looked up.
+    Heard(Held, NamesFound),
 }
 
 /// What the process was told by signals.
@@ -174,6 +181,7 @@ impl<D: DataPlane> Driver<D> {
             keys,
             asked: FuturesUnordered::new(),
             names: None,
+            held: FuturesUnordered::new(),
             dropped: BTreeMap::new(),
             lifting: false,
             stopping: None,
@@ -236,6 +244,7 @@ impl<D: DataPlane> Driver<D> {
             Some((id, answer)) = self.puzzles.solved() => Wake::Solved(id, answer),
             Some(answered) = self.asked.next() => Wake::Answered(answered),
             Some(found) = heard(&mut self.names) => Wake::Names(found),
+            Some((held, found)) = self.held.next() => Wake::Heard(held, found),
             () = self.heartbeat.due() => Wake::Heartbeat,
         }
     }
@@ -259,17 +268,14 @@ impl<D: DataPlane> Driver<D> {
                 self.command(now, Command::PathTrouble { remote });
             }
             Wake::Call(call) => self.call(now, call).await,
-            Wake::Signal(Signal::Reload) => {
-                if let Err(failure) = self.reload(now, false).await {
-                    error!("{}", failure.message);
-                }
-            }
+            Wake::Signal(Signal::Reload) => self.when_heard(now, Held::Reload(None)).await,
+            Wake::Heard(held, names) => self.go_on(now, held, &names).await,
             Wake::Signal(Signal::Stop) => self.stop(now),
             Wake::Heartbeat => service::alive(),
             Wake::Names(found) => {
                 debug!(?found, "names have addresses now");
                 self.loaded.pluto.learn(found);
-                if let Err(failure) = self.reload(now, true).await {
+                if let Err(failure) = self.reload(now, None).await {
                     error!("{}", failure.message);
                 }
                 self.look_for_names();
@@ -394,11 +400,12 @@ impl<D: DataPlane> Driver<D> {
     }
 
     /// Reads the configuration again; what runs goes on if the new one is bad.
-    async fn reload(&mut self, now: Instant, is_event: bool) -> Result<(), Failure> {
+    /// Somebody asked for it, if names were looked up for it.
+    async fn reload(&mut self, now: Instant, heard: Option<&NamesFound>) -> Result<(), Failure> {
         service::reloading();
-        let occasion = match is_event {
-            true => Occasion::Event(&self.loaded.pluto),
-            false => Occasion::Asked(&self.loaded.pluto),
+        let occasion = match heard {
+            None => Occasion::Event(&self.loaded.pluto),
+            Some(heard) => Occasion::Heard(&self.loaded.pluto, heard),
         };
         let done = match crate::run::load_checked(&self.origin, occasion).await {
             Ok(loaded) => self.go_over(now, loaded).await,
@@ -455,7 +462,7 @@ impl<D: DataPlane> Driver<D> {
             return;
         }
         debug!(addresses = ?new, "this host has new addresses");
-        if let Err(failure) = self.reload(now, true).await {
+        if let Err(failure) = self.reload(now, None).await {
             error!("{}", failure.message);
             // Not again with every change of a route: the operator has to mend the files first.
             self.loaded.pluto.addresses.extend(new);

@@ -86,18 +86,8 @@ const LEFT_OUT: &[(&str, &str)] = &[
         "the IKE SA is shown with all that share it",
     ),
     (
-        "initiating IKEv2 connection",
-        "without a number, which is known later",
-    ),
-    ("initiating Child SA using", "the same"),
-    ("sent IKE_SA_INIT request", "how far it is shows in the log"),
-    ("processed IKE_SA_INIT response", "the same"),
-    ("sent IKE_AUTH request", "the same"),
-    ("sent CREATE_CHILD_SA request", "the same"),
-    ("retransmission; will wait", "the same"),
-    (
-        "RSASSA-PSS with",
-        "with the name of the key, without that of the scheme",
+        "retransmission; will wait",
+        "nothing was lost here; e2e_ipsec has a peer that does not answer",
     ),
     (
         "stored in the NSS database",
@@ -235,9 +225,23 @@ async fn lines_are_those_of_real_libreswan() {
             let what_of = format!("ipsec {what} of {version}");
             compare(&what_of, &ours, &theirs(version, what), &mut used);
         }
-        for what in ["down", "up"] {
-            let (code, ours) = ipsec_of(a, &format!("{what} hostA-hostB-subnet"), compat);
+        // Neither host does anything by itself from here on.
+        for host in [&lab.b, a] {
+            for name in ["hostA-hostB", "hostA-hostB-subnet"] {
+                let (code, said) = ipsec_of(host, &format!("down {name}"), compat);
+                assert_eq!(code, 0, "{said}");
+            }
+        }
+        let did = |line: &str| {
+            let (code, ours) = ipsec_of(a, line, compat);
             assert_eq!(code, 0, "{ours}");
+            ours
+        };
+        // The first makes the IKE SA, and the other one a Child SA on it.
+        let up = did("up hostA-hostB-subnet") + &did("up hostA-hostB");
+        let down = did("down hostA-hostB-subnet");
+        did("up hostA-hostB-subnet");
+        for (what, ours) in [("up", up), ("down", down)] {
             let what_of = format!("ipsec {what} of {version}");
             compare(&what_of, &ours, &theirs(version, what), &mut used);
         }

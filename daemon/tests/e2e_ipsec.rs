@@ -5,93 +5,20 @@
     reason = "clippy knows tests by their attribute, and helpers of tests have none"
 )]
 
+#[path = "support/bed.rs"]
+mod bed;
 #[path = "support/daemons.rs"]
 #[allow(dead_code, reason = "each test uses its part of it")]
 mod daemons;
 #[allow(dead_code, reason = "each test uses its part of it")]
 mod support;
 
-use daemons::{LIMIT, PATIENCE};
-use obol_daemon::demo::lab::{B, Host, Lab};
-use obol_daemon::demo::traffic::ping;
+use bed::{Bed, CONNS, Files, assert_lines};
+use daemons::LIMIT;
+use obol_daemon::demo::lab::Host;
 use std::net::UdpSocket;
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Instant;
+use std::os::unix::fs::PermissionsExt;
 use support::{is_root, obol};
-
-/// The hosts' daemons, and the program by the name of `ipsec`.
-struct Bed {
-    lab: Lab,
-    ipsec: PathBuf,
-}
-
-impl Bed {
-    async fn new() -> Self {
-        let mut lab = Lab::new(obol(), None).unwrap();
-        for host in [&mut lab.a, &mut lab.b] {
-            let text = std::fs::read_to_string(&host.config).unwrap();
-            let text = text.replace("start_action = \"start\"", "start_action = \"none\"");
-            std::fs::write(&host.config, text).unwrap();
-            host.start().unwrap();
-            let deadline = Instant::now() + LIMIT;
-            while host.status().await.is_err() {
-                assert!(host.runs() && Instant::now() < deadline);
-                tokio::task::yield_now().await;
-            }
-        }
-        let ipsec = lab.directory().join("ipsec");
-        symlink(obol(), &ipsec).unwrap();
-        Self { lab, ipsec }
-    }
-
-    async fn pinged(&self) {
-        let a = &self.lab.a;
-        let deadline = Instant::now() + LIMIT;
-        let done = ping(&a.netns, a.side.pod, B.pod, PATIENCE, deadline).await;
-        if let Err(error) = done {
-            panic!("{error}\n{}", std::fs::read_to_string(&a.log).unwrap());
-        }
-    }
-
-    /// Exit code and what was printed.
-    fn run(&self, line: &str) -> (i32, String) {
-        self.run_as(&self.ipsec, &self.lab.a, line, "5")
-    }
-
-    fn run_as(&self, program: &Path, host: &Host, line: &str, compat: &str) -> (i32, String) {
-        let mut command = Command::new(program);
-        command
-            .args(line.split_whitespace())
-            .env("OBOL_RUNTIME_DIR", &host.runtime)
-            .env("OBOL_COMPAT", compat);
-        let output = host.netns.run(|| command.output()).unwrap().unwrap();
-        let text = [output.stdout, output.stderr].concat();
-        (
-            output.status.code().unwrap(),
-            String::from_utf8_lossy(&text).into_owned(),
-        )
-    }
-}
-
-fn assert_lines(text: &str, patterns: &[&str]) {
-    for pattern in patterns {
-        let mut parts = pattern.split('*');
-        let start = parts.next().unwrap();
-        let fits = |line: &str| {
-            let mut rest = line.strip_prefix(start)?;
-            for part in parts.clone() {
-                rest = &rest[rest.find(part)? + part.len()..];
-            }
-            Some(())
-        };
-        assert!(
-            text.lines().any(|line| fits(line).is_some()),
-            "no line is like {pattern}:\n{text}"
-        );
-    }
-}
 
 #[tokio::test]
 async fn a_connection_is_brought_up_counted_and_closed() {
@@ -112,7 +39,10 @@ async fn a_connection_is_brought_up_counted_and_closed() {
     assert_lines(
         &text,
         &[
-            "\"pods\": initiating IKEv2 connection to 192.168.0.2 using UDP",
+            "\"pods\" #1: initiating IKEv2 connection to 192.168.0.2 using UDP",
+            "\"pods\" #1: sent IKE_SA_INIT request to 192.168.0.2:UDP/500",
+            "\"pods\" #1: processed IKE_SA_INIT response from 192.168.0.2:UDP/500 {cipher=AES_GCM_16_256 integ=n/a prf=HMAC_SHA2_256 group=DH31}, initiating IKE_AUTH",
+            "\"pods\" #1: sent IKE_AUTH request to 192.168.0.2:UDP/4500",
             "\"pods\" #*: initiator established IKE SA; authenticated peer using authby=secret and ID_FQDN '@hostB.example.com'",
             "\"pods\" #*: initiator established Child SA using #*; IPsec tunnel [172.16.1.0/24===172.16.2.0/24] {ESP/ESN=>0x* <0x* xfrm=AES_GCM_16_256-NONE DPD=*}",
         ],
@@ -237,59 +167,6 @@ async fn what_cannot_be_done_has_plutos_exit_code() {
     }
     let by_obol = bed.run_as(obol(), &bed.lab.a, "ipsec up nope", "5");
     assert_eq!(by_obol.0, 21, "{by_obol:?}");
-}
-
-/// A lab whose hosts run from pluto's files.
-struct Files {
-    bed: Bed,
-    conf: PathBuf,
-}
-
-impl Files {
-    fn new(conns: &str) -> Self {
-        let lab = Lab::new(obol(), None).unwrap();
-        let ipsec = lab.directory().join("ipsec");
-        symlink(obol(), &ipsec).unwrap();
-        let directory = lab.directory();
-        let conf = directory.join("ipsec.conf");
-        let secrets = directory.join("ipsec.secrets");
-        std::fs::write(&secrets, "@a @b : PSK \"a secret for a and b\"\n").unwrap();
-        std::fs::set_permissions(&secrets, PermissionsExt::from_mode(0o600)).unwrap();
-        let text = format!(
-            "config setup\n\tsecretsfile={}\n\n{conns}",
-            secrets.display()
-        );
-        std::fs::write(&conf, text).unwrap();
-        let files = Self {
-            bed: Bed { lab, ipsec },
-            conf,
-        };
-        for host in files.hosts() {
-            let (code, text) = files.on(host, "start");
-            assert_eq!(code, 0, "{text}");
-        }
-        files
-    }
-
-    fn hosts(&self) -> [&Host; 2] {
-        [&self.bed.lab.a, &self.bed.lab.b]
-    }
-
-    /// Exit code of a command on a host, and what was printed.
-    fn on(&self, host: &Host, line: &str) -> (i32, String) {
-        let rundir = self.bed.lab.directory().join(host.side.name);
-        let (rundir, conf) = (rundir.display(), self.conf.display());
-        let line = format!("{line} --rundir {rundir} --config {conf}");
-        self.bed.run_as(&self.bed.ipsec, host, &line, "5")
-    }
-
-    fn stop(&self) {
-        for host in self.hosts() {
-            let (code, text) = self.on(host, "stop");
-            assert_eq!(code, 0, "{text}");
-            assert_eq!(self.on(host, "status").0, 33);
-        }
-    }
 }
 
 /// `ipsec start` without systemd, on pluto's own files.
@@ -639,27 +516,3 @@ async fn a14_add_after_an_edit_replaces_that_conn_alone() {
     assert_eq!(files.on(a, "up later").0, 0);
     files.stop();
 }
-
-const CONNS: &str = "\
-conn %default
-\tleft=192.168.0.1
-\tleftid=@a
-\tright=192.168.0.2
-\trightid=@b
-\tauthby=secret
-
-conn nets
-\tleftsubnet=172.16.1.0/24
-\trightsubnet=172.16.2.0/24
-\tauto=add
-
-conn later
-\tleftsubnet=172.16.1.0/24
-\trightsubnet=172.16.3.0/24
-\tauto=ignore
-
-conn elsewhere
-\tleft=192.168.0.8
-\tright=192.168.0.9
-\tauto=add
-";

@@ -104,7 +104,30 @@ pub struct Proof<'a> {
 /// The peer's AUTH payload verified. Only this module makes one.
 #[derive(Debug)]
 #[must_use = "an IKE SA is established with this"]
-pub struct AuthVerified(());
+pub struct AuthVerified(ProvenBy);
+
+impl AuthVerified {
+    /// What proved it.
+    pub fn by(&self) -> ProvenBy {
+        self.0
+    }
+}
+
+/// What a peer has proven by who it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ProvenBy {
+    /// A shared secret.
+    Secret,
+    /// A signature.
+    Signature {
+        /// How it was made.
+        scheme: SignatureScheme,
+        /// The size of the key.
+        key_bits: u32,
+    },
+    /// The keys of an IKE SA that was lost (RFC 5723).
+    Ticket,
+}
 
 /// Why the peer's AUTH payload does not prove what it should, in words that say which side
 /// must change what.
@@ -276,7 +299,7 @@ pub fn verify_psk(
     }
     let expected = psk_mac(prf, secret, octets);
     if bool::from(expected.expose().ct_eq(proof.data)) {
-        Ok(AuthVerified(()))
+        Ok(AuthVerified(ProvenBy::Secret))
     } else {
         Err(AuthError::WrongSecret)
     }
@@ -303,7 +326,7 @@ pub fn verify_resumption(
     let expected = prf.compute(sk_p, &[octets.octets()]);
     let same = bool::from(expected.expose().ct_eq(proof.data));
     if same && proof.method == AuthMethod::SHARED_KEY {
-        Ok(AuthVerified(()))
+        Ok(AuthVerified(ProvenBy::Ticket))
     } else {
         Err(AuthError::WrongResumption)
     }
@@ -342,8 +365,10 @@ pub fn verify_signature(
         return Err(AuthError::NotAccepted { scheme, accepted });
     }
     let fitting = || keys.iter().filter(|key| key.fits(scheme));
-    if fitting().any(|key| key.verify(scheme, octets.octets(), signature).is_ok()) {
-        return Ok(AuthVerified(()));
+    let signed = |key: &&PublicKey| key.verify(scheme, octets.octets(), signature).is_ok();
+    if let Some(key) = fitting().find(signed) {
+        let key_bits = key.bits();
+        return Ok(AuthVerified(ProvenBy::Signature { scheme, key_bits }));
     }
     match fitting().count() {
         0 => Err(AuthError::KeyType { scheme }),

@@ -111,7 +111,11 @@ pub struct Connection {
     pub remote: RemoteAuth,
     /// The Child SAs.
     pub children: Vec<Arc<Child>>,
-    /// Rekey the IKE SA after this time, less up to 10 % of jitter.
+    /// So many failed tries in a row to bring up what starts by itself, or is to come again, and it is left until
+    /// a packet, an operator or the peer asks for it. 0: tried for ever.
+    pub keying_tries: u32,
+    /// Rekey the IKE SA after this time, less up to 10 % of jitter; `Duration::MAX`: never, that is left to the
+    /// peer.
     pub rekey_time: Duration,
     /// Close the IKE SA when it is this old and was not rekeyed.
     pub over_time: Duration,
@@ -152,6 +156,16 @@ pub struct DpdRetry {
     pub after: Duration,
     /// Questions without answer, the first one included, after which it is dead.
     pub tries: u32,
+}
+
+impl Connection {
+    /// What is left of the life of an IKE SA once it is to be rekeyed; a tenth, where it never is.
+    pub fn margin(&self) -> Duration {
+        match self.rekey_time {
+            Duration::MAX => self.over_time / 10,
+            rekey => self.over_time.saturating_sub(rekey),
+        }
+    }
 }
 
 /// Child SAs that a peer gets although no child is about their packets: those between this host and the
@@ -377,6 +391,28 @@ pub enum RemoteAuthMethod {
     Psk,
     /// A signature that one of these keys verifies.
     Keys(Vec<PublicKey>),
+    /// Either of them, as the peer likes.
+    KeysOrPsk(Vec<PublicKey>),
+}
+
+impl RemoteAuthMethod {
+    /// The keys of signatures that will do.
+    pub fn keys(&self) -> &[PublicKey] {
+        match self {
+            Self::Psk => &[],
+            Self::Keys(keys) | Self::KeysOrPsk(keys) => keys,
+        }
+    }
+
+    /// Whether a shared secret will do.
+    pub fn takes_psk(&self) -> bool {
+        matches!(self, Self::Psk | Self::KeysOrPsk(_))
+    }
+
+    /// Whether a signature will do.
+    pub fn takes_signatures(&self) -> bool {
+        !matches!(self, Self::Psk)
+    }
 }
 
 /// Transport or tunnel, RFC 4301 section 4.1.
@@ -444,7 +480,7 @@ pub struct Child {
     pub start_action: StartAction,
     /// What to do later.
     pub upkeep: Upkeep,
-    /// Rekey after this time, less up to 10 % of jitter.
+    /// Rekey after this time, less up to 10 % of jitter; `Duration::MAX`: never, that is left to the peer.
     pub rekey_time: Duration,
     /// Hard limit of the SA's age.
     pub life_time: Duration,

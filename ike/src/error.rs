@@ -256,6 +256,9 @@ pub enum CommandError {
     /// There is no IKE SA of that connection, or no such Child SA.
     #[error("connection {0:?} has no such SA")]
     NotUp(String),
+    /// There is no SA of this number, or it is being closed.
+    #[error("there is no such SA")]
+    NoSuchSa,
     /// No client of that connection is up that can be sent to another gateway.
     #[error("connection {0:?} has no client that can be redirected there")]
     NoClient(String),

@@ -11,8 +11,9 @@ use crate::crypto::signature::{PublicKey, SignatureScheme};
 use crate::error::{ChildFailure, IkeFailure, NotResumed, RedirectRefusal};
 pub use crate::exchange::puzzle::Puzzle;
 use crate::identity::Identity;
+use crate::status::IkeAlgorithms;
 use crate::ts::TrafficSelector;
-use crate::wire::{EncrId, IntegId, KeMethod, NotifyType};
+use crate::wire::{EncrId, ExchangeType, IntegId, KeMethod, NotifyType};
 
 /// An ESP SPI, RFC 4303 section 2.1; host byte order, never below 256.
 #[derive(Clone, Copy, Eq, PartialEq, Hash, Ord, PartialOrd)]
@@ -316,6 +317,10 @@ pub enum Command {
         /// Name of the child; `None`: the IKE SA with all children.
         child: Option<String>,
     },
+    /// Close one IKE SA with its Child SAs. What is to be up comes again.
+    CloseIke(IkeSaId),
+    /// Close one Child SA. What is to be up comes again.
+    CloseChild(ChildSaId),
     /// Rekey the IKE SA of a connection.
     RekeyIke {
         /// Name of the connection.
@@ -417,6 +422,26 @@ pub struct Owner {
     pub address: Option<IpAddr>,
 }
 
+/// How far a negotiation is that this end began.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Step {
+    /// The request is out that begins an IKE SA; with another cookie or key exchange once more.
+    Begun,
+    /// That was answered, by whoever it was, with these algorithms; the IKE_AUTH request is out.
+    Proving(IkeAlgorithms),
+    /// The request for a Child SA on an IKE SA that is up is out.
+    Asked {
+        /// The number that it will have.
+        id: ChildSaId,
+        /// Name of the child.
+        child: String,
+        /// SPI of packets to us.
+        spi_in: EspSpi,
+    },
+    /// There is no answer: a request of this exchange went out again, and will once more after this time.
+    Repeated(ExchangeType, Duration),
+}
+
 /// What happened.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -436,6 +461,17 @@ pub enum Event {
         rekey: bool,
         /// Whether it was made of one that was lost, by a ticket (RFC 5723).
         resumed: bool,
+    },
+    /// A negotiation that we began goes on; for those who wait for its end.
+    Progress {
+        /// The IKE SA.
+        id: IkeSaId,
+        /// Name of the connection.
+        connection: String,
+        /// Where our request went.
+        path: Path,
+        /// How far it is.
+        step: Step,
     },
     /// An IKE SA is gone.
     IkeDown {
@@ -522,6 +558,15 @@ pub enum Event {
         path: Path,
         /// Why, with what the operator needs: both identities where there are two.
         reason: IkeFailure,
+    },
+    /// A child was tried as often as its connection says, and is not tried again before somebody asks for it.
+    GivenUp {
+        /// Name of the connection.
+        connection: String,
+        /// Name of the child.
+        child: String,
+        /// How often.
+        tries: u32,
     },
     /// An IKE SA that was lost could not be resumed, and is made from scratch.
     NotResumed {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::auth::ProvenBy;
 use crate::config::{Path, StartAction};
 use crate::event::{ChildSaInfo, IkeSaId, IkeSpi};
 use crate::identity::Identity;
@@ -29,6 +30,8 @@ pub struct IkeSaStatus {
     pub local_id: Option<Identity>,
     /// The peer's identity, once proven.
     pub remote_id: Option<Identity>,
+    /// What the peer has proven its identity by, once it has.
+    pub proven_by: Option<ProvenBy>,
     /// Chosen algorithms, once known.
     pub algorithms: Option<IkeAlgorithms>,
     /// The peer has shown us how to know a crash of its by, RFC 6290.

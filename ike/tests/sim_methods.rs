@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use obol_ike::auth::ProvenBy;
 use obol_ike::config::{Config, LocalAuthMethod, RemoteAuthMethod, Settings, StartAction};
 use obol_ike::crypto::private_key::PrivateKey;
 use obol_ike::error::IkeFailure;
@@ -174,6 +175,63 @@ fn rsa_signatures_are_taken_as_the_configuration_says() {
         "{why}"
     );
     assert_eq!(failures(&pair.b).len(), 0, "{:?}", pair.b.events);
+}
+
+/// Two hosts that take a key or a secret of each other. `by_key`: whether each proves itself with its key;
+/// `key` is the one that the second host has of the first one.
+fn either_pair(by_key: [bool; 2], key: u64, secret_b: &[u8]) -> Pair {
+    let setup = Setup::started(1);
+    let mut at_a = setup.connection.clone();
+    let mut at_b = mirror(&setup.connection, StartAction::None);
+    for (host, seed, by_key) in [(&mut at_a, 1, by_key[0]), (&mut at_b, 2, by_key[1])] {
+        if by_key {
+            host.local.method = LocalAuthMethod::Key(ed25519(seed).public());
+        }
+    }
+    at_a.remote.method = RemoteAuthMethod::KeysOrPsk(vec![ed25519(2).public()]);
+    at_b.remote.method = RemoteAuthMethod::KeysOrPsk(vec![ed25519(key).public()]);
+    let config = |connection| Config {
+        connections: vec![std::sync::Arc::new(connection)],
+        settings: Settings::default(),
+    };
+    let mut pair = setup.pair(5);
+    pair.a = Node::new(pair.a.address, config(at_a), 11)
+        .with_secret(ID_A, ID_B, b"a secret for tests")
+        .with_key(ed25519(1));
+    pair.b = Node::new(pair.b.address, config(at_b), 12)
+        .with_secret(ID_A, ID_B, secret_b)
+        .with_key(ed25519(2));
+    pair.start();
+    pair.run_for(Duration::from_millis(1500));
+    pair
+}
+
+#[test]
+fn where_a_key_or_a_secret_will_do_the_peer_has_the_choice_and_must_have_one_of_them() {
+    let secret = b"a secret for tests";
+    for a in [true, false] {
+        for b in [true, false] {
+            let pair = either_pair([a, b], 1, secret);
+            pair.assert_up(1);
+            let by = |node: &Node, signed: bool| {
+                let status = node.endpoint.status(pair.now);
+                let by = status[0].proven_by;
+                assert_eq!(by == Some(ProvenBy::Secret), !signed, "{by:?}");
+            };
+            by(&pair.a, b);
+            by(&pair.b, a);
+        }
+    }
+    // Another key and the right secret, another secret and the right key.
+    for (by_key, key, secret) in [
+        ([true, true], 3, &secret[..]),
+        ([false, true], 1, b"another"),
+    ] {
+        let pair = either_pair(by_key, key, secret);
+        let [IkeFailure::PeerNotProven { .. }] = failures(&pair.b)[..] else {
+            panic!("{:?}", pair.b.events)
+        };
+    }
 }
 
 /// The hashes that the first request names are those of the schemes that the initiator takes.

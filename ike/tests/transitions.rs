@@ -57,7 +57,10 @@ fn outcome(state: &State, kind: &Kind) -> String {
     if more > sas {
         words.push(format!("{} more IKE SA", more - sas));
     }
-    words.extend(at.pair.b.events[told..].iter().map(event));
+    // That a request of ours went out is said by the packet.
+    let outcome = |event: &&Event| !matches!(event, Event::Progress { .. });
+    let told = at.pair.b.events[told..].iter().filter(outcome);
+    words.extend(told.map(event));
     match result {
         Err(reason) => words.insert(0, format!("dropped: {reason:?}")),
         Ok(()) if words.is_empty() => words.push("taken".to_owned()),

@@ -312,6 +312,7 @@ impl RunArgs {
             nss: self.nssdir.clone(),
             wanted: Default::default(),
             routed: Default::default(),
+            deleted: Default::default(),
         })
     }
 }

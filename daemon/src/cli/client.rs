@@ -98,6 +98,9 @@ fn waits(request: &Request) -> Duration {
         | Request::Overview { .. }
         | Request::Keys
         | Request::Establish { .. }
+        | Request::CloseSa(_)
+        | Request::Rekey { .. }
+        | Request::Psks
         | Request::Reload
         | Request::Secrets
         | Request::Change { .. }

@@ -73,7 +73,7 @@ pub(super) fn convert(path: &Path) -> Result<(), Failure> {
 /// What the files say, without what obol cannot run on this host.
 fn load(path: &Path, json: bool) -> Result<(Understood, HostView), Failure> {
     let mut understood = read(path, json)?;
-    let view = host_view(&understood)?;
+    let view = host_view(&mut understood)?;
     pluto::refuse(&mut understood, &view);
     Ok((understood, view))
 }
@@ -206,7 +206,7 @@ fn report(understood: &Understood, view: &HostView) -> serde_json::Value {
 }
 
 /// This host as it is now.
-fn host_view(understood: &Understood) -> Result<HostView, Failure> {
+fn host_view(understood: &mut Understood) -> Result<HostView, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

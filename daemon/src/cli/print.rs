@@ -525,6 +525,8 @@ hosts: established for 5s, rekey in 4h00m, initiator
             dpd_delay_s: 30,
             ike_life_s: 3600,
             margin_s: 360,
+            never_rekeyed: false,
+            keying_tries: 0,
             initial_contact: true,
             fragmentation: true,
             generates: false,

@@ -7,7 +7,7 @@ use super::client::{ask, is_running};
 use super::{complain_line, print, print_json, print_text, purge};
 use crate::control::protocol::{
     Data, DownReport, DownTarget, ListReport, RedirectReport, ReloadReport, Request, StatusReport,
-    UpReport,
+    StepReport, UpReport,
 };
 use crate::error::{ExitClass, Failure};
 use crate::run::Lock;
@@ -20,8 +20,8 @@ pub(super) fn up(runtime_dir: &Path, args: &UpArgs) -> Result<(), Failure> {
         timeout_ms: milliseconds(args.timeout),
     };
     let data = ask(runtime_dir, &request, |text| {
-        if !args.output.json {
-            complain_line(text);
+        if let Some(step) = StepReport::read(text).filter(|_| !args.output.json) {
+            complain_line(&step.to_string());
         }
     })?;
     if args.output.json {

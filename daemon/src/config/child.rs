@@ -163,15 +163,16 @@ pub(super) fn read_lifetimes(
 ) -> Option<Lifetimes> {
     let number = |soft_key, hard_key, parse: &dyn Fn(&str) -> Result<u64, String>| {
         let tenth_more = |soft: u64| soft.saturating_add(soft / 10);
-        read_limits(report, section, soft_key, hard_key, parse, tenth_more)
+        let keys = (soft_key, hard_key);
+        read_limits(report, section, keys, (parse, parse), None, tenth_more)
     };
     let tenth_more = |soft: Duration| soft + soft / 10;
     let time = read_limits(
         report,
         section,
-        "rekey_time",
-        "life_time",
-        rekey_time,
+        ("rekey_time", "life_time"),
+        (&rekey_time, &life_time),
+        Some(Duration::MAX),
         tenth_more,
     );
     let size = at_least(values::size, 100_000);
@@ -180,7 +181,7 @@ pub(super) fn read_lifetimes(
     let packets = number("rekey_packets", "life_packets", &count);
     let (soft, hard) = time?;
     let rekey = soft.unwrap_or(REKEY_TIME);
-    let life = hard.unwrap_or(tenth_more(rekey));
+    let life = hard.unwrap_or(tenth_more(REKEY_TIME));
     if soft.is_none() && life <= rekey {
         report.error(
             &name.place,
@@ -379,13 +380,24 @@ fn check_transport(
     }
 }
 
-/// A rekey time. Less than a second would have the two ends do little else.
+/// A rekey time; 0, which is `Duration::MAX` from then on: never. Less than a second would have the two ends
+/// do little else.
 ///
 /// # Errors
 /// What to write.
 pub(crate) fn rekey_time(text: &str) -> Result<Duration, String> {
     match values::duration(text)? {
-        time if time < Duration::from_secs(1) => Err("1s is the shortest; 4h is usual".into()),
+        Duration::ZERO => Ok(Duration::MAX),
+        time if time < Duration::from_secs(1) => {
+            Err("1s is the shortest; 4h is usual, and 0 leaves it to the peer".into())
+        }
+        time => Ok(time),
+    }
+}
+
+fn life_time(text: &str) -> Result<Duration, String> {
+    match rekey_time(text)? {
+        Duration::MAX => Err("1s is the shortest".into()),
         time => Ok(time),
     }
 }
@@ -401,22 +413,28 @@ fn at_least(
     }
 }
 
+/// Reads a value, or says what to write.
+type Parse<'p, T> = &'p dyn Fn(&str) -> Result<T, String>;
+
 /// A soft and a hard limit. The hard one defaults to a tenth more than the soft one, and must be
-/// beyond it: the time between them is what the rekey has. `None` if something is wrong.
+/// beyond it: the time between them is what the rekey has. A soft one that is `never` has nothing to do with
+/// the hard one. `None` if something is wrong.
 fn read_limits<T: Copy + PartialOrd>(
     report: &Report<'_>,
     section: &Section<'_>,
-    soft_key: &'static str,
-    hard_key: &'static str,
-    parse: impl Fn(&str) -> Result<T, String>,
+    (soft_key, hard_key): (&'static str, &'static str),
+    (soft, hard): (Parse<'_, T>, Parse<'_, T>),
+    never: Option<T>,
     tenth_more: impl Fn(T) -> T,
 ) -> Option<(Option<T>, Option<T>)> {
-    let soft = section.quantity(soft_key, &parse);
-    let hard = section.quantity(hard_key, &parse);
+    let soft = section.quantity(soft_key, soft);
+    let hard = section.quantity(hard_key, hard);
     if (soft.is_none() && section.has(soft_key)) || (hard.is_none() && section.has(hard_key)) {
         return None;
     }
+    let comes = |soft: &T| never.is_none_or(|never| *soft != never);
     if let (Some(soft), Some(hard)) = (&soft, &hard)
+        && comes(&soft.value)
         && hard.value <= soft.value
     {
         report.clash(
@@ -428,5 +446,6 @@ fn read_limits<T: Copy + PartialOrd>(
         return None;
     }
     let soft = soft.map(|soft| soft.value);
-    Some((soft, hard.map(|hard| hard.value).or(soft.map(tenth_more))))
+    let hard = hard.map(|hard| hard.value);
+    Some((soft, hard.or(soft.filter(comes).map(tenth_more))))
 }

@@ -65,6 +65,7 @@ pub(crate) fn read(
     let proposals = lists.of_ike(report, &section);
     let local = read_local(report, secrets, name, &section);
     let remote = read_remote(report, files, name, &section);
+    let keying_tries = section.integer("keyingtries", 0..=u64::from(u32::MAX));
     let times = read_times(report, &section);
     let dpd_delay = match section.quantity("dpd_delay", values::duration) {
         Some(delay) => Some(delay.value).filter(|delay| !delay.is_zero()),
@@ -112,6 +113,8 @@ pub(crate) fn read(
         local,
         remote: remote.value,
         children: Vec::new(),
+        keying_tries: keying_tries
+            .map_or(0, |tries| u32::try_from(tries.value).unwrap_or(u32::MAX)),
         rekey_time,
         over_time,
         dpd_delay,
@@ -149,7 +152,7 @@ pub(crate) fn read(
 /// A secret says who has it, and nothing of who the peer is: without an identity, who has the secret of
 /// another peer could take this one's place. So the peer of a connection to one address is that address.
 fn expect_address(report: &Report<'_>, config: &mut Connection, place: &Place) {
-    if config.remote.method != RemoteAuthMethod::Psk {
+    if !config.remote.method.takes_psk() {
         return;
     }
     match config.remote_addrs.as_slice() {
@@ -332,7 +335,7 @@ fn read_mobike(report: &Report<'_>, section: &Section<'_>) -> Option<Mobike> {
 }
 
 /// Rekey time, and the age at which an IKE SA that was not rekeyed is closed. As in swanctl,
-/// `over_time` is what comes on top of `rekey_time`.
+/// `over_time` is what comes on top of `rekey_time`; of one that this end never rekeys, it is all.
 fn read_times(report: &Report<'_>, section: &Section<'_>) -> Option<(Duration, Duration)> {
     let rekey = section.quantity("rekey_time", child::rekey_time);
     let over = section.quantity("over_time", values::duration);
@@ -342,6 +345,7 @@ fn read_times(report: &Report<'_>, section: &Section<'_>) -> Option<(Duration, D
         return None;
     }
     let rekey = rekey.map_or(REKEY_TIME, |rekey| rekey.value);
+    let never = rekey == Duration::MAX;
     let over = match over {
         Some(over) if over.value.is_zero() => {
             report.error(
@@ -352,9 +356,10 @@ fn read_times(report: &Report<'_>, section: &Section<'_>) -> Option<(Duration, D
             return None;
         }
         Some(over) => over.value,
+        None if never => REKEY_TIME + REKEY_TIME / 10,
         None => rekey / 10,
     };
-    Some((rekey, rekey + over))
+    Some((rekey, if never { over } else { rekey + over }))
 }
 
 /// How long a proof of identity is good, and what to do when a peer comes twice.
@@ -408,8 +413,16 @@ fn auth_section<'a>(
     found
 }
 
+/// What proves an identity.
+#[derive(Clone, Copy)]
+enum Method {
+    Psk,
+    Key,
+    Either,
+}
+
 /// `psk` (true) or `pubkey` (false).
-fn read_method(report: &Report<'_>, section: &Section<'_>) -> Option<bool> {
+fn read_method(report: &Report<'_>, section: &Section<'_>, either: bool) -> Option<Method> {
     let Some(auth) = section.string("auth") else {
         if !section.has("auth") {
             report.error(
@@ -421,8 +434,9 @@ fn read_method(report: &Report<'_>, section: &Section<'_>) -> Option<bool> {
         return None;
     };
     match auth.value {
-        "psk" => Some(true),
-        "pubkey" => Some(false),
+        "psk" => Some(Method::Psk),
+        "pubkey" => Some(Method::Key),
+        "pubkey|psk" if either => Some(Method::Either),
         other => {
             let fix = if other.starts_with("eap") {
                 "obol does not do EAP: write \"psk\" or \"pubkey\""
@@ -456,12 +470,14 @@ fn read_local(
     section: &Section<'_>,
 ) -> Option<(Place, LocalAuth)> {
     let local = auth_section(report, name, section, "local")?;
-    let psk = read_method(report, &local);
+    let psk = read_method(report, &local, false);
     let id = read_side_id(report, &local);
     let place = local.place.clone();
     let method = match psk {
-        Some(true) => Some(LocalAuthMethod::Psk),
-        Some(false) => own_key(report, secrets, &local).map(LocalAuthMethod::Key),
+        Some(Method::Psk) => Some(LocalAuthMethod::Psk),
+        Some(Method::Key | Method::Either) => {
+            own_key(report, secrets, &local).map(LocalAuthMethod::Key)
+        }
         None => None,
     };
     if local.has("pubkeys") {
@@ -541,10 +557,10 @@ fn read_remote(
 ) -> Option<(Located<RemoteAuth>, bool)> {
     let remote = auth_section(report, name, section, "remote")?;
     let said_id = remote.has("id");
-    let psk = read_method(report, &remote);
+    let psk = read_method(report, &remote, true);
     let id = read_side_id(report, &remote);
     let method = match psk {
-        Some(true) => {
+        Some(Method::Psk) => {
             if remote.has("pubkeys") {
                 report.error(
                     &remote.place,
@@ -555,14 +571,16 @@ fn read_remote(
             }
             Some(RemoteAuthMethod::Psk)
         }
-        Some(false) => read_pubkeys(report, files, &remote).map(RemoteAuthMethod::Keys),
+        Some(Method::Key) => read_pubkeys(report, files, &remote).map(RemoteAuthMethod::Keys),
+        Some(Method::Either) => {
+            read_pubkeys(report, files, &remote).map(RemoteAuthMethod::KeysOrPsk)
+        }
         None => None,
     };
     let place = remote.place.clone();
-    let keys = method.as_ref().map(|method| match method {
-        RemoteAuthMethod::Psk => None,
-        RemoteAuthMethod::Keys(keys) => Some(keys.as_slice()),
-    });
+    let keys = method
+        .as_ref()
+        .map(|method| method.takes_signatures().then_some(method.keys()));
     let signatures = match keys {
         Some(keys) => signatures::read(report, &remote, keys),
         // What is wrong with it waits until the keys are right.

@@ -17,7 +17,6 @@ const SIMILAR: f64 = 0.75;
 const FOREIGN: &[(&str, &str)] = &[
     ("version", "obol speaks IKEv2 only: remove the line"),
     ("fragmentation", "remove the line"),
-    ("keyingtries", "obol never gives up: remove the line"),
     (
         "uniqueids",
         "write unique = \"no\", \"never\", \"replace\" or \"keep\" in a connection",

@@ -67,7 +67,9 @@ pub(super) fn check(report: &Report<'_>, place: &Place, connection: &Connection)
     };
     let remote = match connection.remote.method {
         RemoteAuthMethod::Psk => None,
-        RemoteAuthMethod::Keys(_) => Some(uses(connection.remote.signatures)),
+        RemoteAuthMethod::Keys(_) | RemoteAuthMethod::KeysOrPsk(_) => {
+            Some(uses(connection.remote.signatures))
+        }
     };
     let mut sides = [local, remote].into_iter().flatten().peekable();
     if connection.allow_sha1_rsa && sides.peek().is_some() && !sides.any(|uses| uses) {

@@ -2,6 +2,7 @@
 //! file.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use obol_ike::config::{
     Child, Connection, FragmentationMode, LocalAuthMethod, Mode, RemoteAuthMethod, StartAction,
@@ -67,6 +68,7 @@ pub(crate) fn in_short(connection: &Connection) -> ConnectionReport {
     let remote = match &connection.remote.method {
         RemoteAuthMethod::Psk => ("psk", Vec::new()),
         RemoteAuthMethod::Keys(keys) => ("pubkey", keys.iter().map(key_text).collect()),
+        RemoteAuthMethod::KeysOrPsk(keys) => ("pubkey|psk", keys.iter().map(key_text).collect()),
     };
     let side = |(auth, keys): (&str, _), id: Option<&Identity>, signatures| AuthReport {
         auth: auth.to_owned(),
@@ -78,7 +80,7 @@ pub(crate) fn in_short(connection: &Connection) -> ConnectionReport {
         },
     };
     let (own, peer) = (&connection.local, &connection.remote);
-    let margin = connection.over_time.saturating_sub(connection.rekey_time);
+    let margin = connection.margin();
     ConnectionReport {
         name: connection.name.clone(),
         state: None,
@@ -91,6 +93,8 @@ pub(crate) fn in_short(connection: &Connection) -> ConnectionReport {
         dpd_delay_s: connection.dpd_delay.map_or(0, |delay| delay.as_secs()),
         ike_life_s: connection.over_time.as_secs(),
         margin_s: margin.as_secs(),
+        never_rekeyed: connection.rekey_time == Duration::MAX,
+        keying_tries: connection.keying_tries,
         initial_contact: connection.initial_contact,
         fragmentation: connection.fragmentation.mode != FragmentationMode::No,
         generates: connection.generate.is_some(),
@@ -143,7 +147,10 @@ fn child_in_short(child: &Child) -> ChildReport {
         life_s: child.life_time.as_secs(),
         rekey_bytes: child.rekey_bytes,
         rekey_packets: child.rekey_packets,
-        rekey_s: child.rekey_time.as_secs(),
+        rekey_s: match child.rekey_time {
+            Duration::MAX => 0,
+            time => time.as_secs(),
+        },
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! -> {"version":1,"command":"up","connection":"hosts","child":"pods","timeout_ms":30000}
-//! <- {"version":1,"progress":"IKE_SA_INIT sent to 192.168.0.2"}
+//! <- {"version":1,"progress":"{\"ike\":1,\"peer\":\"192.168.0.2:500\",\"step\":\"begun\"}"}
 //! <- {"version":1,"ok":true,"data":{...}}
 //! <- {"version":1,"ok":false,"code":4,"error":"..."}
 //! ```
@@ -13,6 +13,7 @@ mod list;
 mod overview;
 mod secret;
 mod status;
+mod step;
 
 use std::net::IpAddr;
 
@@ -27,8 +28,10 @@ pub(crate) use overview::{OfferReport, OverviewReport};
 pub(crate) use secret::{KeysReport, OneWay, SecretJson};
 pub(crate) use status::{
     Absence, ChildSaReport, DaemonReport, EndReport, GeneratedReport, IkeAlgorithmsReport,
-    IkeSaReport, Names, NatReport, NotLoaded, PolicyReport, PolicyState, StatusReport, WrittenEnd,
+    IkeSaReport, Names, NatReport, NotLoaded, PolicyReport, PolicyState, ProofReport, StatusReport,
+    WrittenEnd,
 };
+pub(crate) use step::{StepKind, StepReport};
 
 /// Version of requests and replies. Raised by changes that an older end would misread.
 pub(crate) const VERSION: u32 = 1;
@@ -61,7 +64,8 @@ pub(crate) enum Request {
     },
     /// The keys of all Child SAs; answered by a [`KeysReport`], if the daemon keeps them.
     Keys,
-    /// Bring up a connection, or one child of it, and wait for it; answered by [`UpReport`].
+    /// Bring up a connection, or one child of it, and wait for it; answered by [`UpReport`], after a
+    /// [`StepReport`] for each step.
     Up {
         /// Name of the connection.
         connection: String,
@@ -77,6 +81,18 @@ pub(crate) enum Request {
         /// How long to wait for the peers' replies.
         timeout_ms: u64,
     },
+    /// Close one SA by its number; what is to be up comes again. Answered by nothing more.
+    CloseSa(SaName),
+    /// Rekey the IKE SA of a connection, or the Child SAs of one child; answered by nothing more, once it is
+    /// begun.
+    Rekey {
+        /// Name of the connection.
+        connection: String,
+        /// Name of the child; `None`: the IKE SA.
+        child: Option<String>,
+    },
+    /// Which shared secrets of pluto's files there are, and whose; answered by [`PsksReport`].
+    Psks,
     /// Read the configuration again; answered by [`ReloadReport`].
     Reload,
     /// Read secrets and private keys again, and leave connections as they are; answered by
@@ -108,6 +124,16 @@ pub(crate) enum Request {
         /// The other gateway.
         to: IpAddr,
     },
+}
+
+/// One SA, by the number that [`StatusReport`] has of it.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum SaName {
+    /// An IKE SA, with its Child SAs.
+    Ike(u64),
+    /// A Child SA.
+    Child(u64),
 }
 
 /// What `down` closes.
@@ -364,6 +390,26 @@ pub(crate) struct ReloadReport {
     pub(crate) warnings: Vec<String>,
 }
 
+/// Shared secrets of pluto's files, without what is secret.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct PsksReport {
+    /// The file that the others are included from.
+    pub(crate) file: String,
+    /// Each record, in order.
+    pub(crate) records: Vec<PskReport>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct PskReport {
+    /// Where it is: `FILE:LINE`.
+    pub(crate) place: String,
+    /// For whom it is; none: for all.
+    pub(crate) ids: Vec<String>,
+    /// The connections that use it.
+    pub(crate) used_by: Vec<String>,
+}
+
 /// Where secrets were read from again.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct SecretsReport {
@@ -403,6 +449,13 @@ mod tests {
                 name: Some("pods".into()),
             },
             Request::Reload,
+            Request::Psks,
+            Request::CloseSa(SaName::Ike(7)),
+            Request::CloseSa(SaName::Child(8)),
+            Request::Rekey {
+                connection: "hosts".into(),
+                child: Some("pods".into()),
+            },
             Request::Secrets,
             Request::Watch,
             Request::Establish {

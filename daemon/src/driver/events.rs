@@ -36,6 +36,20 @@ impl<D: DataPlane> Driver<D> {
                 let racoons = self.racoons("ISAKMP-SA established: ");
                 info!(%connection, peer = %remote_id, role, took_ms = ms, "{racoons}{what}");
             }
+            Event::Progress {
+                id,
+                connection,
+                path,
+                step,
+            } => self.tell_step(*id, connection, path, step),
+            Event::GivenUp {
+                connection,
+                child,
+                tries,
+            } => warn!(
+                %connection, %child, tries,
+                "not tried again before a packet, an operator or the peer asks for it (keyingtries)"
+            ),
             Event::IkeDown {
                 connection, reason, ..
             } => {
@@ -66,6 +80,9 @@ impl<D: DataPlane> Driver<D> {
                     _ => self.racoons("phase1 negotiation failed: "),
                 };
                 warn!(connection = name(connection), "{racoons}no IKE SA: {text}");
+                if let Some(connection) = connection {
+                    self.tell_ike_failure(connection, path, reason);
+                }
                 self.fail_waiters(connection.as_deref(), None, &Failure::new(code, text));
             }
             Event::NotResumed {
@@ -136,6 +153,7 @@ impl<D: DataPlane> Driver<D> {
             } => {
                 let (code, text) = words::child_failure(reason);
                 warn!(%connection, child = name(child), "no Child SA: {text}");
+                self.tell_child_failure(connection, reason);
                 let failure = Failure::new(code, text);
                 self.fail_waiters(Some(connection), child.as_deref(), &failure);
             }

@@ -7,21 +7,24 @@ use std::time::{Duration, Instant};
 
 use obol_ike::config::Connection;
 use obol_ike::endpoint::Endpoint;
-use obol_ike::event::Command;
+use obol_ike::error::CommandError;
+use obol_ike::event::{ChildSaId, Command, IkeSaId};
 
 use super::Driver;
+use super::heard::Held;
 use crate::config::changes::{Changes, ChildChange};
 use crate::control::Call;
 use crate::control::protocol::{
-    ChangeReport, DownReport, DownTarget, RedirectReport, ReloadReport, Reply, Request, UpReport,
+    Absence, ChangeReport, DownReport, DownTarget, RedirectReport, ReloadReport, Reply, Request,
+    SaName, UpReport,
 };
 use crate::dataplane::DataPlane;
 use crate::error::{ExitClass, Failure};
-use crate::pluto::Occasion;
+use crate::pluto::{NamesFound, Occasion};
 
 /// Somebody who waits for an `up` or a `down`.
 pub(super) struct Waiter {
-    call: Call,
+    pub(super) call: Call,
     goal: Goal,
     started: Instant,
     pub(super) deadline: Instant,
@@ -68,14 +71,22 @@ impl<D: DataPlane> Driver<D> {
             }
             Request::List => call.reply(Reply::done(&self.list_report())),
             Request::Keys => call.reply(self.keys_reply()),
-            Request::Reload => {
-                let before = self.loaded.ike.clone();
-                let reply = match self.reload(now, false).await {
-                    Ok(()) => Reply::done(&self.reload_report(&before)),
-                    Err(failure) => failure.into(),
+            Request::CloseSa(sa) => {
+                let command = match sa {
+                    SaName::Ike(id) => Command::CloseIke(IkeSaId(id)),
+                    SaName::Child(id) => Command::CloseChild(ChildSaId(id)),
                 };
-                call.reply(reply);
+                call.reply(self.obeyed(now, command));
             }
+            Request::Rekey { connection, child } => {
+                let command = match child {
+                    None => Command::RekeyIke { connection },
+                    Some(child) => Command::RekeyChild { connection, child },
+                };
+                call.reply(self.obeyed(now, command));
+            }
+            Request::Psks => call.reply(Reply::done(&self.psks_report())),
+            Request::Reload => self.when_heard(now, Held::Reload(Some(call))).await,
             Request::Secrets => {
                 let reply = match self.read_secrets(now).await {
                     Ok(report) => Reply::done(&report),
@@ -101,8 +112,7 @@ impl<D: DataPlane> Driver<D> {
                 call.reply(reply.unwrap_or_else(Into::into));
             }
             Request::Change { name, to } => {
-                let reply = self.change(now, &name, to).await;
-                call.reply(reply.unwrap_or_else(Into::into));
+                self.when_heard(now, Held::Change(call, name, to)).await;
             }
             Request::Redirect { connection, to } => {
                 let reply = self.redirect(now, connection, to);
@@ -113,21 +123,25 @@ impl<D: DataPlane> Driver<D> {
 
     /// From now on this is done about the children that a name means; with an error, all stays as
     /// it was.
-    async fn change(
+    pub(super) async fn change(
         &mut self,
         now: Instant,
-        name: &str,
-        to: ChildChange,
+        (name, to): (&str, ChildChange),
+        heard: &NamesFound,
     ) -> Result<Reply, Failure> {
         let before = (self.changes.clone(), self.origin.clone());
         if let Some(files) = &mut self.origin.pluto {
             files.want(name, to != ChildChange::Unload);
+            let waits = self.loaded.pluto.why_not(name);
+            if to == ChildChange::Unload && waits.is_some_and(|not| not.kind != Absence::Ignored) {
+                files.delete(name);
+            }
             match to {
                 ChildChange::Load => {}
                 other => files.route(name, other == ChildChange::Trap),
             }
         }
-        let done = self.change_found(now, name, to).await;
+        let done = self.change_found(now, name, to, heard).await;
         if done.is_err() {
             (self.changes, self.origin) = before;
         }
@@ -139,16 +153,17 @@ impl<D: DataPlane> Driver<D> {
         now: Instant,
         name: &str,
         to: ChildChange,
+        heard: &NamesFound,
     ) -> Result<ChangeReport, Failure> {
         let done = match to {
-            ChildChange::Load => self.add(now, name).await?,
+            ChildChange::Load => self.add(now, name, heard).await?,
             ChildChange::Unload => self.unload(now, name).await?.map(Into::into),
-            ChildChange::Trap | ChildChange::Wait => self.route(now, name, to).await?,
+            ChildChange::Trap | ChildChange::Wait => self.route(now, name, to, heard).await?,
         };
         if let Some(report) = done {
             return Ok(report);
         }
-        let occasion = Occasion::Asked(&self.loaded.pluto);
+        let occasion = Occasion::Heard(&self.loaded.pluto, heard);
         let loaded = crate::run::load_checked(&self.origin, occasion).await?;
         if to == ChildChange::Load
             && let Some(why) = loaded.pluto.why_kept(name)
@@ -171,6 +186,11 @@ impl<D: DataPlane> Driver<D> {
                         waits: Some(not),
                     });
                 }
+                // It was there, and waited.
+                Some(_) if self.is_deleted(name) => {
+                    self.take(now, loaded).await?;
+                    return Ok(Vec::new().into());
+                }
                 Some(not) => format!("{name} is not loaded: {}", not.why),
                 None => format!("no connection or alias named {name:?}"),
             };
@@ -181,6 +201,17 @@ impl<D: DataPlane> Driver<D> {
         }
         self.take(now, loaded).await?;
         Ok(children.into())
+    }
+
+    /// Has the endpoint do something of which there is nothing to wait for.
+    fn obeyed(&mut self, now: Instant, command: Command) -> Reply {
+        match self.endpoint.handle_command(now, command) {
+            Ok(()) => Reply::done(&()),
+            Err(e @ (CommandError::NoSuchSa | CommandError::NotUp(_))) => {
+                Failure::new(ExitClass::Usage, e.to_string()).into()
+            }
+            Err(e) => Failure::new(ExitClass::Failed, e.to_string()).into(),
+        }
     }
 
     fn redirect(&mut self, now: Instant, connection: String, to: IpAddr) -> Result<Reply, Failure> {
@@ -411,7 +442,13 @@ impl<D: DataPlane> Driver<D> {
         }
     }
 
-    fn reload_report(&self, before: &obol_ike::config::Config) -> ReloadReport {
+    /// Whether somebody has taken it out while it waited.
+    fn is_deleted(&self, name: &str) -> bool {
+        let files = self.origin.pluto.as_ref();
+        files.is_some_and(|files| files.deleted.contains(name))
+    }
+
+    pub(super) fn reload_report(&self, before: &obol_ike::config::Config) -> ReloadReport {
         let old = &before.connections;
         let mut report = ReloadReport {
             added: Vec::new(),
@@ -478,6 +515,11 @@ impl Waiter {
                 closed: closed.clone(),
             }),
         }
+    }
+
+    /// Whether it is for children of this connection to come up.
+    pub(super) fn waits_for(&self, connection: &str) -> bool {
+        self.concerns(Some(connection), None)
     }
 
     fn concerns(&self, failed: Option<&str>, failed_child: Option<&str>) -> bool {

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
+use obol_ike::auth::ProvenBy;
 use obol_ike::config::{Connection, StartAction};
 use obol_ike::event::ChildSaId;
 use obol_ike::identity::Identity;
-use obol_ike::status::{ChildOutlook, ChildSaStatus, IkeSaStatus};
+use obol_ike::status::{ChildOutlook, ChildSaStatus, IkeAlgorithms, IkeSaStatus};
 use obol_ike::wire::{EncrId, IntegId};
 
 use super::Driver;
@@ -15,7 +16,7 @@ use crate::control::describe::{self, mode, texts};
 use crate::control::protocol::{
     CarrierReport, ChildSaReport, ConnectionReport, DaemonReport, EndReport, IkeAlgorithmsReport,
     IkeSaReport, ListReport, Names, NatReport, OverviewReport, PolicyReport, PolicyState,
-    SCHEMA_VERSION, StatusReport,
+    ProofReport, SCHEMA_VERSION, StatusReport,
 };
 use crate::dataplane::{DataPlane, Policy, Usage};
 
@@ -158,12 +159,8 @@ impl<D: DataPlane> Driver<D> {
             remote: end(sa.path.remote, sa.remote_id.as_ref()),
             spi_i: format!("{:016x}", sa.spi_i.0),
             spi_r: format!("{:016x}", sa.spi_r.0),
-            algorithms: sa.algorithms.map(|alg| IkeAlgorithmsReport {
-                encr: encr(alg.encr.id, alg.encr.key_bits),
-                integ: integ(alg.integ),
-                prf: alg.prf.to_string(),
-                ke: alg.ke.to_string(),
-            }),
+            algorithms: sa.algorithms.as_ref().map(algorithms),
+            proven_by: sa.proven_by.map(proof),
             crash_detection: sa.crash_detection,
             nat: NatReport {
                 local: sa.nat.0,
@@ -299,6 +296,26 @@ fn end(socket: std::net::SocketAddr, id: Option<&Identity>) -> EndReport {
         port: socket.port(),
         id: id.map(ToString::to_string),
     }
+}
+
+/// Algorithms by the names of proposals.
+pub(super) fn algorithms(chosen: &IkeAlgorithms) -> IkeAlgorithmsReport {
+    IkeAlgorithmsReport {
+        encr: encr(chosen.encr.id, chosen.encr.key_bits),
+        integ: integ(chosen.integ),
+        prf: chosen.prf.to_string(),
+        ke: chosen.ke.to_string(),
+    }
+}
+
+fn proof(by: ProvenBy) -> ProofReport {
+    let (by, key_bits) = match by {
+        ProvenBy::Secret => ("psk", None),
+        ProvenBy::Ticket => ("ticket", None),
+        ProvenBy::Signature { scheme, key_bits } => (scheme.word(), Some(key_bits)),
+    };
+    let by = by.to_owned();
+    ProofReport { by, key_bits }
 }
 
 fn encr(id: EncrId, key_bits: u16) -> String {

@@ -1,18 +1,21 @@
 //! One conn of pluto's more, less, or anew, or its secrets: nothing else of the files counts, whatever they
 //! say by now.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use obol_ike::config::LocalAuthMethod;
+use obol_ike::identity::Identity;
 use tracing::warn;
 
 use super::Driver;
 use crate::config::changes::{Changes, ChildChange};
 use crate::config::{Before, Finding, Loaded, Misfit};
-use crate::control::protocol::{ChangeReport, NotLoaded, SecretsReport};
+use crate::control::protocol::{ChangeReport, NotLoaded, PsksReport, SecretsReport};
 use crate::dataplane::DataPlane;
 use crate::error::{ExitClass, Failure};
-use crate::pluto::{self, Single};
+use crate::pluto::{self, NamesFound, Occasion, Single};
 
 /// Children, each by the names of its connection and its own.
 type Names = Vec<(String, String)>;
@@ -24,11 +27,13 @@ impl<D: DataPlane> Driver<D> {
         &mut self,
         now: Instant,
         name: &str,
+        heard: &NamesFound,
     ) -> Result<Option<ChangeReport>, Failure> {
         let Some(files) = &self.origin.pluto else {
             return Ok(None);
         };
-        let single = pluto::load_single(files, &self.origin.config, name, &self.loaded.pluto).await;
+        let occasion = Occasion::Heard(&self.loaded.pluto, heard);
+        let single = pluto::load_single(files, &self.origin.config, name, occasion).await;
         let single =
             single.map_err(|errors| Failure::new(ExitClass::Config, errors.to_string()))?;
         match single {
@@ -127,9 +132,10 @@ impl<D: DataPlane> Driver<D> {
         now: Instant,
         name: &str,
         to: ChildChange,
+        heard: &NamesFound,
     ) -> Result<Option<ChangeReport>, Failure> {
         if Changes::find(&self.loaded, name).is_empty() && to == ChildChange::Trap {
-            match self.add(now, name).await? {
+            match self.add(now, name, heard).await? {
                 Some(ChangeReport {
                     waits: Some(not), ..
                 }) => {
@@ -197,11 +203,41 @@ impl<D: DataPlane> Driver<D> {
         Ok(())
     }
 
+    /// The shared secrets of pluto's files, and which connections use them.
+    pub(super) fn psks_report(&self) -> PsksReport {
+        let psks = &self.loaded.credentials.pluto;
+        let mut records = psks.report();
+        for connection in &self.loaded.ike.connections {
+            if connection.local.method != LocalAuthMethod::Psk {
+                continue;
+            }
+            let address = |addrs: &[IpAddr]| addrs.first().copied().map(Identity::from);
+            let own = &connection.local.id;
+            let local = own.clone().or_else(|| address(&connection.local_addrs));
+            let remote = connection.remote.id.clone();
+            let remote = remote.or_else(|| address(&connection.remote_addrs));
+            let place = local.and_then(|local| psks.place(&local, remote.as_ref()));
+            if let Some(record) = records
+                .iter_mut()
+                .find(|record| Some(&*record.place) == place)
+            {
+                let children = connection.children.iter();
+                record
+                    .used_by
+                    .extend(children.map(|child| child.name.clone()));
+            }
+        }
+        PsksReport {
+            file: self.loaded.pluto.places.secrets().display().to_string(),
+            records,
+        }
+    }
+
     /// Takes over secrets and private keys as they are now; with pluto's files, whatever `ipsec.conf` says
     /// by now. With files of obol's own alone, which have them beside all else, that is a reload.
     pub(super) async fn read_secrets(&mut self, now: Instant) -> Result<SecretsReport, Failure> {
         if self.origin.pluto.is_none() {
-            self.reload(now, false).await?;
+            self.reload(now, Some(&NamesFound::new())).await?;
             let warnings = self.loaded.warnings.iter();
             return Ok(SecretsReport {
                 files: Vec::new(),

@@ -1,16 +1,18 @@
 //! The commands that change something: bring up and close, load and unload.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use super::call::Verb;
 use super::out::{Out, Style};
+use super::progress::Progress;
 use super::status::{View, child_number, child_words, id_type, ike_number, written};
 use super::{CONFIG, Daemon, Ended, code};
 use crate::cli::complain_line;
 use crate::config::changes::ChildChange;
 use crate::control::protocol::{
-    Absence, ChangeReport, ConnectionReport, DownReport, DownTarget, ReloadReport, Request,
-    SecretsReport, UpReport,
+    Absence, ChangeReport, ConnectionReport, DownReport, DownTarget, IkeSaReport, PsksReport,
+    ReloadReport, Request, SaName, SecretsReport, UpReport,
 };
 use crate::pluto;
 
@@ -34,20 +36,18 @@ pub(super) fn up(daemon: &Daemon, out: &Out, name: &str, asynchronous: bool) -> 
     }
     let mut worst = 0;
     for (connection, child) in &wanted {
-        if before.up(connection, child).is_empty() {
-            announce(&before, out, connection, child);
-        }
         let request = Request::Up {
             connection: connection.clone(),
             child: Some(child.clone()),
             timeout_ms: if asynchronous { 0 } else { UP },
         };
-        match daemon.ask::<UpReport>(&request) {
+        let mut progress = Progress::of(&before, out, connection, child);
+        match daemon.ask_and_hear::<UpReport>(&request, |step| progress.tell(step)) {
             Ok(_) => established(&daemon.view(Some(name))?, &before, out, connection, child),
             // It goes on by itself.
             Err(ended) if asynchronous && ended.code == code::NO_RESPONSE => {}
             Err(ended) => {
-                out.line("036", &format!("\"{child}\": {}", ended.text));
+                progress.failed(&ended.text);
                 // Nothing was to be loaded: what is wrong with the configuration, as a secret that
                 // is not there, makes this one fail.
                 let code = match ended.code {
@@ -72,22 +72,6 @@ pub(super) fn start(
     up(daemon, out, name, asynchronous)
 }
 
-fn announce(view: &View, out: &Out, connection: &str, child: &str) {
-    let peer = view
-        .connection(connection)
-        .and_then(|known| known.remote_addrs.first())
-        .map_or("its peer", String::as_str);
-    let mut sas = view.sas_of(connection);
-    let text = match sas.find(|sa| sa.state == "established") {
-        Some(sa) => format!(
-            "\"{child}\": initiating Child SA using IKE SA #{}",
-            ike_number(sa)
-        ),
-        None => format!("\"{child}\": initiating IKEv2 connection to {peer} using UDP"),
-    };
-    out.line("1v2", &text);
-}
-
 /// The lines that scripts look for. Of an IKE SA that was there `before` nothing is said, and what was
 /// not, this end has begun.
 fn established(view: &View, before: &View, out: &Out, connection: &str, child: &str) {
@@ -98,11 +82,7 @@ fn established(view: &View, before: &View, out: &Out, connection: &str, child: &
     for (ike, sa) in view.up(connection, child).into_iter().take(1) {
         let name = view.instance(ike, child);
         let id = ike.remote.id.as_deref().map(written).unwrap_or_default();
-        let secret = configured.iter().any(|known| known.remote.auth == "psk");
-        let proof = match secret {
-            true => format!("authby=secret and {} '{id}'", id_type(&id)),
-            false => format!("preloaded certificate '{id}' and digital signature"),
-        };
+        let proof = proof(out.style, ike, &id);
         let mut old = before.sas_of(connection);
         let is_old = old.any(|old| old.id == ike.id && old.state == ike.state);
         if !is_old
@@ -112,7 +92,7 @@ fn established(view: &View, before: &View, out: &Out, connection: &str, child: &
                 .any(|(_, old)| old.id == sa.id)
         {
             let text = format!(
-                "{name} #{}: {} established IKE SA; authenticated peer using {proof}",
+                "{name} #{}: {} established IKE SA; authenticated peer {proof}",
                 ike_number(ike),
                 ike.role
             );
@@ -130,6 +110,33 @@ fn established(view: &View, before: &View, out: &Out, connection: &str, child: &
             child_words(out.style, sa, active)
         );
         out.line("004", &text);
+    }
+}
+
+/// What a peer has proven its identity by.
+fn proof(style: Style, ike: &IkeSaReport, id: &str) -> String {
+    let by = ike.proven_by.as_ref();
+    let word = by.map_or("psk", |proof| &*proof.by);
+    let (kind, hash) = word.rsplit_once('-').unwrap_or((word, ""));
+    let kind = match kind {
+        "rsa-pss" => "RSASSA-PSS",
+        "rsa-pkcs1" => "PKCS#1 1.5 RSA",
+        "ecdsa" => "ECDSA",
+        "ed25519" => "EDDSA",
+        _ => return format!("using authby=secret and {} '{id}'", id_type(id)),
+    };
+    let hash = match hash.strip_prefix("sha") {
+        Some(bits) => format!("SHA2_{bits}"),
+        None => "IDENTITY".to_owned(),
+    };
+    let bits = by.and_then(|proof| proof.key_bits).unwrap_or_default();
+    match style {
+        Style::Five => format!(
+            "using preloaded certificate '{id}' and {bits}-bit {kind} with {hash} digital signature"
+        ),
+        Style::Four => format!(
+            "'{bits}-bit {kind} with {hash}' digital signature using preloaded certificate '{id}'"
+        ),
     }
 }
 
@@ -207,6 +214,94 @@ fn say_end(view: &View, out: &Out, connection: &str, child: &str, target: &DownT
         );
         out.line("005", &text);
     }
+}
+
+/// Rekeys what a name means, or the IKE SA that it is on.
+pub(super) fn rekey(daemon: &Daemon, out: &Out, verb: Verb, name: &str) -> Result<u8, Ended> {
+    let view = daemon.view(Some(name))?;
+    let wanted: Vec<(&str, &str)> = view
+        .find(Some(name))
+        .map(|(connection, child)| (&*connection.name, &*child.name))
+        .collect();
+    if wanted.is_empty() {
+        return Err(view.unknown(name));
+    }
+    let mut any = false;
+    let mut said = HashSet::new();
+    for (connection, child) in wanted {
+        let up = view.up(connection, child);
+        let Some((ike, sa)) = up.first() else {
+            continue;
+        };
+        any = true;
+        let (name, ike_sa) = (view.instance(ike, child), ike_number(ike));
+        let is_ike = verb == Verb::RekeyIke;
+        if is_ike && !said.insert(ike_sa) {
+            continue;
+        }
+        let () = daemon.ask(&Request::Rekey {
+            connection: connection.to_owned(),
+            child: (!is_ike).then(|| child.to_owned()),
+        })?;
+        let text = match is_ike {
+            true => format!("{name} #{ike_sa}: initiating rekey to replace IKE SA #{ike_sa}"),
+            false => format!(
+                "{name} #{0}: initiating rekey to replace Child SA #{0} using IKE SA #{ike_sa}",
+                child_number(sa)
+            ),
+        };
+        out.line("002", &text);
+    }
+    match any {
+        true => Ok(0),
+        false => Err(Ended::new(
+            code::FAILED,
+            format!("\"{name}\": cannot be rekeyed: no SA is up"),
+        )),
+    }
+}
+
+/// Closes one SA. pluto counts all SAs by one number.
+pub(super) fn delete_state(daemon: &Daemon, out: &Out, number: u64) -> Result<u8, Ended> {
+    let sa = match number % 2 {
+        0 => SaName::Child(number / 2),
+        _ => SaName::Ike(number / 2 + 1),
+    };
+    let closed: Result<(), Ended> = daemon.ask(&Request::CloseSa(sa));
+    closed.map_err(|ended| match ended.code {
+        code::FAILED => Ended::new(code::UNKNOWN_NAME, format!("no state #{number} to delete")),
+        _ => ended,
+    })?;
+    out.line("002", &format!("#{number}: deleting"));
+    Ok(0)
+}
+
+/// Says which shared secrets there are, and which connections use them.
+pub(super) fn list_secrets(daemon: &Daemon, out: &Out) -> Result<u8, Ended> {
+    let report: PsksReport = daemon.ask(&Request::Psks)?;
+    out.blank();
+    let text = format!("List of Pre-shared secrets (from {}):", report.file);
+    out.line("000", &text);
+    out.blank();
+    for record in &report.records {
+        let line = record.place.rsplit(':').next().unwrap_or_default();
+        let ids = match record.ids.is_empty() {
+            true => "%any".to_owned(),
+            false => record.ids.join(" "),
+        };
+        let used: Vec<String> = record
+            .used_by
+            .iter()
+            .map(|name| format!("\"{name}\""))
+            .collect();
+        let used = match used.is_empty() {
+            true => "used by no connection".to_owned(),
+            false => format!("used by {}", used.join(", ")),
+        };
+        let place = &record.place;
+        out.line("000", &format!("    {line}: PSK {ids} ({place}; {used})"));
+    }
+    Ok(0)
 }
 
 /// Loads, unloads, traps or untraps what a name means; all is read again for it.

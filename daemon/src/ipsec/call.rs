@@ -33,6 +33,11 @@ pub(super) enum Verb {
     /// About something that obol does not have: what pluto says without it.
     Without(&'static str),
     ListKeys,
+    ListSecrets,
+    RekeyIke,
+    RekeyChild,
+    /// Close the SA of this number.
+    DeleteState(u64),
     CheckConfig,
     AddAll,
 }
@@ -52,6 +57,8 @@ pub(super) struct Call {
     pub(super) by_auto: bool,
     /// Only say what would be done.
     pub(super) dry_run: bool,
+    /// `--deletestate`.
+    state: Option<u64>,
 }
 
 /// What is wrong with a command line.
@@ -119,6 +126,11 @@ const VERBS: &[(&str, Verb, Need)] = &[
     ("listcrls", Verb::Without("List of CRLs:"), Need::Nothing),
     ("listpubkeys", Verb::ListKeys, Need::Nothing),
     ("listall", Verb::ListKeys, Need::Nothing),
+    ("listpsks", Verb::ListSecrets, Need::Nothing),
+    ("listsecrets", Verb::ListSecrets, Need::Nothing),
+    ("rekey-ike", Verb::RekeyIke, Need::Name),
+    ("rekey-child", Verb::RekeyChild, Need::Name),
+    ("rekey-ipsec", Verb::RekeyChild, Need::Name),
     ("checkconfig", Verb::CheckConfig, Need::Nothing),
 ];
 
@@ -154,6 +166,7 @@ impl Call {
             asynchronous: false,
             by_auto: false,
             dry_run: false,
+            state: None,
         }
     }
 
@@ -215,8 +228,12 @@ impl Call {
             verb.is_some()
         })?;
         call.by_auto = program == "auto ";
-        let (word, verb, mut need) =
-            found.ok_or_else(|| Usage(format!("Usage: ipsec {program}--VERB [NAME]")))?;
+        let state = call
+            .state
+            .map(|number| ("deletestate", Verb::DeleteState(number), Need::Nothing));
+        let (word, verb, mut need) = found
+            .or(state)
+            .ok_or_else(|| Usage(format!("Usage: ipsec {program}--VERB [NAME]")))?;
         if verb == Verb::Unit("start") {
             need = Need::Name;
         }
@@ -272,6 +289,13 @@ impl Call {
                     self.rundir = socket.parent().map(Into::into);
                 }
                 "name" => self.name = Some(value()?),
+                "deletestate" => {
+                    let number = value()?.trim_start_matches('#').parse();
+                    let number = number.map_err(|_| {
+                        Usage("ipsec: --deletestate needs the number of an SA".to_owned())
+                    })?;
+                    self.state = Some(number);
+                }
                 "asynchronous" => self.asynchronous = true,
                 "n" | "dry-run" => self.dry_run = true,
                 option if VALUES.contains(&option) => drop(value()?),
@@ -297,6 +321,9 @@ impl Call {
             Verb::Unroute => format!("have no packet ask for \"{name}\""),
             Verb::Listen | Verb::Reread | Verb::AddAll => "read the files again".to_owned(),
             Verb::RereadSecrets => "read the secrets again".to_owned(),
+            Verb::RekeyIke => format!("rekey the IKE SA of \"{name}\""),
+            Verb::RekeyChild => format!("rekey \"{name}\""),
+            Verb::DeleteState(number) => format!("close SA #{number}"),
             Verb::Help
             | Verb::Version
             | Verb::VersionCode
@@ -310,6 +337,7 @@ impl Call {
             | Verb::BriefConnectionStatus
             | Verb::Without(_)
             | Verb::ListKeys
+            | Verb::ListSecrets
             | Verb::CheckConfig => return None,
         };
         self.dry_run.then(|| format!("dry run: would {what}"))
@@ -386,6 +414,27 @@ mod tests {
         assert_eq!(read("setup start").unwrap().verb, Verb::Unit("start"));
         assert_eq!(read("--versioncode").unwrap().verb, Verb::VersionCode);
         assert_eq!(read("whack --shutdown").unwrap().verb, Verb::Unit("stop"));
+        for line in [
+            "whack --deletestate 7",
+            "whack --deletestate=7",
+            "whack --deletestate #7",
+        ] {
+            assert_eq!(read(line).unwrap().verb, Verb::DeleteState(7), "{line}");
+        }
+        for (line, verb) in [
+            ("whack --rekey-ike --name a-b", Verb::RekeyIke),
+            ("whack --rekey-child --name a-b", Verb::RekeyChild),
+            ("whack --name a-b --rekey-ipsec", Verb::RekeyChild),
+            ("auto --rekey-ike a-b", Verb::RekeyIke),
+        ] {
+            let call = read(line).unwrap();
+            assert_eq!(
+                (call.verb, call.name.as_deref()),
+                (verb, Some("a-b")),
+                "{line}"
+            );
+        }
+        assert_eq!(read("whack --listpsks").unwrap().verb, Verb::ListSecrets);
         assert_eq!(
             read("addconn --checkconfig --config=/x").unwrap().verb,
             Verb::CheckConfig
@@ -436,6 +485,9 @@ mod tests {
             ("auto a-b", "Usage: ipsec auto --VERB"),
             ("auto --start", "needs the name"),
             ("--config /x", "Usage: ipsec --VERB"),
+            ("whack --deletestate", "needs a value"),
+            ("whack --deletestate x", "needs the number"),
+            ("whack --rekey-ike", "needs the name"),
             ("status a-b", "takes no name"),
             ("up a b", "unexpected argument \"b\""),
             ("up a --frob", "\"--frob\""),

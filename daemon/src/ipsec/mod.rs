@@ -7,6 +7,7 @@ mod keys;
 mod newkey;
 mod options;
 mod out;
+mod progress;
 mod pubkeys;
 mod status;
 mod unit;
@@ -19,7 +20,7 @@ use serde::de::DeserializeOwned;
 
 use crate::cli::{Cli, ask, complain_line, print_line};
 pub(crate) use crate::config::changes::is_meant;
-use crate::control::protocol::{OverviewReport, Request, SOCKET_NAME};
+use crate::control::protocol::{OverviewReport, Request, SOCKET_NAME, StepReport};
 use crate::error::{ExitClass, Failure};
 use call::{Call, Usage, Verb};
 use out::Out;
@@ -169,6 +170,11 @@ impl Daemon {
             (Verb::Add | Verb::Delete | Verb::Route | Verb::Unroute, Some(name)) => {
                 return act::change(self, out, call.verb, name);
             }
+            (Verb::RekeyIke | Verb::RekeyChild, Some(name)) => {
+                return act::rekey(self, out, call.verb, name);
+            }
+            (Verb::DeleteState(number), _) => return act::delete_state(self, out, number),
+            (Verb::ListSecrets, _) => return act::list_secrets(self, out),
             (Verb::RereadSecrets, _) => return act::read_secrets(self, out),
             (Verb::Listen | Verb::Reread | Verb::AddAll, _) => {
                 return act::read_again(self, out, call.verb);
@@ -208,8 +214,17 @@ impl Daemon {
     }
 
     fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T, Ended> {
-        let data =
-            ask(&self.runtime_dir, request, |_| ()).map_err(|failure| self.ended(failure))?;
+        self.ask_and_hear(request, |_| ())
+    }
+
+    /// The same, and each step is told as it is heard of.
+    fn ask_and_hear<T: DeserializeOwned>(
+        &self,
+        request: &Request,
+        mut told: impl FnMut(&StepReport),
+    ) -> Result<T, Ended> {
+        let heard = |text: &str| StepReport::read(text).iter().for_each(&mut told);
+        let data = ask(&self.runtime_dir, request, heard).map_err(|failure| self.ended(failure))?;
         let read = data.read();
         read.map_err(|failure| Ended::new(code::FAILED, format!("whack: {}", failure.message)))
     }

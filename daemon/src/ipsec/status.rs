@@ -14,7 +14,9 @@ use crate::control::protocol::{
     StatusReport,
 };
 pub(super) use states::child_words;
-pub(super) use words::{child_number, id_type, ike_number, local_id, remote_id, written};
+pub(super) use words::{
+    child_number, client, id_type, ike_number, key_exchange, local_id, numbered, remote_id, written,
+};
 
 /// What the daemon says of itself.
 pub(super) struct View {

@@ -75,6 +75,8 @@ pub(crate) enum Auth {
     Secret,
     /// These signatures, as far as the keys make them.
     Signature(Signatures),
+    /// These signatures or a shared secret, as the peer likes; we sign, if we have a key.
+    Either(Signatures),
     /// Not at all: packets pass or are dropped without IKE.
     Never,
 }
@@ -312,13 +314,6 @@ impl Reader<'_> {
         }
         let host = self.value_of(of, "", values::host);
         let id = self.value_of(of, "id", values::id);
-        if let Some(id) = &id
-            && let Id::Resolve(name) = &id.value
-        {
-            let message = format!("{name} is taken as the address of this end, and not looked up");
-            let fix = format!("write @{name} for the name itself, or the address");
-            self.notices.push(Problem::new(&id.place, message, fix));
-        }
         let subnets = self.value_of(of, "subnet", |text| selectors(text, ","));
         let protoport = self.value_of(of, "protoport", values::protoport);
         Some(End {
@@ -434,7 +429,7 @@ impl Reader<'_> {
             let problem = Problem::new(&conn.name.place, message, "make both IPv4 or both IPv6");
             self.errors.push(problem);
         }
-        if let Auth::Signature(signatures) = conn.auth {
+        if let Auth::Signature(signatures) | Auth::Either(signatures) = conn.auth {
             let keys = conn.ends.iter().filter_map(|end| end.key.as_ref());
             for key in keys.filter(|key| !signatures.suit(&key.value)) {
                 let message = format!(
@@ -513,8 +508,10 @@ fn authby(text: &str) -> Result<Auth, String> {
         };
         found = Some(match (found, auth) {
             (Some(Auth::Signature(some)), Auth::Signature(more)) => Auth::Signature(some.and(more)),
-            (Some(found), auth) if found != auth => {
-                return Err("obol translates secret or signatures, not both in one list".into());
+            (Some(Auth::Either(some)), Auth::Signature(more)) => Auth::Either(some.and(more)),
+            (Some(Auth::Secret), Auth::Signature(some))
+            | (Some(Auth::Signature(some) | Auth::Either(some)), Auth::Secret) => {
+                Auth::Either(some)
             }
             _ => auth,
         });

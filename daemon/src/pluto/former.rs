@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::conn::Conn;
 use super::keyword::Side;
 use super::orient::{HostView, Oriented, orient};
+use super::running::NamesFound;
 use super::values::Host;
 use super::world::World;
 
@@ -18,8 +19,8 @@ use super::world::World;
 pub(crate) enum Occasion<'w> {
     /// Nothing is loaded yet, or nothing of it matters.
     Start,
-    /// Somebody wants them to count as they are now.
-    Asked(&'w World),
+    /// Somebody wants them to count as they are now; and what was heard of names for that.
+    Heard(&'w World, &'w NamesFound),
     /// Addresses or names have changed. Nobody asked for what the files say by now, so it counts for what is
     /// not this host's yet, and for nothing else.
     Event(&'w World),
@@ -30,7 +31,7 @@ impl<'w> Occasion<'w> {
     pub(super) fn world(self) -> Option<&'w World> {
         match self {
             Self::Start => None,
-            Self::Asked(world) | Self::Event(world) => Some(world),
+            Self::Heard(world, _) | Self::Event(world) => Some(world),
         }
     }
 

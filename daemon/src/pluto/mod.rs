@@ -50,8 +50,8 @@ pub(crate) use orient::{HostView, Oriented, orient};
 pub(crate) use process::{REMEDY, RUNDIR, running_pid};
 pub(crate) use ring::{HostKey, host_keys, keep_new};
 pub(crate) use running::{
-    Addresses, Files, NamesFound, Single, Translated, addresses, load_single, load_to_run, refuse,
-    why_not,
+    Addresses, Files, NamesFound, Single, Translated, addresses, load_single, load_to_run, look_up,
+    names_asked, refuse, why_not,
 };
 pub(crate) use secrets::Psks;
 use setup::Setup;

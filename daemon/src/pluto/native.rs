@@ -170,6 +170,7 @@ fn shares(one: &Oriented<'_>, other: &Oriented<'_>) -> bool {
         (
             policy.ike_life,
             policy.margin,
+            (policy.rekey, policy.keying_tries),
             policy.reauth,
             policy.dpd_delay,
             policy.encapsulation,
@@ -186,18 +187,21 @@ fn shares(one: &Oriented<'_>, other: &Oriented<'_>) -> bool {
         && same(one.remote_end(), other.remote_end())
 }
 
-/// Whether it is by signatures, and by which at either end.
-fn proofs(auth: Auth, ends: [&End; 2]) -> (bool, [Option<Signatures>; 2]) {
-    let by_secret = auth == Auth::Secret;
-    (by_secret, ends.map(|end| signatures(auth, end)))
+/// Whether it is by secrets, by signatures, or by either; and by which signatures at either end.
+fn proofs(auth: Auth, ends: [&End; 2]) -> ([bool; 2], [Option<Signatures>; 2]) {
+    let kind = [auth == Auth::Secret, matches!(auth, Auth::Either(_))];
+    (kind, ends.map(|end| signatures(auth, end)))
 }
 
 /// The signatures of an end, where that says more than its key does.
 fn signatures(auth: Auth, end: &End) -> Option<Signatures> {
-    let Auth::Signature(signatures) = auth else {
+    let (Auth::Signature(signatures) | Auth::Either(signatures)) = auth else {
         return None;
     };
     let key = end.key.as_ref();
+    if key.is_none() && matches!(auth, Auth::Either(_)) {
+        return None;
+    }
     let limits = key.is_none_or(|key| signatures.limit(&key.value));
     (limits && signatures != Signatures::ALL).then_some(signatures)
 }
@@ -224,7 +228,8 @@ impl Native {
 
     /// What is secret is not in `ipsec.conf`, so only a hint where it is.
     fn secrets(&mut self, setup: &Setup, conns: &[Oriented<'_>]) {
-        if conns.iter().any(|conn| conn.conn.auth == Auth::Secret) {
+        let by_secret = |auth| matches!(auth, Auth::Secret | Auth::Either(_));
+        if conns.iter().any(|conn| by_secret(conn.conn.auth)) {
             let path = setup
                 .secrets
                 .as_deref()
@@ -276,10 +281,17 @@ impl Native {
         }
         let proposals = self.ike.text(&conn.ike);
         self.line(format_args!("proposals = {proposals}"));
-        self.time("rekey_time", policy.ike_life.saturating_sub(policy.margin));
-        self.time("over_time", policy.margin);
+        if policy.keying_tries > 0 {
+            self.line(format_args!("keyingtries = {}", policy.keying_tries));
+        }
+        let (rekey, over) = match policy.rekey {
+            true => (policy.ike_life.saturating_sub(policy.margin), policy.margin),
+            false => (Duration::ZERO, policy.ike_life),
+        };
+        self.time("rekey_time", rekey);
+        self.time("over_time", over);
         self.time("dpd_delay", policy.dpd_delay);
-        if policy.reauth {
+        if policy.reauth && policy.rekey {
             self.time("reauth_time", policy.ike_life.saturating_sub(policy.margin));
         }
         if policy.encapsulation == Encapsulation::Yes {
@@ -341,7 +353,10 @@ impl Native {
         let signatures = signatures(auth, end);
         let auth = match auth {
             Auth::Secret => "psk",
-            Auth::Signature(_) | Auth::Never => "pubkey",
+            // Without a key, there is nothing but the secret.
+            Auth::Either(_) if end.key.is_none() => "psk",
+            Auth::Either(_) if side == "remote" => "pubkey|psk",
+            Auth::Signature(_) | Auth::Either(_) | Auth::Never => "pubkey",
         };
         self.line(format_args!("[connections.{}.{side}]", key(name)));
         self.text("auth", auth);
@@ -353,7 +368,7 @@ impl Native {
         if let Some(signatures) = signatures {
             self.list("signatures", signatures.to_words());
         }
-        if auth == "pubkey"
+        if auth != "psk"
             && side == "remote"
             && let Some(key) = &end.key
         {
@@ -430,16 +445,18 @@ impl Native {
     }
 
     fn lifetimes(&mut self, policy: &Policy) {
-        self.time(
-            "rekey_time",
-            policy.child_life.saturating_sub(policy.margin),
-        );
+        let (rekey, limits) = match policy.rekey {
+            true => (policy.child_life.saturating_sub(policy.margin), "rekey"),
+            // There is nothing but the end.
+            false => (Duration::ZERO, "life"),
+        };
+        self.time("rekey_time", rekey);
         self.time("life_time", policy.child_life);
         if let Some(bytes) = policy.bytes {
-            self.line(format_args!("rekey_bytes = {bytes}"));
+            self.line(format_args!("{limits}_bytes = {bytes}"));
         }
         if let Some(packets) = policy.packets {
-            self.line(format_args!("rekey_packets = {packets}"));
+            self.line(format_args!("{limits}_packets = {packets}"));
         }
     }
 

@@ -176,7 +176,7 @@ impl Conn {
 
     /// Whether the ends prove who they are by signatures.
     pub(crate) fn signs(&self) -> bool {
-        matches!(self.auth, Auth::Signature(_))
+        matches!(self.auth, Auth::Signature(_) | Auth::Either(_))
     }
 
     /// One of its ends.

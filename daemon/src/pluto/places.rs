@@ -50,7 +50,7 @@ impl Places {
     }
 
     /// The file with secrets.
-    pub(super) fn secrets(&self) -> &Path {
+    pub(crate) fn secrets(&self) -> &Path {
         &self.secrets
     }
 

@@ -35,7 +35,7 @@ pub(crate) struct Policy {
     /// What is done about a dead peer, if it is said.
     pub(crate) dpd_action: Option<DpdAction>,
     /// Attempts; zero: without end.
-    pub(crate) keying_tries: u64,
+    pub(crate) keying_tries: u32,
     /// ESP in UDP: always, never, or where there is a NAT.
     pub(crate) encapsulation: Encapsulation,
     /// Say INITIAL_CONTACT.
@@ -91,7 +91,7 @@ pub(crate) fn read(reader: &mut Reader<'_>) -> Policy {
         child_life: life(reader, "ipsec-lifetime", margin, fuzz),
         margin,
         fuzz,
-        rekey: rekey(reader),
+        rekey: reader.flag("rekey").unwrap_or(true),
         reauth: reader.flag("reauth").unwrap_or(false),
         bytes: limit(reader, "ipsec-max-bytes", "B"),
         packets: limit(reader, "ipsec-max-packets", ""),
@@ -223,29 +223,14 @@ fn shunt(
     true
 }
 
-fn keying_tries(reader: &mut Reader<'_>) -> u64 {
+fn keying_tries(reader: &mut Reader<'_>) -> u32 {
     let found = reader.value("keyingtries", |text| match text {
         "%forever" => Ok(0),
         text => text
             .parse()
             .map_err(|_| "write a number or %forever".to_owned()),
     });
-    let Some(found) = found.filter(|tries| tries.value != 0) else {
-        return 0;
-    };
-    let message = "keyingtries has no effect: obol goes on trying, as keyingtries=0 says";
-    reader.notices.push(Problem::new(&found.place, message, ""));
-    found.value
-}
-
-fn rekey(reader: &mut Reader<'_>) -> bool {
-    let rekey = reader.flag("rekey").unwrap_or(true);
-    if !rekey && let Some(entry) = reader.flat.get(None, "rekey") {
-        let message = "rekey=no has no effect: obol rekeys, as the peer may do all the same";
-        let problem = Problem::new(&entry.written.place, message, "");
-        reader.notices.push(problem);
-    }
-    rekey
+    found.map_or(0, |tries| tries.value)
 }
 
 fn encapsulation(reader: &mut Reader<'_>) -> Encapsulation {

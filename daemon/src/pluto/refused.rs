@@ -113,11 +113,6 @@ const REFUSALS: &[Refusal] = &[
         Words(&["no", "never", "permit", "propose", "yes"]),
         "obol has no post-quantum preshared keys yet",
     ),
-    refusal(
-        "narrowing",
-        No,
-        "obol narrows as both ends' selectors say; write the ones that are meant",
-    ),
     refusal("pam-authorize", No, "obol asks no PAM"),
     of_end(
         "cert",
@@ -171,6 +166,11 @@ const NOTED: &[(&str, bool, &str)] = &[
         "retransmit-timeout",
         false,
         "retransmit_tries in obol.toml is for all connections",
+    ),
+    (
+        "narrowing",
+        false,
+        "of what a peer asks for, obol always takes what its own selectors have too",
     ),
     ("priority", false, "the narrower selector goes first"),
     ("reqid", false, "obol gives numbers by itself"),

@@ -4,7 +4,10 @@
 //! other. What is secret does not go through that text.
 
 mod choice;
+mod names;
 pub(crate) use choice::why_not;
+pub(crate) use names::{NamesFound, look_up, names_asked, resolve_ids};
+use names::{names_of, names_of_ids};
 #[cfg(test)]
 mod tests;
 
@@ -12,11 +15,9 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use obol_ike::crypto::signature::PublicKey;
 use obol_ike::identity::Identity;
-use tokio::time::timeout;
 
 use super::Understood;
 use super::conn::{Auth, Auto, Conn, End};
@@ -38,14 +39,8 @@ use crate::host;
 /// The name of the text that connections are translated to, in what is said about it.
 const TRANSLATION: &str = "ipsec.conf in obol's words";
 
-/// How long names may take to be looked up, all at once.
-const PATIENCE: Duration = Duration::from_secs(3);
-
 /// Addresses of a host with the names of their devices.
 pub(crate) type Addresses = Vec<(String, IpAddr)>;
-
-/// What names stand for.
-pub(crate) type NamesFound = Vec<(String, Vec<IpAddr>)>;
 
 /// The files, as far as the command line says.
 #[derive(Clone, Debug)]
@@ -60,6 +55,8 @@ pub(crate) struct Files {
     pub(crate) wanted: BTreeSet<String>,
     /// Connections without IKE that are in force in spite of `auto=add`.
     pub(crate) routed: BTreeSet<String>,
+    /// Connections that were waiting for something and are not any more, since somebody took them out.
+    pub(crate) deleted: BTreeSet<String>,
 }
 
 impl Files {
@@ -74,9 +71,17 @@ impl Files {
     /// Whether a connection with `auto=ignore` is loaded from now on.
     pub(crate) fn want(&mut self, name: &str, wanted: bool) {
         match wanted {
-            true => self.wanted.insert(name.to_owned()),
+            true => {
+                self.deleted.remove(name);
+                self.wanted.insert(name.to_owned())
+            }
             false => self.wanted.remove(name),
         };
+    }
+
+    /// What waits is left out from now on, until somebody wants it.
+    pub(crate) fn delete(&mut self, name: &str) {
+        self.deleted.insert(name.to_owned());
     }
 }
 
@@ -136,8 +141,11 @@ impl HostView {
     ///
     /// # Errors
     /// The system does not say which addresses it has.
-    pub(crate) async fn now(understood: &Understood) -> Result<Self, DataPlaneError> {
-        let names = look_up(names_of(&understood.conns)).await;
+    pub(crate) async fn now(understood: &mut Understood) -> Result<Self, DataPlaneError> {
+        let mut asked = names_of(&understood.conns);
+        asked.append(&mut names_of_ids(&understood.conns));
+        let names = look_up(asked).await;
+        resolve_ids(understood, &names);
         Ok(Self::of(understood, addresses().await?, names))
     }
 
@@ -151,27 +159,6 @@ impl HostView {
             names,
         }
     }
-}
-
-/// The names that stand for ends.
-fn names_of<'c>(conns: impl IntoIterator<Item = &'c Conn>) -> BTreeSet<&'c str> {
-    let ends = conns.into_iter().flat_map(|conn| &conn.ends);
-    ends.filter_map(|end| match &end.host.value {
-        Host::Name(name) => Some(name.as_str()),
-        _ => None,
-    })
-    .collect()
-}
-
-/// The addresses of all names. A name without is left out.
-pub(super) async fn look_up(names: impl IntoIterator<Item = &str>) -> NamesFound {
-    let look_up = async |name: &str| {
-        let found = timeout(PATIENCE, tokio::net::lookup_host((name, 0))).await;
-        let found: Vec<IpAddr> = found.ok()?.ok()?.map(|addr| addr.ip()).collect();
-        (!found.is_empty()).then(|| (name.to_owned(), found))
-    };
-    let all = futures_util::future::join_all(names.into_iter().map(look_up)).await;
-    all.into_iter().flatten().collect()
 }
 
 /// Reads pluto's files, and beside them obol's own, which need not be there. A connection that
@@ -200,7 +187,7 @@ pub(crate) enum Single {
     Other,
 }
 
-/// Reads the connection of this name alone, besides obol's own; `before` is what is loaded.
+/// Reads the connection of this name alone, besides obol's own.
 ///
 /// # Errors
 /// What makes all of it useless.
@@ -208,9 +195,8 @@ pub(crate) async fn load_single(
     files: &Files,
     own: &Path,
     name: &str,
-    before: &World,
+    occasion: Occasion<'_>,
 ) -> Result<Single, ConfigErrors> {
-    let occasion = Occasion::Asked(before);
     let texts = read_one(&files.conf, name);
     let texts = texts.unwrap_or_else(|| super::files::read(&files.conf));
     let understood = super::understand(texts, Some(name))?;
@@ -267,10 +253,13 @@ async fn begin(
         warnings: std::mem::take(&mut understood.notices),
         wanted: files.wanted.clone(),
         routed: files.routed.clone(),
+        deleted: files.deleted.clone(),
         world: World::default(),
         occasion,
     };
     let names = loader.names(&understood).await;
+    resolve_ids(&mut understood, &names);
+    loader.warnings.append(&mut understood.notices);
     loader.world.names_found.clone_from(&names);
     loader.world.addresses.clone_from(&addresses);
     if let Occasion::Event(before) = occasion {
@@ -290,20 +279,25 @@ struct Loader<'w> {
     warnings: Vec<Finding>,
     wanted: BTreeSet<String>,
     routed: BTreeSet<String>,
+    deleted: BTreeSet<String>,
     world: World,
     occasion: Occasion<'w>,
 }
 
 impl<'w> Loader<'w> {
-    /// What names stand for: as they say now or, of those that say nothing, as they said last. Only somebody who
-    /// asks for all of it can wait for the answers.
+    /// What names stand for: as they say now or, of those that say nothing, as they said last. Only a daemon that
+    /// does nothing else yet can wait for the answers.
     async fn names(&mut self, understood: &Understood) -> NamesFound {
         let known = self.occasion.world().map(|world| &*world.names_found);
         let known = known.unwrap_or_default();
-        let asked = names_of(&understood.conns);
-        let mut names = match self.occasion.is_event() {
-            true => Vec::new(),
-            false => look_up(asked.iter().copied()).await,
+        let mut names = match self.occasion {
+            Occasion::Event(_) => Vec::new(),
+            Occasion::Heard(_, heard) => heard.clone(),
+            Occasion::Start => {
+                let mut asked = names_of(&understood.conns);
+                asked.append(&mut names_of_ids(&understood.conns));
+                look_up(asked).await
+            }
         };
         let lacking = |names: &[(String, _)], name: &str| names.iter().all(|(own, _)| own != name);
         for (name, addrs) in known {
@@ -379,7 +373,7 @@ impl<'w> Loader<'w> {
         let mut missing = false;
         for conn in conns
             .iter()
-            .filter(|conn| conn.conn.auth == Auth::Secret && conn.unresolved().is_none())
+            .filter(|conn| needs_secret(conn.conn) && conn.unresolved().is_none())
         {
             let addr = conn.remote_addrs.first().copied();
             let Some(local) = identity(&conn.local_end().id, Some(conn.local_addr)) else {
@@ -454,6 +448,15 @@ impl<'w> Loader<'w> {
     }
 }
 
+/// Whether there is nothing but a secret for one of the ends to prove itself by.
+fn needs_secret(conn: &Conn) -> bool {
+    match conn.auth {
+        Auth::Secret => true,
+        Auth::Either(_) => conn.ends.iter().any(|end| end.key.is_none()),
+        Auth::Signature(_) | Auth::Never => false,
+    }
+}
+
 /// An end for a report of what is not loaded.
 fn written_end(end: &End) -> WrittenEnd {
     let id = match &end.id {
@@ -524,7 +527,7 @@ fn usable(conn: &Oriented<'_>) -> Result<(), Refusal> {
         }
         _ => {}
     }
-    if !conn.conn.signs() {
+    if !conn.conn.signs() || matches!(conn.conn.auth, Auth::Either(_)) {
         return Ok(());
     }
     let (local, other) = (conn.local, conn.local.other());

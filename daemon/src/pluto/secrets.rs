@@ -19,6 +19,7 @@ use super::files::matches;
 use super::values::{self, Id};
 use crate::config::files::read_text;
 use crate::config::{ConfigErrors, Finding, secret_octets, shorten};
+use crate::control::protocol::PskReport;
 use records::{Record, Token};
 
 /// Inclusions within inclusions, as in `ipsec.conf`.
@@ -361,6 +362,21 @@ impl Psks {
     /// Where the secret of a pair is.
     pub(crate) fn place(&self, local: &Identity, peer: Option<&Identity>) -> Option<&str> {
         self.find(local, peer).map(|psk| psk.place.as_str())
+    }
+
+    /// All of them, without what is secret.
+    pub(crate) fn report(&self) -> Vec<PskReport> {
+        let shown = |selector: &Selector| match selector {
+            Selector::Is(id) => values::shown(id),
+            Selector::Any => "%any".to_owned(),
+            Selector::Any6 => "%any6".to_owned(),
+        };
+        let all = self.0.iter().map(|psk| PskReport {
+            place: psk.place.clone(),
+            ids: psk.selectors.iter().map(shown).collect(),
+            used_by: Vec::new(),
+        });
+        all.collect()
     }
 
     /// Says that a connection has no secret, with a hint if there is one for the addresses of the

@@ -584,7 +584,9 @@ fn no_word_is_without_effect_silently() {
         let text = format!(
             "conn one\n{line} left=192.0.2.1\n right=192.0.2.2\n authby=secret\n auto=start\n"
         );
-        let understood = read(&text);
+        let mut understood = read(&text);
+        // No name has an address here.
+        running::resolve_ids(&mut understood, &Vec::new());
         let conns = understood.conns.iter();
         let ours: Vec<Oriented<'_>> = conns
             .filter_map(|conn| orient(conn, &host(&["192.0.2.1"])).ok())

@@ -213,10 +213,23 @@ impl PublicKey {
         Sha256::digest(self.to_spki_der()).into()
     }
 
+    /// Its size in bits: that of the modulus, or of the curve's field.
+    pub fn bits(&self) -> u32 {
+        match self {
+            Self::Rsa(key) => key.n().bits_vartime(),
+            Self::Ed25519(_) => 256,
+            Self::Ecdsa(key) => match key.curve() {
+                Curve::P256 => 256,
+                Curve::P384 => 384,
+                Curve::P521 => 521,
+            },
+        }
+    }
+
     /// `RSA 3072`, `Ed25519` or `ECDSA P-256`.
     pub fn kind(&self) -> String {
         match self {
-            Self::Rsa(key) => format!("RSA {}", key.n().bits_vartime()),
+            Self::Rsa(_) => format!("RSA {}", self.bits()),
             Self::Ed25519(_) => "Ed25519".into(),
             Self::Ecdsa(key) => format!("ECDSA {}", key.curve()),
         }
@@ -372,6 +385,25 @@ impl SignatureScheme {
             HashId::SHA2_384 => Sha384::digest(octets).to_vec(),
             HashId::SHA2_512 => Sha512::digest(octets).to_vec(),
             _ => octets.to_vec(),
+        }
+    }
+}
+
+impl SignatureScheme {
+    /// In a word, as configurations have it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::RsaPkcs1Sha1 => "rsa-pkcs1-sha1",
+            Self::RsaPkcs1Sha256 => "rsa-pkcs1-sha256",
+            Self::RsaPkcs1Sha384 => "rsa-pkcs1-sha384",
+            Self::RsaPkcs1Sha512 => "rsa-pkcs1-sha512",
+            Self::RsaPssSha256 => "rsa-pss-sha256",
+            Self::RsaPssSha384 => "rsa-pss-sha384",
+            Self::RsaPssSha512 => "rsa-pss-sha512",
+            Self::Ed25519 => "ed25519",
+            Self::EcdsaSha256 | Self::EcdsaP256 => "ecdsa-sha256",
+            Self::EcdsaSha384 | Self::EcdsaP384 => "ecdsa-sha384",
+            Self::EcdsaSha512 | Self::EcdsaP521 => "ecdsa-sha512",
         }
     }
 }

@@ -11,7 +11,7 @@ use super::wishes::{Wish, start_path};
 use crate::config::{Childless, Connection};
 use crate::error::{CommandError, IkeFailure};
 use crate::event::{ChildSaId, Command, IkeSaId, LocalAddresses};
-use crate::sa::child::ChildState;
+use crate::sa::child::{ChildSa, ChildState};
 use crate::sa::task::{RekeyIkeTask, Task};
 use crate::sa::{IkeSa, Phase};
 
@@ -63,6 +63,33 @@ impl Endpoint {
             }
             Command::Terminate { connection, child } => {
                 self.terminate(now, &connection, child.as_deref())
+            }
+            Command::CloseIke(id) => {
+                let closed = self.with(now, id, |sa, cx| {
+                    let is_up = sa.established().is_some() && !sa.is_closing();
+                    if is_up {
+                        sa.close(cx, now, IkeFailure::Closed);
+                    }
+                    is_up
+                });
+                closed
+                    .unwrap_or(false)
+                    .then_some(())
+                    .ok_or(CommandError::NoSuchSa)
+            }
+            Command::CloseChild(id) => {
+                let is_up = |child: &ChildSa| child.state != ChildState::Deleting;
+                let closed = self.with_child(now, id, |sa, _| {
+                    let is_up = !sa.is_closing() && sa.child(id).is_some_and(is_up);
+                    if is_up {
+                        sa.delete_child(id);
+                    }
+                    is_up
+                });
+                closed
+                    .unwrap_or(false)
+                    .then_some(())
+                    .ok_or(CommandError::NoSuchSa)
             }
             Command::RekeyIke { connection } => self.rekey_ike(now, &connection),
             Command::Reauthenticate { connection } => {

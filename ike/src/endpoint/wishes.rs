@@ -12,7 +12,7 @@ use super::duplicates::stays_before;
 use super::table::Ends;
 use crate::config::{Child, Connection, Path, StartAction};
 use crate::context::Loss;
-use crate::event::{IkeSaId, LocalAddresses};
+use crate::event::{Event, IkeSaId, LocalAddresses};
 use crate::exchange::nat::IKE_PORT;
 use crate::sa::child::{ChildSa, ChildState};
 use crate::sa::task::{ChildTask, Task};
@@ -305,7 +305,15 @@ impl Endpoint {
         if self.is_cared_for(key) {
             return;
         }
-        self.wishes.failed(now, key, &mut *self.cx.rng);
+        let connection = self.cx.directory.connection(&key.connection);
+        let most = connection.map_or(0, |connection| connection.keying_tries);
+        if let Some(tries) = self.wishes.failed(now, key, most, &mut *self.cx.rng) {
+            self.cx.event(Event::GivenUp {
+                connection: key.connection.clone(),
+                child: key.child.clone(),
+                tries,
+            });
+        }
     }
 
     /// A Child SA is gone. What is to be done about it now depends on by whose doing; what is

@@ -66,6 +66,10 @@ impl Policy {
         add(&body(&connection.remote.id));
         match &connection.remote.method {
             RemoteAuthMethod::Psk => add(b"psk"),
+            RemoteAuthMethod::KeysOrPsk(keys) => {
+                add(b"either");
+                keys.iter().for_each(|key| add(&key.to_spki_der()));
+            }
             RemoteAuthMethod::Keys(keys) => {
                 keys.iter().for_each(|key| add(&key.to_spki_der()));
             }

@@ -9,7 +9,7 @@ use crate::auth::{
     AuthError, AuthVerified, Proof, SignatureOptions, SignedOctets, psk_auth_data,
     resumption_auth_data, signature_auth, verify_psk, verify_resumption, verify_signature,
 };
-use crate::config::{Connection, LocalAuthMethod, RemoteAuthMethod};
+use crate::config::{Connection, LocalAuthMethod};
 use crate::context::{Context, Waiting};
 use crate::crypto::prf::Prf;
 use crate::crypto::secret::Secret;
@@ -163,8 +163,11 @@ pub(crate) fn check_peer<O: SignedOctets>(
     peer: &PeerProof,
     secret: Option<&KnownSecret>,
 ) -> Check {
-    let result = match &connection.remote.method {
-        RemoteAuthMethod::Psk => match secret {
+    let method = &connection.remote.method;
+    let by_secret =
+        !method.takes_signatures() || method.takes_psk() && peer.method == AuthMethod::SHARED_KEY;
+    let result = match by_secret {
+        true => match secret {
             Some(known) if known.remote == peer.identity => {
                 verify_psk(prf, &known.secret, &octets(), peer.proof())
             }
@@ -174,12 +177,12 @@ pub(crate) fn check_peer<O: SignedOctets>(
             }),
             _ => return Check::NeedsSecret,
         },
-        RemoteAuthMethod::Keys(keys) => {
+        false => {
             let options = SignatureOptions {
                 allow_sha1_rsa: connection.allow_sha1_rsa,
                 accepted: connection.remote.signatures,
             };
-            verify_signature(keys, &octets(), peer.proof(), options)
+            verify_signature(method.keys(), &octets(), peer.proof(), options)
         }
     };
     match result {

@@ -10,7 +10,7 @@ use crate::config::Unique;
 use crate::context::Context;
 use crate::crypto::signature::SignatureScheme;
 use crate::error::{ChildFailure, IkeFailure};
-use crate::event::Answer;
+use crate::event::{Answer, Step};
 use crate::exchange::kept::Kept;
 use crate::exchange::nat::Nat;
 use crate::identity::Identity;
@@ -305,6 +305,10 @@ impl IkeSa {
         payloads.extend(offer.iter().flat_map(|offer| offer.payloads(Vec::new())));
         auth.offer = offer;
         self.request(cx, now, ExchangeType::IKE_AUTH, &payloads, Request::Auth);
+        if let Some(protection) = &self.protection {
+            let algorithms = *protection.keys.algorithms();
+            self.tell_step(cx, Step::Proving(algorithms));
+        }
     }
 
     /// Takes the reply: who the responder claims to be, its proof, and the Child SA.
@@ -504,6 +508,7 @@ impl IkeSa {
             return;
         }
         let answered = Answered {
+            id: None,
             ni: auth.transcript.ni,
             nr: auth.transcript.nr,
             ke: None,

@@ -238,6 +238,7 @@ impl IkeSa {
                 match connection.remote.method {
                     RemoteAuthMethod::Psk => "psk",
                     RemoteAuthMethod::Keys(_) => "pubkey",
+                    RemoteAuthMethod::KeysOrPsk(_) => "pubkey or psk",
                 }
             ),
         };
@@ -612,8 +613,7 @@ fn takes_signature(connection: &Connection, peer: &PeerProof) -> bool {
 }
 
 fn method_fits(connection: &Connection, method: AuthMethod) -> bool {
-    match connection.remote.method {
-        RemoteAuthMethod::Psk => method == AuthMethod::SHARED_KEY,
-        RemoteAuthMethod::Keys(_) => is_signature(method),
-    }
+    let wanted = &connection.remote.method;
+    wanted.takes_psk() && method == AuthMethod::SHARED_KEY
+        || wanted.takes_signatures() && is_signature(method)
 }

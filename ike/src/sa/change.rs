@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::{Child, Connection, LocalAuthMethod, RemoteAuthMethod};
+use crate::config::{Child, Connection, LocalAuthMethod};
 use crate::context::Context;
 use crate::error::IkeFailure;
 use crate::event::ChildSaId;
@@ -193,13 +193,11 @@ fn same_agreement(a: &Child, b: &Child) -> bool {
 fn accepts(after: &Connection, before: &Connection, established: &Established) -> bool {
     let id = after.remote.id.as_ref();
     let id = id.is_none_or(|id| id.matches(&established.remote_id));
-    let method = match (&after.remote.method, &before.remote.method) {
-        (RemoteAuthMethod::Psk, RemoteAuthMethod::Psk) => true,
-        (RemoteAuthMethod::Keys(after), RemoteAuthMethod::Keys(before)) => {
-            before.iter().all(|key| after.contains(key))
-        }
-        _ => false,
-    };
+    let (new, old) = (&after.remote.method, &before.remote.method);
+    let keys = old.keys().iter().all(|key| new.keys().contains(key));
+    let method = keys
+        && (new.takes_psk() || !old.takes_psk())
+        && (new.takes_signatures() || !old.takes_signatures());
     let signatures = before.remote.signatures.is_within(after.remote.signatures);
     id && method && signatures
 }

@@ -25,6 +25,8 @@ const LIFE_JITTER_PERCENT: u32 = 10;
 
 /// What both sides agreed on, ready for the data plane.
 pub(crate) struct Agreed {
+    /// What it is called, if it has a name yet.
+    pub(crate) id: Option<ChildSaId>,
     pub(crate) conf: Arc<Child>,
     pub(crate) mode: Mode,
     /// Our side of the exchange that made it.
@@ -174,7 +176,7 @@ impl IkeSa {
         agreed: &Agreed,
     ) -> Result<ChildSaId, ChildFailure> {
         let keys = self.child_keys(agreed)?;
-        let id = cx.new_child_id();
+        let id = agreed.id.unwrap_or_else(|| cx.new_child_id());
         let info = self.child_info(id, agreed);
         let enough = self.has_enough(&info.child);
         let (inbound, outbound) = by_direction(keys, agreed.side);

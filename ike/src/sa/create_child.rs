@@ -8,7 +8,7 @@ use crate::context::{Context, Loss};
 use crate::crypto::ke::KeyExchange;
 use crate::crypto::secret::Secret;
 use crate::error::{ChildFailure, IkeFailure};
-use crate::event::{ChildSaId, Event};
+use crate::event::{ChildSaId, Event, Step};
 use crate::proposal::ChildExchange;
 use crate::sa::child::{Agreed, ChildSa, ChildState};
 use crate::sa::negotiate::{Offer, Purpose};
@@ -27,6 +27,8 @@ pub(crate) const REKEY_AGAIN: Duration = Duration::from_secs(60);
 
 /// A request for a Child SA.
 pub(crate) struct ChildRequest {
+    /// What its Child SA will be called.
+    id: ChildSaId,
     pub(crate) task: ChildTask,
     /// The peer rekeyed the same Child SA meanwhile: its new one, and the lower nonce of that.
     pub(crate) contest: Option<(ChildSaId, Vec<u8>)>,
@@ -41,6 +43,8 @@ pub(crate) struct ChildRequest {
 
 /// What the keys of a new Child SA come from, beside the answer.
 pub(crate) struct Answered<'a> {
+    /// What the Child SA is called, if it has a name yet.
+    pub(crate) id: Option<ChildSaId>,
     pub(crate) ni: Vec<u8>,
     pub(crate) nr: Vec<u8>,
     pub(crate) ke: Option<&'a KeyExchange>,
@@ -106,6 +110,7 @@ impl IkeSa {
         let exchange = ChildExchange::CreateChildSa(method);
         let offer = Offer::new(Arc::clone(&task.conf), purpose, self.path, spi_in, exchange);
         let request = ChildRequest {
+            id: cx.new_child_id(),
             contest: None,
             unknown: self.may_be_unknown(task.rekeys),
             queue,
@@ -120,7 +125,16 @@ impl IkeSa {
             return;
         };
         drop(payloads);
+        let asked = Step::Asked {
+            id: request.id,
+            child: request.task.conf.name.clone(),
+            spi_in,
+        };
+        let is_new = rekeys.is_none() && !request.task.additional;
         self.send_request(cx, now, datagrams, Request::Child(Box::new(request)));
+        if is_new {
+            self.tell_step(cx, asked);
+        }
     }
 
     //= rfc7296 1.3.1-2 3.10.1-1
@@ -145,6 +159,7 @@ impl IkeSa {
             return;
         }
         let answered = Answered {
+            id: Some(request.id),
             ni: request.ni.clone(),
             nr: nr.to_vec(),
             ke: request.ke.as_ref(),
@@ -226,6 +241,7 @@ impl IkeSa {
         let sides = (&*answer.local_ts, &*answer.remote_ts);
         self.check_others(cx, &offer.conf, sides, replaces)?;
         let agreed = Agreed {
+            id: answered.id,
             conf: Arc::clone(&offer.conf),
             mode: offer.conf.mode,
             side: Side::Requester,

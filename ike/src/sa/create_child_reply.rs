@@ -190,6 +190,7 @@ impl IkeSa {
         let Staged { grant, lead, .. } = staged;
         let chosen = &grant.chosen;
         let agreed = Agreed {
+            id: None,
             conf: Arc::clone(&grant.conf),
             mode: grant.conf.mode,
             side: Side::Replier,

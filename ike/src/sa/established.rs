@@ -108,14 +108,17 @@ pub(crate) enum Succession {
 impl Established {
     /// Takes the proof that the peer is who it claims to be; and when the IKE SA was begun.
     pub(crate) fn new(
-        _proof: AuthVerified,
+        verified: AuthVerified,
         (begun, now): (Instant, Instant),
         local_id: Identity,
         remote_id: Identity,
         lowest_nonce: Vec<u8>,
     ) -> Self {
         Self {
-            proof: ProofLife::endless(begun, now),
+            proof: ProofLife {
+                by: Some(verified.by()),
+                ..ProofLife::endless(begun, now)
+            },
             ..Self::unproven(now, local_id, remote_id, lowest_nonce)
         }
     }

@@ -12,7 +12,7 @@ use crate::config::{Connection, Path};
 use crate::context::Context;
 use crate::crypto::ke::KeyExchange;
 use crate::error::IkeFailure;
-use crate::event::IkeSpi;
+use crate::event::{IkeSpi, Step as Progress};
 use crate::exchange::kept::Kept;
 use crate::exchange::limit::{CREATIONS, Limit, REQUESTS};
 use crate::exchange::nat::{self, Nat};
@@ -399,6 +399,7 @@ impl IkeSa {
             if let Some(init) = self.init_mut() {
                 init.schedule = Some(schedule);
             }
+            self.tell_step(cx, Progress::Begun);
         }
     }
 
@@ -413,6 +414,7 @@ impl IkeSa {
                 self.make_form(now);
             }
             self.send_forms(cx, now);
+            self.tell_repeat(cx, now);
         }
         Some(step)
     }

@@ -1,7 +1,7 @@
 //! SUPPORTED_AUTH_METHODS, RFC 9593: each end tells how the other may prove itself, so that who
 //! has a choice makes the one that is accepted.
 
-use crate::config::{Connection, RemoteAuthMethod};
+use crate::config::Connection;
 use crate::crypto::signature::{PublicKey, SignatureScheme, Signatures};
 use crate::sa::payloads::Payloads;
 use crate::wire::{AuthMethod, HashId, Notify, NotifyType};
@@ -26,17 +26,14 @@ impl AuthMethods {
     pub(crate) fn accepted_by<'a>(connections: impl Iterator<Item = &'a Connection>) -> Self {
         let mut methods = Vec::new();
         for connection in connections {
-            match &connection.remote.method {
-                RemoteAuthMethod::Psk => methods.push(Method::Psk),
-                RemoteAuthMethod::Keys(keys) => {
-                    let schemes = keys.iter().flat_map(|key| key.schemes()).copied();
-                    let old = |key: &PublicKey| key.old_scheme(connection.allow_sha1_rsa);
-                    let schemes = schemes.chain(keys.iter().filter_map(old));
-                    let accepted = connection.remote.signatures;
-                    let schemes = schemes.filter(|scheme| accepted.contains(*scheme));
-                    methods.extend(schemes.map(Method::Signature));
-                }
-            }
+            let remote = &connection.remote;
+            let keys = remote.method.keys();
+            let schemes = keys.iter().flat_map(|key| key.schemes()).copied();
+            let old = |key: &PublicKey| key.old_scheme(connection.allow_sha1_rsa);
+            let schemes = schemes.chain(keys.iter().filter_map(old));
+            let schemes = schemes.filter(|scheme| remote.signatures.contains(*scheme));
+            methods.extend(schemes.map(Method::Signature));
+            methods.extend(remote.method.takes_psk().then_some(Method::Psk));
         }
         let mut known = Vec::new();
         for method in methods {

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::auth::ProvenBy;
 use crate::context::{Context, Signal};
 use crate::event::IkeSaId;
 use crate::sa::payloads::Payloads;
@@ -24,6 +25,8 @@ pub(crate) struct ProofLife {
     pub(crate) since: Instant,
     /// When they were by more than the ticket of an IKE SA that was lost.
     pub(crate) proven: Instant,
+    /// By what the peer's was; `None`: by nothing yet.
+    pub(crate) by: Option<ProvenBy>,
     /// When it is to be renewed.
     pub(crate) renew_at: Option<Instant>,
     /// When it is over.
@@ -37,6 +40,7 @@ impl ProofLife {
             begun,
             since,
             proven: since,
+            by: None,
             renew_at: None,
             over_at: None,
         }
@@ -72,7 +76,7 @@ impl IkeSa {
     /// Begins the time for which both proofs are good. `told` is what the responder says of that.
     pub(crate) fn begin_proof(&mut self, cx: &mut Context, now: Instant, told: Option<Duration>) {
         let connection = &self.connection;
-        let slack = connection.over_time.saturating_sub(connection.rekey_time);
+        let slack = connection.margin();
         let proven = self.established().map_or(now, |e| e.proof.proven);
         let (mut renew_at, mut over_at) = (None, None);
         if let Some(time) = connection.peer.reauth_time {

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::config::{Connection, LocalAuthMethod, RemoteAuthMethod, Resumption};
+use crate::config::{Connection, LocalAuthMethod, Resumption};
 use crate::context::Context;
 use crate::crypto::secret::Secret;
 use crate::error::IkeFailure;
@@ -247,6 +247,5 @@ impl IkeSa {
 
 /// Whether one of the ends proves itself by a shared secret.
 fn takes_secret(connection: &Connection) -> bool {
-    connection.local.method == LocalAuthMethod::Psk
-        || connection.remote.method == RemoteAuthMethod::Psk
+    connection.local.method == LocalAuthMethod::Psk || connection.remote.method.takes_psk()
 }

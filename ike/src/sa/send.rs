@@ -1,12 +1,13 @@
 //! Sending on an IKE SA: requests into the request window, replies into the reply window.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::config::Path;
 use crate::context::Context;
 use crate::error::{Fault, IkeFailure};
+use crate::event::{Event, Step};
 use crate::exchange::datagrams::Datagrams;
-use crate::sa::{IkeSa, Request, Role};
+use crate::sa::{IkeSa, Phase, Request, Role};
 use crate::wire::{ExchangeType, Flags, Header, Notify, Payload, TooLong};
 
 impl IkeSa {
@@ -62,6 +63,30 @@ impl IkeSa {
         let retransmit = cx.retransmit(now, self.connection.dpd_retry.filter(|_| probes));
         cx.transmit_all(self.other_path(&what).unwrap_or(self.path), &datagrams);
         self.requests.begin(datagrams, retransmit, what);
+    }
+
+    /// Tells those who wait how far the negotiation is.
+    pub(crate) fn tell_step(&self, cx: &mut Context, step: Step) {
+        cx.event(Event::Progress {
+            id: self.id,
+            connection: self.connection.name.clone(),
+            path: self.path,
+            step,
+        });
+    }
+
+    /// The same of a request that went out again, if it is one that somebody may wait for.
+    pub(crate) fn tell_repeat(&self, cx: &mut Context, now: Instant) {
+        let open = self.requests.open();
+        let (exchange, due) = match (&self.phase, open.map(|open| &open.what)) {
+            (Phase::Init(init), _) => (init.exchange(), init.due()),
+            (_, Some(Request::Auth)) => (ExchangeType::IKE_AUTH, None),
+            (_, Some(Request::Child(_))) => (ExchangeType::CREATE_CHILD_SA, None),
+            _ => return,
+        };
+        let due = due.or(open.map(|open| open.retransmit.due()));
+        let after = due.map_or(Duration::ZERO, |due| due.saturating_duration_since(now));
+        self.tell_step(cx, Step::Repeated(exchange, after));
     }
 
     //= rfc7296 2.11-1 2.11-2 2.23-1

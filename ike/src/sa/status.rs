@@ -25,6 +25,7 @@ impl IkeSa {
             spi_r: self.spi_r,
             local_id: established.map(|e| e.local_id.clone()),
             remote_id: established.map(|e| e.remote_id.clone()),
+            proven_by: established.and_then(|e| e.proof.by),
             algorithms: self.protection.as_ref().map(|p| *p.keys.algorithms()),
             crash_detection: established.is_some_and(|e| e.crash.has_token()),
             nat: (self.nat.local, self.nat.remote),

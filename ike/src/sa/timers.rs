@@ -118,6 +118,7 @@ impl IkeSa {
                 let tries = open.retransmit.tries();
                 let datagrams = open.datagrams.clone();
                 self.repeat_by_turns(cx, &datagrams);
+                self.tell_repeat(cx, now);
                 self.search_path(cx);
                 self.unanswered(cx, tries);
             }

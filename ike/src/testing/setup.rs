@@ -124,6 +124,7 @@ pub fn connection(children: Vec<Child>) -> Connection {
         },
         children: children.into_iter().map(Arc::new).collect(),
         rekey_time: Duration::from_secs(4 * 3600),
+        keying_tries: 0,
         over_time: Duration::from_secs(5 * 3600),
         dpd_delay: None,
         dpd_retry: None,

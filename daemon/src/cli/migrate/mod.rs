@@ -93,6 +93,7 @@ fn load(config: &Path, args: &MigrateArgs) -> Result<Loaded, Failure> {
         nss: args.nssdir.clone(),
         wanted: BTreeSet::new(),
         routed: BTreeSet::new(),
+        deleted: BTreeSet::new(),
     };
     let read = pluto::load_to_run(&files, config, pluto::Occasion::Start);
     let loaded = begin_runtime()?.block_on(read);

@@ -374,8 +374,14 @@ const ROWS: &[Row] = &[
     ),
     row(
         "start_action = \"start\"",
-        "rekey_time = 0",
+        "rekey_time = \"999ms\"",
         "13:14",
+        &["1s is the shortest"],
+    ),
+    row(
+        "start_action = \"start\"",
+        "life_time = 0",
+        "13:13",
         &["1s is the shortest"],
     ),
     row(

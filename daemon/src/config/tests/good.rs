@@ -314,6 +314,32 @@ local  = {";
 }
 
 #[test]
+fn zero_leaves_rekeys_to_the_peer_and_tries_have_no_end_unless_it_is_said() {
+    let with = |child: &str, connection: &str| {
+        let text = HOSTS
+            .replacen("start_action = \"start\"", child, 1)
+            .replacen("local  = {", &format!("{connection}\nlocal  = {{"), 1);
+        parse(&text).ike.connections[0].clone()
+    };
+    let hours = |hours: u64| Duration::from_secs(hours * 3600);
+    let never = with("rekey_time = 0", "rekey_time = 0");
+    assert_eq!(never.rekey_time, Duration::MAX);
+    assert_eq!(never.over_time, hours(4) + hours(4) / 10);
+    assert_eq!(never.children[0].rekey_time, Duration::MAX);
+    assert_eq!(never.children[0].life_time, hours(1) + hours(1) / 10);
+    assert_eq!(never.keying_tries, 0);
+    let said = with(
+        "rekey_time = 0\nlife_time = \"8h\"",
+        "rekey_time = 0\nover_time = \"9h\"\nkeyingtries = 3",
+    );
+    assert_eq!(
+        (said.over_time, said.children[0].life_time),
+        (hours(9), hours(8))
+    );
+    assert_eq!(said.keying_tries, 3);
+}
+
+#[test]
 fn selectors_default_to_the_connections_addresses() {
     let (connections, secrets) = HOSTS.split_at(HOSTS.find("[secrets").unwrap());
     let head = &connections[..connections.find("[connections.hosts.children").unwrap()];

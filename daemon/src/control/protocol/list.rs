@@ -43,6 +43,12 @@ pub(crate) struct ConnectionReport {
     /// Seconds before that end at which it is rekeyed.
     #[serde(default)]
     pub(crate) margin_s: u64,
+    /// This end never rekeys the IKE SA.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) never_rekeyed: bool,
+    /// So many failed tries, and it is left alone; 0: never.
+    #[serde(default)]
+    pub(crate) keying_tries: u32,
     /// Whether INITIAL_CONTACT is sent.
     #[serde(default)]
     pub(crate) initial_contact: bool,
@@ -68,7 +74,7 @@ pub(crate) struct CarrierReport {
 /// How one side of a connection authenticates.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct AuthReport {
-    /// `psk` or `pubkey`.
+    /// `psk` or `pubkey`; of the peer, also `pubkey|psk`: either.
     pub(crate) auth: String,
     /// The identity; `None`: the address on our side, anybody on the peer's side.
     pub(crate) id: Option<String>,
@@ -119,7 +125,7 @@ pub(crate) struct ChildReport {
     /// It is rekeyed after so many packets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rekey_packets: Option<u64>,
-    /// Seconds after which a Child SA is rekeyed, before jitter.
+    /// Seconds after which a Child SA is rekeyed, before jitter; 0: never by this end.
     #[serde(default)]
     pub(crate) rekey_s: u64,
 }

@@ -130,6 +130,9 @@ pub(crate) struct IkeSaReport {
     pub(crate) spi_r: String,
     /// What was negotiated, once it was.
     pub(crate) algorithms: Option<IkeAlgorithmsReport>,
+    /// What the peer has proven its identity by, once it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) proven_by: Option<ProofReport>,
     /// Whether a crash of the peer will be known at once.
     #[serde(default)]
     pub(crate) crash_detection: bool,
@@ -176,6 +179,16 @@ pub(crate) struct IkeAlgorithmsReport {
     pub(crate) prf: String,
     /// Key exchange.
     pub(crate) ke: String,
+}
+
+/// What an identity was proven by.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct ProofReport {
+    /// `psk`, `ticket` (of an IKE SA that was lost), or how a signature was made: `rsa-pss-sha512`.
+    pub(crate) by: String,
+    /// Bits of the key, with a signature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) key_bits: Option<u32>,
 }
 
 /// Where a NAT was seen.

@@ -185,8 +185,8 @@ fn written_end(written: &WrittenEnd) -> (String, Option<String>) {
 fn lives(style: Style, connection: &ConnectionReport, child: &ChildReport) -> String {
     let limit = |limit: Option<u64>| limit.map_or("2^63".to_owned(), |limit| limit.to_string());
     let tries = match style {
-        Style::Five => "",
-        Style::Four => " keyingtries: 0;",
+        Style::Five => String::new(),
+        Style::Four => format!(" keyingtries: {};", connection.keying_tries),
     };
     format!(
         "ike_life: {}s; ipsec_life: {}s; ipsec_max_bytes: {}B; ipsec_max_packets: {}; replay_window: {}; rekey_margin: {}s; rekey_fuzz: 10%;{tries}",
@@ -207,12 +207,13 @@ fn policy(connection: &ConnectionReport, child: &ChildReport) -> String {
     let signatures = signatures(&connection.local).join("+");
     let words = [
         ("IKEv2", true),
-        ("PSK", connection.local.auth == "psk"),
+        ("PSK", connection.remote.auth.contains("psk")),
         (signatures.as_str(), connection.local.auth != "psk"),
         ("ENCRYPT", true),
         ("TRANSPORT", child.mode == "transport"),
         ("TUNNEL", child.mode != "transport"),
         ("PFS", offer.pfs),
+        ("DONT_REKEY", connection.never_rekeyed),
         ("UP", child.start_action == "start"),
         ("ROUTE", child.start_action == "trap"),
         (

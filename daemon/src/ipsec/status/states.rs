@@ -2,7 +2,7 @@
 
 use super::words::{client, esp_algorithms, key_exchange, range, written};
 use super::{View, child_number, ike_number};
-use crate::control::protocol::{ChildSaReport, IkeSaReport};
+use crate::control::protocol::{ChildSaReport, ConnectionReport, IkeSaReport};
 use crate::ipsec::out::{Out, Style};
 
 impl View {
@@ -23,10 +23,11 @@ impl View {
                 out.line("000", &text);
                 continue;
             }
-            let most = self
-                .connection(&sa.name)
-                .map_or(0, |connection| connection.ike_life_s);
-            let life = rekey(sa.rekey_in_s) + &replace(most, sa.age_s);
+            let life = life(
+                self.connection(&sa.name),
+                |c| c.ike_life_s,
+                (sa.rekey_in_s, sa.age_s),
+            );
             let newer = self
                 .sas_of(&sa.name)
                 .filter(|other| other.remote.addr == sa.remote.addr)
@@ -46,11 +47,12 @@ impl View {
         let number = child_number(child);
         let name = self.instance(sa, &child.name);
         let of = format!("IKE SA #{}", ike_number(sa));
-        let configured = self.connection(&sa.name).into_iter();
-        let mut configured = configured.flat_map(|connection| &connection.children);
-        let most = configured
-            .find(|known| known.name == child.name)
-            .map_or(0, |known| known.life_s);
+        let most = |connection: &ConnectionReport| {
+            let mut configured = connection.children.iter();
+            let known = configured.find(|known| known.name == child.name);
+            known.map_or(0, |known| known.life_s)
+        };
+        let times = (child.rekey_in_s, child.age_s);
         let up = self.up(&sa.name, &child.name);
         let mut same = up
             .iter()
@@ -62,7 +64,7 @@ impl View {
         let text = format!(
             "#{number}: {name}:{} {v2}ESTABLISHED_CHILD_SA (established Child SA); {}{newest}{of}; idle;",
             sa.remote.port,
-            rekey(child.rekey_in_s) + &replace(most, child.age_s)
+            life(self.connection(&sa.name), most, times)
         );
         out.line("000", &text);
         let (local, remote) = (&sa.local.addr, &sa.remote.addr);
@@ -130,13 +132,19 @@ pub(in crate::ipsec) fn child_words(style: Style, child: &ChildSaReport, active:
     )
 }
 
-fn rekey(after: Option<u64>) -> String {
-    after.map_or(String::new(), |seconds| format!("REKEY in {seconds}s; "))
-}
-
-fn replace(most: u64, age: u64) -> String {
-    match most.saturating_sub(age) {
-        0 => String::new(),
-        seconds => format!("REPLACE in {seconds}s; "),
+/// `REKEY in 5s; REPLACE in 9s; ` or, of what this end never rekeys, `EXPIRE in 9s; `.
+fn life(
+    connection: Option<&ConnectionReport>,
+    most: impl Fn(&ConnectionReport) -> u64,
+    (rekey_in, age): (Option<u64>, u64),
+) -> String {
+    let rekey = rekey_in.map_or(String::new(), |seconds| format!("REKEY in {seconds}s; "));
+    let end = match connection {
+        Some(connection) if connection.never_rekeyed => "EXPIRE",
+        _ => "REPLACE",
+    };
+    match connection.map_or(0, most).saturating_sub(age) {
+        0 => rekey,
+        seconds => format!("{rekey}{end} in {seconds}s; "),
     }
 }

@@ -6,7 +6,12 @@ use crate::control::protocol::{AuthReport, ChildSaReport, ConnectionReport, IkeS
 
 /// pluto counts all SAs by one number; obol counts IKE SAs and Child SAs apart.
 pub(in crate::ipsec) fn ike_number(sa: &IkeSaReport) -> u64 {
-    (2 * sa.id).saturating_sub(1)
+    numbered(sa.id)
+}
+
+/// The same of an IKE SA with obol's number.
+pub(in crate::ipsec) fn numbered(id: u64) -> u64 {
+    (2 * id).saturating_sub(1)
 }
 
 /// The same of a Child SA.
@@ -15,7 +20,7 @@ pub(in crate::ipsec) fn child_number(child: &ChildSaReport) -> u64 {
 }
 
 /// Selectors as pluto writes them: `10.1.0.0/24`, `192.0.2.1/32/TCP/27017`.
-pub(super) fn client(selectors: &[String]) -> String {
+pub(in crate::ipsec) fn client(selectors: &[String]) -> String {
     let one = |selector: &String| {
         let (address, rest) = selector.split_once('[').unwrap_or((selector, ""));
         let whole = match address {
@@ -106,7 +111,7 @@ pub(super) fn esp_algorithms(child: &ChildSaReport) -> String {
 }
 
 /// pluto names the elliptic curves by number.
-pub(super) fn key_exchange(ke: &str) -> String {
+pub(in crate::ipsec) fn key_exchange(ke: &str) -> String {
     match ke {
         "ECP_256" => "DH19".to_owned(),
         "ECP_384" => "DH20".to_owned(),

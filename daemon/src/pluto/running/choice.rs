@@ -15,6 +15,9 @@ impl<'w> Loader<'w> {
     /// Why a connection is not in force, by its own word and what somebody asked for.
     pub(super) fn why_not(&self, conn: &Conn) -> Option<(Absence, &'static str)> {
         let name = &conn.name.value;
+        if self.deleted.contains(name) {
+            return Some((Absence::Ignored, "it was taken out while it waited"));
+        }
         why_not(conn, self.wanted.contains(name), self.routed.contains(name))
     }
 

@@ -2,8 +2,9 @@ mod again;
 mod single;
 
 use std::fs;
+use std::time::Duration;
 
-use obol_ike::config::{LocalAuthMethod, StartAction};
+use obol_ike::config::{LocalAuthMethod, RemoteAuthMethod, StartAction};
 use obol_ike::crypto::signature::SignatureScheme;
 
 use super::*;
@@ -29,6 +30,7 @@ fn paths(written: &Written) -> (Files, PathBuf) {
         nss: Some(database()),
         wanted: Default::default(),
         routed: Default::default(),
+        deleted: Default::default(),
     };
     (files, written.0.join("obol.toml"))
 }
@@ -238,6 +240,7 @@ async fn obols_own_file_counts_beside() {
         nss: Some(database()),
         wanted: Default::default(),
         routed: Default::default(),
+        deleted: Default::default(),
     };
     let loaded = load_to_run(&files, &own, Occasion::Start).await.unwrap();
     assert_eq!(children(&loaded), ["mine/net", "theirs/theirs"]);
@@ -283,14 +286,19 @@ fn what_cannot_run_is_refused_before_it_is_tried() {
     assert!(errors[0].location.ends_with("ipsec.conf:7:6"), "{errors:?}");
 }
 
+/// What names stand for, as a daemon has it looked up.
+async fn heard(files: &Files, only: Option<&str>) -> NamesFound {
+    let names = names_asked(files, only);
+    look_up(names.iter().map(String::as_str)).await
+}
+
 /// The connection `more` alone, if it can be had beside those that are loaded.
 async fn addition(before: &Loaded, conf: &str) -> Option<Loaded> {
     let written = Written::new(&[("ipsec.conf", conf), ("obol.toml", "")]);
     let (files, own) = paths(&written);
-    let Single::Conn(mut one) = load_single(&files, &own, "more", &before.pluto)
-        .await
-        .unwrap()
-    else {
+    let heard = heard(&files, Some("more")).await;
+    let occasion = Occasion::Heard(&before.pluto, &heard);
+    let Single::Conn(mut one) = load_single(&files, &own, "more", occasion).await.unwrap() else {
         return None;
     };
     let is_one = before.single_out(&mut one, "more") && before.has_nothing_of(&one, "more");
@@ -400,9 +408,10 @@ impl Run {
 
     async fn again(&mut self, is_event: bool) {
         let (files, own) = paths(&self.written);
+        let heard = heard(&files, None).await;
         let occasion = match is_event {
             true => Occasion::Event(&self.loaded.pluto),
-            false => Occasion::Asked(&self.loaded.pluto),
+            false => Occasion::Heard(&self.loaded.pluto, &heard),
         };
         self.loaded = load_to_run(&files, &own, occasion).await.unwrap();
     }
@@ -456,4 +465,87 @@ async fn what_is_converted_is_what_is_loaded() {
             assert_eq!(comments, run.loaded.policies.is_empty(), "{text}{toml}");
         }
     }
+}
+
+#[tokio::test]
+async fn without_rekey_it_is_the_peers_and_tries_are_counted() {
+    let text = |more: &str| format!("{}\n{more}", conn("c", 1, " auto=start"));
+    let plain = loaded(&text("")).await.ike.connections[0].clone();
+    assert_eq!(plain.keying_tries, 0);
+    assert_eq!(plain.over_time, Duration::from_secs(8 * 3600));
+    assert_eq!(plain.rekey_time, Duration::from_secs(8 * 3600 - 540));
+    let more = " rekey=no\n keyingtries=3\n ikelifetime=2h\n ipsec-lifetime=1h\n ipsec-max-bytes=1G\n reauth=yes";
+    let running = loaded(&text(more)).await;
+    let told = warnings(&running);
+    assert!(
+        !told.contains("rekey") && !told.contains("keyingtries"),
+        "{told}"
+    );
+    let connection = &running.ike.connections[0];
+    assert_eq!(connection.keying_tries, 3);
+    assert_eq!(connection.rekey_time, Duration::MAX);
+    assert_eq!(connection.over_time, Duration::from_secs(2 * 3600));
+    assert_eq!(connection.peer.reauth_time, None);
+    let child = &connection.children[0];
+    assert_eq!(
+        (child.rekey_time, child.life_time),
+        (Duration::MAX, Duration::from_secs(3600))
+    );
+    assert_eq!((child.rekey_bytes, child.life_bytes), (None, Some(1 << 30)));
+    for (written, tries) in [("%forever", 0), ("0", 0), ("1", 1)] {
+        let running = loaded(&text(&format!(" keyingtries={written}"))).await;
+        assert_eq!(running.ike.connections[0].keying_tries, tries, "{written}");
+    }
+}
+
+#[test]
+fn a_name_as_identity_is_its_address_and_without_one_that_of_the_end() {
+    let ends = "conn c\n left=192.0.2.1\n leftid=own.example.org\n right=2001:db8::2\n rightid=peer.example.org\n authby=secret\n auto=add\n";
+    let written = Written::new(&[("ipsec.conf", ends)]);
+    let (files, _) = paths(&written);
+    let asked: Vec<String> = names_asked(&files, None).into_iter().collect();
+    assert_eq!(asked, ["own.example.org", "peer.example.org"]);
+    assert_eq!(names_asked(&files, Some("c")).len(), 2);
+    let mut understood = crate::pluto::load(&files.conf).unwrap();
+    let (v4, v6) = ("198.51.100.7", "2001:db8::7");
+    let both: Vec<IpAddr> = [v6, v4].map(|ip| ip.parse().unwrap()).to_vec();
+    resolve_ids(&mut understood, &vec![("own.example.org".to_owned(), both)]);
+    let [left, right] = &understood.conns[0].ends;
+    assert_eq!(
+        left.id,
+        Id::Is(Identity::from(v4.parse::<IpAddr>().unwrap())),
+        "of its family"
+    );
+    assert_eq!(right.id, Id::Resolve("peer.example.org".to_owned()));
+    let told: Vec<&str> = understood
+        .notices
+        .iter()
+        .map(|notice| &*notice.message)
+        .collect();
+    let expected =
+        "rightid=peer.example.org of c has no address now, and is taken as the address of that end";
+    assert_eq!(told, [expected]);
+}
+
+#[tokio::test]
+async fn a_list_with_secret_and_signatures_takes_either_of_the_peer() {
+    let either = |conn: &str| conn.replace("\n auto", "\n authby=secret,rsa-sha2\n auto");
+    let with_keys = either(&conn("c", 1, " auto=add"));
+    let loaded_here = loaded(&with_keys).await;
+    let connection = &loaded_here.ike.connections[0];
+    let RemoteAuthMethod::KeysOrPsk(keys) = &connection.remote.method else {
+        panic!("{connection:?}")
+    };
+    assert_eq!(keys.len(), 1);
+    assert_eq!(connection.remote.signatures.to_words(), ["rsa-pss"]);
+    assert!(
+        matches!(connection.local.method, LocalAuthMethod::Key(_)),
+        "we sign"
+    );
+    // Where there are no keys, it is the secret.
+    let plain = "conn c\n left=127.0.0.1\n right=198.18.77.1\n authby=rsasig,secret\n auto=add\n";
+    let loaded_here = loaded(plain).await;
+    let connection = &loaded_here.ike.connections[0];
+    assert_eq!(connection.remote.method, RemoteAuthMethod::Psk);
+    assert_eq!(connection.local.method, LocalAuthMethod::Psk);
 }

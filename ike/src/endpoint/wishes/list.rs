@@ -409,18 +409,26 @@ impl Wishes {
         }
     }
 
-    /// A try failed: there is a pause before the next one.
-    pub(super) fn failed(&mut self, now: Instant, key: &Key, rng: &mut dyn CryptoRng) {
-        let Some(wish) = self.open.get_mut(key) else {
-            return;
-        };
+    /// A try failed: there is a pause before the next one, unless there were `most` of them (0: no matter how
+    /// many). How many there were, where that is enough.
+    pub(super) fn failed(
+        &mut self,
+        now: Instant,
+        key: &Key,
+        most: u32,
+        rng: &mut dyn CryptoRng,
+    ) -> Option<u32> {
+        let wish = self.open.get_mut(key)?;
         wish.failed(now, rng);
+        let tired = wish.tireless && most > 0 && wish.failures >= most;
+        let given_up = (tired && !wish.held).then_some(wish.failures);
         // What somebody asked for waits to be asked for again, and not by every packet.
-        wish.held |= !wish.tireless;
+        wish.held |= tired || !wish.tireless;
         if wish.held && key.peer.is_some() {
             self.failures.insert(key.clone());
         }
         self.changed.insert(key.clone());
+        given_up
     }
 
     /// It is tried again after a pause, whoever held it before.

@@ -40,10 +40,9 @@ fn described(loaded: &Loaded) -> Vec<String> {
 async fn put(loaded: &mut Loaded, conf: &str, name: &str) -> Result<(), Misfit> {
     let written = Written::new(&[("ipsec.conf", conf), ("obol.toml", "")]);
     let (files, own) = paths(&written);
-    let Single::Conn(mut one) = load_single(&files, &own, name, &loaded.pluto)
-        .await
-        .unwrap()
-    else {
+    let heard = heard(&files, Some(name)).await;
+    let occasion = Occasion::Heard(&loaded.pluto, &heard);
+    let Single::Conn(mut one) = load_single(&files, &own, name, occasion).await.unwrap() else {
         panic!("{name} is none");
     };
     assert!(loaded.single_out(&mut one, name));
@@ -163,9 +162,9 @@ async fn a_connection_joins_those_with_the_same_peer() {
         let conf = format!("{text}{more}");
         let written = Written::new(&[("ipsec.conf", &conf), ("obol.toml", "")]);
         let (files, own) = paths(&written);
-        let Single::Conn(mut one) = load_single(&files, &own, "more", &running.pluto)
-            .await
-            .unwrap()
+        let heard = heard(&files, Some("more")).await;
+        let occasion = Occasion::Heard(&running.pluto, &heard);
+        let Single::Conn(mut one) = load_single(&files, &own, "more", occasion).await.unwrap()
         else {
             panic!("it is none");
         };
