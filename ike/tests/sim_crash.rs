@@ -253,6 +253,47 @@ fn no_token_is_shown_of_an_sa_that_is_being_made() {
     }
 }
 
+/// Who asks for a rekey knows nothing of the peer's SPI of the new IKE SA, where that is there already.
+#[test]
+fn no_token_is_shown_of_an_sa_that_a_rekey_makes() {
+    let mut pair = up(with_tokens(trapped(1), 1));
+    let old = pair.b.endpoint.status(pair.now).remove(0);
+    let rekey = Command::RekeyIke {
+        connection: HOSTS.to_owned(),
+    };
+    pair.command(End::A, rekey).expect("it is up");
+    pair.run_for(Duration::from_millis(15));
+    pair.net.lose(|packet| packet.to.ip() == A);
+    let status = pair.b.endpoint.status(pair.now);
+    let made = status.iter().find(|sa| sa.spi_i != old.spi_i);
+    let made = made.expect("the second host has answered");
+    let (i, r) = (made.spi_i, made.spi_r);
+    let sent = pair.net.sent.len();
+    // The second host itself is not answered with it, and nor is anybody else.
+    let child = Command::RekeyChild {
+        connection: HOSTS.to_owned(),
+        child: PODS.to_owned(),
+    };
+    pair.command(End::B, child).expect("it is up");
+    for (initiator, response) in EVERY_FLAG {
+        let flags = Flags {
+            initiator,
+            response,
+            version: false,
+        };
+        inject(&mut pair, End::A, protected(i, r, flags, 80));
+    }
+    pair.run_for(Duration::from_millis(200));
+    let shown = pair.net.sent[sent..].iter();
+    let mut shown = shown.flat_map(|packet| notifies(&packet.datagram));
+    assert!(shown.all(|(ty, _)| ty != NotifyType::QCD_TOKEN));
+    pair.run_until_idle();
+    pair.run_for(Duration::from_secs(100));
+    pair.assert_up(1);
+    let status = pair.a.endpoint.status(pair.now).remove(0);
+    assert_eq!((status.spi_i, status.spi_r), (i, r));
+}
+
 trait Down {
     fn assert_down_at_b(&self);
 }

@@ -106,13 +106,17 @@ impl Endpoint {
         let asks = !header.flags.response && message.protected().is_ok_and(|p| p.is_some());
         let sound = header.spi_i.0 != 0 && header.spi_r.0 != 0 && self.shutdown.is_none();
         // RFC 6290 section 9.2: never for an IKE SA that is there, whoever turns the flag around. While
-        // one is made, only one of its SPIs may be known here, and the other be forged.
+        // one is made, only one of its SPIs may be known here, and the other be forged. By a rekey the
+        // peer may have made one that we do not have yet: that we say, but without the token.
         let spis = [header.spi_i, header.spi_r];
-        let free = spis.iter().all(|spi| self.sas.with_spi(*spi).is_none());
+        let with_one = || spis.iter().filter_map(|spi| self.sas.with_spi(*spi));
+        let free = !with_one().any(|sa| spis.contains(&sa.own_spi()));
+        let is_made = with_one().next().is_some();
         let known = self.cx.directory.kinds(path).next().is_some();
         if asks && sound && free && known && self.lost.take(now) {
             let invalid = Notify::bare(NotifyType::INVALID_IKE_SPI);
             let token = self.cx.token(header.spi_i, header.spi_r);
+            let token = token.filter(|_| !is_made);
             let flags = Flags {
                 initiator: !header.flags.initiator,
                 version: false,

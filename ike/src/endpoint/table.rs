@@ -20,7 +20,7 @@ use crate::timer::{Deadline, TimerKind};
 #[derive(Default)]
 pub(super) struct Table {
     places: BTreeMap<IkeSaId, Place>,
-    /// By the SPI that we chose.
+    /// By the SPI that we chose, and by the one of a rekey that is open.
     by_spi: HashMap<IkeSpi, IkeSaId>,
     by_child: HashMap<ChildSaId, IkeSaId>,
     /// By the ESP SPI of packets to us.
@@ -60,7 +60,8 @@ struct Place {
 /// Under what an IKE SA can be found.
 #[derive(Clone, Default, PartialEq)]
 struct Filed {
-    spi: Option<IkeSpi>,
+    /// The SPI that we chose, and the one that we have chosen for its successor.
+    spis: [Option<IkeSpi>; 2],
     children: Vec<(ChildSaId, EspSpi)>,
     deadline: Option<Deadline>,
     alive: bool,
@@ -124,7 +125,7 @@ impl Table {
         self.places.get(&id)?.sa.as_deref()
     }
 
-    /// The IKE SA for which we chose this SPI.
+    /// The IKE SA for which we chose this SPI, or that is being rekeyed with it.
     pub(super) fn with_spi(&self, own: IkeSpi) -> Option<&IkeSa> {
         self.get(*self.by_spi.get(&own)?)
     }
@@ -375,7 +376,7 @@ impl Table {
 
     fn file(&self, sa: &IkeSa) -> Filed {
         Filed {
-            spi: Some(sa.own_spi()),
+            spis: [Some(sa.own_spi()), sa.next_spi()],
             children: sa
                 .children
                 .iter()
@@ -388,9 +389,15 @@ impl Table {
     }
 
     fn refile(&mut self, id: IkeSaId, old: Filed, new: Filed) {
-        if old.spi != new.spi {
-            old.spi.map(|spi| self.by_spi.remove(&spi));
-            new.spi.map(|spi| self.by_spi.insert(spi, id));
+        if old.spis != new.spis {
+            for spi in old.spis.into_iter().flatten() {
+                // The successor may have it already.
+                if self.by_spi.get(&spi) == Some(&id) {
+                    self.by_spi.remove(&spi);
+                }
+            }
+            let spis = new.spis.into_iter().flatten();
+            self.by_spi.extend(spis.map(|spi| (spi, id)));
         }
         if old.children != new.children {
             for (child, spi) in &old.children {

@@ -46,6 +46,15 @@ struct Material<'a> {
 }
 
 impl IkeSa {
+    /// The SPI that we have chosen for the IKE SA that is to replace this one. The peer may have made
+    /// that already.
+    pub(crate) fn next_spi(&self) -> Option<IkeSpi> {
+        match self.requests.open().map(|open| &open.what) {
+            Some(Request::RekeyIke(request)) => Some(request.spi),
+            _ => None,
+        }
+    }
+
     //= rfc7296 1.3.2-1 2.18-1 2.18-2 3.3.6-8
     /// Sends the request, unless the IKE SA is being replaced or closed already.
     pub(crate) fn ask_rekey_ike(&mut self, cx: &mut Context, now: Instant, task: RekeyIkeTask) {
