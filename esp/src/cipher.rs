@@ -23,7 +23,7 @@ use cbc_hmac::CbcHmac;
 pub(crate) struct Layout {
     /// Octets of IV after the ESP header.
     pub(crate) iv: usize,
-    /// The body is a multiple of this many octets.
+    /// The body is a multiple of this many octets, a power of two.
     pub(crate) align: usize,
     /// Octets of ICV.
     pub(crate) icv: usize,

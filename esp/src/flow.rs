@@ -55,6 +55,7 @@ impl FlowKey {
     ///
     /// # Errors
     /// Not an IP packet, cut short, or with more extension headers than are followed.
+    #[inline(always)]
     pub fn parse(packet: &[u8]) -> Result<(Self, IpInfo), PacketError> {
         match packet.first().map(|octet| octet >> 4) {
             Some(4) => parse_v4(packet),
@@ -77,6 +78,9 @@ pub(crate) fn has_type_and_code(protocol: u8) -> bool {
     )
 }
 
+/// Within whoever calls it: fields that are returned in memory, and copied from there as a whole, wait for their
+/// stores.
+#[inline(always)]
 fn parse_v4(packet: &[u8]) -> Result<(FlowKey, IpInfo), PacketError> {
     let header: &[u8; V4_HEADER] = packet.first_chunk().ok_or(PacketError::Truncated)?;
     let header_len = usize::from(header[0] & 0x0f) * 4;
@@ -106,6 +110,7 @@ fn parse_v4(packet: &[u8]) -> Result<(FlowKey, IpInfo), PacketError> {
     ))
 }
 
+#[inline(never)]
 fn parse_v6(packet: &[u8]) -> Result<(FlowKey, IpInfo), PacketError> {
     let header: &[u8; V6_HEADER] = packet.first_chunk().ok_or(PacketError::Truncated)?;
     let total_len = V6_HEADER + usize::from(u16::from_be_bytes([header[4], header[5]]));
@@ -201,6 +206,7 @@ impl Chain {
 }
 
 /// Looks for ports, or type and code, at the beginning of the next layer.
+#[inline(always)]
 fn flow(addresses: (IpAddr, IpAddr), protocol: u8, fragment: bool, next: &[u8]) -> FlowKey {
     let mut flow = FlowKey {
         source: addresses.0,

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::ops::Range;
 
-use crate::cipher::{self, Cipher};
+use crate::cipher::{self, Cipher, Layout};
 use crate::error::{KeyError, OpenError};
 use crate::ip::{V4_HEADER, V6_HEADER, protocol};
 use crate::lifetime::{Lifetime, Usage};
@@ -20,6 +20,8 @@ pub struct Inbound {
     mode: Mode,
     esn: bool,
     cipher: Box<dyn Cipher>,
+    /// The cipher's own: it is asked for several times for each packet.
+    layout: Layout,
     window: Window,
     selectors: Selectors,
     lifetime: Lifetime,
@@ -70,6 +72,7 @@ impl Inbound {
             spi: params.spi,
             mode: params.mode,
             esn: params.esn,
+            layout: cipher.layout(),
             cipher,
             window: Window::new(params.replay_window),
             selectors: params.selectors,
@@ -154,7 +157,7 @@ impl Inbound {
             (Mode::Transport, Some((IpAddr::V4(_), _))) => V4_HEADER,
             (Mode::Transport, _) => V6_HEADER,
         };
-        header.saturating_sub(self.cipher.layout().header())
+        header.saturating_sub(self.layout.header())
     }
 
     /// The header to restore, with room for it before the payload; `None` in tunnel mode.
@@ -170,7 +173,7 @@ impl Inbound {
             .transport_addresses
             .unwrap_or((outer.source, outer.destination));
         let header = RestoredHeader::new(source, destination, outer, self.repair_checksums)?;
-        if datagram.start + self.cipher.layout().header() < header.len() {
+        if datagram.start + self.layout.header() < header.len() {
             return Err(OpenError::NoRoom);
         }
         Ok(Some(header))
@@ -179,12 +182,12 @@ impl Inbound {
     //= rfc4303 3.4.3-6
     /// What can be said before any key is used; returns the whole sequence number.
     fn before_open(&self, esp: &[u8]) -> Result<u64, OpenError> {
-        let layout = self.cipher.layout();
+        let layout = self.layout;
         let body = esp
             .len()
             .checked_sub(layout.header() + layout.icv)
             .ok_or(OpenError::Short)?;
-        if body < ESP_TRAILER || body % layout.align != 0 {
+        if body < ESP_TRAILER || body & (layout.align - 1) != 0 {
             return Err(OpenError::Short);
         }
         let (spi, low) = wire::header_fields(
@@ -209,7 +212,7 @@ impl Inbound {
     //= rfc4303 2.6-1 2.6-2
     /// Where the payload of the opened `esp` lies in the buffer, and its Next Header.
     fn body(&self, esp: &[u8], start: usize) -> Result<(Range<usize>, u8), OpenError> {
-        let layout = self.cipher.layout();
+        let layout = self.layout;
         let body = &esp[layout.header()..esp.len() - layout.icv];
         let (len, next_header) = wire::read_trailer(body).ok_or(OpenError::Padding)?;
         if next_header == protocol::NO_NEXT_HEADER {

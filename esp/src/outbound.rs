@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::cipher::{self, Cipher};
+use crate::cipher::{self, Cipher, Layout};
 use crate::error::{KeyError, SealError};
 use crate::flow::{FlowKey, IpInfo};
 use crate::frame::Frame;
@@ -23,6 +23,8 @@ pub struct Outbound {
     spi: u32,
     mode: Mode,
     cipher: Box<dyn Cipher>,
+    /// The cipher's own: it is asked for several times for each packet.
+    layout: Layout,
     counter: SendCounter,
     selectors: Selectors,
     lifetime: Lifetime,
@@ -73,6 +75,7 @@ impl Outbound {
         Ok(Self {
             spi: params.spi,
             mode: params.mode,
+            layout: cipher.layout(),
             cipher,
             counter: SendCounter::new(params.esn),
             selectors: params.selectors,
@@ -177,7 +180,7 @@ impl Outbound {
         plan: &Plan,
         index: usize,
     ) -> Result<usize, SealError> {
-        let layout = self.cipher.layout();
+        let layout = self.layout;
         let payload = frame.len(index) - plan.skip;
         let trailer = wire::padding(payload, layout.align) + ESP_TRAILER;
         let len = layout.header() + payload + trailer + layout.icv;
@@ -206,7 +209,7 @@ impl Outbound {
             .admit(inner)
             .map_err(|_| SealError::HardLimit)?;
         let (sequence, half_used) = self.counter.take()?;
-        let header = self.cipher.layout().header();
+        let header = self.layout.header();
         let payload = inner - plan.skip;
         let esp = run.place(len);
         frame.write(index, plan.skip, &mut esp[header..header + payload]);
@@ -217,7 +220,7 @@ impl Outbound {
 
     /// Where the ESP packet for this payload will lie.
     fn place(&self, buffer: usize, payload: &Range<usize>) -> Result<Range<usize>, SealError> {
-        let layout = self.cipher.layout();
+        let layout = self.layout;
         let trailer = wire::padding(payload.len(), layout.align) + ESP_TRAILER;
         let end = payload.end + trailer + layout.icv;
         let start = payload
@@ -241,7 +244,7 @@ impl Outbound {
         sequence: u64,
         next_header: u8,
     ) -> Result<(), SealError> {
-        let layout = self.cipher.layout();
+        let layout = self.layout;
         let icv = esp.len() - layout.icv;
         wire::write_header(esp, self.spi, sequence);
         self.cipher
@@ -268,7 +271,7 @@ impl Outbound {
     /// The most octets that sealing adds to a packet in tunnel mode, without outer IP and UDP
     /// headers.
     pub fn overhead(&self) -> usize {
-        let layout = self.cipher.layout();
+        let layout = self.layout;
         layout.header() + layout.align - 1 + ESP_TRAILER + layout.icv
     }
 
@@ -276,7 +279,7 @@ impl Outbound {
     /// The longest packet in octets that fits a path of `path_mtu` octets once it is sealed,
     /// with the outer IP header and with the UDP header of RFC 3948 if `encap`.
     pub fn max_packet(&self, path_mtu: usize, outer_v6: bool, encap: bool) -> usize {
-        let layout = self.cipher.layout();
+        let layout = self.layout;
         let ip = if outer_v6 { V6_HEADER } else { V4_HEADER };
         let udp = if encap { UDP_HEADER } else { 0 };
         let body = path_mtu.saturating_sub(ip + udp + layout.header() + layout.icv);

@@ -55,9 +55,9 @@ pub(crate) fn write_header(esp: &mut [u8], spi: u32, sequence: u64) {
     esp[4..8].copy_from_slice(&(sequence as u32).to_be_bytes());
 }
 
-/// Octets of padding that bring `payload` octets and the trailer to a multiple of `align`.
+/// Octets of padding that bring `payload` octets and the trailer to a multiple of `align`, a power of two.
 pub(crate) fn padding(payload: usize, align: usize) -> usize {
-    (payload + ESP_TRAILER).next_multiple_of(align) - payload - ESP_TRAILER
+    (payload + ESP_TRAILER).wrapping_neg() & (align - 1)
 }
 
 //= rfc4303 2.4-1 2.4-2
