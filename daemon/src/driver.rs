@@ -298,6 +298,16 @@ impl<D: DataPlane> Driver<D> {
         }
     }
 
+    /// Looks at our addresses, and at which connections of pluto's files are this host's with these. What the
+    /// files say by now of those that are loaded does not count.
+    async fn listen(&mut self, now: Instant) -> Result<(), Failure> {
+        self.look_at_addresses().await;
+        match self.origin.pluto {
+            Some(_) => self.reload(now, None).await,
+            None => Ok(()),
+        }
+    }
+
     fn stop(&mut self, now: Instant) {
         if self.stopping.is_none() {
             self.stopping = Some(now + FAREWELL);

@@ -429,6 +429,24 @@ conn later
             assert!(list.contains(what), "{what}: {list}\n{}", log(a));
         }
     };
+    // One that is out of the files by now: neither addresses nor another conn ask for that.
+    let (before, rest) = whole.split_once("conn other").unwrap();
+    let (_, after) = rest.split_once("conn later").unwrap();
+    let without = format!("{before}conn later{after}");
+    let nowhere = "
+conn nowhere
+  left=192.168.0.1
+  right=nowhere.invalid
+  authby=secret
+  auto=start
+";
+    fs::write(&file, format!("{without}{nowhere}")).unwrap();
+    assert_eq!(ipsec("listen").0, Some(0));
+    lists(&["pods", "other"]);
+    ipsec("add nowhere");
+    lists(&["pods", "other"]);
+    ipsec("delete nowhere");
+    lists(&["pods", "other"]);
     // A bad value, then whatever reads the files.
     let typo = whole.replacen("auto=start", "auto=start\n  esp=aess", 1);
     fs::write(&file, &typo).unwrap();

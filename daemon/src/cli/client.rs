@@ -102,6 +102,7 @@ fn waits(request: &Request) -> Duration {
         | Request::Rekey { .. }
         | Request::Psks
         | Request::Reload
+        | Request::Listen
         | Request::Secrets
         | Request::Change { .. }
         | Request::Redirect { .. } => Duration::ZERO,

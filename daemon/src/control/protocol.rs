@@ -95,6 +95,9 @@ pub(crate) enum Request {
     Psks,
     /// Read the configuration again; answered by [`ReloadReport`].
     Reload,
+    /// Look at our addresses again, and with pluto's files at which connections are this host's; what is loaded
+    /// stays as it is.
+    Listen,
     /// Read secrets and private keys again, and leave connections as they are; answered by
     /// [`SecretsReport`].
     Secrets,
@@ -449,6 +452,7 @@ mod tests {
                 name: Some("pods".into()),
             },
             Request::Reload,
+            Request::Listen,
             Request::Psks,
             Request::CloseSa(SaName::Ike(7)),
             Request::CloseSa(SaName::Child(8)),

@@ -87,6 +87,10 @@ impl<D: DataPlane> Driver<D> {
             }
             Request::Psks => call.reply(Reply::done(&self.psks_report())),
             Request::Reload => self.when_heard(now, Held::Reload(Some(call))).await,
+            Request::Listen => {
+                let done = self.listen(now).await;
+                call.reply(done.map_or_else(Into::into, |()| Reply::done(&())));
+            }
             Request::Secrets => {
                 let reply = match self.read_secrets(now).await {
                     Ok(report) => Reply::done(&report),
@@ -163,7 +167,7 @@ impl<D: DataPlane> Driver<D> {
         if let Some(report) = done {
             return Ok(report);
         }
-        let occasion = Occasion::Heard(&self.loaded.pluto, heard);
+        let occasion = Occasion::Named(&self.loaded.pluto, heard, name);
         let loaded = crate::run::load_checked(&self.origin, occasion).await?;
         if to == ChildChange::Load
             && let Some(why) = loaded.pluto.why_kept(name)

@@ -344,6 +344,13 @@ pub(super) fn change(daemon: &Daemon, out: &Out, verb: Verb, name: &str) -> Resu
     Ok(0)
 }
 
+/// Has the daemon look at the addresses of this host again.
+pub(super) fn listen(daemon: &Daemon, out: &Out) -> Result<u8, Ended> {
+    let () = daemon.ask(&Request::Listen)?;
+    out.line("002", "listening for IKE messages");
+    Ok(0)
+}
+
 /// Has the daemon read its files again.
 pub(super) fn read_again(daemon: &Daemon, out: &Out, verb: Verb) -> Result<u8, Ended> {
     let report: ReloadReport = daemon.ask(&Request::Reload)?;
@@ -351,7 +358,6 @@ pub(super) fn read_again(daemon: &Daemon, out: &Out, verb: Verb) -> Result<u8, E
         complain_line(warning);
     }
     match verb {
-        Verb::Listen => out.line("002", "listening for IKE messages"),
         Verb::Reread => out.line("002", "configuration and secrets are read again"),
         _ => {
             for name in report.added.iter().chain(&report.changed) {

@@ -176,7 +176,8 @@ impl Daemon {
             (Verb::DeleteState(number), _) => return act::delete_state(self, out, number),
             (Verb::ListSecrets, _) => return act::list_secrets(self, out),
             (Verb::RereadSecrets, _) => return act::read_secrets(self, out),
-            (Verb::Listen | Verb::Reread | Verb::AddAll, _) => {
+            (Verb::Listen, _) => return act::listen(self, out),
+            (Verb::Reread | Verb::AddAll, _) => {
                 return act::read_again(self, out, call.verb);
             }
             _ => {}

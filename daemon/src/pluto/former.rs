@@ -21,6 +21,9 @@ pub(crate) enum Occasion<'w> {
     Start,
     /// Somebody wants them to count as they are now; and what was heard of names for that.
     Heard(&'w World, &'w NamesFound),
+    /// Somebody wants what this name means to count as the files have it now, and of all else what there is of it;
+    /// and what was heard of names for that.
+    Named(&'w World, &'w NamesFound, &'w str),
     /// Addresses or names have changed. Nobody asked for what the files say by now, so it counts for what is
     /// not this host's yet, and for nothing else.
     Event(&'w World),
@@ -31,13 +34,25 @@ impl<'w> Occasion<'w> {
     pub(super) fn world(self) -> Option<&'w World> {
         match self {
             Self::Start => None,
-            Self::Heard(world, _) | Self::Event(world) => Some(world),
+            Self::Heard(world, _) | Self::Named(world, ..) | Self::Event(world) => Some(world),
         }
     }
 
-    /// Whether nobody asked for it.
-    pub(super) fn is_event(self) -> bool {
-        matches!(self, Self::Event(_))
+    /// What is loaded, where not all of the files is to count as it is by now.
+    pub(super) fn beside(self) -> Option<&'w World> {
+        match self {
+            Self::Start | Self::Heard(..) => None,
+            Self::Named(world, ..) | Self::Event(world) => Some(world),
+        }
+    }
+
+    /// Whether nobody asked for the connection of this name, with these other names.
+    pub(super) fn leaves(self, name: &str, aliases: &[String]) -> bool {
+        match self {
+            Self::Start | Self::Heard(..) => false,
+            Self::Named(_, _, asked) => asked != name && aliases.iter().all(|own| own != asked),
+            Self::Event(_) => true,
+        }
     }
 }
 
@@ -115,6 +130,11 @@ impl Former {
 }
 
 impl InForce {
+    /// Whether nobody asked for it.
+    pub(super) fn is_left(&self, occasion: Occasion<'_>) -> bool {
+        occasion.leaves(&self.conn.name.value, &self.conn.aliases)
+    }
+
     /// As it was.
     pub(super) fn as_it_was(&self) -> Oriented<'_> {
         Oriented {

@@ -262,7 +262,7 @@ async fn begin(
     loader.warnings.append(&mut understood.notices);
     loader.world.names_found.clone_from(&names);
     loader.world.addresses.clone_from(&addresses);
-    if let Occasion::Event(before) = occasion {
+    if let Some(before) = occasion.beside() {
         // One that goes and comes is none that is new.
         let known = before.addresses.iter();
         let gone = known.filter(|known| !addresses.contains(known));
@@ -292,7 +292,7 @@ impl<'w> Loader<'w> {
         let known = known.unwrap_or_default();
         let mut names = match self.occasion {
             Occasion::Event(_) => Vec::new(),
-            Occasion::Heard(_, heard) => heard.clone(),
+            Occasion::Heard(_, heard) | Occasion::Named(_, heard, _) => heard.clone(),
             Occasion::Start => {
                 let mut asked = names_of(&understood.conns);
                 asked.append(&mut names_of_ids(&understood.conns));

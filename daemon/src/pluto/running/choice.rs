@@ -6,7 +6,7 @@ use crate::config::{ConfigErrors, Finding};
 use crate::control::protocol::Absence;
 use crate::pluto::Understood;
 use crate::pluto::conn::{Auto, Conn};
-use crate::pluto::former::{InForce, Occasion};
+use crate::pluto::former::InForce;
 use crate::pluto::native;
 use crate::pluto::orient::{HostView, Oriented, orient};
 use crate::pluto::setup::Setup;
@@ -36,14 +36,21 @@ impl<'w> Loader<'w> {
     {
         let before = self.occasion.world();
         let mut chosen: Vec<Oriented<'c>> = Vec::new();
-        if let Occasion::Event(before) = self.occasion {
-            chosen.extend(before.former.all().map(|former| former.seen(view)));
-            self.world.kept.clone_from(&before.kept);
+        let occasion = self.occasion;
+        let left = |own: &Self, name: &str| -> Option<&'w InForce> {
+            own.former(name).filter(|former| former.is_left(occasion))
+        };
+        if let Some(before) = occasion.beside() {
+            let all = before.former.all();
+            let all = all.filter(|former| former.is_left(occasion));
+            chosen.extend(all.map(|former| former.seen(view)));
+            let kept = before.kept.iter();
+            let kept = kept.filter(|(name, _)| left(self, name).is_some());
+            let kept = kept.map(|(name, why)| (name.clone(), why.clone()));
+            self.world.kept = kept.collect();
         }
-        let is_loaded =
-            |own: &Self, name: &str| own.occasion.is_event() && own.former(name).is_some();
         for (name, errors) in &understood.refused {
-            if is_loaded(self, name) {
+            if left(self, name).is_some() {
                 continue;
             }
             for error in errors {
@@ -54,9 +61,9 @@ impl<'w> Loader<'w> {
         for conn in &understood.conns {
             let name = &conn.name.value;
             // Nobody asked for what is new in the files.
-            let is_new = self.occasion.is_event()
+            let is_new = occasion.leaves(name, &conn.aliases)
                 && before.is_some_and(|before| !before.others.contains_key(name));
-            if !is_new && !is_loaded(self, name) {
+            if !is_new && left(self, name).is_none() {
                 chosen.extend(self.choose_one(conn, understood, view));
             }
         }
