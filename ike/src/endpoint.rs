@@ -336,6 +336,16 @@ impl Endpoint {
         if self.sas.with_identities(&local, &remote).next().is_some() {
             return false;
         }
+        // What the peer will prove to be is not known yet: it may be anything that was proven there.
+        let is_open = sa.connection.remote.id.is_none();
+        let as_us = |other: &IkeSa| {
+            other
+                .established()
+                .is_some_and(|e| e.local_id.matches(&local))
+        };
+        if is_open && self.sas.with_host(sa.path.remote.ip()).any(as_us) {
+            return false;
+        }
         let name = &sa.connection.name;
         if sa.connection.remote_addrs.is_empty() {
             !self.sas.with_peer(name, sa.peer()).any(proven)

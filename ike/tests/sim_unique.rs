@@ -4,12 +4,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use obol_ike::config::{Config, Connection, LocalAuth, StartAction, Unique};
+use obol_ike::config::{
+    Config, Connection, LocalAuth, LocalAuthMethod, RemoteAuthMethod, StartAction, Unique,
+};
+use obol_ike::crypto::private_key::PrivateKey;
 use obol_ike::error::IkeFailure;
 use obol_ike::event::Event;
 use obol_ike::testing::net::Net;
-use obol_ike::testing::pair::{Node, Pair};
+use obol_ike::testing::pair::{End, Node, Pair};
 use obol_ike::testing::setup::{A, B, ID_A, ID_B, Setup, connection, mirror, pods};
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
 
 const SECRET: &[u8] = b"a secret for tests";
 const ELSEWHERE: &str = "192.168.0.77";
@@ -182,6 +187,47 @@ fn two_connections_with_one_peer_do_not_end_each_other() {
     assert_eq!(pair.a.endpoint.status(pair.now).len(), 2);
     assert_eq!(pair.b.endpoint.status(pair.now).len(), 2);
     assert_eq!(pair.a.plane.current.len(), 2);
+    let downs = |node: &Node| node.count(|e| matches!(e, Event::IkeDown { .. }));
+    assert_eq!((downs(&pair.a), downs(&pair.b)), (0, 0));
+}
+
+/// Where no connection says who its peer is, that is known only once it is proven.
+#[test]
+fn two_connections_with_a_peer_that_they_do_not_name_do_not_end_each_other() {
+    let key = |seed| PrivateKey::generate_ed25519(&mut ChaCha20Rng::seed_from_u64(seed));
+    let mut net = pods(StartAction::None);
+    net.name = "net".to_owned();
+    net.local_ts = vec!["10.1.0.0/16".parse().expect("sound")];
+    net.remote_ts = vec!["10.2.0.0/16".parse().expect("sound")];
+    let mut theirs = mirror(
+        &connection(vec![pods(StartAction::None), net.clone()]),
+        StartAction::None,
+    );
+    theirs.local.method = LocalAuthMethod::Key(key(2).public());
+    theirs.remote.method = RemoteAuthMethod::Keys(vec![key(1).public()]);
+    let open = |name: &str, child| {
+        let mut open = connection(vec![child]);
+        open.name = name.to_owned();
+        open.local.method = LocalAuthMethod::Key(key(1).public());
+        open.remote.method = RemoteAuthMethod::Keys(vec![key(2).public()]);
+        open.remote.id = None;
+        open
+    };
+    let config = |connections: Vec<Connection>| Config {
+        connections: connections.into_iter().map(Arc::new).collect(),
+        ..Config::default()
+    };
+    let first = open("first", pods(StartAction::None));
+    let more = open("more", net);
+    let a = Node::new(A, config(vec![first, more]), 1).with_key(key(1));
+    let b = Node::new(B, config(vec![theirs]), 2).with_key(key(2));
+    let mut pair = Pair::new(a, b, Net::seeded(1));
+    for name in ["first", "more"] {
+        pair.initiate(End::A, name);
+        pair.run_for(Duration::from_secs(30));
+    }
+    assert_eq!(pair.a.endpoint.status(pair.now).len(), 2);
+    assert_eq!(pair.b.endpoint.status(pair.now).len(), 2);
     let downs = |node: &Node| node.count(|e| matches!(e, Event::IkeDown { .. }));
     assert_eq!((downs(&pair.a), downs(&pair.b)), (0, 0));
 }
