@@ -180,6 +180,22 @@ fn an_address_as_identity_is_where_the_peer_is_unless_there_is_a_nat() {
     }
 }
 
+/// The addresses of a connection are those of one peer, which is called by one of them.
+#[test]
+fn a_peer_may_be_called_by_any_address_that_its_connection_lists() {
+    let elsewhere: IpAddr = [192, 168, 0, 77].into();
+    for (listed, fits) in [(vec![C, elsewhere], true), (vec![B, elsewhere], false)] {
+        let several = |own: &mut Connection| {
+            if own.name == HOSTS {
+                own.remote_addrs = listed.clone();
+            }
+        };
+        let peer = at(elsewhere, "192.168.0.3", OF_C, |_| {});
+        let pair = run(first(several), peer, End::B);
+        assert_eq!(is_established(&pair), fits, "{:?}", complaints(&pair));
+    }
+}
+
 /// One key proves one peer, whatever it calls itself; of several, any of them may be borrowed.
 #[test]
 fn several_keys_are_as_good_as_several_secrets() {

@@ -295,8 +295,8 @@ impl IkeSa {
 
     //= security S-28
     /// Whether the peer of a connection that leaves open who it is may claim this identity: an
-    /// address is the one that it has. A NAT changes that, and a peer can pretend to be behind one,
-    /// so this is never all that keeps peers apart.
+    /// address is the one that it has, or one of those that the connection says it has. A NAT changes
+    /// that, and a peer can pretend to be behind one, so this is never all that keeps peers apart.
     pub(crate) fn may_claim(
         &self,
         connection: &Connection,
@@ -304,9 +304,12 @@ impl IkeSa {
         identity: &Identity,
     ) -> Result<(), IkeFailure> {
         let is_address = matches!(identity, Identity::Ipv4(_) | Identity::Ipv6(_));
+        let mut listed = connection.remote_addrs.iter();
+        let is_listed = listed.any(|address| *identity == Identity::from(*address));
         let translated = self.nat.remote && connection.nat_traversal;
         let at = self.path.remote.ip();
-        if !is_address || translated || !is_shared(connection) || *identity == Identity::from(at) {
+        let is_own = is_listed || *identity == Identity::from(at);
+        if !is_address || translated || !is_shared(connection) || is_own {
             return Ok(());
         }
         Err(IkeFailure::PeerNotProven {
