@@ -366,7 +366,8 @@ impl Endpoint {
         let carries = |child: &ChildSa| child.sends() && child.state != ChildState::Deleting;
         self.sas
             .family(&ends)
-            .filter(|other| other.may_stand_for(sa) && !several)
+            .filter(|other| other.may_stand_for(sa) && other.stands_at() == sa.stands_at())
+            .filter(|_| !several)
             .chain([sa])
             .filter(|other| !other.is_closing())
             .flat_map(|other| other.children.iter().map(move |child| (other, child)))

@@ -78,7 +78,8 @@ impl Endpoint {
         }
     }
 
-    /// What `find` finds among the IKE SAs between these ends that are like this.
+    /// What `find` finds among the IKE SAs between these ends that are like this, and of which one can
+    /// stand for another.
     fn in_families<T: Ord>(
         &self,
         changes: &[Ends],
@@ -87,8 +88,11 @@ impl Endpoint {
     ) -> BTreeSet<T> {
         let mut found = BTreeSet::new();
         for ends in changes {
-            let family = self.sas.family(ends).filter(|sa| like(sa));
-            find(&family.collect::<Vec<_>>(), &mut found);
+            let mut places: BTreeMap<_, Vec<&IkeSa>> = BTreeMap::new();
+            for sa in self.sas.family(ends).filter(|sa| like(sa)) {
+                places.entry(sa.stands_at()).or_default().push(sa);
+            }
+            places.values().for_each(|there| find(there, &mut found));
         }
         found
     }
@@ -139,7 +143,7 @@ impl Endpoint {
         all.into_iter()
             .flatten()
             .filter(|sa| sa.id != id && sa.is_of_same_peer(new))
-            .filter(|sa| sa.established().is_some_and(|e| e.since < before))
+            .filter(|sa| sa.is_forgotten_with(new, before))
             .map(|sa| sa.id)
             .collect()
     }

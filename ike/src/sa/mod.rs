@@ -51,6 +51,7 @@ pub(crate) mod status;
 pub(crate) mod task;
 pub(crate) mod timers;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -242,6 +243,22 @@ impl IkeSa {
                 (false, Some(a), Some(b)) => a.remote_id.matches(&b.remote_id),
                 _ => self.peer() == other.peer(),
             }
+    }
+
+    /// Where a connection leaves open with whom it is, each pair of addresses has an IKE SA of its own,
+    /// whatever the peer calls itself there.
+    pub(crate) fn stands_at(&self) -> Option<(IpAddr, IpAddr)> {
+        let open = self.connection.remote_addrs.is_empty();
+        open.then(|| (self.peer(), self.path.local.ip()))
+    }
+
+    /// Whether it goes when the peer of both says on `new` that it had nothing before this time. Where
+    /// a connection leaves open with whom it is, a peer does not know that two of our addresses are
+    /// one host, so it says nothing of the other one.
+    pub(crate) fn is_forgotten_with(&self, new: &Self, before: Instant) -> bool {
+        let own = |sa: &Self| sa.stands_at().map(|(_, own)| own);
+        let earlier = self.established().is_some_and(|e| e.since < before);
+        earlier && own(self) == own(new)
     }
 
     //= security S-9
