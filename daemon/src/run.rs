@@ -44,7 +44,20 @@ pub(crate) fn run(origin: Origin, runtime_dir: &Path) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|e| Failure::system("cannot start the event loop", &e))?;
-    runtime.block_on(daemon(origin, runtime_dir))
+    let config = origin.config.clone();
+    let done = runtime.block_on(daemon(origin, runtime_dir));
+    done.map_err(|failure| say_what_stays(failure, &config))
+}
+
+/// Whoever reads why no daemon runs is to know what becomes meanwhile of what one before protected.
+fn say_what_stays(mut failure: Failure, config: &Path) -> Failure {
+    let settings = config::load_daemon(config).unwrap_or_default().host();
+    let stays = || dataplane::protects(&settings).unwrap_or(false);
+    if failure.code != ExitClass::AlreadyRuns && stays() {
+        let text = "\nwhat was protected before stays so: it is dropped until a daemon runs, or `obol purge` lets it pass";
+        failure.message.push_str(text);
+    }
+    failure
 }
 
 /// Where the configuration comes from.

@@ -1,6 +1,7 @@
 //! What the daemon tells systemd: that it is ready, reads its configuration again, ends, and is not
-//! stuck. Without systemd nothing is told.
+//! stuck. Without systemd nothing is told. And what systemd is asked: why it ends a unit.
 
+use std::process::Command;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -61,5 +62,95 @@ pub(crate) fn alive() {
 fn tell(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         debug!(%error, "systemd is not told");
+    }
+}
+
+/// The units of obol's that protect: what one of them leaves, another takes over.
+const UNITS: [&str; 3] = ["obol.service", "ipsec.service", "racoon.service"];
+/// What is begun when the host as a whole is shut down, or but for its shell.
+const ENDS: [&str; 3] = ["shutdown.target", "rescue.target", "emergency.target"];
+
+/// What systemd has begun and is not done with.
+pub(crate) struct Jobs(String);
+
+impl Jobs {
+    /// As they are at this moment; nothing where systemd does not answer.
+    pub(crate) fn now() -> Option<Self> {
+        let mut command = Command::new("systemctl");
+        command.args(["list-jobs", "--no-legend", "--plain", "--full"]);
+        let output = command.output().ok()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        output.status.success().then_some(Self(text))
+    }
+
+    /// Whether there is one of this kind (`start`, `stop`, `restart`) for a unit.
+    pub(crate) fn has(&self, unit: &str, kind: &str) -> bool {
+        self.each().any(|job| job == (unit, kind))
+    }
+
+    /// Units with what becomes of them.
+    fn each(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.lines().filter_map(|line| {
+            let mut words = line.split_whitespace().skip(1);
+            words.next().zip(words.next())
+        })
+    }
+
+    /// Why a unit ends although nobody wants to be without what it protects; nothing if somebody
+    /// stops it, and it alone.
+    fn unasked(&self, unit: &str) -> Option<&'static str> {
+        let begins = |other: &str| self.has(other, "start") || self.has(other, "restart");
+        if ENDS.into_iter().any(begins) {
+            return Some("the host goes down");
+        }
+        if UNITS.into_iter().any(begins) {
+            return Some("it is to run again");
+        }
+        (!self.has(unit, "stop")).then_some("nobody stops it")
+    }
+}
+
+/// Why the protection of a unit that ends is not to be lifted; nothing where somebody has asked for
+/// that, by `systemctl stop`.
+pub(crate) fn keeps_protection(unit: &str) -> Option<&'static str> {
+    match Jobs::now() {
+        Some(jobs) => jobs.unasked(unit),
+        None => Some("systemd does not say why it ends"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protection_goes_with_a_unit_that_somebody_stops_and_else_stays() {
+        for (jobs, keeps) in [
+            ("", true),
+            ("7 ipsec.service stop running\n", false),
+            ("7 ipsec.service restart running\n", true),
+            ("7 ipsec.service start waiting\n", true),
+            ("7 other.service stop running\n", true),
+            (
+                "7 ipsec.service stop running\n8 other.service start waiting\n",
+                false,
+            ),
+            (
+                "7 ipsec.service stop running\n8 shutdown.target start waiting\n",
+                true,
+            ),
+            (
+                "8 rescue.target start waiting\n7 ipsec.service stop running\n",
+                true,
+            ),
+            (
+                "7 ipsec.service stop running\n8 obol.service start waiting\n",
+                true,
+            ),
+            ("No jobs running.\n", true),
+        ] {
+            let jobs = Jobs(jobs.to_owned());
+            assert_eq!(jobs.unasked("ipsec.service").is_some(), keeps, "{}", jobs.0);
+        }
     }
 }

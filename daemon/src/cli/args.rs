@@ -94,7 +94,8 @@ Examples:
     /// What is closed stays closed until `obol up`; a child with start_action trap goes back to
     /// its trap, and the next packet asks for it. Packets are dropped meanwhile. Only --all lifts
     /// the protection: it ends the daemon and removes its rules, routes and nftables table, and does
-    /// the latter for a dead daemon too.
+    /// the latter for a dead daemon too. `systemctl stop ipsec` does that by --of-unit; `systemctl restart
+    /// ipsec`, a shutdown and a crash leave the protection in place.
     #[command(after_help = "\
 Examples:
   obol down hosts/pods
@@ -307,12 +308,9 @@ impl RunArgs {
     /// The files of pluto's, if they are to be read.
     pub(crate) fn pluto(&self) -> Option<pluto::Files> {
         Some(pluto::Files {
-            conf: self.ipsec_conf.clone()?,
             secrets: self.ipsec_secrets.clone(),
             nss: self.nssdir.clone(),
-            wanted: Default::default(),
-            routed: Default::default(),
-            deleted: Default::default(),
+            ..pluto::Files::of(self.ipsec_conf.as_deref()?)
         })
     }
 }
@@ -340,6 +338,9 @@ pub(crate) struct DownArgs {
     /// Close everything, end the daemon, and lift all protection
     #[arg(long, conflicts_with = "target")]
     pub(crate) all: bool,
+    /// Only if systemd stops this unit, whose ExecStop this is: not if it restarts it, or the host goes down
+    #[arg(long, value_name = "UNIT", requires = "all")]
+    pub(crate) of_unit: Option<String>,
     /// How long to wait for the peers: 5s, 1m, 500ms, or seconds
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = wait)]
     pub(crate) timeout: Duration,

@@ -27,6 +27,7 @@ use crate::error::{ExitClass, Failure};
 use crate::ipsec;
 use crate::ipsec_tools::{self, Here, Program};
 use crate::run::Origin;
+use crate::service;
 pub(crate) use client::{ask, is_running};
 
 /// Runs the command line of this process.
@@ -86,6 +87,9 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
     match &cli.command {
         Command::Up(args) => remote::up(&runtime_dir, args),
         Command::Down(args) => {
+            if let Some(why) = args.of_unit.as_deref().and_then(service::keeps_protection) {
+                return print_line(&format!("{why}: nothing is lifted"));
+            }
             remote::down(&runtime_dir, &cli.config, args)?;
             if args.all {
                 ipsec_tools::forget(&runtime_dir)

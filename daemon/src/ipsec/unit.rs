@@ -8,10 +8,13 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::call::Call;
 use super::{CONFIG, Daemon, Ended, code};
-use crate::cli::{is_running, print_line};
-use crate::control::protocol::{DownReport, DownTarget, Request};
+use crate::cli::{DEFAULT_CONFIG, is_running, print_line};
+use crate::control::protocol::{DaemonReport, DownReport, DownTarget, Request, StatusReport};
 use crate::error::{ExitClass, Failure};
 use crate::pluto;
 use crate::run::Lock;
@@ -21,40 +24,75 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Does `word` with the service; the exit code is systemctl's where there is one.
 pub(super) fn unit(word: &str, call: &Call) -> Result<u8, Ended> {
+    let daemon = Daemon::of(call);
+    let running = running(&daemon);
+    // One that does not answer is all the more systemd's.
+    let known = running.as_ref().ok().and_then(Option::as_ref);
     if Path::new("/run/systemd/system").exists() && call.rundir.is_none() && call.config.is_none() {
+        if let (Some(running), "restart" | "try-restart") = (known, word) {
+            check(Path::new(&running.config))?;
+        }
         print_line(&format!("Redirecting to: systemctl {word} ipsec.service"))?;
         let error = Command::new("systemctl")
             .args([word, "ipsec.service"])
             .exec();
         return Err(Ended::new(code::FAILED, format!("systemctl: {error}")));
     }
-    let daemon = Daemon::of(call);
-    match word {
-        "start" => start(&daemon, call),
-        "stop" => stop(&daemon),
-        "restart" => {
-            stop(&daemon)?;
+    match (word, running?) {
+        ("start" | "restart", None) => start(&daemon, call),
+        ("restart" | "try-restart", Some(running)) => {
+            check(conf(call))?;
+            end(&daemon, &running)?;
             start(&daemon, call)
         }
-        // What does not run is not begun.
-        _ if is_running(&daemon.runtime_dir)? => {
-            stop(&daemon)?;
-            start(&daemon, call)
-        }
+        ("stop", Some(_)) => stop(&daemon),
+        // It runs already, or what does not run is not begun and not stopped.
         _ => Ok(0),
     }
 }
 
-fn start(daemon: &Daemon, call: &Call) -> Result<u8, Ended> {
-    if is_running(&daemon.runtime_dir)? {
-        return Ok(0);
+/// What the daemon says of itself, if there is one.
+fn running(daemon: &Daemon) -> Result<Option<DaemonReport>, Ended> {
+    if !is_running(&daemon.runtime_dir)? {
+        return Ok(None);
     }
+    let status: StatusReport = daemon.ask(&Request::Status)?;
+    Ok(Some(status.daemon))
+}
+
+/// The file to start from.
+fn conf(call: &Call) -> &Path {
+    call.config.as_deref().unwrap_or(Path::new(CONFIG))
+}
+
+/// Whether a daemon could start from these files: one that runs is not ended for one that would not.
+fn check(conf: &Path) -> Result<(), Ended> {
+    let files = pluto::Files::of(conf);
+    let read = pluto::load_to_run(&files, Path::new(DEFAULT_CONFIG), pluto::Occasion::Start);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(|e| Failure::system("cannot begin", &e))?;
+    runtime.block_on(read).map(drop).map_err(|errors| {
+        let text = format!("{errors}\nnothing was restarted: all runs on as before");
+        Ended::new(code::CONFIG, text)
+    })
+}
+
+/// Ends the daemon. What it protects stays so, for the next one to take over.
+fn end(daemon: &Daemon, running: &DaemonReport) -> Result<(), Ended> {
+    let pid = i32::try_from(running.pid).ok().and_then(Pid::from_raw);
+    let ended = pid.map_or(Err(Errno::SRCH), |pid| kill_process(pid, Signal::TERM));
+    ended.map_err(|e| Failure::system(format!("cannot end pid {}", running.pid), &e.into()))?;
+    Ok(Lock::wait_until_free(&daemon.runtime_dir, PATIENCE)?)
+}
+
+fn start(daemon: &Daemon, call: &Call) -> Result<u8, Ended> {
     if let Some(pid) = pluto::running_pid(Path::new(pluto::RUNDIR)) {
         let text = format!("pluto (pid {pid}) runs already: {}", pluto::REMEDY);
         return Err(Ended::new(code::ALREADY, text));
     }
-    let config = call.config.as_deref().unwrap_or(Path::new(CONFIG));
-    let arguments = ["run".into(), "--ipsec-conf".into(), config.into()];
+    let arguments = ["run".into(), "--ipsec-conf".into(), conf(call).into()];
     start_daemon(&daemon.runtime_dir, &arguments)?;
     Ok(0)
 }
@@ -105,9 +143,6 @@ fn log_file(path: &Path) -> std::io::Result<File> {
 }
 
 fn stop(daemon: &Daemon) -> Result<u8, Ended> {
-    if !is_running(&daemon.runtime_dir)? {
-        return Ok(0);
-    }
     let request = Request::Down {
         target: DownTarget::All,
         timeout_ms: 10_000,

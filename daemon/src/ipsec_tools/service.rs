@@ -2,12 +2,12 @@
 //! for a unit of systemd and for scripts.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use super::setkey::Setkey;
 use super::{Ended, Here};
 use crate::cli::{complain_line, print_line};
 use crate::racoon::Store;
+use crate::service::Jobs;
 
 const USAGE: &str = "Usage: setkey --service {start|stop|restart|force-reload} [DIRECTORY]";
 
@@ -57,11 +57,11 @@ fn is_wanted(etc: &Path) -> bool {
 /// systemd stops a service before it starts it again. To flush in between would open for a moment
 /// what is to be protected; the start replaces all of it anyway.
 fn is_restarted() -> bool {
-    let jobs = Command::new("systemctl")
-        .args(["list-jobs", "--no-legend", "--plain", "setkey.service"])
-        .output();
-    let jobs = jobs.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-    jobs.is_ok_and(|jobs| jobs.split_whitespace().any(|word| word == "restart"))
+    match Jobs::now() {
+        Some(jobs) => jobs.has("setkey.service", "restart"),
+        // Without systemd somebody has typed it; in a unit that cannot be known.
+        None => std::env::var_os("INVOCATION_ID").is_some(),
+    }
 }
 
 fn load(here: &Here, etc: &Path) -> Result<u8, Ended> {

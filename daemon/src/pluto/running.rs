@@ -60,6 +60,18 @@ pub(crate) struct Files {
 }
 
 impl Files {
+    /// This `ipsec.conf`, and what it says of the others.
+    pub(crate) fn of(conf: &Path) -> Self {
+        Self {
+            conf: conf.to_owned(),
+            secrets: None,
+            nss: None,
+            wanted: BTreeSet::new(),
+            routed: BTreeSet::new(),
+            deleted: BTreeSet::new(),
+        }
+    }
+
     /// Whether a connection without IKE is in force from now on.
     pub(crate) fn route(&mut self, name: &str, routed: bool) {
         match routed {

@@ -88,12 +88,9 @@ pub(super) fn migrate(
 
 fn load(config: &Path, args: &MigrateArgs) -> Result<Loaded, Failure> {
     let files = pluto::Files {
-        conf: args.ipsec_conf.clone(),
         secrets: args.ipsec_secrets.clone(),
         nss: args.nssdir.clone(),
-        wanted: BTreeSet::new(),
-        routed: BTreeSet::new(),
-        deleted: BTreeSet::new(),
+        ..pluto::Files::of(&args.ipsec_conf)
     };
     let read = pluto::load_to_run(&files, config, pluto::Occasion::Start);
     let loaded = begin_runtime()?.block_on(read);
