@@ -12,6 +12,7 @@ mod daemons;
 mod support;
 
 use std::fs;
+use std::net::SocketAddrV4;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -19,9 +20,9 @@ use std::time::{Duration, Instant};
 
 use daemons::{LIMIT, PATIENCE, run};
 use obol_daemon::demo::capture::Capture;
-use obol_daemon::demo::lab::{Host, Lab, WIRE};
+use obol_daemon::demo::lab::{Host, Lab, SERVICE, WIRE};
 use obol_daemon::demo::protected;
-use obol_daemon::demo::traffic::ping;
+use obol_daemon::demo::traffic::{converse, ping};
 use support::{Snapshot, is_root, obol};
 
 const CONF: &str = "\
@@ -75,6 +76,19 @@ start*) DIR/pluto DIR/pluto.sh >/dev/null 2>&1 & ;;
 esac
 ";
 
+/// A systemd whose unit is obol's by now, while pluto is its main process yet.
+const REPLACED: &str = "#!/bin/sh
+echo \"systemctl $*\" >>DIR/trace
+case \"$*\" in
+*MainPID*) cat DIR/pluto-run/pluto.pid ;;
+*ExecStart*) echo '{ path=/usr/bin/obol ; argv[]=/usr/bin/obol run --ipsec-conf /etc/ipsec.conf }' ;;
+list-jobs*) echo '71 ipsec.service stop running' ;;
+stop*) OBOL down --all && touch DIR/stopping; sleep 1; kill \"$(cat DIR/pluto-run/pluto.pid)\" ;;
+start*) OBOL run --ipsec-conf DIR/ipsec.conf >/dev/null 2>&1 &
+    until [ -e A.run/obol.sock ]; do sleep 0.02; done ;;
+esac
+";
+
 struct Bed {
     lab: Lab,
     directory: PathBuf,
@@ -117,6 +131,16 @@ impl Bed {
             directory,
             first: None,
         }
+    }
+
+    /// A connection between the hosts themselves besides, which is not up.
+    fn add_hosts(&self) {
+        let conf = self.directory.join("ipsec.conf");
+        let text = fs::read_to_string(&conf).unwrap();
+        let hosts = text.split_once("conn nets").unwrap().1;
+        let lines = hosts.split_inclusive('\n');
+        let hosts: String = lines.filter(|line| !line.contains("subnet")).collect();
+        fs::write(&conf, format!("{text}\nconn hosts{hosts}")).unwrap();
     }
 
     fn start_pluto(&mut self) {
@@ -184,10 +208,27 @@ impl Bed {
         assert_eq!(&Snapshot::of(&a.netns), before);
     }
 
+    /// Packets that left in clear while the first host called the other one.
+    async fn tried(&self) -> u64 {
+        let (a, b) = (&self.lab.a, &self.lab.b);
+        let capture = Capture::start(&a.netns, WIRE, protected()).unwrap();
+        let service = SocketAddrV4::new(b.side.address, SERVICE);
+        let limit = Duration::from_millis(500);
+        let _ = converse(&a.netns, a.side.address, service, limit).await;
+        let deadline = Instant::now() + LIMIT;
+        while capture.missed().unwrap() > 0 {
+            assert!(Instant::now() < deadline);
+            std::thread::yield_now();
+        }
+        capture.seen().clear
+    }
+
     /// What was called, without questions.
     fn trace(&self) -> Vec<String> {
         let text = fs::read_to_string(self.directory.join("trace")).unwrap();
-        let asks = |line: &&str| line.contains("show") || line.contains("trafficstatus");
+        let asks = |line: &&str| {
+            line.contains("show") || line.contains("status") || line.contains("list-jobs")
+        };
         text.lines()
             .filter(|line| !asks(line))
             .map(str::to_owned)
@@ -387,6 +428,43 @@ async fn what_a_killed_move_blocked_is_there_to_be_removed() {
     let killed = std::os::unix::process::ExitStatusExt::signal(&ended);
     assert_eq!(killed, Some(9), "{ended}");
     bed.is_blocked_until_purged(&before).await;
+}
+
+/// systemd ends pluto by the unit that is there, which is obol's.
+#[tokio::test]
+async fn a_unit_that_is_obols_already_opens_nothing_when_it_ends_pluto() {
+    if !is_root() {
+        return;
+    }
+    let mut bed = Bed::new();
+    bed.add_hosts();
+    let a = &bed.lab.a;
+    let program = format!(
+        "{} --config {} --runtime-dir {}",
+        obol().display(),
+        a.config.display(),
+        a.runtime.display()
+    );
+    let script = REPLACED
+        .replace("DIR", &bed.directory.display().to_string())
+        .replace("OBOL", &program)
+        .replace("A.run", &a.runtime.display().to_string());
+    fs::write(bed.directory.join("systemctl"), script).unwrap();
+    bed.start_pluto();
+    bed.start_peer().await;
+    // pluto is a shell, and protects nothing.
+    assert!(bed.tried().await > 0);
+    let mut command = bed.command(&["--timeout", "20s"]);
+    command.stdout(Stdio::null());
+    let mut migrates = bed.lab.a.netns.run(|| command.spawn()).unwrap().unwrap();
+    let deadline = Instant::now() + LIMIT;
+    while !bed.directory.join("stopping").exists() {
+        assert!(Instant::now() < deadline && migrates.try_wait().unwrap().is_none());
+        tokio::time::sleep(LOOK).await;
+    }
+    assert_eq!(bed.tried().await, 0);
+    assert!(migrates.wait().unwrap().success());
+    assert_eq!(bed.tried().await, 0);
 }
 
 #[test]

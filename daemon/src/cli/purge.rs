@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::client::is_running;
-use super::{print_json, print_line};
+use super::{complain_line, print_json, print_line};
 use crate::config::{self, DaemonSettings};
 use crate::dataplane::{self, DataPlaneError};
 use crate::error::{ExitClass, Failure};
@@ -25,27 +25,22 @@ pub(super) fn purge(runtime_dir: &Path, config: &Path) -> Result<(), Failure> {
             ),
         ));
     }
-    remove_all(config, false)
+    let removed = remove(config)?;
+    // The last of what drops: an `obol migrate` that was cut short left it.
+    let interim = host::remove_interim().map_err(|e| refused(&e))?;
+    print_line(&in_words(&removed, interim))
 }
 
-/// Removes everything that a daemon with this configuration sets up on the host.
+/// Removes everything that a daemon with this configuration sets up on the host. What `obol migrate` blocks
+/// stays: pluto may be just ending, and obol not running yet.
 ///
 /// # Errors
 /// The configuration has no usable `[daemon]` table, or the system refuses.
 pub(super) fn remove_all(config: &Path, json: bool) -> Result<(), Failure> {
-    // Without a file, what is left is of a daemon with the defaults, or of none.
-    let settings = match config.exists() {
-        true => config::load_daemon(config)?,
-        false => DaemonSettings::default(),
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| Failure::system("cannot start", &e))?;
-    let (removed, by_kernel) = runtime
-        .block_on(dataplane::purge(&settings.host()))
-        .map_err(|e| refused(&e))?;
-    let interim = host::remove_interim().map_err(|e| refused(&e))?;
+    let (removed, by_kernel) = remove(config)?;
+    if host::has_interim().map_err(|e| refused(&e))? {
+        complain_line("obol: what an obol migrate has blocked stays so; `obol purge` lets it pass");
+    }
     if json {
         return print_json(&json!({
             "closed": [],
@@ -59,6 +54,26 @@ pub(super) fn remove_all(config: &Path, json: bool) -> Result<(), Failure> {
             },
         }));
     }
+    print_line(&in_words(&(removed, by_kernel), false))
+}
+
+type Removed = (host::Removed, dataplane::kernel::Removed);
+
+fn remove(config: &Path) -> Result<Removed, Failure> {
+    // Without a file, what is left is of a daemon with the defaults, or of none.
+    let settings = match config.exists() {
+        true => config::load_daemon(config)?,
+        false => DaemonSettings::default(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::system("cannot start", &e))?;
+    let removed = runtime.block_on(dataplane::purge(&settings.host()));
+    removed.map_err(|e| refused(&e))
+}
+
+fn in_words((removed, by_kernel): &Removed, interim: bool) -> String {
     let tun = if removed.tun { ", the TUN device" } else { "" };
     let kernel = match by_kernel {
         dataplane::kernel::Removed { policies: 0, .. } => String::new(),
@@ -71,10 +86,10 @@ pub(super) fn remove_all(config: &Path, json: bool) -> Result<(), Failure> {
         true => ", what an obol migrate that was cut short had blocked",
         false => "",
     };
-    print_line(&format!(
+    format!(
         "removed {} rules, {} routes{tun}{kernel}{block}; nothing is protected",
         removed.rules, removed.routes
-    ))
+    )
 }
 
 fn refused(error: &DataPlaneError) -> Failure {

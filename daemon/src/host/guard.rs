@@ -218,6 +218,19 @@ pub(crate) fn load_interim(
     table.whole(&counts).commit().map_err(refused)
 }
 
+/// Whether that is so.
+///
+/// # Errors
+/// The kernel refuses.
+pub(crate) fn has_interim() -> Result<bool, DataPlaneError> {
+    has_table(INTERIM)
+        .map_err(|source| DataPlaneError::system("cannot look for nftables tables", source))
+}
+
+fn has_table(table: &str) -> std::io::Result<bool> {
+    nft::counter(table, BLOCKED_OUT).map(|counter| counter.is_some())
+}
+
 /// Ends that; whether there was anything.
 ///
 /// # Errors
@@ -237,7 +250,7 @@ pub(crate) fn remove(settings: &HostSettings, carrier: Carrier) -> Result<bool, 
 fn remove_table(table: &str) -> Result<bool, DataPlaneError> {
     let refused =
         |source| DataPlaneError::system(format!("cannot remove nftables table {table}"), source);
-    let present = nft::counter(table, BLOCKED_OUT).map_err(refused)?.is_some();
+    let present = has_table(table).map_err(refused)?;
     if present {
         Batch::removing(table).commit().map_err(refused)?;
     }

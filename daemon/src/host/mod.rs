@@ -29,7 +29,7 @@ pub(crate) mod xfrm_link;
 
 pub(crate) use address::{Sources, addresses, addresses_of_devices, source_for};
 pub(crate) use guard::{
-    Carrier, add as add_to_guard, blocked, load as load_guard, load_interim,
+    Carrier, add as add_to_guard, blocked, has_interim, load as load_guard, load_interim,
     remove as remove_guard, remove_interim,
 };
 pub(crate) use nft::LoadedTable;
