@@ -73,3 +73,36 @@ async fn policies_that_cannot_hold_together_are_dropped_when_a_host_starts() {
     fs::write(&path, policies).unwrap();
     bed.does(a, "setkey --service restart ETC");
 }
+
+/// Files that are gone, as with a package that was purged, are no wish to be without protection.
+#[tokio::test]
+async fn a_restart_without_scripts_changes_nothing() {
+    if !is_root() {
+        return;
+    }
+    let bed = Bed::new();
+    let (a, b) = (&bed.lab.a, &bed.lab.b);
+    let _services = services(&bed);
+    bed.does(a, "setkey --service start ETC");
+    let listed = bed.does(a, "setkey -DP");
+    assert!(listed.contains("ipsec"), "{listed}");
+    let directory = bed.etc(a).join("ipsec-tools.d");
+    for word in ["restart", "force-reload", "start"] {
+        let aside = directory.with_extension("aside");
+        fs::rename(&directory, &aside).unwrap();
+        let output = bed.run(a, &format!("setkey --service {word} ETC"));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains("there is no script"), "{said}");
+        let policies = |text: &str| {
+            text.lines()
+                .filter(|line| !line.contains("created"))
+                .count()
+        };
+        assert_eq!(policies(&bed.does(a, "setkey -DP")), policies(&listed));
+        assert!(!talks(a, b, IN_VAIN).await && !talks(b, a, IN_VAIN).await);
+        fs::rename(&aside, &directory).unwrap();
+    }
+    bed.does(a, "setkey --service stop ETC");
+    assert!(talks(a, b, IN_VAIN).await);
+}

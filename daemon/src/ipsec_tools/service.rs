@@ -67,7 +67,14 @@ fn is_restarted() -> bool {
 fn load(here: &Here, etc: &Path) -> Result<u8, Ended> {
     print_line("Loading IPsec SA/SP database: ")?;
     let mut scripts = Vec::new();
-    for path in files(etc)? {
+    let files = files(etc)?;
+    if files.is_empty() {
+        complain_line(
+            "notice: there is no script, so nothing is loaded, and what holds stays so; setkey -FP ends it",
+        );
+        return Ok(0);
+    }
+    for path in files {
         let name = path.display().to_string();
         print_line(&format!(" - {name}"))?;
         let text = std::fs::read_to_string(&path)
