@@ -290,7 +290,8 @@ async fn check_addresses(loaded: &Loaded) -> Result<(), Failure> {
     if errors.0.is_empty() {
         return Ok(());
     }
-    Err(Failure::new(ExitClass::Config, errors.to_string()))
+    // The file may be right, and the address come later: systemd is to try again.
+    Err(Failure::new(ExitClass::Failed, errors.to_string()))
 }
 
 /// What sockets and devices were made of cannot change while they are in use.

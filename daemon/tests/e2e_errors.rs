@@ -17,7 +17,6 @@ use support::{Snapshot, is_root, obol};
 
 const FAILED: i32 = 1;
 const NOT_RUNNING: i32 = 3;
-const CONFIG: i32 = 6;
 const NOT_PERMITTED: i32 = 7;
 const ALREADY_RUNS: i32 = 10;
 
@@ -74,7 +73,7 @@ fn an_address_of_another_host_is_named_with_its_place() {
     assert_refused(
         &lab.a,
         lab.a.command(&["run"]),
-        CONFIG,
+        FAILED,
         &["192.168.0.9", &place],
     );
 }

@@ -189,6 +189,53 @@ async fn a_broken_file_at_a_restart_leaves_what_was_protected_blocked_and_says_s
     bed.pinged().await;
 }
 
+/// The example of the README names addresses; at a boot they may come after the daemon.
+#[tokio::test]
+async fn an_address_that_is_not_there_yet_does_not_end_the_service_for_ever() {
+    if !is_root() {
+        return;
+    }
+    let mut lab = Lab::new(obol(), None).unwrap();
+    let a = &mut lab.a;
+    let text = fs::read_to_string(&a.config).unwrap();
+    let later = "192.168.0.99";
+    write(&a.config, &text.replace("192.168.0.1", later), 0o600);
+    let mut command = a.command(&["run"]);
+    let output = a.netns.run(|| command.output()).unwrap().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("192.168.0.99 is not an address of this host"),
+        "{said}"
+    );
+    let code = output.status.code().unwrap();
+    for unit in ["obol", "ipsec", "racoon"] {
+        let path = format!("{}/systemd/{unit}.service", env!("CARGO_MANIFEST_DIR"));
+        let text = fs::read_to_string(path).unwrap();
+        let value = |key: &str| {
+            let mut found = text.lines().filter_map(|line| line.strip_prefix(key));
+            found.next().map(str::to_owned)
+        };
+        let ends = value("RestartPreventExitStatus=").unwrap();
+        let mut ends = ends.split(' ').map(|code| code.parse().unwrap());
+        assert!(ends.all(|end: i32| end != code), "{unit}: {code}");
+        assert_eq!(value("Restart=").as_deref(), Some("on-failure"), "{unit}");
+        // Else some quick failures in a row are the end.
+        let before = text.split("[Service]").next().unwrap();
+        assert!(before.contains("\nStartLimitIntervalSec=0\n"), "{unit}");
+    }
+    let comes = a.netns.configure(async |links| {
+        let address = later.parse().unwrap();
+        links.address(WIRE, address, 24).await
+    });
+    comes.unwrap();
+    a.start().unwrap();
+    let deadline = Instant::now() + LIMIT;
+    while a.status().await.is_err() {
+        assert!(a.runs() && Instant::now() < deadline, "{}", log(a));
+        tokio::task::yield_now().await;
+    }
+}
+
 /// `ipsec` with this word on the first host, as without systemd; other tasks go on meanwhile.
 async fn ipsec(bed: &Bed, word: &str) -> (i32, String) {
     let a: &Host = &bed.lab.a;
