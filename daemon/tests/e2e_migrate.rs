@@ -50,8 +50,11 @@ const PLUTO: &str = "\
 echo pluto begins >>DIR/trace
 mkdir -p DIR/pluto-run
 [ ! -e DIR/broken ] || exit 1
+[ -e DIR/slow ] || [ -e DIR/brief ] || touch DIR/up
 echo $$ >DIR/pluto-run/pluto.pid
-trap 'rm -f DIR/pluto-run/pluto.pid; echo pluto ends >>DIR/trace; exit 0' TERM
+trap 'rm -f DIR/up DIR/pluto-run/pluto.pid; echo pluto ends >>DIR/trace; exit 0' TERM
+[ ! -e DIR/brief ] || { sleep 0.2; rm DIR/pluto-run/pluto.pid; exit 0; }
+[ ! -e DIR/slow ] || { sleep 2; touch DIR/up; }
 while :; do sleep 0.02; done
 ";
 
@@ -59,7 +62,8 @@ while :; do sleep 0.02; done
 const IPSEC: &str = "#!/bin/sh
 echo \"ipsec $*\" >>DIR/trace
 case \"$*\" in
-'whack --trafficstatus') [ ! -e DIR/clients ] || cat DIR/clients; echo '006 #2: \"nets\", type=ESP, add_time=1, inBytes=0, outBytes=0, id='\"'@b'\" ;;
+'whack --trafficstatus') [ ! -e DIR/clients ] || cat DIR/clients; [ ! -e DIR/up ] || echo '006 #2: \"nets\", type=ESP, add_time=1, inBytes=0, outBytes=0, id='\"'@b'\" ;;
+'whack --status') [ ! -e DIR/status ] || cat DIR/status ;;
 'whack --shutdown') [ -e DIR/deaf ] || kill \"$(cat DIR/pluto-run/pluto.pid)\" ;;
 esac
 ";
@@ -428,6 +432,51 @@ async fn what_a_killed_move_blocked_is_there_to_be_removed() {
     let killed = std::os::unix::process::ExitStatusExt::signal(&ended);
     assert_eq!(killed, Some(9), "{ended}");
     bed.is_blocked_until_purged(&before).await;
+}
+
+/// pluto has a process ID before it has connections: nothing is let pass for that.
+#[tokio::test]
+async fn the_way_back_opens_nothing_before_pluto_has_up_what_was() {
+    if !is_root() {
+        return;
+    }
+    for (kind, ends) in [("slow", false), ("brief", true)] {
+        let mut bed = Bed::new();
+        bed.add_hosts();
+        bed.start_pluto();
+        let before = Snapshot::of(&bed.lab.a.netns);
+        fs::write(bed.directory.join(kind), "").unwrap();
+        let mut command = bed.command(&["--timeout", "4s"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut migrates = bed.lab.a.netns.run(|| command.spawn()).unwrap().unwrap();
+        let deadline = Instant::now() + LIMIT;
+        while bed
+            .trace()
+            .iter()
+            .filter(|line| *line == "pluto begins")
+            .count()
+            < 2
+        {
+            assert!(Instant::now() < deadline && migrates.try_wait().unwrap().is_none());
+            tokio::time::sleep(LOOK).await;
+        }
+        assert_eq!(bed.tried().await, 0, "{kind}");
+        let output = migrates.wait_with_output().unwrap();
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert_eq!(output.status.code(), Some(5), "{text}");
+        if ends {
+            assert!(
+                text.contains("going back failed: pluto has ended again"),
+                "{text}"
+            );
+            assert_eq!(bed.tried().await, 0, "{text}");
+            bed.is_blocked_until_purged(&before).await;
+        } else {
+            assert!(text.contains("pluto runs again"), "{text}");
+            assert_eq!(Snapshot::of(&bed.lab.a.netns), before);
+            assert!(bed.tried().await > 0);
+        }
+    }
 }
 
 /// systemd ends pluto by the unit that is there, which is obol's.

@@ -66,14 +66,14 @@ pub(super) fn migrate(
     let block = || host::load_interim(&loaded.daemon.host(), &loaded.policies).map_err(system);
     block()?;
     let done = take_over((runtime_dir, config), &loaded, args, &pluto, &up);
-    let protected =
-        is_running(runtime_dir).unwrap_or(false) || Pluto::find(&args.pluto_rundir).is_ok();
-    if !protected {
+    if !is_running(runtime_dir).unwrap_or(false)
+        && let Some(lacking) = lacking(args, &up)
+    {
         // obol may have taken it away when it began.
         block()?;
-        complain_line(
-            "obol: neither obol nor pluto runs: what they protect is dropped until one does; `obol purge` lets it pass",
-        );
+        complain_line(&format!(
+            "obol: {lacking}: what they protect is dropped unless it goes through ESP, until obol runs; `obol purge` lets it pass"
+        ));
         return done;
     }
     let lifted = host::remove_interim().map_err(system);
@@ -84,6 +84,15 @@ pub(super) fn migrate(
         say(args, &[text.to_owned()])?;
     }
     Ok(())
+}
+
+/// What of pluto's is not as it was; nothing where all that was up is so.
+fn lacking(args: &MigrateArgs, up: &BTreeSet<String>) -> Option<String> {
+    match Pluto::lacks(&args.pluto_rundir, up) {
+        Ok(names) if names.is_empty() => None,
+        Ok(names) => Some(format!("pluto runs again without {}", names.join(", "))),
+        Err(_) => Some("neither obol nor pluto runs".to_owned()),
+    }
 }
 
 fn load(config: &Path, args: &MigrateArgs) -> Result<Loaded, Failure> {
@@ -199,15 +208,18 @@ fn take_over(
         return Ok(());
     };
     complain_line(&format!("obol: {}: going back to pluto", failure.message));
-    go_back(runtime_dir, loaded, args, pluto).map_err(|again| {
-        let text = format!(
-            "{}; and going back failed: {}: start pluto by hand: {}",
-            failure.message,
-            again.message,
-            pluto.start_words()
-        );
-        Failure::new(failure.code, text)
-    })?;
+    let again = go_back(runtime_dir, loaded, args, pluto);
+    again
+        .and_then(|()| wait_for_pluto(args, up))
+        .map_err(|again| {
+            let text = format!(
+                "{}; and going back failed: {}: look after pluto by hand: {}",
+                failure.message,
+                again.message,
+                pluto.start_words()
+            );
+            Failure::new(failure.code, text)
+        })?;
     let text = format!("{}; pluto runs again", failure.message);
     Err(Failure::new(failure.code, text))
 }
@@ -322,6 +334,25 @@ fn go_back(
         .block_on(dataplane::purge(&settings))
         .map_err(system)?;
     pluto.start(args.timeout)
+}
+
+/// Waits until pluto has up what was. It says that it runs before it has read its connections.
+fn wait_for_pluto(args: &MigrateArgs, up: &BTreeSet<String>) -> Result<(), Failure> {
+    let deadline = Instant::now() + args.timeout;
+    loop {
+        let lacks = match Pluto::lacks(&args.pluto_rundir, up) {
+            // Its client may be refused while it begins.
+            Err(failure) if failure.code != ExitClass::NotRunning => failure.message,
+            Err(_) => return Err(Failure::new(ExitClass::Failed, "pluto has ended again")),
+            Ok(names) if names.is_empty() => return Ok(()),
+            Ok(names) => names.join(", "),
+        };
+        if Instant::now() >= deadline {
+            let text = format!("pluto has not up after {:?}: {lacks}", args.timeout);
+            return Err(Failure::new(ExitClass::NoAnswer, text));
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
 }
 
 fn begin_runtime() -> Result<tokio::runtime::Runtime, Failure> {

@@ -70,6 +70,15 @@ impl Pluto {
         Ok(names(&String::from_utf8_lossy(&output.stdout)))
     }
 
+    /// Which of these are not up.
+    ///
+    /// # Errors
+    /// pluto does not tell, or does not run any more.
+    pub(super) fn lacks(rundir: &Path, up: &BTreeSet<String>) -> Result<Vec<String>, Failure> {
+        let (is_up, _) = Self::find(rundir)?.up()?;
+        Ok(up.difference(&is_up).cloned().collect())
+    }
+
     /// Tells it to end, and waits until it has.
     ///
     /// # Errors
