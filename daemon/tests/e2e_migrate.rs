@@ -479,6 +479,40 @@ async fn the_way_back_opens_nothing_before_pluto_has_up_what_was() {
     }
 }
 
+/// What pluto protects without an SA counts as well.
+#[test]
+fn what_waits_for_packets_and_obol_would_not_have_is_not_given_up() {
+    if !is_root() {
+        return;
+    }
+    let mut bed = Bed::new();
+    let conf = bed.directory.join("ipsec.conf");
+    let text = fs::read_to_string(&conf).unwrap();
+    let idle = text.split_once("conn nets").unwrap().1;
+    let idle = idle
+        .replace("authby=secret", "leftcert=host")
+        .replace("auto=add", "auto=ondemand");
+    fs::write(&conf, format!("{text}\nconn idle{idle}")).unwrap();
+    for line in [
+        "000 \"idle\": 192.168.0.1[@a]...192.168.0.2[@b]; prospective erouted; eroute owner: #0\n",
+        "\"idle\": 192.168.0.1[@a]...192.168.0.2[@b]; routed-ondemand; my_ip=unset; their_ip=unset;\n",
+    ] {
+        fs::write(bed.directory.join("status"), line).unwrap();
+        if bed.pluto().is_none() {
+            bed.start_pluto();
+        }
+        let first = bed.pluto();
+        let (code, text) = bed.migrate(&[]);
+        assert_eq!(code, 6, "{text}");
+        let why = "idle is routed with pluto, and obol would not have it";
+        assert!(
+            text.contains(why) && text.contains("ipsec delete"),
+            "{text}"
+        );
+        assert_eq!(bed.pluto(), first);
+    }
+}
+
 /// systemd ends pluto by the unit that is there, which is obol's.
 #[tokio::test]
 async fn a_unit_that_is_obols_already_opens_nothing_when_it_ends_pluto() {

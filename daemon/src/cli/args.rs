@@ -212,9 +212,9 @@ Examples:
     Convert(ConvertArgs),
     /// Take over from a pluto (Libreswan) that runs, or plan and verify the move away from racoon
     ///
-    /// From pluto: reads its files as `obol check` does, asks it what is up, and refuses if obol would not
-    /// have that. Then it stops pluto, starts obol, and waits. In between nothing of it leaves in clear. What
-    /// is not up in time brings pluto back. By systemd where pluto is a unit's. Needs root.
+    /// From pluto: reads its files as `obol check` does, asks it what is up or routed, and refuses if obol
+    /// would not have that. Then it stops pluto, starts obol, and waits. In between nothing of it leaves in clear,
+    /// and after it if neither comes up again. What is not up in time brings pluto back. By systemd where pluto is a unit's. Needs root.
     ///
     /// From racoon, with --racoon-conf: racoon cannot speak IKEv2, so all nodes move together. It changes
     /// nothing: it prints what becomes of the policies, which nodes are concerned, and what is to be done on

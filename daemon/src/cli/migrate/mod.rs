@@ -52,7 +52,7 @@ pub(super) fn migrate(
     let pluto = Pluto::find(&args.pluto_rundir)?;
     let (up, instances) = pluto.up()?;
     let loaded = load(config, args)?;
-    check(args, &(&up | &instances), &loaded)?;
+    check(args, &(&up | &instances), &pluto.routed()?, &loaded)?;
     let begins = match pluto.by_unit && pluto.unit_is_obol {
         true => "systemctl start ipsec.service".to_owned(),
         false => format!("obol run --ipsec-conf {}", args.ipsec_conf.display()),
@@ -106,25 +106,33 @@ fn load(config: &Path, args: &MigrateArgs) -> Result<Loaded, Failure> {
     loaded.map_err(|errors| Failure::new(ExitClass::Config, errors.to_string()))
 }
 
-/// Whether obol has all that is up.
-fn check(args: &MigrateArgs, up: &BTreeSet<String>, loaded: &Loaded) -> Result<(), Failure> {
-    // What is refused is among these, and only matters if it is up.
+/// Whether obol has all that is up, and all that would be in clear without pluto.
+fn check(
+    args: &MigrateArgs,
+    up: &BTreeSet<String>,
+    routed: &BTreeSet<String>,
+    loaded: &Loaded,
+) -> Result<(), Failure> {
+    // What is refused is among these, and only matters if pluto protects something by it.
     for warning in &loaded.warnings {
         complain_line(&format!("note: {warning}"));
     }
-    let missing: Vec<&str> = up
-        .iter()
-        .filter(|name| !loaded.pluto.names.contains_key(*name))
-        .map(String::as_str)
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let text = format!(
-        "{} is up with pluto, and obol would not have it: `obol check {}` says why; nothing was changed",
-        missing.join(", "),
-        args.ipsec_conf.display()
-    );
+    let missing = |names: &BTreeSet<String>| {
+        let known = |name: &&String| loaded.pluto.names.contains_key(*name);
+        let missing = names.iter().filter(|name| !known(name));
+        missing.cloned().collect::<Vec<_>>().join(", ")
+    };
+    let why = format!("`obol check {}` says why", args.ipsec_conf.display());
+    let (up, routed) = (missing(up), missing(routed));
+    let text = match (up.as_str(), routed.as_str()) {
+        ("", "") => return Ok(()),
+        ("", names) => format!(
+            "{names} is routed with pluto, and obol would not have it: {why}; what is not wanted any more goes with `ipsec delete`; nothing was changed"
+        ),
+        (names, _) => format!(
+            "{names} is up with pluto, and obol would not have it: {why}; nothing was changed"
+        ),
+    };
     Err(Failure::new(ExitClass::Config, text))
 }
 

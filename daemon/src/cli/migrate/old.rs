@@ -70,6 +70,19 @@ impl Pluto {
         Ok(names(&String::from_utf8_lossy(&output.stdout)))
     }
 
+    /// The names of connections whose packets it protects, up or not, by `status`: in clear they do not
+    /// leave.
+    ///
+    /// # Errors
+    /// pluto does not tell.
+    pub(super) fn routed(&self) -> Result<BTreeSet<String>, Failure> {
+        let output = self.whack(&["--status"])?;
+        if !output.status.success() {
+            return Err(failed("pluto does not tell what it has routed", &output));
+        }
+        Ok(routed(&String::from_utf8_lossy(&output.stdout)))
+    }
+
     /// Which of these are not up.
     ///
     /// # Errors
@@ -234,9 +247,42 @@ fn names(text: &str) -> (BTreeSet<String>, BTreeSet<String>) {
     (fixed, instances)
 }
 
+/// Names in lines of `status`: `"a-b": 192.0.2.1...192.0.2.2; routed-ondemand; …`, in 4.x `000 "a-b": …;
+/// prospective erouted; …`.
+fn routed(text: &str) -> BTreeSet<String> {
+    let name = |line: &str| {
+        let line = line.strip_prefix("000 ").unwrap_or(line);
+        let (name, rest) = line.strip_prefix('"')?.split_once('"')?;
+        let state = rest.split("; ").nth(1)?;
+        let mut words = state.split([' ', '-']);
+        let is_routed = words.any(|word| word == "erouted" || word == "routed");
+        is_routed.then(|| name.to_owned())
+    };
+    text.lines().filter_map(name).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_routed_is_read_from_the_status_of_all_versions() {
+        let text = "\
+000 Connection list:
+000 \"up\": 10.1.0.0/24===192.0.2.1[@a]...192.0.2.2[@b]===10.2.0.0/24; erouted; eroute owner: #3
+000 \"up\":     oriented; my_ip=unset; their_ip=unset;
+000 \"idle/1x2\": 192.0.2.1[@a]...192.0.2.2[@b]; prospective erouted; eroute owner: #0
+000 \"off\": 192.0.2.1[@a]...192.0.2.2[@b]; unrouted; eroute owner: #0
+\"five\": 192.0.2.1[@a]...192.0.2.2[@b]; routed-ondemand; my_ip=unset; their_ip=unset;
+\"five\":   routing: routed-ondemand; owner: Child SA #3;
+\"added\": 192.0.2.1[@a]...192.0.2.2[@b]; unrouted; my_ip=unset; their_ip=unset;
+\"road\"[1]: 192.0.2.1[@a]...192.0.2.9[@b]; routed-tunnel; my_ip=unset; their_ip=unset;
+\"broken
+";
+        let routed = routed(text);
+        let routed: Vec<&str> = routed.iter().map(String::as_str).collect();
+        assert_eq!(routed, ["five", "idle/1x2", "road", "up"]);
+    }
 
     #[test]
     fn names_are_read_from_the_lines_of_all_versions() {
