@@ -99,7 +99,7 @@ async fn daemon(origin: Origin, runtime_dir: &Path) -> Result<(), Failure> {
     crate::logging::start(&loaded.daemon.log)?;
     keep_memory_private();
     check_rights()?;
-    let _lock = Lock::take(runtime_dir)?;
+    let lock = Lock::take(runtime_dir)?;
     refuse_beside_pluto(&origin)?;
     if origin.racoon.is_some() {
         // setkey may have changed the policies meanwhile; from here on it waits for us.
@@ -133,6 +133,8 @@ async fn daemon(origin: Origin, runtime_dir: &Path) -> Result<(), Failure> {
     plane.teardown(true).await.map_err(system)?;
     if ended == Ended::Lifted {
         let removed = dataplane::purge(&settings).await.map_err(system)?;
+        lock.sign_off()
+            .map_err(|e| Failure::system("cannot sign off", &e))?;
         info!(?removed, "protection lifted");
     }
     Ok(())
@@ -362,7 +364,7 @@ fn missing_capabilities(status: &str) -> Vec<&'static str> {
 
 /// The lock of a runtime directory: one daemon each.
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
 }
 
 impl Lock {
@@ -406,13 +408,41 @@ impl Lock {
         file.set_len(0).map_err(|e| cannot(&e))?;
         file.rewind().map_err(|e| cannot(&e))?;
         writeln!(file, "{}", std::process::id()).map_err(|e| cannot(&e))?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+
+    /// Tells whoever has asked for it that the protection is lifted: the file names no process any more.
+    pub(crate) fn sign_off(&self) -> std::io::Result<()> {
+        self.file.set_len(0)
+    }
+
+    /// The process that the file names: one that has the lock, or that ended without lifting its protection.
+    pub(crate) fn signed_by(runtime_dir: &Path) -> Option<u32> {
+        let text = std::fs::read_to_string(runtime_dir.join(LOCK_NAME)).ok()?;
+        text.trim().parse().ok()
     }
 
     /// Whether a daemon has this directory; it may be just beginning.
     pub(crate) fn is_taken(runtime_dir: &Path) -> bool {
         File::open(runtime_dir.join(LOCK_NAME))
             .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared).is_err())
+    }
+
+    /// Waits until this daemon has ended, and its protection with it.
+    ///
+    /// # Errors
+    /// It has not within `limit`, or not lifted what it protects.
+    pub(crate) fn wait_until_lifted(
+        runtime_dir: &Path,
+        daemon: Option<u32>,
+        limit: Duration,
+    ) -> Result<(), Failure> {
+        Self::wait_until_free(runtime_dir, limit)?;
+        if daemon.is_none() || Self::signed_by(runtime_dir) != daemon {
+            return Ok(());
+        }
+        let text = "the daemon has ended, and could not lift what it protects, which is dropped: its log says why, and `obol purge` tries again";
+        Err(Failure::new(ExitClass::Failed, text))
     }
 
     /// Waits until the daemon of this directory has ended, with everything that it does last.
@@ -435,7 +465,7 @@ impl Lock {
     }
 }
 
-/// The file that is locked; it holds the process ID.
+/// The file that is locked; it holds the process ID until the protection is lifted.
 const LOCK_NAME: &str = "obol.pid";
 /// Its owner's alone.
 const LOCK_MODE: u32 = 0o600;
@@ -486,7 +516,11 @@ mod tests {
         );
         assert_eq!(failure.code, ExitClass::AlreadyRuns);
         drop(first);
-        Lock::take(&dir).expect("free again");
+        let again = Lock::take(&dir).expect("free again");
+        // Who ends otherwise than by lifting everything leaves its name.
+        assert_eq!(Lock::signed_by(&dir), Some(std::process::id()));
+        again.sign_off().expect("writable");
+        assert_eq!(Lock::signed_by(&dir), None);
         std::fs::remove_dir_all(&dir).expect("cleaned up");
     }
 }

@@ -307,3 +307,28 @@ async fn ipsec_restart_has_no_gap_and_a_broken_file_ends_nothing() {
     assert_eq!(ipsec(&bed, "stop").await.0, 0);
     assert!(bed.tried().await.clear > 0);
 }
+
+/// A daemon that has the directory and does not listen yet may have set up what it is to protect.
+#[test]
+fn what_a_beginning_daemon_sets_up_is_not_taken_away() {
+    if !is_root() {
+        return;
+    }
+    let lab = Lab::new(obol(), None).unwrap();
+    let a = &lab.a;
+    fs::create_dir(&a.runtime).unwrap();
+    let lock = fs::File::create(a.runtime.join("obol.pid")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let run = |words: &[&str]| a.netns.run(|| a.command(words).output()).unwrap().unwrap();
+    for (words, why) in [
+        (&["purge"][..], "or begins"),
+        (&["down", "--all", "--timeout", "300ms"], "begins or ends"),
+    ] {
+        let output = run(words);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{words:?}: {said}");
+        assert!(said.contains(why), "{words:?}: {said}");
+    }
+    drop(lock);
+    assert!(run(&["down", "--all"]).status.success() && run(&["purge"]).status.success());
+}

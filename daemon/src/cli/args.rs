@@ -249,8 +249,8 @@ Examples:
     Demo(DemoArgs),
     /// Remove what a dead daemon left: nftables table, rules, routes
     ///
-    /// What was protected then passes in clear. Refuses while the daemon runs: `obol down --all`
-    /// is for that.
+    /// What was protected then passes in clear, what a cut short `obol migrate` has blocked included. Refuses
+    /// while the daemon runs or begins: `obol down --all` is for that.
     #[command(after_help = "\
 Examples:
   obol purge

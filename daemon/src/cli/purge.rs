@@ -1,6 +1,7 @@
 //! `obol purge`, and `obol down --all` where no daemon runs: removes what a dead one left.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -10,25 +11,59 @@ use crate::config::{self, DaemonSettings};
 use crate::dataplane::{self, DataPlaneError};
 use crate::error::{ExitClass, Failure};
 use crate::host;
+use crate::run::Lock;
+
+/// How often it is looked whether a daemon is done.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// `obol purge`.
 ///
 /// # Errors
 /// A daemon runs; or see [`remove_all`].
 pub(super) fn purge(runtime_dir: &Path, config: &Path) -> Result<(), Failure> {
-    if is_running(runtime_dir)? {
-        return Err(Failure::new(
+    let _lock = Lock::take(runtime_dir).map_err(|failure| match failure.code {
+        ExitClass::AlreadyRuns => Failure::new(
             ExitClass::Failed,
             format!(
-                "a daemon runs at {}: obol down --all ends it and removes everything",
+                "a daemon runs at {}, or begins: obol down --all ends it and removes everything",
                 runtime_dir.display()
             ),
-        ));
-    }
+        ),
+        _ => failure,
+    })?;
     let removed = remove(config)?;
     // The last of what drops: an `obol migrate` that was cut short left it.
     let interim = host::remove_interim().map_err(|e| refused(&e))?;
     print_line(&in_words(&removed, interim))
+}
+
+/// Keeps daemons from beginning, so that what one of them sets up is not taken away; nothing where one runs
+/// already. One that begins or ends is waited for.
+///
+/// # Errors
+/// It does not get done with that within `limit`, or the directory cannot be used.
+pub(super) fn lock_without_daemon(
+    runtime_dir: &Path,
+    limit: Duration,
+) -> Result<Option<Lock>, Failure> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if is_running(runtime_dir)? {
+            return Ok(None);
+        }
+        match Lock::take(runtime_dir) {
+            Err(failure) if failure.code == ExitClass::AlreadyRuns => {}
+            taken => return taken.map(Some),
+        }
+        if Instant::now() >= deadline {
+            let text = format!(
+                "a daemon begins or ends at {}, and does not get done with it: try again",
+                runtime_dir.display()
+            );
+            return Err(Failure::new(ExitClass::Failed, text));
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
 }
 
 /// Removes everything that a daemon with this configuration sets up on the host. What `obol migrate` blocks

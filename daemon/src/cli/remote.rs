@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::args::{DownArgs, RedirectArgs, StatusArgs, Target, UpArgs};
-use super::client::{ask, is_running};
+use super::client::ask;
 use super::{complain_line, print, print_json, print_text, purge};
 use crate::control::protocol::{
     Data, DownReport, DownTarget, ListReport, RedirectReport, ReloadReport, Request, StatusReport,
@@ -38,9 +38,12 @@ pub(super) fn up(runtime_dir: &Path, args: &UpArgs) -> Result<(), Failure> {
 
 /// `obol down`.
 pub(super) fn down(runtime_dir: &Path, config: &Path, args: &DownArgs) -> Result<(), Failure> {
-    if args.all && !is_running(runtime_dir)? {
+    if args.all
+        && let Some(_lock) = purge::lock_without_daemon(runtime_dir, args.timeout)?
+    {
         return purge::remove_all(config, args.output.json);
     }
+    let daemon = Lock::signed_by(runtime_dir);
     let target = match &args.target {
         None => DownTarget::All,
         Some(Target {
@@ -66,7 +69,7 @@ pub(super) fn down(runtime_dir: &Path, config: &Path, args: &DownArgs) -> Result
     })?;
     if args.all {
         // The answer comes before the daemon lifts the protection, which it does last.
-        Lock::wait_until_free(runtime_dir, args.timeout)?;
+        Lock::wait_until_lifted(runtime_dir, daemon, args.timeout)?;
     }
     if args.output.json {
         return print_data(&data);
@@ -206,4 +209,57 @@ fn print_data(data: &Data) -> Result<(), Failure> {
 
 fn milliseconds(time: std::time::Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::os::unix::net::UnixListener;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cli::args::OutputArgs;
+    use crate::control::protocol::SOCKET_NAME;
+
+    /// A daemon that says that all is closed, and then ends.
+    fn lifted(directory: &Path, lifts: bool) -> Result<(), Failure> {
+        let lock = Lock::take(directory).unwrap();
+        let socket = directory.join(SOCKET_NAME);
+        let listener = UnixListener::bind(&socket).unwrap();
+        let daemon = std::thread::spawn(move || {
+            // The first only looks whether somebody is there.
+            drop(listener.accept().unwrap());
+            let (mut stream, _) = listener.accept().unwrap();
+            BufReader::new(&stream)
+                .read_line(&mut String::new())
+                .unwrap();
+            stream
+                .write_all(b"{\"version\":1,\"ok\":true,\"data\":{\"closed\":[]}}\n")
+                .unwrap();
+            std::fs::remove_file(socket).unwrap();
+            if lifts {
+                lock.sign_off().unwrap();
+            }
+        });
+        let args = DownArgs {
+            target: None,
+            all: true,
+            of_unit: None,
+            timeout: Duration::from_secs(10),
+            output: OutputArgs { json: false },
+        };
+        let done = down(directory, Path::new("/nonexistent/obol.toml"), &args);
+        daemon.join().unwrap();
+        done
+    }
+
+    #[test]
+    fn it_is_done_only_if_the_daemon_has_lifted_the_protection() {
+        let directory = std::env::temp_dir().join(format!("obol-down-{}", std::process::id()));
+        lifted(&directory, true).unwrap();
+        let failure = lifted(&directory, false).unwrap_err();
+        assert_eq!(failure.code, ExitClass::Failed);
+        assert!(failure.message.contains("could not lift"), "{failure}");
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
 }

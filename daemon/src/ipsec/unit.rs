@@ -45,7 +45,7 @@ pub(super) fn unit(word: &str, call: &Call) -> Result<u8, Ended> {
             end(&daemon, &running)?;
             start(&daemon, call)
         }
-        ("stop", Some(_)) => stop(&daemon),
+        ("stop", Some(running)) => stop(&daemon, &running),
         // It runs already, or what does not run is not begun and not stopped.
         _ => Ok(0),
     }
@@ -142,12 +142,12 @@ fn log_file(path: &Path) -> std::io::Result<File> {
     file.create(true).append(true).mode(0o600).open(path)
 }
 
-fn stop(daemon: &Daemon) -> Result<u8, Ended> {
+fn stop(daemon: &Daemon, running: &DaemonReport) -> Result<u8, Ended> {
     let request = Request::Down {
         target: DownTarget::All,
         timeout_ms: 10_000,
     };
     daemon.ask::<DownReport>(&request)?;
-    Lock::wait_until_free(&daemon.runtime_dir, PATIENCE)?;
+    Lock::wait_until_lifted(&daemon.runtime_dir, Some(running.pid), PATIENCE)?;
     Ok(0)
 }
