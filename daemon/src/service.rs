@@ -1,7 +1,7 @@
 //! What the daemon tells systemd: that it is ready, reads its configuration again, ends, and is not
 //! stuck. Without systemd nothing is told. And what systemd is asked: why it ends a unit.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -63,6 +63,20 @@ fn tell(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         debug!(%error, "systemd is not told");
     }
+}
+
+/// A property of a unit; nothing without systemd.
+pub(crate) fn shown(unit: &str, property: &str) -> Option<String> {
+    let mut command = Command::new("systemctl");
+    command.args(["show", "--property", property, "--value", unit]);
+    let output = command.stdin(Stdio::null()).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    (output.status.success() && !text.is_empty()).then_some(text)
+}
+
+/// Whether systemd has this process for the main one of a unit.
+pub(crate) fn is_main_of(pid: u32, unit: &str) -> bool {
+    shown(unit, "MainPID").and_then(|text| text.parse().ok()) == Some(pid)
 }
 
 /// The units of obol's that protect: what one of them leaves, another takes over.

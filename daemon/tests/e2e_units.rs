@@ -332,3 +332,51 @@ fn what_a_beginning_daemon_sets_up_is_not_taken_away() {
     drop(lock);
     assert!(run(&["down", "--all"]).status.success() && run(&["purge"]).status.success());
 }
+
+/// As `obol migrate` leaves it where the unit is Libreswan's yet: systemd knows nothing of the daemon.
+#[tokio::test]
+async fn ipsec_stop_means_the_daemon_that_runs_whoever_started_it() {
+    if !is_root() {
+        return;
+    }
+    let mut bed = Bed::new();
+    let script = format!(
+        "#!/bin/sh\necho \"$*\" >>{0}/trace\ncase \"$*\" in *MainPID*) cat {0}/main ;; esac\n",
+        bed.directory.display()
+    );
+    write(&bed.directory.join("systemctl"), &script, 0o755);
+    // A system that systemd has started, for this process alone.
+    let ipsec = |bed: &Bed, word: &str| {
+        let systemd = "mount -t tmpfs none /run && mkdir -p /run/systemd/system && exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", systemd, "sh"]);
+        command.arg(obol()).args(["ipsec", word]);
+        command.env("OBOL_RUNTIME_DIR", &bed.lab.a.runtime);
+        said(bed.on_a(command))
+    };
+    bed.lab.a.start().unwrap();
+    let deadline = Instant::now() + LIMIT;
+    while bed.lab.a.status().await.is_err() {
+        assert!(bed.lab.a.runs() && Instant::now() < deadline);
+        tokio::task::yield_now().await;
+    }
+    let pid = bed.lab.a.status().await.unwrap()["daemon"]["pid"].clone();
+    // The unit's own: systemd does it.
+    write(&bed.directory.join("main"), &format!("{pid}\n"), 0o644);
+    let (code, text) = ipsec(&bed, "stop");
+    assert_eq!(code, 0, "{text}");
+    assert!(
+        text.contains("Redirecting to: systemctl stop ipsec.service"),
+        "{text}"
+    );
+    assert!(bed.lab.a.runs());
+    write(&bed.directory.join("main"), "0\n", 0o644);
+    let (code, text) = ipsec(&bed, "stop");
+    assert_eq!((code, text.as_str()), (0, ""));
+    while bed.lab.a.runs() {
+        assert!(Instant::now() < deadline);
+        tokio::task::yield_now().await;
+    }
+    let trace = fs::read_to_string(bed.directory.join("trace")).unwrap();
+    assert_eq!(trace.matches("stop ipsec.service").count(), 1, "{trace}");
+}

@@ -18,6 +18,7 @@ use crate::control::protocol::{DaemonReport, DownReport, DownTarget, Request, St
 use crate::error::{ExitClass, Failure};
 use crate::pluto;
 use crate::run::Lock;
+use crate::service;
 
 /// How long the daemon may take to begin or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -28,7 +29,7 @@ pub(super) fn unit(word: &str, call: &Call) -> Result<u8, Ended> {
     let running = running(&daemon);
     // One that does not answer is all the more systemd's.
     let known = running.as_ref().ok().and_then(Option::as_ref);
-    if Path::new("/run/systemd/system").exists() && call.rundir.is_none() && call.config.is_none() {
+    if is_systemds(call, known) {
         if let (Some(running), "restart" | "try-restart") = (known, word) {
             check(Path::new(&running.config))?;
         }
@@ -49,6 +50,15 @@ pub(super) fn unit(word: &str, call: &Call) -> Result<u8, Ended> {
         // It runs already, or what does not run is not begun and not stopped.
         _ => Ok(0),
     }
+}
+
+/// Whether systemd is to do it: not what is about another daemon than that of its unit, as `obol migrate` and
+/// `obol run` start one.
+fn is_systemds(call: &Call, running: Option<&DaemonReport>) -> bool {
+    let is_usual = call.rundir.is_none() && call.config.is_none();
+    is_usual
+        && Path::new("/run/systemd/system").exists()
+        && running.is_none_or(|daemon| service::is_main_of(daemon.pid, "ipsec.service"))
 }
 
 /// What the daemon says of itself, if there is one.

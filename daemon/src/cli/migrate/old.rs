@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{ExitClass, Failure};
 use crate::pluto::running_pid;
+use crate::service;
 
 /// Where Libreswan has its programs, if `ipsec` is obol by now.
 const LIBEXEC: [&str; 2] = ["/usr/libexec/ipsec", "/usr/lib/ipsec"];
@@ -46,12 +47,11 @@ impl Pluto {
         let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let words = command.split(|octet| *octet == 0);
         let words = words.map(|word| String::from_utf8_lossy(word).into_owned());
-        let main = shown("MainPID").and_then(|text| text.parse::<u32>().ok());
-        let starts = shown("ExecStart").unwrap_or_default();
+        let starts = service::shown(UNIT, "ExecStart").unwrap_or_default();
         Ok(Self {
             pid,
             rundir: rundir.to_owned(),
-            by_unit: main == Some(pid),
+            by_unit: service::is_main_of(pid, UNIT),
             unit_is_obol: starts.contains("obol"),
             command: words.filter(|word| !word.is_empty()).collect(),
         })
@@ -193,15 +193,6 @@ fn theirs() -> Option<PathBuf> {
     found
         .into_iter()
         .find(|path| real(path).is_some_and(|real| real != own))
-}
-
-/// A property of the unit; nothing without systemd.
-fn shown(property: &str) -> Option<String> {
-    let mut command = Command::new("systemctl");
-    command.args(["show", "--property", property, "--value", UNIT]);
-    let output = command.stdin(Stdio::null()).output().ok()?;
-    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    (output.status.success() && !text.is_empty()).then_some(text)
 }
 
 fn ran(command: &mut Command) -> Result<Output, Failure> {
