@@ -35,17 +35,22 @@ use crate::state;
 /// Requests of operators that may wait for the loop.
 const CALLS: usize = 16;
 
-/// Runs the daemon until it is told to stop.
+/// Runs the daemon until it is told to stop. What `began` gives is kept until then: it is called once no other
+/// daemon has the directory.
 ///
 /// # Errors
 /// What keeps it from starting; nothing is left half-installed then.
-pub(crate) fn run(origin: Origin, runtime_dir: &Path) -> Result<(), Failure> {
+pub(crate) fn run<T>(
+    origin: Origin,
+    runtime_dir: &Path,
+    began: impl FnOnce() -> T,
+) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| Failure::system("cannot start the event loop", &e))?;
     let config = origin.config.clone();
-    let done = runtime.block_on(daemon(origin, runtime_dir));
+    let done = runtime.block_on(daemon(origin, runtime_dir, began));
     done.map_err(|failure| say_what_stays(failure, &config))
 }
 
@@ -94,12 +99,17 @@ impl std::fmt::Display for Origin {
     }
 }
 
-async fn daemon(origin: Origin, runtime_dir: &Path) -> Result<(), Failure> {
+async fn daemon<T>(
+    origin: Origin,
+    runtime_dir: &Path,
+    began: impl FnOnce() -> T,
+) -> Result<(), Failure> {
     let mut loaded = origin.load(Occasion::Start).await?;
     crate::logging::start(&loaded.daemon.log)?;
     keep_memory_private();
     check_rights()?;
     let lock = Lock::take(runtime_dir)?;
+    let _kept = began();
     refuse_beside_pluto(&origin)?;
     if origin.racoon.is_some() {
         // setkey may have changed the policies meanwhile; from here on it waits for us.

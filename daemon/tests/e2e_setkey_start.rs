@@ -106,3 +106,33 @@ async fn a_restart_without_scripts_changes_nothing() {
     bed.does(a, "setkey --service stop ETC");
     assert!(talks(a, b, IN_VAIN).await);
 }
+
+/// Scripts find racoon by its file: a second one that cannot run leaves that alone.
+#[test]
+fn a_second_racoon_leaves_the_first_ones_pid_file() {
+    if !is_root() {
+        return;
+    }
+    let bed = Bed::new();
+    let a = &bed.lab.a;
+    // The file and the directory that are meant by it are the whole system's, but for processes with a /run of
+    // their own.
+    let script = "\
+mount -t tmpfs none /run || exit 9
+\"$@\" >/dev/null 2>&1 & first=$!
+for i in $(seq 500); do [ -e /run/obol/obol.sock ] && break; sleep 0.02; done
+\"$@\" && exit 8
+[ \"$(cat /run/racoon.pid)\" = $first ] || exit 7
+kill $first && wait $first && [ ! -e /run/racoon.pid ]";
+    let racoon = bed.command(a, "racoon -F -f ETC/racoon.conf");
+    let mut command = std::process::Command::new("unshare");
+    command.args(["-m", "sh", "-c", script, "sh"]);
+    command.arg(racoon.get_program()).args(racoon.get_args());
+    command
+        .env("OBOL_CONFIG", &a.config)
+        .env_remove("OBOL_RUNTIME_DIR");
+    let output = a.netns.run(|| command.output()).unwrap().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("another obol (pid"), "{said}");
+    assert_eq!(output.status.code(), Some(0), "{said}");
+}

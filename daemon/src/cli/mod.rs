@@ -119,7 +119,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
                 pluto,
                 racoon,
             };
-            crate::run::run(origin, &runtime_dir)
+            crate::run::run(origin, &runtime_dir, || ())
         }
         Command::Purge => {
             purge::purge(&runtime_dir, &cli.config)?;

@@ -153,13 +153,12 @@ fn foreground(here: &Here, call: &Call, files: Files) -> Result<u8, Ended> {
         rustix::stdio::dup2_stderr(&log)
             .map_err(|e| Ended::new(format!("racoon: {}: {e}", path.display())))?;
     }
-    let _pid = PidFile::write(here);
     let origin = Origin {
         config: here.config.clone(),
         pluto: None,
         racoon: Some(files),
     };
-    run::run(origin, &here.runtime_dir)?;
+    run::run(origin, &here.runtime_dir, || PidFile::write(here))?;
     Ok(0)
 }
 
@@ -219,7 +218,8 @@ fn open_log(path: &Path) -> Result<File, Ended> {
     open().map_err(|e| Ended::new(format!("racoon: cannot write {}: {e}", path.display())))
 }
 
-/// The process ID where scripts look for it, of the daemon of this host alone.
+/// The process ID where scripts look for it, of the daemon of this host alone. Only who has the lock of the
+/// directory writes it.
 struct PidFile;
 
 impl PidFile {
