@@ -16,6 +16,7 @@ mod racoon;
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use racoon::{Bed, IN_VAIN, services, talks};
 use support::is_root;
@@ -135,4 +136,17 @@ kill $first && wait $first && [ ! -e /run/racoon.pid ]";
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("another obol (pid"), "{said}");
     assert_eq!(output.status.code(), Some(0), "{said}");
+}
+
+#[test]
+fn the_runtime_directory_that_setkey_makes_is_nobody_elses() {
+    if !is_root() {
+        return;
+    }
+    let bed = Bed::new();
+    let a = &bed.lab.a;
+    assert!(!a.runtime.exists());
+    bed.does(a, "setkey -f ETC/ipsec-tools.d/mongodb.conf");
+    let mode = fs::metadata(&a.runtime).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
 }

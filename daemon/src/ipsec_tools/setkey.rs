@@ -1,8 +1,8 @@
 //! `setkey`: policies that hold from now on, with or without a daemon.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io::Read as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
@@ -415,7 +415,10 @@ fn lock(here: &Here) -> Result<File, Ended> {
         )),
         _ => Ended::new(format!("setkey: {}: {e}", path.display())),
     };
-    std::fs::create_dir_all(&here.runtime_dir).map_err(cannot)?;
+    // As the daemon makes it: who can open a lock there can take it.
+    let mut directory = DirBuilder::new();
+    let directory = directory.recursive(true).mode(0o700);
+    directory.create(&here.runtime_dir).map_err(cannot)?;
     let mut options = File::options();
     options.write(true).create(true).truncate(false).mode(0o600);
     let file = options.open(&path).map_err(cannot)?;
