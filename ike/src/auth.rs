@@ -104,12 +104,25 @@ pub struct Proof<'a> {
 /// The peer's AUTH payload verified. Only this module makes one.
 #[derive(Debug)]
 #[must_use = "an IKE SA is established with this"]
-pub struct AuthVerified(ProvenBy);
+pub struct AuthVerified {
+    by: ProvenBy,
+    /// Which of the keys it was that made the signature.
+    key: Option<usize>,
+}
 
 impl AuthVerified {
     /// What proved it.
     pub fn by(&self) -> ProvenBy {
-        self.0
+        self.by
+    }
+
+    /// Which of the keys it was that made the signature.
+    pub(crate) fn key(&self) -> Option<usize> {
+        self.key
+    }
+
+    fn without_key(by: ProvenBy) -> Self {
+        Self { by, key: None }
     }
 }
 
@@ -299,7 +312,7 @@ pub fn verify_psk(
     }
     let expected = psk_mac(prf, secret, octets);
     if bool::from(expected.expose().ct_eq(proof.data)) {
-        Ok(AuthVerified(ProvenBy::Secret))
+        Ok(AuthVerified::without_key(ProvenBy::Secret))
     } else {
         Err(AuthError::WrongSecret)
     }
@@ -326,7 +339,7 @@ pub fn verify_resumption(
     let expected = prf.compute(sk_p, &[octets.octets()]);
     let same = bool::from(expected.expose().ct_eq(proof.data));
     if same && proof.method == AuthMethod::SHARED_KEY {
-        Ok(AuthVerified(ProvenBy::Ticket))
+        Ok(AuthVerified::without_key(ProvenBy::Ticket))
     } else {
         Err(AuthError::WrongResumption)
     }
@@ -364,13 +377,15 @@ pub fn verify_signature(
     if !accepted.contains(scheme) {
         return Err(AuthError::NotAccepted { scheme, accepted });
     }
-    let fitting = || keys.iter().filter(|key| key.fits(scheme));
-    let signed = |key: &&PublicKey| key.verify(scheme, octets.octets(), signature).is_ok();
-    if let Some(key) = fitting().find(signed) {
-        let key_bits = key.bits();
-        return Ok(AuthVerified(ProvenBy::Signature { scheme, key_bits }));
+    let made = |key: &PublicKey| {
+        key.fits(scheme) && key.verify(scheme, octets.octets(), signature).is_ok()
+    };
+    if let Some(key) = keys.iter().position(made) {
+        let key_bits = keys[key].bits();
+        let by = ProvenBy::Signature { scheme, key_bits };
+        return Ok(AuthVerified { by, key: Some(key) });
     }
-    match fitting().count() {
+    match keys.iter().filter(|key| key.fits(scheme)).count() {
         0 => Err(AuthError::KeyType { scheme }),
         tried => Err(AuthError::WrongKey { scheme, tried }),
     }

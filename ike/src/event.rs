@@ -148,6 +148,9 @@ pub enum Ask {
 pub enum Answer {
     /// To [`Ask::Psk`]: the secret, or none is known.
     Psk(Option<Secret>),
+    /// To [`Ask::Psk`]: a secret that is not of this peer alone. Whoever of its group proves itself
+    /// may call itself what it likes.
+    GroupPsk(Secret),
     /// To [`Ask::Sign`]: the raw signature (no AlgorithmIdentifier before it), or why not.
     Signature(Result<Vec<u8>, String>),
     /// To [`Ask::AddInbound`], [`Ask::UseOutbound`], [`Ask::MovePath`] and [`Ask::Remove`].

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::config::{Child, Connection, Generate, Mode};
+use crate::crypto::signature::PublicKey;
 use crate::event::{ChildSaId, IkeSaId};
 use crate::identity::Identity;
 use crate::sa::IkeSa;
@@ -41,6 +42,18 @@ pub(crate) struct Holder {
     pub(crate) identity: Identity,
     /// Where it is.
     pub(crate) address: IpAddr,
+    mark: Mark,
+}
+
+/// What tells a peer from others that may call themselves the same.
+#[derive(Clone, PartialEq)]
+pub(crate) enum Mark {
+    /// Its name does: nobody else can prove it there.
+    Name,
+    /// The one of several keys that it has.
+    Key(Box<PublicKey>),
+    /// Only where it is: others have its secret, too.
+    Address,
 }
 
 /// What stands here of an IKE SA.
@@ -100,7 +113,8 @@ impl Holdings {
         self.children.insert(id, held);
     }
 
-    fn forget(&mut self, sa: IkeSaId) {
+    /// Forgets what an IKE SA has, until it is filed again.
+    pub(crate) fn forget(&mut self, sa: IkeSaId) {
         let filed = self.by_sa.remove(&sa);
         for ChildSaId(id) in filed.into_iter().flat_map(|filed| filed.children) {
             // Another IKE SA may have adopted it already.
@@ -144,6 +158,7 @@ impl Holder {
             connection: Arc::clone(&sa.connection),
             identity: established.remote_id.clone(),
             address: sa.path.remote.ip(),
+            mark: established.mark.clone(),
         })
     }
 
@@ -151,7 +166,20 @@ impl Holder {
     pub(crate) fn is_same_peer(&self, other: &Self) -> bool {
         self.ike == other.ike
             || (self.identity.matches(&other.identity)
-                && want_same_proof(&self.connection, &other.connection))
+                && want_same_proof(&self.connection, &other.connection)
+                && self
+                    .mark
+                    .is_same((&other.mark, self.address == other.address)))
+    }
+}
+
+impl Mark {
+    /// Whether two that call themselves the same are the same, at one address or not.
+    pub(crate) fn is_same(&self, (other, here): (&Self, bool)) -> bool {
+        match (self, other) {
+            (Self::Address, _) | (_, Self::Address) => here,
+            (one, other) => one == other,
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use obol_ike::config::{
-    Child, Config, Connection, Mobike, Mode, RemoteAuthMethod, StartAction, Unique,
+    Child, Config, Connection, LocalAuthMethod, Mobike, Mode, RemoteAuthMethod, StartAction, Unique,
 };
 use obol_ike::crypto::private_key::PrivateKey;
 use obol_ike::error::ChildFailure;
@@ -327,6 +327,85 @@ fn two_ends_that_begin_at_once_are_one_peer() {
     assert_eq!(hall.has(FIRST), ["10.0.0.0/8"; 4]);
     assert!(hall.told().is_empty(), "{:?}", hall.told());
     assert_eq!(hall.refused(0), 0);
+}
+
+/// Two hosts that say to be the first one, from two addresses; both have what it proves itself with,
+/// or each has its own.
+fn namesakes(group: bool) -> Hall {
+    let both = vec![
+        guest(11, FIRST, "10.1.0.0/16"),
+        guest(12, FIRST, "10.1.0.0/16"),
+    ];
+    let mut hall = Hall::new(vec![guests("10.0.0.0/8")], both);
+    if group {
+        let of_first = hall.0.a.secrets[0].2.clone();
+        hall.0.a.secrets[1].2 = of_first;
+    }
+    hall
+}
+
+/// Where is the first one, as the gateway has it?
+fn holder(hall: &Hall) -> Vec<IpAddr> {
+    let sas = hall.0.a.plane.outbound.values();
+    sas.map(|sa| sa.info.path.remote.ip()).collect()
+}
+
+//= test security S-9 S-28
+#[test]
+fn members_of_a_group_do_not_take_the_place_of_each_other() {
+    let mut hall = namesakes(true);
+    hall.come(0);
+    // Each time it says by INITIAL_CONTACT that it has lost all others.
+    for _ in 0..20 {
+        hall.come(1);
+        assert_eq!(holder(&hall), [at(11)]);
+        hall.go(1);
+    }
+    assert!(hall.refused(1) >= 20);
+    let ends = |event: &Event| matches!(event, Event::IkeDown { .. });
+    assert_eq!(hall.0.b.count(ends), 0, "the first one does not notice");
+    // Where it is it is itself, and elsewhere once it is not there any more.
+    hall.0.restart(End::B);
+    hall.come(0);
+    assert_eq!(hall.refused(0), 0);
+    hall.0.net.dead.push(at(11));
+    hall.run(60);
+    hall.come(1);
+    hall.run(200);
+    hall.come(1);
+    assert_eq!(holder(&hall), [at(12)]);
+}
+
+#[test]
+fn a_secret_of_its_own_makes_a_peer_itself_wherever_it_is() {
+    let mut hall = namesakes(false);
+    hall.come(0);
+    hall.come(1);
+    assert_eq!(holder(&hall), [at(12)]);
+    assert!(hall.told().is_empty());
+}
+
+//= test security S-9 S-28
+#[test]
+fn of_several_keys_each_is_a_peer_whatever_it_calls_itself() {
+    let key = |seed| PrivateKey::generate_ed25519(&mut ChaCha20Rng::seed_from_u64(seed));
+    let (own, other) = (key(1), key(2));
+    for (second, takes) in [(1, true), (2, false)] {
+        let mut all = guests("10.0.0.0/8");
+        all.remote.method = RemoteAuthMethod::Keys(vec![own.public(), other.public()]);
+        let by = |n: u8, seed| {
+            let signing = |own: &mut Connection| {
+                own.local.method = LocalAuthMethod::Key(key(seed).public());
+            };
+            host(n, FIRST, "10.1.0.0/16", signing).with_key(key(seed))
+        };
+        let mut hall = Hall::new(vec![all], vec![by(11, 1), by(12, second)]);
+        hall.come(0);
+        hall.come(1);
+        let place = if takes { at(12) } else { at(11) };
+        assert_eq!(holder(&hall), [place], "{second}");
+        assert_eq!(hall.told().is_empty(), takes);
+    }
 }
 
 #[test]

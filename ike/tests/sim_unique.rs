@@ -16,8 +16,12 @@ use obol_ike::testing::setup::{A, B, ID_A, ID_B, Setup, connection, mirror, pods
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
-const SECRET: &[u8] = b"a secret for tests";
 const ELSEWHERE: &str = "192.168.0.77";
+
+/// Each has its own, so that it is itself wherever it comes from.
+fn secret(id: &str) -> Vec<u8> {
+    format!("the secret of {id}").into_bytes()
+}
 
 /// The first host with this identity at this address, to a second host that takes peers from
 /// anywhere.
@@ -36,7 +40,7 @@ fn roaming(id: &str, address: IpAddr, contact: bool, seed: u64) -> Node {
         connections: vec![Arc::new(own)],
         ..Config::default()
     };
-    Node::new(address, config, seed).with_secret(id, ID_B, SECRET)
+    Node::new(address, config, seed).with_secret(id, ID_B, &secret(id))
 }
 
 fn gateway(unique: Unique) -> Pair {
@@ -50,7 +54,7 @@ fn gateway(unique: Unique) -> Pair {
             (
                 id.parse().expect("sound"),
                 ID_B.parse().expect("sound"),
-                SECRET.to_vec(),
+                secret(id),
             )
         })
         .to_vec();
@@ -179,8 +183,8 @@ fn two_connections_with_one_peer_do_not_end_each_other() {
         connections: connections.into_iter().map(Arc::new).collect(),
         ..Config::default()
     };
-    let a = Node::new(A, config(vec![plain, more]), 1).with_secret(ID_A, ID_B, SECRET);
-    let b = Node::new(B, config(vec![theirs]), 2).with_secret(ID_A, ID_B, SECRET);
+    let a = Node::new(A, config(vec![plain, more]), 1).with_secret(ID_A, ID_B, &secret(ID_A));
+    let b = Node::new(B, config(vec![theirs]), 2).with_secret(ID_A, ID_B, &secret(ID_A));
     let mut pair = Pair::new(a, b, Net::seeded(1));
     pair.start();
     pair.run_for(Duration::from_secs(30));

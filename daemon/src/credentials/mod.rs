@@ -53,6 +53,14 @@ struct FoundPsk {
     is_racoons: bool,
 }
 
+/// A secret of a peer that no connection names.
+#[derive(Debug)]
+pub(crate) struct OpenPsk {
+    pub(crate) secret: Secret,
+    /// Others have it, too: a peer that has it may call itself what it likes.
+    pub(crate) of_group: bool,
+}
+
 /// A private key, or in words why it is not there.
 pub(crate) type FoundKey = Result<Arc<PrivateKey>, String>;
 
@@ -94,7 +102,7 @@ impl Credentials {
         remote: &Identity,
         at: IpAddr,
         named: bool,
-    ) -> Result<Option<Secret>, String> {
+    ) -> Result<Option<OpenPsk>, String> {
         let by_identity = self.find(local, remote);
         let by_address = self
             .find(local, &Identity::from(at))
@@ -107,9 +115,26 @@ impl Credentials {
                      peer a connection whose remote id is {remote}"
                 ))
             }
-            (Some(found), _) | (None, Some(found)) => Ok(Some(found.secret)),
+            (Some(found), _) | (None, Some(found)) => Ok(Some(OpenPsk {
+                of_group: !found.lists_peer || self.have(&found.secret, local) > 1,
+                secret: found.secret,
+            })),
             (None, None) => Ok(None),
         }
+    }
+
+    /// How many others have this secret, as far as they are listed.
+    fn have(&self, secret: &Secret, local: &Identity) -> usize {
+        let same = self.psks.iter().filter(|psk| psk.secret.ct_eq(secret));
+        let mut listed: Vec<&Identity> = Vec::new();
+        let of_plutos = self.pluto.with_secret(secret);
+        for id in same.flat_map(|psk| &psk.ids).chain(of_plutos) {
+            if !id.matches(local) && !listed.iter().any(|known| known.matches(id)) {
+                listed.push(id);
+            }
+        }
+        let files = self.psk_files.iter().map(|file| file.lines_with(secret));
+        listed.len() + files.sum::<usize>()
     }
 
     fn find(&self, local: &Identity, remote: &Identity) -> Option<FoundPsk> {

@@ -8,7 +8,7 @@ use obol_ike::crypto::secret::Secret;
 use obol_ike::crypto::signature::SignatureScheme;
 use obol_ike::identity::Identity;
 
-use super::{Credentials, Psk};
+use super::{Credentials, OpenPsk, Psk};
 use crate::config::files::Disk;
 use crate::racoon::PskSource;
 
@@ -113,8 +113,8 @@ fn whom_there_is_a_secret_for_at_an_address_needs_that_one() {
     ]);
     let found = |remote: &str, at: IpAddr, named| {
         let found = shared.psk_at(&own, &id(remote), at, named);
-        let text = |secret: Secret| String::from_utf8(secret.expose().to_vec()).unwrap();
-        found.map(|secret| secret.map(text).unwrap())
+        let text = |found: OpenPsk| String::from_utf8(found.secret.expose().to_vec()).unwrap();
+        found.map(|found| found.map(text).unwrap())
     };
     let of_address = "192.0.2.1+192.0.2.2".to_owned();
     assert_eq!(found("192.0.2.2", at, true), Ok(of_address.clone()));
@@ -135,6 +135,28 @@ fn whom_there_is_a_secret_for_at_an_address_needs_that_one() {
     assert_eq!(found("@b", at, false), Ok(String::new()), "everybody's");
     let nothing = credentials(&[]).psk_at(&own, &id("@b"), at, true);
     assert!(matches!(nothing, Ok(None)));
+}
+
+/// Who has the secret of others may say to be any of them.
+#[test]
+fn a_secret_that_others_have_is_of_a_group() {
+    let at = "192.0.2.9".parse().unwrap();
+    let of = |lists: &[&[&str]], remote: &str| {
+        let mut all = credentials(lists);
+        // One secret under two entries.
+        for psk in all.psks.iter_mut().filter(|psk| psk.name.contains("twin")) {
+            psk.secret = Secret::from(b"the same".as_slice());
+        }
+        let found = all.psk_at(&id("@us"), &id(remote), at, true);
+        found.unwrap().unwrap().of_group
+    };
+    assert!(!of(&[&["@us", "@b"], &["@us", "@c"]], "@b"));
+    assert!(!of(&[&["@b"], &[]], "@b"));
+    assert!(of(&[&["@us", "@b", "@c"]], "@b"));
+    assert!(of(&[&["@us"]], "@b"));
+    assert!(of(&[&[]], "@b"));
+    assert!(of(&[&["@us", "@twin1"], &["@twin2"]], "@twin1"));
+    assert!(!of(&[&["@us", "@twin1"], &["@twin1"]], "@twin1"));
 }
 
 /// A group that lists its members has one secret: each is itself with it.
@@ -160,7 +182,7 @@ fn lines_of_psk_txt_are_about_addresses_unless_everybody_comes_first() {
             ..Credentials::default()
         };
         let found = credentials.psk_at(&own, &id(remote), at, false).ok()?;
-        Some(String::from_utf8(found?.expose().to_vec()).unwrap())
+        Some(String::from_utf8(found?.secret.expose().to_vec()).unwrap())
     };
     let lines = "10.0.1.13 the thirteenth\n10.0.1.77 another one\n@c a third one\n* everybody's\n";
     let names = lines.replace("@c", "c.example.com");

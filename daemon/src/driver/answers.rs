@@ -3,7 +3,6 @@
 
 use std::net::IpAddr;
 
-use obol_ike::crypto::secret::Secret;
 use obol_ike::event::{Answer, Ask, AskId, ChildSaId, DataPlaneRefusal, InboundSa};
 use obol_ike::identity::Identity;
 use tracing::{debug, warn};
@@ -39,7 +38,7 @@ impl<D: DataPlane> Driver<D> {
                 local,
                 remote,
                 address,
-            } => Answer::Psk(self.psk(&connection, &local, &remote, address)),
+            } => self.psk(&connection, &local, &remote, address),
             Ask::Sign {
                 key,
                 scheme,
@@ -99,18 +98,22 @@ impl<D: DataPlane> Driver<D> {
         local: &Identity,
         remote: &Identity,
         address: Option<IpAddr>,
-    ) -> Option<Secret> {
+    ) -> Answer {
         let credentials = &self.loaded.credentials;
         let Some(at) = address else {
-            return credentials.psk(local, remote);
+            return Answer::Psk(credentials.psk(local, remote));
         };
         let connection = self.endpoint.configured(connection);
         let named = connection.is_none_or(|connection| !connection.remote_addrs.is_empty());
         let found = credentials.psk_at(local, remote, at, named);
-        found.unwrap_or_else(|why| {
-            warn!("{why}");
-            None
-        })
+        match found {
+            Ok(Some(found)) if found.of_group => Answer::GroupPsk(found.secret),
+            Ok(found) => Answer::Psk(found.map(|found| found.secret)),
+            Err(why) => {
+                warn!("{why}");
+                Answer::Psk(None)
+            }
+        }
     }
 
     /// The answer comes when the data plane is done; if it refuses, `added` is forgotten.

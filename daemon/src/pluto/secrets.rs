@@ -359,6 +359,16 @@ impl Psks {
         Some((Secret::from(psk.secret.expose()), fit & fit::PEER != 0))
     }
 
+    /// Who is listed with this secret.
+    pub(crate) fn with_secret(&self, secret: &Secret) -> impl Iterator<Item = &Identity> {
+        let same = self.0.iter().filter(|psk| psk.secret.ct_eq(secret));
+        same.flat_map(|psk| &psk.selectors)
+            .filter_map(|selector| match selector {
+                Selector::Is(id) => Some(id),
+                _ => None,
+            })
+    }
+
     /// Where the secret of a pair is.
     pub(crate) fn place(&self, local: &Identity, peer: Option<&Identity>) -> Option<&str> {
         self.find(local, peer).map(|psk| psk.place.as_str())

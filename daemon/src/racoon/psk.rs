@@ -92,6 +92,12 @@ impl PskFile {
         lines.map(|line| (line.name.clone(), line.number)).collect()
     }
 
+    /// How many lines have this secret.
+    pub(crate) fn lines_with(&self, secret: &Secret) -> usize {
+        let lines = self.lines.iter();
+        lines.filter(|line| line.secret.ct_eq(secret)).count()
+    }
+
     /// Whether there is no secret at all.
     pub(crate) fn is_empty(&self) -> bool {
         self.lines.is_empty()

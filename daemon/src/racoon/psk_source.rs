@@ -83,6 +83,11 @@ impl PskSource {
         Some((Secret::from(line.secret.expose()), line.name != "*"))
     }
 
+    /// How many lines have this secret.
+    pub(crate) fn lines_with(&self, secret: &Secret) -> usize {
+        self.lock().file.lines_with(secret)
+    }
+
     /// Whether there may be a secret for this peer, `None` being one that nobody knows yet.
     pub(crate) fn may_have(&self, peer: Option<&Identity>) -> bool {
         let read = self.lock();

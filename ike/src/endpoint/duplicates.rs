@@ -264,6 +264,7 @@ pub(super) fn same_ends(a: &IkeSa, b: &IkeSa) -> bool {
     match (a.established(), b.established()) {
         (Some(a_ends), Some(b_ends)) => {
             a.connection.name == b.connection.name
+                && a.is_of_same_peer(b)
                 && a.connection.peer.unique != Unique::Never
                 && a_ends.local_id.matches(&b_ends.local_id)
                 && a_ends.remote_id.matches(&b_ends.remote_id)

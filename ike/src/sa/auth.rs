@@ -17,7 +17,7 @@ use crate::crypto::signature::{PublicKey, SignatureScheme, Signatures};
 use crate::error::IkeFailure;
 use crate::event::{Answer, Ask};
 use crate::exchange::session::Session;
-use crate::holdings::names_peer;
+use crate::holdings::{Mark, names_peer};
 use crate::identity::Identity;
 use crate::sa::methods::AuthMethods;
 use crate::sa::{IkeSa, Role};
@@ -72,6 +72,16 @@ pub(crate) struct OwnProof {
 pub(crate) struct KnownSecret {
     pub(crate) remote: Identity,
     pub(crate) secret: Secret,
+    /// Others have it, too.
+    pub(crate) of_group: bool,
+}
+
+/// An answer to a question for a secret, and whether others have it, too.
+pub(crate) fn of_group(answer: Answer) -> (Answer, bool) {
+    match answer {
+        Answer::GroupPsk(secret) => (Answer::Psk(Some(secret)), true),
+        answer => (answer, false),
+    }
 }
 
 /// With what we prove ourselves.
@@ -264,6 +274,22 @@ impl IkeSa {
     pub(crate) fn expected_remote_id(&self) -> Identity {
         let id = self.connection.remote.id.clone();
         id.unwrap_or_else(|| Identity::from(self.path.remote.ip()))
+    }
+
+    /// What tells the peer from others that may call themselves the same.
+    pub(crate) fn mark_of_peer(
+        &self,
+        verified: &AuthVerified,
+        secret: Option<&KnownSecret>,
+    ) -> Mark {
+        let keys = self.connection.remote.method.keys();
+        match verified.key().and_then(|at| keys.get(at)) {
+            _ if names_peer(&self.connection) => Mark::Name,
+            Some(key) => Mark::Key(Box::new(key.clone())),
+            // One that is resumed has shown its ticket, and where it is.
+            None if secret.is_none_or(|known| known.of_group) => Mark::Address,
+            None => Mark::Name,
+        }
     }
 
     pub(crate) fn ask_psk(&self, cx: &mut Context, local: Identity, remote: Identity) {

@@ -17,7 +17,7 @@ use crate::identity::Identity;
 use crate::proposal::ChildExchange;
 use crate::sa::auth::{
     Check, KnownSecret, OwnMethod, OwnProof, PeerProof, Transcript, another_secret, check_peer,
-    own_method, psk_proof, signature_proof,
+    of_group, own_method, psk_proof, signature_proof,
 };
 use crate::sa::childless::FirstChildren;
 use crate::sa::claims::Standing;
@@ -206,13 +206,19 @@ impl IkeSa {
         };
         let stage = std::mem::replace(&mut auth.stage, Stage::Sent);
         let local = auth.local_id.clone();
+        let (answer, of_group) = of_group(answer);
+        let known = |remote, secret| KnownSecret {
+            remote,
+            secret,
+            of_group,
+        };
         match (stage, answer) {
             (Stage::OwnSecret, Answer::Psk(secret)) if auth.resumes.is_some() => {
                 self.on_old_secret(cx, now, secret);
             }
             (Stage::OwnSecret, Answer::Psk(Some(secret))) => {
                 let remote = self.expected_remote_id();
-                self.prove_with_secret(cx, now, KnownSecret { remote, secret });
+                self.prove_with_secret(cx, now, known(remote, secret));
             }
             (Stage::OwnSecret, Answer::Psk(None)) => {
                 let failure = self.no_secret(&local, &self.expected_remote_id());
@@ -236,7 +242,7 @@ impl IkeSa {
                     self.reject(cx, now, failure);
                     return;
                 }
-                auth.secret = Some(KnownSecret { remote, secret });
+                auth.secret = Some(known(remote, secret));
                 if let Ok(payloads) = sort(&opened) {
                     self.check_responder(cx, now, peer, &opened, &payloads);
                 }
@@ -453,12 +459,18 @@ impl IkeSa {
             return;
         };
         let auth = *auth;
+        let mark = self.mark_of_peer(&verified, auth.secret.as_ref());
         let secret = auth.secret.as_ref().map(|known| &known.secret);
         let secret = self.tag(cx, secret);
         let lowest_nonce = auth.transcript.lowest_nonce();
         let times = (self.begun, now);
-        let mut established =
-            Established::new(verified, times, auth.local_id, peer.identity, lowest_nonce);
+        let mut established = Established::new(
+            (verified, mark),
+            times,
+            auth.local_id,
+            peer.identity,
+            lowest_nonce,
+        );
         established.crash.learn(&payloads.notifies);
         established.client = self.connection.redirect.follow.then_some(Client::Us);
         established.resumable.ours = true;

@@ -14,8 +14,8 @@ use crate::exchange::tickets::{Presented, TicketId};
 use crate::identity::Identity;
 use crate::proposal::ChildExchange;
 use crate::sa::auth::{
-    Check, KnownSecret, OwnMethod, OwnProof, PeerProof, Transcript, check_peer, own_method,
-    psk_proof, resumption_proof, signature_proof,
+    Check, KnownSecret, OwnMethod, OwnProof, PeerProof, Transcript, check_peer, of_group,
+    own_method, psk_proof, resumption_proof, signature_proof,
 };
 use crate::sa::create_child_reply::{Lead, Staged};
 use crate::sa::established::{Client, Established};
@@ -374,13 +374,19 @@ impl IkeSa {
             return;
         };
         let remote = auth.peer.identity.clone();
+        let (answer, of_group) = of_group(answer);
+        let known = |remote, secret| KnownSecret {
+            remote,
+            secret,
+            of_group,
+        };
         match (std::mem::replace(&mut auth.stage, Stage::Moving), answer) {
             (Stage::PeerSecret, Answer::Psk(Some(secret))) => {
-                auth.secret = Some(KnownSecret { remote, secret });
+                auth.secret = Some(known(remote, secret));
                 self.check_initiator(cx, now);
             }
             (Stage::OwnSecret(verified), Answer::Psk(Some(secret))) => {
-                auth.secret = Some(KnownSecret { remote, secret });
+                auth.secret = Some(known(remote, secret));
                 self.prove_to_initiator(cx, now, verified);
             }
             (Stage::OldSecret(verified, proof), Answer::Psk(secret)) => {
@@ -426,10 +432,16 @@ impl IkeSa {
         match spent.and_then(|ticket| cx.tickets.spend(now, ticket)) {
             Some(old) => {
                 let first = cx.signals.len();
+                // What it had, it may have again.
+                old.into_iter().for_each(|old| cx.holdings.forget(old));
                 self.initiator_accepted(cx, now, verified, proof);
-                if let Some(old) = old.filter(|_| self.established().is_some()) {
+                if let Some(old) = old {
                     // Before anything is counted or compared.
-                    cx.signals.insert(first, Signal::Resumed(old));
+                    let next = match self.established() {
+                        Some(_) => Signal::Resumed(old),
+                        None => Signal::Probe(old),
+                    };
+                    cx.signals.insert(first, next);
                 }
             }
             None => {
@@ -471,8 +483,9 @@ impl IkeSa {
         let Ok(payloads) = sort(&auth.opened) else {
             return;
         };
+        let mark = self.mark_of_peer(&verified, auth.secret.as_ref());
         let mut established = Established::new(
-            verified,
+            (verified, mark),
             (self.begun, now),
             auth.local_id.clone(),
             auth.peer.identity.clone(),

@@ -9,6 +9,7 @@ use crate::context::{Context, Signal};
 use crate::error::IkeFailure;
 use crate::event::{Event, IkeSaId};
 use crate::exchange::session::Session;
+use crate::holdings::Mark;
 use crate::identity::Identity;
 use crate::sa::crash::Crash;
 use crate::sa::doubt::Doubt;
@@ -37,6 +38,8 @@ pub(crate) struct Established {
     pub(crate) local_id: Identity,
     /// What the peer proved to be.
     pub(crate) remote_id: Identity,
+    /// What tells it from others of this name.
+    pub(crate) mark: Mark,
     /// Hash of these two, by whoever looks IKE SAs up by them.
     pub(crate) pair: OnceCell<u64>,
     pub(crate) since: Instant,
@@ -108,7 +111,7 @@ pub(crate) enum Succession {
 impl Established {
     /// Takes the proof that the peer is who it claims to be; and when the IKE SA was begun.
     pub(crate) fn new(
-        verified: AuthVerified,
+        (verified, mark): (AuthVerified, Mark),
         (begun, now): (Instant, Instant),
         local_id: Identity,
         remote_id: Identity,
@@ -119,6 +122,7 @@ impl Established {
                 by: Some(verified.by()),
                 ..ProofLife::endless(begun, now)
             },
+            mark,
             ..Self::unproven(now, local_id, remote_id, lowest_nonce)
         }
     }
@@ -135,6 +139,7 @@ impl Established {
         let (local_id, remote_id) = (old.local_id.clone(), old.remote_id.clone());
         Self {
             proof: old.proof,
+            mark: old.mark.clone(),
             renewal: old.renewal.clone(),
             client: old.client,
             sent_to: old.sent_to,
@@ -153,6 +158,7 @@ impl Established {
         Self {
             local_id,
             remote_id,
+            mark: Mark::Address,
             pair: OnceCell::new(),
             since: now,
             rekey_at: None,

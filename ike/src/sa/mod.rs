@@ -240,7 +240,9 @@ impl IkeSa {
         self.connection.name == other.connection.name
             && match (named, self.established(), other.established()) {
                 (true, ..) => true,
-                (false, Some(a), Some(b)) => a.remote_id.matches(&b.remote_id),
+                (false, Some(a), Some(b)) => {
+                    a.remote_id.matches(&b.remote_id) && self.is_of_same_peer(other)
+                }
                 _ => self.peer() == other.peer(),
             }
     }
@@ -264,7 +266,14 @@ impl IkeSa {
     //= security S-9
     /// Whether what was proven on both, between the same identities, was proven by the same peer.
     pub(crate) fn is_of_same_peer(&self, other: &Self) -> bool {
-        want_same_proof(&self.connection, &other.connection)
+        let marks = match (self.established(), other.established()) {
+            (Some(one), Some(two)) => {
+                let here = self.path.remote.ip() == other.path.remote.ip();
+                one.mark.is_same((&two.mark, here))
+            }
+            _ => true,
+        };
+        marks && want_same_proof(&self.connection, &other.connection)
     }
 
     /// Whether a Child SA of this child is up, being made, or waiting to be asked for.

@@ -194,6 +194,15 @@ impl Node {
         found.map(|(_, _, secret)| secret.as_slice())
     }
 
+    /// Whether it has this secret with several others.
+    fn is_of_group(&self, secret: &[u8], local: &Identity) -> bool {
+        let same = self.secrets.iter().filter(|(.., known)| known == secret);
+        let theirs = same.flat_map(|(one, other, _)| [one, other]);
+        let mut theirs = theirs.filter(|id| !id.matches(local));
+        let first = theirs.next();
+        first.is_some_and(|first| theirs.any(|id| !id.matches(first)))
+    }
+
     /// What this host says to a question of its endpoint.
     pub(super) fn answer(&mut self, ask: Ask) -> Answer {
         match ask {
@@ -209,7 +218,12 @@ impl Node {
                     (Some(one), Some(other)) if one != other => None,
                     (one, other) => one.or(other),
                 };
-                Answer::Psk(found.map(Secret::from))
+                match found {
+                    Some(found) if self.is_of_group(found, &local) => {
+                        Answer::GroupPsk(Secret::from(found))
+                    }
+                    found => Answer::Psk(found.map(Secret::from)),
+                }
             }
             Ask::Sign {
                 key,

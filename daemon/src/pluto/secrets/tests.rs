@@ -32,6 +32,20 @@ fn of(psks: &Psks, local: &str, peer: &str) -> String {
 }
 
 #[test]
+fn all_are_found_who_have_one_secret() {
+    let text = "@us @b @c : PSK \"one\"\n@us @d : PSK \"two\"\n@us @e : PSK \"one\"\n";
+    let (psks, _) = read_text(text);
+    let with = |peer: &str| {
+        let (secret, _) = psks.psk(&id("@us"), &id(peer)).unwrap();
+        let mut all: Vec<String> = psks.with_secret(&secret).map(ToString::to_string).collect();
+        all.sort();
+        all.dedup();
+        all.len()
+    };
+    assert_eq!((with("@b"), with("@e"), with("@d")), (4, 4, 2));
+}
+
+#[test]
 fn the_secret_of_a_pair_is_the_one_that_fits_best() {
     let text =
         ": PSK \"default-secret\"\n@a %any : PSK \"any-secret-1\"\n@a @b : PSK \"pair-secret-1\"\n";
