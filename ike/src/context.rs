@@ -111,6 +111,8 @@ pub(crate) enum Signal {
     },
     /// This new IKE SA lost against another rekey of the same old one.
     Lost(IkeSaId),
+    /// Both ends of this IKE SA that a peer makes are proven.
+    Proven(IkeSaId),
     /// INITIAL_CONTACT: the peer of this IKE SA has forgotten all others between the same
     /// identities that were established before.
     InitialContact { on: IkeSaId, before: Instant },

@@ -430,6 +430,9 @@ impl Endpoint {
                 Signal::Lost(id) => {
                     self.with(now, id, |sa, cx| sa.lose(cx, now));
                 }
+                Signal::Proven(id) => {
+                    self.with(now, id, |sa, cx| sa.accept_initiator(cx, now));
+                }
                 Signal::InitialContact { on, before } => {
                     for id in self.established_earlier(on, before) {
                         self.with(now, id, |sa, cx| sa.end(cx, IkeFailure::Replaced));

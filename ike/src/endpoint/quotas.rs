@@ -22,7 +22,7 @@ impl Endpoint {
     /// How many IKE SAs are up on the connection of one that is being made, if no more must be:
     /// where it says who its peer is, the quotas of that peer hold.
     pub(super) fn crowded(&self, sa: &IkeSa) -> Option<usize> {
-        let asks = matches!(sa.phase, Phase::AuthResponder(_));
+        let asks = matches!(&sa.phase, Phase::AuthResponder(auth) if auth.proven().is_some());
         if !asks || sa.connection.remote.id.is_some() {
             return None;
         }

@@ -250,15 +250,17 @@ impl Endpoint {
         let Phase::AuthResponder(auth) = &sa.phase else {
             return Vec::new();
         };
-        if sa.connection.peer.unique != Unique::Keep {
+        let keeps = sa.connection.peer.unique == Unique::Keep;
+        let Some(proven) = auth.proven().filter(|_| keeps) else {
             return Vec::new();
-        }
+        };
         // What it resumes goes in any case.
-        let resumed = auth.resumes().and_then(|ticket| self.cx.tickets.sa(ticket));
+        let resumed = proven.resumed;
         self.sas
             .with_identities(&auth.local_id, &auth.peer.identity)
             .filter(|other| other.is_current() && Some(other.id) != resumed)
             .filter(|other| other.connection.name == sa.connection.name)
+            .filter(|other| other.is_of_same_peer(sa))
             .filter(|other| other.path.remote.ip() != sa.path.remote.ip())
             .map(|other| other.id)
             .collect()

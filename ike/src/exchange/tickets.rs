@@ -234,11 +234,6 @@ impl Tickets {
         Some(None)
     }
 
-    /// The IKE SA that a good ticket is of.
-    pub(crate) fn sa(&self, id: TicketId) -> Option<IkeSaId> {
-        self.good.get(id).copied()
-    }
-
     /// Its IKE SA was deleted or rekeyed, or has another ticket.
     pub(crate) fn void(&mut self, id: TicketId) {
         self.good.remove(id);

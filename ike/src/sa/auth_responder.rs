@@ -8,9 +8,10 @@ use crate::config::{Connection, RemoteAuthMethod, Unique};
 use crate::context::{Context, Signal};
 use crate::crypto::signature::SignatureScheme;
 use crate::error::{Fault, IkeFailure};
-use crate::event::Answer;
+use crate::event::{Answer, IkeSaId};
 use crate::exchange::redirect;
-use crate::exchange::tickets::{Presented, TicketId};
+use crate::exchange::tickets::Presented;
+use crate::holdings::Mark;
 use crate::identity::Identity;
 use crate::proposal::ChildExchange;
 use crate::sa::auth::{
@@ -52,14 +53,30 @@ enum Stage {
     /// Both ends are proven by the keys of an IKE SA that was lost; the secret by which they were
     /// proven then was asked for.
     OldSecret(AuthVerified, OwnProof),
+    /// Both ends are proven. It is to be seen what else this peer has; the IKE SA that it resumes, if
+    /// that is here, goes.
+    Proven(Box<Proven>),
     /// Between two of these.
     Moving,
 }
 
+/// What both proofs came to.
+pub(crate) struct Proven {
+    verified: AuthVerified,
+    /// What tells the peer from others of its name.
+    pub(crate) mark: Mark,
+    proof: OwnProof,
+    /// The IKE SA that it resumes.
+    pub(crate) resumed: Option<IkeSaId>,
+}
+
 impl AuthResponder {
-    /// The ticket that is to be resumed from.
-    pub(crate) fn resumes(&self) -> Option<TicketId> {
-        self.resumes.as_ref().map(|ticket| ticket.id)
+    /// What is known of the peer once it is proven.
+    pub(crate) fn proven(&self) -> Option<&Proven> {
+        match &self.stage {
+            Stage::Proven(proven) => Some(proven),
+            _ => None,
+        }
     }
 }
 
@@ -341,7 +358,7 @@ impl IkeSa {
                 Some(known) => {
                     let body = auth.local_id.to_body();
                     let proof = psk_proof(protection.keys.prf(), &known.secret, &octets, body);
-                    self.initiator_accepted(cx, now, verified, proof);
+                    self.initiator_proven(cx, verified, proof, None);
                 }
                 None => {
                     auth.stage = Stage::OwnSecret(verified);
@@ -406,7 +423,7 @@ impl IkeSa {
             }
             (Stage::OwnSignature(verified, scheme), Answer::Signature(Ok(signature))) => {
                 let proof = signature_proof(scheme, &signature, auth.local_id.to_body());
-                self.initiator_accepted(cx, now, verified, proof);
+                self.initiator_proven(cx, verified, proof, None);
             }
             (Stage::OwnSignature(..), Answer::Signature(Err(why))) => {
                 self.refuse(cx, now, IkeFailure::Credentials(why));
@@ -431,18 +448,9 @@ impl IkeSa {
         let spent = auth.resumes.as_ref();
         match spent.and_then(|ticket| cx.tickets.spend(now, ticket)) {
             Some(old) => {
-                let first = cx.signals.len();
                 // What it had, it may have again.
                 old.into_iter().for_each(|old| cx.holdings.forget(old));
-                self.initiator_accepted(cx, now, verified, proof);
-                if let Some(old) = old {
-                    // Before anything is counted or compared.
-                    let next = match self.established() {
-                        Some(_) => Signal::Resumed(old),
-                        None => Signal::Probe(old),
-                    };
-                    cx.signals.insert(first, next);
-                }
+                self.initiator_proven(cx, verified, proof, old);
             }
             None => {
                 let why = "the ticket was used meanwhile, or its IKE SA was deleted";
@@ -463,16 +471,33 @@ impl IkeSa {
         self.refuse(cx, now, failure);
     }
 
-    //= rfc7296 2.4-2
-    //= security S-9
-    /// Both proofs stand: the IKE SA is established, and the Child SA is looked at.
-    fn initiator_accepted(
+    /// Both proofs stand. What the same peer has beside this is for the endpoint to find.
+    fn initiator_proven(
         &mut self,
         cx: &mut Context,
-        now: Instant,
         verified: AuthVerified,
         proof: OwnProof,
+        resumed: Option<IkeSaId>,
     ) {
+        let Phase::AuthResponder(auth) = &self.phase else {
+            return;
+        };
+        let proven = Proven {
+            mark: self.mark_of_peer(&verified, auth.secret.as_ref()),
+            verified,
+            proof,
+            resumed,
+        };
+        if let Phase::AuthResponder(auth) = &mut self.phase {
+            auth.stage = Stage::Proven(Box::new(proven));
+            cx.signals.push(Signal::Proven(self.id));
+        }
+    }
+
+    //= rfc7296 2.4-2
+    //= security S-9
+    /// What this peer has is known: the IKE SA is established, and the Child SA is looked at.
+    pub(crate) fn accept_initiator(&mut self, cx: &mut Context, now: Instant) {
         if self.refused_as_second(cx, now) || self.refused_as_one_too_many(cx, now) {
             return;
         }
@@ -480,10 +505,20 @@ impl IkeSa {
             return;
         };
         let auth = *auth;
+        let Stage::Proven(proven) = auth.stage else {
+            return;
+        };
+        let Proven {
+            verified,
+            mark,
+            proof,
+            resumed,
+        } = *proven;
+        // Before anything is counted or compared.
+        cx.signals.extend(resumed.map(Signal::Resumed));
         let Ok(payloads) = sort(&auth.opened) else {
             return;
         };
-        let mark = self.mark_of_peer(&verified, auth.secret.as_ref());
         let mut established = Established::new(
             (verified, mark),
             (self.begun, now),
@@ -541,7 +576,9 @@ impl IkeSa {
         if said.is_ok_and(|said| said.has(NotifyType::INITIAL_CONTACT)) {
             return false;
         }
-        cx.signals.extend(others.into_iter().map(Signal::Probe));
+        let resumed = auth.proven().and_then(|proven| proven.resumed);
+        cx.signals
+            .extend(others.into_iter().chain(resumed).map(Signal::Probe));
         let remote = auth.peer.identity.clone();
         self.refuse(cx, now, IkeFailure::UpElsewhere { remote });
         true
@@ -552,6 +589,8 @@ impl IkeSa {
         let (Some(up), Phase::AuthResponder(auth)) = (cx.crowded.take(), &self.phase) else {
             return false;
         };
+        let resumed = auth.proven().and_then(|proven| proven.resumed);
+        cx.signals.extend(resumed.map(Signal::Probe));
         let remote = auth.peer.identity.clone();
         let notify = Notify::bare(NotifyType::NO_ADDITIONAL_SAS);
         self.refuse_with(cx, now, IkeFailure::Crowded { remote, up }, notify);

@@ -60,7 +60,7 @@ use crate::event::{ChildSaId, IkeSaId, IkeSpi};
 use crate::exchange::limit::Limit;
 use crate::exchange::nat::Nat;
 use crate::exchange::windows::{ReplyWindow, RequestWindow};
-use crate::holdings::want_same_proof;
+use crate::holdings::{Mark, want_same_proof};
 use crate::wire::Header;
 use auth_initiator::AuthInitiator;
 use auth_responder::AuthResponder;
@@ -266,14 +266,23 @@ impl IkeSa {
     //= security S-9
     /// Whether what was proven on both, between the same identities, was proven by the same peer.
     pub(crate) fn is_of_same_peer(&self, other: &Self) -> bool {
-        let marks = match (self.established(), other.established()) {
+        let marks = match (self.mark(), other.mark()) {
             (Some(one), Some(two)) => {
                 let here = self.path.remote.ip() == other.path.remote.ip();
-                one.mark.is_same((&two.mark, here))
+                one.is_same((two, here))
             }
             _ => true,
         };
         marks && want_same_proof(&self.connection, &other.connection)
+    }
+
+    /// What tells a proven peer from others of its name.
+    fn mark(&self) -> Option<&Mark> {
+        match &self.phase {
+            Phase::Established(established) => Some(&established.mark),
+            Phase::AuthResponder(auth) => auth.proven().map(|proven| &proven.mark),
+            _ => None,
+        }
     }
 
     /// Whether a Child SA of this child is up, being made, or waiting to be asked for.
