@@ -12,9 +12,9 @@ use obol_ike::event::{Command, EspSpi, InboundSa};
 use obol_ike::proposal::{ChildExchange, EspProposal};
 use obol_ike::testing::pair::End;
 use obol_ike::testing::scripted::Scripted;
-use obol_ike::testing::setup::{self, HOSTS, PODS, Setup};
+use obol_ike::testing::setup::{self, HOSTS, ID_A, PODS, Setup};
 use obol_ike::ts::TrafficSelector;
-use obol_ike::wire::{ExchangeType, NotifyType, Payload};
+use obol_ike::wire::{ExchangeType, Notify, NotifyType, Payload};
 
 const MIB: i64 = 1 << 20;
 
@@ -137,6 +137,28 @@ fn a_child_that_is_configured_with_more_gets_them() {
         let pairs = |sa: &InboundSa| sa.info.local_ts.len() * sa.info.remote_ts.len();
         assert_eq!(sas.values().map(pairs).max(), Some(1600), "{end:?}");
     }
+}
+
+/// The one that comes with the IKE SA is one of them.
+#[test]
+fn child_sas_are_counted_whatever_exchange_makes_them() {
+    let mut setup = Setup::new(1);
+    setup.settings.quotas.child_sas = 2;
+    let mut peer = Scripted::established(setup);
+    for n in 1..5 {
+        peer = peer.another(n);
+        let reply = peer.prove(ID_A, |_| {}).expect("a reply");
+        let wanted = (n > 1).then_some(NotifyType::NO_ADDITIONAL_SAS);
+        assert_eq!(reply.error(), wanted, "{n}");
+    }
+    assert_eq!(peer.up(), (5, 2));
+    // What the peer has forgotten does not count.
+    peer.pair.run_for(Duration::from_secs(1));
+    let mut peer = peer.another(9);
+    let contact = Payload::Notify(Notify::bare(NotifyType::INITIAL_CONTACT));
+    let reply = peer.prove(ID_A, |payloads| payloads.push(contact));
+    assert_eq!(reply.expect("a reply").error(), None);
+    assert_eq!(peer.up(), (1, 1));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::Endpoint;
+use crate::config::Unique;
 use crate::error::IkeFailure;
 use crate::event::IkeSaId;
 use crate::sa::{IkeSa, Phase};
@@ -10,13 +11,26 @@ use crate::sa::{IkeSa, Phase};
 impl Endpoint {
     /// Child SAs, and pairs of their selectors, that the peer of an IKE SA has on others.
     pub(super) fn peer_has_elsewhere(&self, sa: &IkeSa) -> (usize, usize) {
-        let Some(established) = sa.established() else {
-            return (0, 0);
-        };
-        let all = self.sas.with_identities_of(established);
-        all.filter(|other| other.id != sa.id && other.is_of_same_peer(sa))
+        self.of_peer(sa)
+            .filter(|other| !goes(other, sa))
             .map(|other| (other.children.len(), other.pairs()))
             .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+
+    /// The other IKE SAs of a proven peer.
+    fn of_peer<'a>(&'a self, sa: &'a IkeSa) -> impl Iterator<Item = &'a IkeSa> {
+        let ends = match &sa.phase {
+            Phase::Established(e) => Some((&e.local_id, &e.remote_id)),
+            Phase::AuthResponder(auth) => {
+                let proven = auth.proven().is_some();
+                proven.then_some((&auth.local_id, &auth.peer.identity))
+            }
+            _ => None,
+        };
+        let all = ends.map(|(local, remote)| self.sas.with_identities(local, remote));
+        all.into_iter()
+            .flatten()
+            .filter(|other| other.id != sa.id && other.is_of_same_peer(sa))
     }
 
     /// How many IKE SAs are up on the connection of one that is being made, if no more must be:
@@ -47,4 +61,16 @@ impl Endpoint {
             self.with(now, id, |sa, cx| sa.close(cx, now, IkeFailure::Replaced));
         }
     }
+}
+
+/// Whether an IKE SA of a peer goes as soon as this one is up, since the peer resumes it or says that
+/// it has forgotten it.
+fn goes(other: &IkeSa, new: &IkeSa) -> bool {
+    let Phase::AuthResponder(auth) = &new.phase else {
+        return false;
+    };
+    let told = auth.is_first_contact() && new.connection.peer.unique != Unique::Never;
+    let forgotten = told && other.is_forgotten_with(new, new.begun);
+    let resumed = auth.proven().and_then(|proven| proven.resumed);
+    forgotten || resumed == Some(other.id)
 }

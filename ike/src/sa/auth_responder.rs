@@ -78,6 +78,11 @@ impl AuthResponder {
             _ => None,
         }
     }
+
+    /// Whether the peer says that it has nothing else.
+    pub(crate) fn is_first_contact(&self) -> bool {
+        sort(&self.opened).is_ok_and(|said| said.has(NotifyType::INITIAL_CONTACT))
+    }
 }
 
 impl IkeSa {
@@ -572,8 +577,7 @@ impl IkeSa {
         if others.is_empty() {
             return false;
         }
-        let said = sort(&auth.opened);
-        if said.is_ok_and(|said| said.has(NotifyType::INITIAL_CONTACT)) {
+        if auth.is_first_contact() {
             return false;
         }
         let resumed = auth.proven().and_then(|proven| proven.resumed);

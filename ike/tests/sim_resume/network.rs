@@ -163,3 +163,44 @@ fn a_crashed_client_has_no_ticket_and_its_old_one_is_void() {
     assert_eq!(dropped(&pair.b, Dropped::TicketVoid), 1);
     assert!(pair.send_packet(End::A, HOSTS, PODS));
 }
+
+/// Nor is it a way around that: another one may have come in its place.
+#[test]
+fn a_ticket_gets_no_further_than_a_proof_where_another_one_is_kept() {
+    let mut hosts = Hosts::new(1).by_keys();
+    hosts.a.initial_contact = false;
+    hosts.b.remote_addrs.clear();
+    hosts.b.peer.unique = Unique::Keep;
+    let elsewhere = IpAddr::V4(Ipv4Addr::new(192, 168, 0, 77));
+    let mut second = hosts.a.clone();
+    second.local_addrs = vec![elsewhere];
+    let second = Node::new(elsewhere, config(second, &hosts.settings), 9).with_key(ed25519(1));
+    let mut pair = hosts.up();
+    pair.net.dead = vec![A];
+    pair.run_for(Duration::from_secs(300));
+    pair.others.push(second);
+    let begin = Command::Initiate {
+        connection: HOSTS.to_owned(),
+        child: None,
+        local: None,
+    };
+    let now = pair.now;
+    let told = pair.others[0].endpoint.handle_command(now, begin);
+    told.expect("it has the connection");
+    pair.run_for(Duration::from_secs(600));
+    let at = |pair: &Pair| {
+        let status = pair.b.endpoint.status(pair.now);
+        let all = status.iter().filter(|sa| sa.state == "established");
+        all.map(|sa| sa.path.remote.ip()).collect::<Vec<_>>()
+    };
+    assert_eq!(at(&pair), [elsewhere]);
+    forget_events(&mut pair);
+    pair.net.dead.clear();
+    pair.run_for(Duration::from_secs(120));
+    let refused = |event: &Event| {
+        let why = |reason: &IkeFailure| matches!(reason, IkeFailure::UpElsewhere { .. });
+        matches!(event, Event::IkeFailed { reason, .. } if why(reason))
+    };
+    assert!(pair.b.count(refused) > 0);
+    assert_eq!(at(&pair), [elsewhere]);
+}
