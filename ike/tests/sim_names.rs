@@ -212,6 +212,24 @@ fn a_crowd_of_names_is_bounded_and_keeps_nobody_else_away() {
         matches!(event, Event::IkeFailed { reason, .. } if is_told(reason))
     };
     assert_eq!(peer.pair.b.count(told), 40);
+    // Who is up comes again: in place of what it had, and to be proven anew, but not ever more.
+    peer.pair.run_for(Duration::from_secs(1));
+    for (n, contact, refused) in [
+        (0, true, false),
+        (1, false, false),
+        (2, false, true),
+        (3, true, false),
+    ] {
+        peer = peer.another(400 + n);
+        let says = |payloads: &mut Vec<Payload<'_>>| {
+            let notify = Notify::bare(NotifyType::INITIAL_CONTACT);
+            payloads.extend(contact.then_some(Payload::Notify(notify)));
+        };
+        let reply = peer.prove("@guest7.example.com", says).expect("a reply");
+        // Another guest may have its network by now.
+        assert_eq!(reply.error() == crowded, refused, "{n}");
+        peer.pair.run_for(Duration::from_secs(1));
+    }
     // A connection that says who its peer is does not notice.
     let rekey = Command::RekeyIke {
         connection: HOSTS.to_owned(),

@@ -34,14 +34,21 @@ impl Endpoint {
     }
 
     /// How many IKE SAs are up on the connection of one that is being made, if no more must be:
-    /// where it says who its peer is, the quotas of that peer hold.
+    /// where it says who its peer is, the quotas of that peer hold. Who is up may come again, in place
+    /// of that or to be proven anew.
     pub(super) fn crowded(&self, sa: &IkeSa) -> Option<usize> {
         let asks = matches!(&sa.phase, Phase::AuthResponder(auth) if auth.proven().is_some());
         if !asks || sa.connection.remote.id.is_some() {
             return None;
         }
         let up = self.sas.established_on(&sa.connection.name);
-        (up >= self.cx.settings().quotas.open_ike_sas).then_some(up)
+        let full = up >= self.cx.settings().quotas.open_ike_sas;
+        let again = || {
+            let is_up = self.of_peer(sa).next().is_some();
+            let stay = self.of_peer(sa).filter(|other| !goes(other, sa));
+            is_up && stay.filter(|other| other.is_current()).count() < 2
+        };
+        (full && !again()).then_some(up)
     }
 
     /// A peer has made an IKE SA: if it has too many, the oldest go.
