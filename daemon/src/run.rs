@@ -115,7 +115,8 @@ async fn daemon<T>(
         // setkey may have changed the policies meanwhile; from here on it waits for us.
         loaded = origin.load(Occasion::Start).await?;
     }
-    resolve(&mut loaded).await?;
+    await_addresses(&mut loaded).await?;
+    look_up_sources(&mut loaded);
     check_algorithms()?;
     tell(&loaded);
     let settings = loaded.daemon.host();
@@ -271,8 +272,7 @@ pub(crate) async fn load_checked(
     Ok(loaded)
 }
 
-/// Fits a configuration to this host, at start and at reload alike: what differs would count as
-/// changed.
+/// Fits a configuration to this host when it is read again, as at start: what differs would count as changed.
 async fn resolve(loaded: &mut Loaded) -> Result<(), Failure> {
     check_addresses(loaded).await?;
     look_up_sources(loaded);
@@ -302,8 +302,18 @@ async fn check_addresses(loaded: &Loaded) -> Result<(), Failure> {
     if errors.0.is_empty() {
         return Ok(());
     }
-    // The file may be right, and the address come later: systemd is to try again.
     Err(Failure::new(ExitClass::Failed, errors.to_string()))
+}
+
+/// At start an address may be still to come. What it is for is protected all the same, so nothing of it leaves
+/// in clear meanwhile.
+async fn await_addresses(loaded: &mut Loaded) -> Result<(), Failure> {
+    let addresses = host::addresses().await.map_err(system)?;
+    for mut missing in config::check_addresses(loaded, &addresses).0 {
+        missing.message += ": its connections wait until it is, and their packets are dropped";
+        loaded.warnings.push(missing);
+    }
+    Ok(())
 }
 
 /// What sockets and devices were made of cannot change while they are in use.

@@ -66,16 +66,19 @@ fn an_address_of_another_host_is_named_with_its_place() {
     if !is_root() {
         return;
     }
-    let lab = Lab::new(obol(), None).unwrap();
+    let mut lab = Lab::new(obol(), None).unwrap();
+    lab.a.start().unwrap();
+    wait_until_ready(&mut lab.a);
     let text = std::fs::read_to_string(&lab.a.config).unwrap();
     std::fs::write(&lab.a.config, text.replace("192.168.0.1", "192.168.0.9")).unwrap();
     let place = format!("{}:2", lab.a.config.display());
     assert_refused(
         &lab.a,
-        lab.a.command(&["run"]),
+        lab.a.command(&["reload"]),
         FAILED,
         &["192.168.0.9", &place],
     );
+    assert!(lab.a.runs());
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub(crate) const RUNTIME_DIR_VARIABLE: &str = "OBOL_RUNTIME_DIR";
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done, or true
-  1  failed, or an address that the file names is not this host's, or not yet
+  1  failed
   2  the command line is wrong
   3  the daemon does not run, or what was asked about is not up
   4  the peer refused
