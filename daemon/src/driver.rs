@@ -417,7 +417,7 @@ impl<D: DataPlane> Driver<D> {
             None => Occasion::Event(&self.loaded.pluto),
             Some(heard) => Occasion::Heard(&self.loaded.pluto, heard),
         };
-        let done = match crate::run::load_checked(&self.origin, occasion).await {
+        let done = match crate::run::load_checked(&self.origin, occasion, &self.loaded).await {
             Ok(loaded) => self.go_over(now, loaded).await,
             Err(failure) => Err(failure),
         };

@@ -266,17 +266,12 @@ fn check_algorithms() -> Result<(), Failure> {
 pub(crate) async fn load_checked(
     origin: &Origin,
     occasion: Occasion<'_>,
+    running: &Loaded,
 ) -> Result<Loaded, Failure> {
     let mut loaded = origin.load(occasion).await?;
-    resolve(&mut loaded).await?;
+    check_addresses(&loaded, running).await?;
+    look_up_sources(&mut loaded);
     Ok(loaded)
-}
-
-/// Fits a configuration to this host when it is read again, as at start: what differs would count as changed.
-async fn resolve(loaded: &mut Loaded) -> Result<(), Failure> {
-    check_addresses(loaded).await?;
-    look_up_sources(loaded);
-    Ok(())
 }
 
 /// Asks the routing table from which address we reach the peers of connections that leave
@@ -296,8 +291,10 @@ pub(crate) fn look_up_sources(loaded: &mut Loaded) {
     }
 }
 
-async fn check_addresses(loaded: &Loaded) -> Result<(), Failure> {
-    let addresses = host::addresses().await.map_err(system)?;
+/// What is new has to be there. What is waited for, or is gone for a while, keeps nothing else from being changed.
+async fn check_addresses(loaded: &Loaded, running: &Loaded) -> Result<(), Failure> {
+    let mut addresses = host::addresses().await.map_err(system)?;
+    addresses.extend(running.own_addresses());
     let errors = config::check_addresses(loaded, &addresses);
     if errors.0.is_empty() {
         return Ok(());

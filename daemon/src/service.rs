@@ -79,6 +79,11 @@ pub(crate) fn is_main_of(pid: u32, unit: &str) -> bool {
     shown(unit, "MainPID").and_then(|text| text.parse().ok()) == Some(pid)
 }
 
+/// Whether a process is the main one of a unit of obol's.
+pub(crate) fn is_main_of_ours(pid: u32) -> bool {
+    UNITS.into_iter().any(|unit| is_main_of(pid, unit))
+}
+
 /// The units of obol's that protect: what one of them leaves, another takes over.
 const UNITS: [&str; 3] = ["obol.service", "ipsec.service", "racoon.service"];
 /// What is begun when the host as a whole is shut down, or but for its shell.

@@ -211,13 +211,16 @@ async fn an_address_that_is_not_there_yet_is_waited_for_behind_closed_doors() {
         assert!(a.runs() && Instant::now() < deadline, "{}", log(a));
         tokio::task::yield_now().await;
     }
-    let said = log(a);
+    let text = log(a);
     assert!(
-        said.contains("192.168.0.1 is not an address of this host: its connections wait"),
-        "{said}"
+        text.contains("192.168.0.1 is not an address of this host: its connections wait"),
+        "{text}"
     );
     let way = ip(a, "route get 172.16.2.1 from 172.16.1.1");
     assert!(way.contains("dev obol0"), "{way}");
+    let mut reload = a.command(&["reload"]);
+    let (code, text) = said(a.netns.run(|| reload.output()).unwrap().unwrap());
+    assert_eq!(code, 0, "it keeps nothing from being changed: {text}");
     ip(a, &format!("address add 192.168.0.1/24 dev {WIRE}"));
     let (a, b) = (&lab.a, &lab.b);
     let done = ping(&a.netns, a.side.pod, b.side.pod, PATIENCE, deadline).await;
@@ -303,6 +306,12 @@ async fn ipsec_restart_has_no_gap_and_a_broken_file_ends_nothing() {
         &format!("{conf}{WRONG}"),
         0o644,
     );
+    let mut other = Command::new(obol());
+    other
+        .args(["ipsec", "restart", "--rundir"])
+        .arg(&bed.lab.a.runtime);
+    let (code, text) = said(bed.lab.a.netns.run(|| other.output()).unwrap().unwrap());
+    assert!(code != 0 && text.contains("would take its place"), "{text}");
     let (code, text) = ipsec(&bed, "restart").await;
     assert_eq!(code, 3, "{text}");
     let line = "nothing was restarted: all runs on as before";

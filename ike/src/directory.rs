@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::config::{Child, Config, Connection, Path};
-use crate::holdings::{is_about_networks, names_peer};
+use crate::holdings::{has_one_peer, is_about_networks};
 use crate::identity::Identity;
 use crate::sa::methods::AuthMethods;
 use crate::ts::{Ranges, TrafficSelector};
@@ -227,11 +227,11 @@ pub(crate) fn fits_path(connection: &Connection, path: Path) -> bool {
         && fits(&connection.remote_addrs, path.remote.ip())
 }
 
-/// The networks of the peer of a connection, if it names one, each with a key that stands for the
+/// The networks of the peer of a connection, if it is with one, each with a key that stands for the
 /// connection and the child.
 fn networks(at: usize, connection: &Connection) -> impl Iterator<Item = (&TrafficSelector, u64)> {
     let children = connection.children.iter().zip(0u64..);
-    let named = children.filter(|(child, _)| names_peer(connection) && is_about_networks(child));
+    let named = children.filter(|(child, _)| has_one_peer(connection) && is_about_networks(child));
     named.flat_map(move |(child, number)| {
         let key = (at as u64) << 32 | number;
         child.remote_ts.iter().map(move |ts| (ts, key))

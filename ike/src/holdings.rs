@@ -65,7 +65,7 @@ struct Filed {
 impl Holdings {
     /// Takes an IKE SA as it is: to be called whenever something may have changed about it.
     pub(crate) fn file(&mut self, sa: &IkeSa) {
-        let children = match names_peer(&sa.connection) {
+        let children = match has_one_peer(&sa.connection) {
             true => &[],
             false => sa.children.as_slice(),
         };
@@ -177,8 +177,11 @@ impl Mark {
     /// Whether two that call themselves the same are the same, at one address or not.
     pub(crate) fn is_same(&self, (other, here): (&Self, bool)) -> bool {
         match (self, other) {
+            (Self::Key(one), Self::Key(other)) => one == other,
+            (Self::Name, Self::Name) => true,
+            // More keys may have been configured since one of them was proven.
+            (Self::Name, Self::Key(_)) | (Self::Key(_), Self::Name) => here,
             (Self::Address, _) | (_, Self::Address) => here,
-            (one, other) => one == other,
         }
     }
 }
@@ -193,6 +196,11 @@ pub(crate) fn want_same_proof(one: &Connection, other: &Connection) -> bool {
 /// Whether a connection says who its peer is.
 pub(crate) fn names_peer(connection: &Connection) -> bool {
     connection.remote.id.is_some() || connection.remote.is_one_key()
+}
+
+/// Whether a connection is with one peer: the one that it names, or the one at the only address that it has.
+pub(crate) fn has_one_peer(connection: &Connection) -> bool {
+    names_peer(connection) || connection.remote_addrs.len() == 1
 }
 
 /// Whether a child is about networks behind a peer, and the operator has written which.

@@ -561,7 +561,7 @@ fn two_peers_that_are_given_the_same_network_both_get_it() {
 #[test]
 fn an_answer_with_the_network_of_another_peer_is_not_taken() {
     let mut asked = to("asked", None, "10.0.0.0/8");
-    asked.remote_addrs = vec![at(12)];
+    asked.remote_addrs = vec![at(12), at(13)];
     let both = vec![
         guest(11, FIRST, "10.1.0.0/16"),
         guest(12, SECOND, "10.0.0.0/8"),
@@ -579,6 +579,40 @@ fn an_answer_with_the_network_of_another_peer_is_not_taken() {
     assert_eq!(hall.told().len(), 1);
     let left = hall.0.others[0].plane.inbound.len();
     assert_eq!(left, 0, "the peer is told");
+}
+
+/// As with racoon's files, which say where a peer is and leave open what it calls itself.
+#[test]
+fn a_host_known_by_its_address_has_what_its_connection_says_beside_narrower_networks() {
+    for first in [FIRST, SECOND] {
+        let mut wide = to("wide", None, "0.0.0.0/0");
+        wide.remote_addrs = vec![at(12)];
+        let mut near = to("near", None, "10.1.0.0/16");
+        near.remote_addrs = vec![at(11)];
+        let both = vec![
+            guest(11, FIRST, "10.1.0.0/16"),
+            guest(12, SECOND, "0.0.0.0/0"),
+        ];
+        let mut hall = Hall::new(vec![near, wide], both);
+        for (n, id) in [(11, FIRST), (12, SECOND)] {
+            let us = ID_A.parse().expect("sound");
+            hall.0
+                .a
+                .secrets
+                .push((Identity::from(at(n)), us, secret(id)));
+        }
+        let names = match first {
+            FIRST => ["near", "wide"],
+            _ => ["wide", "near"],
+        };
+        for name in names {
+            hall.0.initiate(End::A, name);
+            hall.run(5);
+        }
+        assert_eq!(hall.has(FIRST), ["10.1.0.0/16"], "{first} first");
+        assert_eq!(hall.has(SECOND), ["0.0.0.0/0"], "{first} first");
+        assert!(hall.told().is_empty());
+    }
 }
 
 /// Who asks for everything, among many: the work is bounded, and what is left is nothing.

@@ -193,6 +193,13 @@ pub fn fuzz_config(octets: &[u8]) {
     }
 }
 
+impl Loaded {
+    /// The addresses of this host that are configured, whether it has them or not.
+    pub(crate) fn own_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.own_addresses.iter().map(|(addr, _)| *addr)
+    }
+}
+
 /// Which of the configured own addresses this host does not have.
 pub(crate) fn check_addresses(loaded: &Loaded, host: &[IpAddr]) -> ConfigErrors {
     let missing = loaded

@@ -168,7 +168,7 @@ impl<D: DataPlane> Driver<D> {
             return Ok(report);
         }
         let occasion = Occasion::Named(&self.loaded.pluto, heard, name);
-        let loaded = crate::run::load_checked(&self.origin, occasion).await?;
+        let loaded = crate::run::load_checked(&self.origin, occasion, &self.loaded).await?;
         if to == ChildChange::Load
             && let Some(why) = loaded.pluto.why_kept(name)
         {

@@ -31,7 +31,13 @@ pub(super) fn unit(word: &str, call: &Call) -> Result<u8, Ended> {
     let known = running.as_ref().ok().and_then(Option::as_ref);
     if is_systemds(call, known) {
         if let (Some(running), "restart" | "try-restart") = (known, word) {
-            check(Path::new(&running.config))?;
+            let is_own = service::is_main_of(running.pid, "ipsec.service");
+            let usual = Path::new(CONFIG);
+            check(if is_own {
+                Path::new(&running.config)
+            } else {
+                usual
+            })?;
         }
         print_line(&format!("Redirecting to: systemctl {word} ipsec.service"))?;
         let error = Command::new("systemctl")
@@ -42,6 +48,7 @@ pub(super) fn unit(word: &str, call: &Call) -> Result<u8, Ended> {
     match (word, running?) {
         ("start" | "restart", None) => start(&daemon, call),
         ("restart" | "try-restart", Some(running)) => {
+            is_same(call, &running)?;
             check(conf(call))?;
             end(&daemon, &running)?;
             start(&daemon, call)
@@ -52,13 +59,13 @@ pub(super) fn unit(word: &str, call: &Call) -> Result<u8, Ended> {
     }
 }
 
-/// Whether systemd is to do it: not what is about another daemon than that of its unit, as `obol migrate` and
+/// Whether systemd is to do it: not what is about another daemon than those of obol's units, as `obol migrate` and
 /// `obol run` start one.
 fn is_systemds(call: &Call, running: Option<&DaemonReport>) -> bool {
     let is_usual = call.rundir.is_none() && call.config.is_none();
     is_usual
         && Path::new("/run/systemd/system").exists()
-        && running.is_none_or(|daemon| service::is_main_of(daemon.pid, "ipsec.service"))
+        && running.is_none_or(|daemon| service::is_main_of_ours(daemon.pid))
 }
 
 /// What the daemon says of itself, if there is one.
@@ -73,6 +80,23 @@ fn running(daemon: &Daemon) -> Result<Option<DaemonReport>, Ended> {
 /// The file to start from.
 fn conf(call: &Call) -> &Path {
     call.config.as_deref().unwrap_or(Path::new(CONFIG))
+}
+
+/// Whether the daemon that runs is of the file to start from: what another file has not would lose its
+/// protection.
+fn is_same(call: &Call, running: &DaemonReport) -> Result<(), Ended> {
+    let conf = conf(call);
+    if call.config.is_some() || Path::new(&running.config) == conf {
+        return Ok(());
+    }
+    let text = format!(
+        "the daemon that runs (pid {}) is of {}, and {} would take its place: nothing was restarted; say --config {}, or ipsec stop first",
+        running.pid,
+        running.config,
+        conf.display(),
+        conf.display()
+    );
+    Err(Ended::new(code::CONFIG, text))
 }
 
 /// Whether a daemon could start from these files: one that runs is not ended for one that would not.

@@ -11,7 +11,7 @@ use crate::config::{Child, Connection};
 use crate::context::{Context, Signal};
 use crate::error::{ChildFailure, Fault};
 use crate::event::{ChildSaId, Event, IkeSaId, Owner, Withheld};
-use crate::holdings::{Held, Holder, is_about_networks, names_peer};
+use crate::holdings::{Held, Holder, has_one_peer, is_about_networks, names_peer};
 use crate::proposal::ChildExchange;
 use crate::sa::IkeSa;
 use crate::sa::negotiate::{Between, Grant, grant};
@@ -76,7 +76,7 @@ impl Others<'_> {
         ts: TrafficSelector,
     ) -> Vec<TrafficSelector> {
         let asker = Claim {
-            named: names_peer(&me.connection),
+            named: has_one_peer(&me.connection),
             configured: configured_for(conf, &ts),
             network: ts,
         };
@@ -148,7 +148,7 @@ impl Others<'_> {
 
 /// What a peer asks for, and by what it may.
 struct Claim {
-    /// Its connection says who it is.
+    /// Its connection is with it alone.
     named: bool,
     /// What that has as its peer's side.
     configured: TrafficSelector,
@@ -267,14 +267,17 @@ impl IkeSa {
     }
 }
 
-/// Whether a connection that names its peer names this one. Where a connection leaves that open, what
+/// Whether a connection that is with one peer is with this one. Where a connection leaves open who that is, what
 /// its peer calls itself does not count.
 fn is_for(connection: &Connection, me: &Holder) -> bool {
     let own = &me.connection;
     let named = connection.remote.id.as_ref().filter(|_| names_peer(own));
-    connection.name == own.name
-        || connection.remote == own.remote
-        || named.is_some_and(|id| id.matches(&me.identity))
+    let same = match names_peer(connection) {
+        true => connection.remote == own.remote,
+        // Whoever is at that address.
+        false => connection.remote_addrs == own.remote_addrs,
+    };
+    connection.name == own.name || same || named.is_some_and(|id| id.matches(&me.identity))
 }
 
 /// By which of its selectors a child has a network.

@@ -32,6 +32,8 @@ use old::Pluto;
 const FAREWELL: u64 = 2_000;
 /// How often the daemon is asked what is up.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// So long pluto has to begin with what it begins with by itself.
+const BY_ITSELF: Duration = Duration::from_secs(3);
 
 /// Takes over from pluto, or plans and verifies the move away from racoon.
 ///
@@ -347,13 +349,20 @@ fn go_back(
 /// Waits until pluto has up what was. It says that it runs before it has read its connections.
 fn wait_for_pluto(args: &MigrateArgs, up: &BTreeSet<String>) -> Result<(), Failure> {
     let deadline = Instant::now() + args.timeout;
+    let mut begin_at = Instant::now() + BY_ITSELF;
     loop {
         let lacks = match Pluto::lacks(&args.pluto_rundir, up) {
             // Its client may be refused while it begins.
             Err(failure) if failure.code != ExitClass::NotRunning => failure.message,
             Err(_) => return Err(Failure::new(ExitClass::Failed, "pluto has ended again")),
             Ok(names) if names.is_empty() => return Ok(()),
-            Ok(names) => names.join(", "),
+            Ok(names) => {
+                if Instant::now() >= begin_at {
+                    begin_at += BY_ITSELF;
+                    Pluto::initiate(&args.pluto_rundir, &names)?;
+                }
+                names.join(", ")
+            }
         };
         if Instant::now() >= deadline {
             let text = format!("pluto has not up after {:?}: {lacks}", args.timeout);

@@ -92,6 +92,15 @@ impl Pluto {
         Ok(up.difference(&is_up).cloned().collect())
     }
 
+    /// Has it begin with these: those that it does not begin with by itself were begun by somebody.
+    pub(super) fn initiate(rundir: &Path, names: &[String]) -> Result<(), Failure> {
+        let pluto = Self::find(rundir)?;
+        for name in names {
+            pluto.whack(&["--initiate", "--asynchronous", "--name", name])?;
+        }
+        Ok(())
+    }
+
     /// Tells it to end, and waits until it has.
     ///
     /// # Errors
