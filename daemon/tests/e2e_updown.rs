@@ -120,8 +120,10 @@ async fn scripts_are_told_and_nothing_waits_for_them() {
     let mut lab = lab();
     let directory = lab.directory().to_owned();
     let capture = Capture::start(&lab.a.netns, WIRE, protected()).unwrap();
+    // One after the other: where both begin at once, one of two SAs goes, of which a script is told.
     for host in [&mut lab.b, &mut lab.a] {
         host.start().unwrap();
+        until("ready", host, |host| log(host).contains(" ready ")).await;
     }
     // On B a script hangs all the time.
     for host in [&mut lab.a, &mut lab.b] {
