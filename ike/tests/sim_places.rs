@@ -1,5 +1,5 @@
-//! A connection that leaves open where its peer is: each pair of addresses has an IKE SA of its own,
-//! whatever name is proven there.
+//! A connection that leaves open who its peers are, and where. Each pair of addresses has an IKE SA of its own,
+//! whatever name is proven there; and what one peer proves says nothing of another one, whatever name they share.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -26,10 +26,21 @@ fn key(seed: u64) -> PrivateKey {
 }
 
 fn node(address: IpAddr, own: Connection, key: PrivateKey, seed: u64) -> Node {
-    let config = Config {
+    with_quota(16, address, own, key, seed)
+}
+
+fn with_quota(
+    ike_sas: usize,
+    address: IpAddr,
+    own: Connection,
+    key: PrivateKey,
+    seed: u64,
+) -> Node {
+    let mut config = Config {
         connections: vec![Arc::new(own)],
         ..Config::default()
     };
+    config.settings.quotas.ike_sas = ike_sas;
     Node::new(address, config, seed).with_key(key)
 }
 
@@ -217,4 +228,38 @@ fn both() -> Node {
     let mut both = node(C, own, key(3), 3);
     both.others = vec![D];
     both
+}
+
+//= test security S-9 S-28
+#[test]
+fn another_key_under_the_same_name_ends_and_hinders_nothing() {
+    for unique in [Unique::No, Unique::Replace, Unique::Keep] {
+        for contact in [false, true] {
+            for second_begins in [false, true] {
+                let when = format!("{unique:?}, contact {contact}, second {second_begins}");
+                let second = gateway(&[3, 4], unique);
+                let mut pair = up(second, host(C, 3, false, 3), second_begins);
+                pair.run_for(MINUTE);
+                pair.a = host(A, 1, contact, 4);
+                pair.initiate(End::A, HOSTS);
+                pair.run_for(MINUTE);
+                assert_carries(&pair, &when);
+                assert_eq!(pair.b.endpoint.status(pair.now).len(), 2, "{when}");
+                rekey(&mut pair);
+                assert_carries(&pair, &format!("{when}, rekeyed"));
+            }
+        }
+    }
+}
+
+//= test security S-9
+#[test]
+fn another_key_under_the_same_name_uses_up_no_quota() {
+    let second = with_quota(1, B, open(&[3, 4], Unique::No), key(2), 2);
+    let mut pair = up(second, host(C, 3, false, 3), false);
+    pair.run_for(MINUTE);
+    pair.a = host(A, 1, false, 4);
+    pair.initiate(End::A, HOSTS);
+    pair.run_for(MINUTE);
+    assert_carries(&pair, "with a second one");
 }
