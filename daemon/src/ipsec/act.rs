@@ -143,13 +143,7 @@ fn proof(style: Style, ike: &IkeSaReport, id: &str) -> String {
 /// Closes what a name means, and the IKE SA with it unless others use it.
 pub(super) fn down(daemon: &Daemon, out: &Out, name: &str) -> Result<u8, Ended> {
     let view = daemon.view(Some(name))?;
-    let wanted: Vec<(&str, &str)> = view
-        .find(Some(name))
-        .map(|(connection, child)| (&*connection.name, &*child.name))
-        .collect();
-    if wanted.is_empty() {
-        return Err(view.unknown(name));
-    }
+    let wanted = view.meant(name)?;
     for (connection, child) in &wanted {
         let request = match others(&view, &wanted, connection) {
             true => DownTarget::Child {
@@ -219,13 +213,7 @@ fn say_end(view: &View, out: &Out, connection: &str, child: &str, target: &DownT
 /// Rekeys what a name means, or the IKE SA that it is on.
 pub(super) fn rekey(daemon: &Daemon, out: &Out, verb: Verb, name: &str) -> Result<u8, Ended> {
     let view = daemon.view(Some(name))?;
-    let wanted: Vec<(&str, &str)> = view
-        .find(Some(name))
-        .map(|(connection, child)| (&*connection.name, &*child.name))
-        .collect();
-    if wanted.is_empty() {
-        return Err(view.unknown(name));
-    }
+    let wanted = view.meant(name)?;
     let mut any = false;
     let mut said = HashSet::new();
     for (connection, child) in wanted {

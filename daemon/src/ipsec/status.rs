@@ -71,6 +71,17 @@ impl View {
         children.filter(move |(connection, child)| self.means(name, &connection.name, &child.name))
     }
 
+    /// What a name means: connections and children, by their names.
+    pub(super) fn meant<'a>(&'a self, name: &'a str) -> Result<Vec<(&'a str, &'a str)>, Ended> {
+        let found = self.find(Some(name));
+        let found = found.map(|(connection, child)| (&*connection.name, &*child.name));
+        let meant: Vec<_> = found.collect();
+        match meant.is_empty() {
+            true => Err(self.unknown(name)),
+            false => Ok(meant),
+        }
+    }
+
     /// Why there is nothing of this name.
     pub(super) fn unknown(&self, name: &str) -> Ended {
         let Some(not) = self.status.not_loaded.get(name) else {
